@@ -1,0 +1,37 @@
+"""Precision: the bit widths of a layer's weights and of its input activations."""
+
+import re
+from dataclasses import dataclass
+
+from nacdeploy.errors import UsageError
+
+_PATTERN = re.compile(r"w(\d+)a(\d+)")
+
+
+@dataclass(frozen=True, order=True)
+class Precision:
+    """Weight and activation bits of one multiply; 32 means float."""
+
+    weight_bits: int = 32
+    activation_bits: int = 32
+
+    @classmethod
+    def parse(cls, text: str) -> "Precision":
+        """Read `w8a8`.
+
+        Raises:
+            UsageError: the text has another form, or a width that no target here can hold.
+        """
+        match = _PATTERN.fullmatch(text.strip().lower())
+        if match is None:
+            raise UsageError(f"precision '{text}' is not of the form w8a8 (weight bits, activation bits)")
+        weight_bits, activation_bits = int(match[1]), int(match[2])
+        if weight_bits not in (*range(2, 9), 32) or activation_bits not in (*range(4, 9), 32):
+            raise UsageError(f"precision '{text}': weights take 2 to 8 or 32 bits, activations 4 to 8 or 32")
+        return cls(weight_bits, activation_bits)
+
+    def __str__(self) -> str:
+        return f"w{self.weight_bits}a{self.activation_bits}"
+
+
+FLOAT32 = Precision()

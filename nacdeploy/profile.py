@@ -1,0 +1,209 @@
+"""Profile: what is asked of a run, as a TOML file read into validated, frozen tables.
+
+Every key is explained in profiles/README.md. All errors of a file are reported at once, unknown keys with the nearest
+known one.
+"""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nacdeploy.errors import UsageError, nearest, unknown
+from nacdeploy.precision import Precision
+
+
+class Table(BaseModel):
+    """One TOML table: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataTable(Table):
+    n_train: int | None = Field(None, ge=2)
+    n_validation: int | None = Field(None, ge=2)
+    n_test: int | None = Field(None, ge=2)
+    input_size: int | None = Field(None, ge=4)
+    augment: Literal["none", "shift", "crop-flip"] = "none"
+    split_seed: int = 0
+
+
+class TrainTable(Table):
+    """A training recipe: the baseline's, F's, or the exit heads'."""
+
+    epochs: int = Field(30, ge=0)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    batch_size: int = Field(128, ge=1)
+    schedule: Literal["plateau", "cosine", "constant"] = "cosine"
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    plateau_patience: int = Field(1, ge=0)
+    early_stop_patience: int | None = Field(None, ge=0)
+
+
+class PruneTable(Table):
+    ratio: float = Field(0.025, gt=0, lt=1)
+    multiple: int = Field(1, ge=1)
+    scope: Literal["global", "uniform"] = "global"
+
+
+class QuantizeTable(Table):
+    ladder: tuple[str, ...] = ("w8a8", "w4a8")
+    calibration: Literal["minmax", "percentile", "mse"] = "percentile"
+    percentile: float = Field(99.99, gt=50, le=100)
+    n_calibration: int = Field(512, ge=1)
+    exclude: tuple[str, ...] = ()
+    min_channels: int = Field(1, ge=1)
+
+    @field_validator("ladder")
+    @classmethod
+    def _descending(cls, ladder: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            rungs = [Precision.parse(text) for text in ladder]
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        if not rungs or any(a <= b for a, b in zip(rungs, rungs[1:], strict=False)):
+            raise ValueError("the ladder must fall from rung to rung, such as ['w8a8', 'w4a8']")
+        return tuple(map(str, rungs))
+
+
+class ExitTable(Table):
+    n_exits: int = Field(2, ge=1)
+    places: tuple[str, ...] = ()
+    order: Literal["breadth-first", "deepest-first", "auto"] = "auto"
+    grid: int = Field(4, ge=1)
+    threshold: float | None = Field(None, gt=0, le=1)
+    max_drop: float = Field(0.5, ge=0)
+    nac_rho: float = Field(0.136, ge=0)
+    recipe: TrainTable = TrainTable(
+        epochs=5, optimizer="adamw", learning_rate=5e-3, weight_decay=0.0, schedule="constant"
+    )
+
+
+class SettleTable(Table):
+    n_images: int = Field(512, ge=1)
+    batch_size: int = Field(128, ge=1)
+
+
+class RulesTable(Table):
+    """The rules of a search (NAC's `comp_full`, forced F and truncation); drops are in accuracy points."""
+
+    finetune_due: float = Field(10.0, ge=0)
+    forced_factor: float = Field(1.5, ge=1)
+    max_prunes: int = Field(20, ge=0)
+    max_length: int = Field(66, ge=1)
+
+
+class SearchTable(Table):
+    alphabet: str = "FPEQ"
+    searcher: str = "beam"
+    budget: int = Field(30, ge=1)
+    objective: Literal["nac", "budget"] = "budget"
+    figure: Literal["bitops", "macs", "bytes", "speed"] = "bitops"
+    max_drop: float = Field(1.0, ge=0)
+    beam_width: int = Field(2, ge=1)
+    nac_accuracy_weight: float = Field(22.5, ge=0)
+    rules: RulesTable = RulesTable()
+
+
+class ExportTable(Table):
+    opset: int = Field(20, ge=17)
+    min_agreement: float = Field(0.99, ge=0, le=1)
+    min_snr_db: float = 20.0
+    n_parity: int = Field(500, ge=1)
+    float_type: Literal["fp32", "fp16"] = "fp32"
+    compute_capabilities: tuple[str, ...] = ("SM80", "SM86", "SM89", "SM120")
+    max_batch: int = Field(16, ge=1)
+    workspace_mib: int = Field(1024, ge=1)
+
+
+class BenchTable(Table):
+    batch_sizes: tuple[int, ...] = (1,)
+    threads: int = Field(1, ge=1)
+    n_rounds: int = Field(30, ge=3)
+    round_ms: float = Field(20.0, gt=0)
+
+
+class Profile(Table):
+    """Everything a run needs besides the model's weights."""
+
+    name: str
+    description: str = ""
+    target: Literal["onnx", "ort", "trt"] = "ort"
+    model: str = "resnet8"
+    width: float | None = Field(None, gt=0)
+    data: str = "digits"
+    seed: int = Field(0, ge=0)
+    images: DataTable = DataTable()
+    train: TrainTable = TrainTable()
+    finetune: TrainTable = TrainTable(
+        epochs=10, learning_rate=0.001, batch_size=256, schedule="plateau", early_stop_patience=1
+    )
+    prune: PruneTable = PruneTable()
+    quantize: QuantizeTable = QuantizeTable()
+    exits: ExitTable = ExitTable()
+    settle: SettleTable = SettleTable()
+    search: SearchTable = SearchTable()
+    export: ExportTable = ExportTable()
+    bench: BenchTable = BenchTable()
+
+
+def shipped_directory() -> Path:
+    """Where the shipped profiles lie: package data in a wheel, the repository's profiles/ in an editable install."""
+    packaged = Path(str(resources.files("nacdeploy"))) / "profiles"
+    return packaged if packaged.is_dir() else Path(str(resources.files("nacdeploy"))).parent / "profiles"
+
+
+def shipped_names() -> list[str]:
+    """The names of the shipped profiles."""
+    return sorted(path.stem for path in shipped_directory().glob("*.toml"))
+
+
+def load(name: str, **overrides: Any) -> Profile:
+    """A shipped profile by name, or one from a path ending in `.toml`. Overrides are top-level keys that are not None.
+
+    Raises:
+        UsageError: no such profile, or the file has errors (all of them are named).
+    """
+    path = Path(name) if name.endswith(".toml") else shipped_directory() / f"{name}.toml"
+    if not path.is_file():
+        if name.endswith(".toml"):
+            raise UsageError(f"profile file {name} does not exist; shipped: {', '.join(shipped_names())}")
+        raise unknown("profile", name, shipped_names())
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable TOML: {error}") from error
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return from_mapping({"name": path.stem, **data, **given}, where=str(path))
+
+
+def from_mapping(data: dict[str, Any], where: str = "profile") -> Profile:
+    """A profile from plain data.
+
+    Raises:
+        UsageError: with every problem of the data in one line.
+    """
+    try:
+        return Profile.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(f"{where}: " + "; ".join(map(_explain, error.errors()))) from error
+
+
+def _explain(problem: Any) -> str:
+    *parents, key = problem["loc"]
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{where}'" + nearest(str(key), _keys_of(parents))
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')} (given: {problem['input']!r})"
+
+
+def _keys_of(parents: list[Any]) -> list[str]:
+    table: Any = Profile
+    for parent in parents:
+        table = table.model_fields[parent].annotation
+    return list(table.model_fields)

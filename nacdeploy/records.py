@@ -1,0 +1,141 @@
+"""Records for machines: frozen dataclasses to and from JSON, written atomically, with hashes.
+
+A file or folder is first written beside its place under a temporary name and renamed at the end, so that a reader
+never sees half of it and a failure (a full disk, a kill) leaves what was there before.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nacdeploy.errors import NacdeployError, UsageError
+
+SCHEMA_VERSION = 1
+
+T = TypeVar("T")
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def to_data(record: Any) -> Any:
+    """A frozen dataclass as plain JSON-able data."""
+    return _adapter(type(record)).dump_python(record, mode="json")
+
+
+def from_data(kind: type[T], data: Any, where: str = "record") -> T:
+    """The inverse of `to_data`.
+
+    Raises:
+        UsageError: the data does not have the fields or types of `kind`.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_python(data)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise UsageError(f"{where} is not a valid {kind.__name__}: {problems}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UsageError: the file is not there or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not readable JSON ({error})") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        NacdeployError: the directory is not writable or full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise NacdeployError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data or a frozen dataclass as JSON, whole or not at all."""
+    plain = to_data(data) if hasattr(data, "__dataclass_fields__") else data
+    write_text(path, json.dumps(plain, indent=1, sort_keys=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A temporary directory that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        NacdeployError: `path` exists and is not empty (without `replace`), or cannot be written.
+    """
+    path = Path(path)
+    if not replace:
+        check_new_directory(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise NacdeployError(f"cannot write to {path.parent}: {error.strerror}; choose another --out") from error
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise NacdeployError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_directory(path: Path) -> None:
+    """Refuse an output directory early, before hours of work.
+
+    Raises:
+        NacdeployError: it exists and holds something, or it cannot be made.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise NacdeployError(f"{path} exists already; choose another --out or remove it")
+    parent = next(p for p in [path, *path.absolute().parents] if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise NacdeployError(f"{parent} is not writable; choose another --out")
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_data(data: Any) -> str:
+    """The sha256 of plain data in canonical JSON (sorted keys, no spaces), in hex."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
