@@ -5,7 +5,6 @@ known one.
 """
 
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,8 +153,8 @@ class Profile(Table):
 
 def shipped_directory() -> Path:
     """Where the shipped profiles lie: package data in a wheel, the repository's profiles/ in an editable install."""
-    packaged = Path(str(resources.files("nacdeploy"))) / "profiles"
-    return packaged if packaged.is_dir() else Path(str(resources.files("nacdeploy"))).parent / "profiles"
+    package = Path(__file__).parent
+    return package / "profiles" if (package / "profiles").is_dir() else package.parent / "profiles"
 
 
 def shipped_names() -> list[str]:

@@ -1,0 +1,1 @@
+"""nacdeploy: find, transfer and deploy chains of network compression techniques."""
