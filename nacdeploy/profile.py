@@ -5,6 +5,7 @@ known one.
 """
 
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ class QuantizeTable(Table):
             rungs = [Precision.parse(text) for text in ladder]
         except UsageError as error:
             raise ValueError(str(error)) from error
-        if not rungs or any(a <= b for a, b in zip(rungs, rungs[1:], strict=False)):
+        if not rungs or any(a <= b for a, b in pairwise(rungs)):
             raise ValueError("the ladder must fall from rung to rung, such as ['w8a8', 'w4a8']")
         return tuple(map(str, rungs))
 

@@ -75,12 +75,12 @@ def write_text(path: Path, text: str) -> None:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise NacdeployError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+        raise _cannot_write(path, error) from error
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -109,11 +109,15 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         yield temporary
         if path.is_dir():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
-        raise NacdeployError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+        raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> NacdeployError:
+    return NacdeployError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")
 
 
 def check_new_directory(path: Path) -> None:
