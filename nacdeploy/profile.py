@@ -7,7 +7,7 @@ known one.
 import tomllib
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -18,7 +18,7 @@ from nacdeploy.precision import Precision
 class Table(BaseModel):
     """One TOML table: frozen, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataTable(Table):
@@ -43,6 +43,15 @@ class TrainTable(Table):
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(1, ge=0)
     early_stop_patience: int | None = Field(None, ge=0)
+
+
+FINETUNE = TrainTable(epochs=10, learning_rate=0.001, batch_size=256, schedule="plateau", early_stop_patience=1)
+EXIT_RECIPE = TrainTable(epochs=5, optimizer="adamw", learning_rate=5e-3, weight_decay=0.0, schedule="constant")
+
+
+def _over(default: TrainTable, given: Any) -> Any:
+    """A recipe given in part keeps the rest of its own default, not of the baseline's."""
+    return {**default.model_dump(), **given} if isinstance(given, dict) else given
 
 
 class PruneTable(Table):
@@ -79,9 +88,12 @@ class ExitTable(Table):
     threshold: float | None = Field(None, gt=0, le=1)
     max_drop: float = Field(0.5, ge=0)
     nac_rho: float = Field(0.136, ge=0)
-    recipe: TrainTable = TrainTable(
-        epochs=5, optimizer="adamw", learning_rate=5e-3, weight_decay=0.0, schedule="constant"
-    )
+    recipe: TrainTable = EXIT_RECIPE
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _recipe(cls, given: Any) -> Any:
+        return _over(EXIT_RECIPE, given)
 
 
 class SettleTable(Table):
@@ -122,7 +134,7 @@ class ExportTable(Table):
 
 
 class BenchTable(Table):
-    batch_sizes: tuple[int, ...] = (1,)
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
     threads: int = Field(1, ge=1)
     n_rounds: int = Field(30, ge=3)
     round_ms: float = Field(20.0, gt=0)
@@ -140,9 +152,7 @@ class Profile(Table):
     seed: int = Field(0, ge=0)
     images: DataTable = DataTable()
     train: TrainTable = TrainTable()
-    finetune: TrainTable = TrainTable(
-        epochs=10, learning_rate=0.001, batch_size=256, schedule="plateau", early_stop_patience=1
-    )
+    finetune: TrainTable = FINETUNE
     prune: PruneTable = PruneTable()
     quantize: QuantizeTable = QuantizeTable()
     exits: ExitTable = ExitTable()
@@ -150,6 +160,11 @@ class Profile(Table):
     search: SearchTable = SearchTable()
     export: ExportTable = ExportTable()
     bench: BenchTable = BenchTable()
+
+    @field_validator("finetune", mode="before")
+    @classmethod
+    def _finetune(cls, given: Any) -> Any:
+        return _over(FINETUNE, given)
 
 
 def shipped_directory() -> Path:

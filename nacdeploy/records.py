@@ -22,8 +22,12 @@ SCHEMA_VERSION = 1
 T = TypeVar("T")
 
 
+def _adapter(kind: Any) -> Any:
+    return _built_adapter(kind)
+
+
 @cache
-def _adapter(kind: type) -> Any:
+def _built_adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
@@ -75,6 +79,7 @@ def write_text(path: Path, text: str) -> None:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
+            Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -1,1 +1,92 @@
+"""Networks by name: built in, from torchvision or timm, or from a factory in the user's own file."""
 
+from dataclasses import dataclass
+
+from torch import nn
+
+from nacdeploy.errors import UsageError, unknown
+from nacdeploy.models import deit, external, mobilenet, resnet
+
+_BUILDERS = {
+    **dict.fromkeys(resnet.LAYOUTS, resnet.build),
+    "mobilenet_v2": mobilenet.build,
+    **dict.fromkeys(deit.N_HEADS, deit.build),
+}
+BUILT_IN: tuple[str, ...] = tuple(_BUILDERS)
+_FORMS = ("torchvision:NAME", "timm:NAME", "path/file.py:factory")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All it takes to build a network's structure again; `input_size` is `(H, W)`, `channels` those of the images.
+
+    `width` None is the model's default. `source_sha256` is that of a user's file, None for every other model.
+    """
+
+    name: str
+    n_classes: int
+    channels: int
+    input_size: tuple[int, int]
+    width: float | None = None
+    source_sha256: str | None = None
+
+    def build(self) -> nn.Module:
+        """The network with torch's default initialisation, drawn from the global generator: the caller seeds it.
+
+        Raises:
+            MissingExtraError: timm is needed and not installed.
+            UsageError: the name is unknown, the network cannot be built, or the user's file has changed.
+        """
+        model = _build(self)
+        if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
+            raise UsageError(f"model '{self.name}' has no Conv2d and no Linear layer: nothing to compress")
+        return model
+
+
+def resolve(
+    name: str, *, n_classes: int, channels: int, input_size: tuple[int, int], width: float | None = None
+) -> ModelSpec:
+    """The specification of a named network, its name checked and a user's file hashed; nothing is built yet.
+
+    Raises:
+        MissingExtraError: timm is needed and not installed.
+        UsageError: the name is unknown, the file is missing, or a width is given for a model from elsewhere.
+    """
+    digest = None
+    library, _, rest = name.partition(":")
+    if library == "torchvision":
+        external.check_torchvision(rest)
+    elif library == "timm":
+        external.check_timm(rest)
+    elif _is_file(name):
+        _, digest = external.read_source(external.split_file_name(name)[0])
+    elif name not in _BUILDERS:
+        raise _unknown(name)
+    if width is not None and name not in _BUILDERS:
+        raise UsageError(f"width {width:g} is for built-in models only; '{name}' has its own")
+    return ModelSpec(name, n_classes, channels, input_size, width, digest)
+
+
+def _build(spec: ModelSpec) -> nn.Module:
+    name, n_classes, channels, input_size = spec.name, spec.n_classes, spec.channels, spec.input_size
+    library, _, rest = name.partition(":")
+    if library == "torchvision":
+        return external.torchvision_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
+    if library == "timm":
+        return external.timm_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
+    if _is_file(name):
+        return external.file_model(
+            name, n_classes=n_classes, channels=channels, input_size=input_size, source_sha256=spec.source_sha256
+        )
+    if name not in _BUILDERS:
+        raise _unknown(name)
+    builder = _BUILDERS[name]
+    return builder(name, n_classes=n_classes, channels=channels, input_size=input_size, width=spec.width)
+
+
+def _is_file(name: str) -> bool:
+    return ".py:" in name or name.endswith(".py")
+
+
+def _unknown(name: str) -> UsageError:
+    return unknown("model", name, [*BUILT_IN, *_FORMS])

@@ -90,7 +90,7 @@ def _parse_value(text: str) -> Value:
             number = kind(text)
         except ValueError:
             continue
-        if math.isfinite(number):
+        if isinstance(number, int) or math.isfinite(number):
             return number
     return text
 

@@ -1,1 +1,50 @@
+"""The operators by letter. Adding one: its own file and one line of OPERATORS."""
 
+from importlib.metadata import entry_points
+from typing import Any
+
+from nacdeploy.errors import UsageError
+from nacdeploy.profile import Profile
+from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.operators.add_exits import AddExits
+from nacdeploy.strategies.operators.base import Operator
+from nacdeploy.strategies.operators.finetune import Finetune
+from nacdeploy.strategies.operators.prune import Prune
+from nacdeploy.strategies.operators.quantize import Quantize
+
+OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize)
+
+
+def by_letter() -> dict[str, type[Operator[Any]]]:
+    """All operators, third parties' from the entry point group `nacdeploy.operators` included."""
+    others = (entry.load() for entry in entry_points(group="nacdeploy.operators"))
+    return {operator.letter: operator for operator in (*others, *OPERATORS)}
+
+
+def make(link: Link, profile: Profile) -> Operator[Any]:
+    """The operator of one link with the profile's settings and the link's own parameters.
+
+    Raises:
+        UsageError: unknown letter or parameter.
+    """
+    known = by_letter()
+    if link.letter not in known:
+        raise UsageError(f"unknown operator '{link.letter}'; known: {' '.join(known)}")
+    return known[link.letter].configure(profile, dict(link.parameters))
+
+
+def check(chain: Chain, profile: Profile) -> None:
+    """Refuse a chain with unknown letters or parameters, with the position of the first.
+
+    Raises:
+        UsageError: names the letter, its position and the known ones.
+    """
+    for position, link in enumerate(chain, start=1):
+        try:
+            make(link, profile)
+        except UsageError as error:
+            if link.letter in by_letter():
+                raise UsageError(f"{error} (position {position} of '{chain}')") from error
+            known = " ".join(by_letter())
+            text = f"unknown operator '{link.letter}' at position {position} of '{chain}'; known: {known}"
+            raise UsageError(text) from error

@@ -1,0 +1,40 @@
+# Everything runs in .venv, which any target makes from pyproject.toml when it is missing or older.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test test-slow bench bench-fashion lint clean
+
+demo: .venv/.stamp
+	$(BIN)/python benchmarks/demo.py
+
+# pytest comes last, so that its summary ends the output.
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+test-slow: .venv/.stamp
+	$(BIN)/python -m pytest -m slow
+
+bench: .venv/.stamp
+	$(BIN)/python benchmarks/bench.py
+
+# Fashion-MNIST: apt-get install dataset-fashion-mnist, or a download on the first run.
+bench-fashion: .venv/.stamp
+	$(BIN)/python benchmarks/fashion.py
+
+lint: .venv/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find nacdeploy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "nacdeploy needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+	  { rm -rf .venv; echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@

@@ -1,0 +1,183 @@
+"""Analytic costs, recomputed from the model: MACs, BitOps and memory bits, in total and per layer.
+
+MACs are counted by torch's own flop counter per node of the captured graph (a multiply-accumulate is two flops).
+BitOps are MACs x weight bits x activation bits; memory is parameters x bits plus 32 bits per scale and buffer.
+Nothing here is measured and nothing is multiplied up from step to step.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nacdeploy.layers.network import Network, Simulation, count_parameters
+
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One node that multiplies: its module path (or node name), MACs for one image, bits of its two operands."""
+
+    layer: str
+    node: str
+    macs: int
+    weight_bits: int
+    activation_bits: int
+
+    @property
+    def bitops(self) -> int:
+        return self.macs * self.weight_bits * self.activation_bits
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Totals for one image. With exits, the expected figures weigh each way out by the share of images taking it;
+    `macs` and `bitops` are those of an image that leaves last, heads included."""
+
+    macs: int
+    bitops: int
+    memory_bits: int
+    n_parameters: int
+    expected_macs: float
+    expected_bitops: float
+    n_blocks_fraction: float = 1.0
+    nac_head_fraction: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        return self.memory_bits / 8
+
+
+def layer_costs(network: Network, example: Tensor) -> tuple[LayerCost, ...]:
+    """The multiplying nodes of the backbone in order of execution."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            return _by_node(network, example) if network.graph is not None else _by_module(network, example)
+    finally:
+        network.train(was_training)
+
+
+def cost(network: Network, example: Tensor, exit_fractions: Sequence[float] = (1.0,)) -> Cost:
+    """The cost of `network` for one image of the shape of `example` (1, C, H, W).
+
+    Args:
+        exit_fractions: the share of images that leaves at each exit, the network's own end last.
+    """
+    layers = layer_costs(network, example)
+    ways = _ways_out(network, layers)
+    macs, bitops = [w[0] for w in ways], [w[1] for w in ways]
+    blocks = [w[2] for w in ways]
+    n_heads_run = [min(i + 1, len(ways) - 1) for i in range(len(ways))]
+    return Cost(
+        macs=macs[-1],
+        bitops=bitops[-1],
+        memory_bits=memory_bits(network),
+        n_parameters=count_parameters(network),
+        expected_macs=_expected(macs, exit_fractions),
+        expected_bitops=_expected(bitops, exit_fractions),
+        n_blocks_fraction=_expected(blocks, exit_fractions),
+        nac_head_fraction=_expected(n_heads_run, exit_fractions),
+    )
+
+
+def memory_bits(network: Network) -> int:
+    """The bits that weights, scales, biases, norms and exit heads need."""
+    bits = FLOAT_BITS * (count_parameters(network) + sum(b.numel() for b in _statistics(network.backbone)))
+    for layer, weight_bits in network.plan.weight_bits.items():
+        weight: Tensor = network.backbone.get_submodule(layer).weight  # type: ignore[assignment]
+        bits += weight.numel() * (weight_bits - FLOAT_BITS) + FLOAT_BITS * weight.shape[0]
+    return bits + 2 * FLOAT_BITS * len(network.quantizers)
+
+
+def nac_ratios(network: Network, now: Cost, baseline: Cost, rho: float, depth: int) -> tuple[float, float]:
+    """NAC's own two figures, for comparison only: the BitOps ratio counts every layer at the rung's precision and a
+    head as `rho` blocks; the memory ratio does not charge heads."""
+    precision = network.rule.precision if network.rule else None
+    w, a = (precision.weight_bits, precision.activation_bits) if precision else (FLOAT_BITS, FLOAT_BITS)
+    n_heads = sum(count_parameters(head) for head in network.exits.values())
+    backbone_macs = now.macs - sum(_head_macs(head) for head in network.heads.values())
+    normalised_cost = now.n_blocks_fraction + rho * now.nac_head_fraction / max(depth, 1)
+    bitops_ratio = FLOAT_BITS**2 / (w * a) * baseline.macs / max(backbone_macs, 1) / normalised_cost
+    return bitops_ratio, FLOAT_BITS / w * baseline.n_parameters / max(now.n_parameters - n_heads, 1)
+
+
+def _statistics(backbone: nn.Module) -> list[Tensor]:
+    return [b for b in backbone.buffers() if b.is_floating_point()]
+
+
+def _ways_out(network: Network, layers: Sequence[LayerCost]) -> list[tuple[int, int, float]]:
+    """(MACs, BitOps, fraction of the weighted layers run) up to and including each exit, the whole network last."""
+    order = {node.name: i for i, node in enumerate(network.graph.nodes)} if network.graph else {}
+    ways, head_macs = [], 0
+    for node, head in network.heads.items():
+        head_macs += _head_macs(head)
+        before = [layer for layer in layers if order[layer.node] <= order[node]]
+        ways.append(_sum(before, head_macs, len(layers)))
+    return [*ways, _sum(layers, head_macs, len(layers))]
+
+
+def _sum(layers: Sequence[LayerCost], head_macs: int, n_layers: int) -> tuple[int, int, float]:
+    bitops = sum(layer.bitops for layer in layers) + head_macs * FLOAT_BITS**2
+    return sum(layer.macs for layer in layers) + head_macs, bitops, len(layers) / max(n_layers, 1)
+
+
+def _head_macs(head: nn.Module) -> int:
+    return sum(m.in_features * m.out_features for m in head.modules() if isinstance(m, nn.Linear))
+
+
+def _expected(values: Sequence[float], fractions: Sequence[float]) -> float:
+    return float(sum(value * fraction for value, fraction in zip(values, fractions, strict=True)))
+
+
+def _by_node(network: Network, example: Tensor) -> tuple[LayerCost, ...]:
+    counter = _Counter(network.backbone, graph=network.graph)
+    counter.run(example)
+    return tuple(_row(network, node, flops // 2) for node, flops in counter.flops.items())
+
+
+def _row(network: Network, node: fx.Node, macs: int) -> LayerCost:
+    layer = str(node.target) if node.op == "call_module" else node.name
+    weight_bits = network.plan.weight_bits.get(layer, FLOAT_BITS)
+    keys = network.plan.inputs.get(node.name, {})
+    bits = [network.quantizers[key].bits for key in keys.values()]
+    activation_bits = int(bits[0]) if bits else FLOAT_BITS  # type: ignore[arg-type]
+    is_product = node.op != "call_module" and len(keys) == 2
+    return LayerCost(layer, node.name, macs, activation_bits if is_product else weight_bits, activation_bits)
+
+
+def _by_module(network: Network, example: Tensor) -> tuple[LayerCost, ...]:
+    with FlopCounterMode(display=False) as counter:
+        network.run(example, Simulation(network))
+    counts: Mapping[str, Mapping[object, int]] = counter.get_flop_counts()
+    root = type(network.backbone).__name__
+    rows = []
+    for path, module in network.backbone.named_modules():
+        flops = sum(counts.get(f"{root}.{path}", {}).values()) if not any(module.children()) else 0
+        if flops:
+            bits = network.plan.weight_bits.get(path, FLOAT_BITS)
+            rows.append(LayerCost(path, path, flops // 2, bits, FLOAT_BITS if bits == FLOAT_BITS else _bits(network)))
+    return tuple(rows)
+
+
+def _bits(network: Network) -> int:
+    return network.rule.precision.activation_bits if network.rule else FLOAT_BITS
+
+
+class _Counter(fx.Interpreter):
+    def __init__(self, module: nn.Module, graph: fx.Graph | None) -> None:
+        super().__init__(module, graph=graph)
+        self.flops: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        if n.op not in ("call_module", "call_function", "call_method"):
+            return super().run_node(n)
+        with FlopCounterMode(display=False) as counter:
+            value = super().run_node(n)
+        if counter.get_total_flops():
+            self.flops[n] = counter.get_total_flops()
+        return value

@@ -1,0 +1,47 @@
+"""CIFAR-10 and CIFAR-100 through torchvision: 60,000 colour images, 32x32 (Krizhevsky, 2009)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nacdeploy.data.downloads import SOURCE, cache_directory, downloading
+from nacdeploy.data.sets import ImageSet, Splits
+from nacdeploy.data.splits import take_validation
+from nacdeploy.profile import DataTable
+
+
+def read_cifar10(argument: str | None, table: DataTable) -> Splits:
+    """CIFAR-10 from the directory given or a download; validation is taken from train.
+
+    Raises:
+        NacdeployError: it is not there and cannot be downloaded.
+        UsageError: validation would take all training images.
+    """
+    return _read("cifar10", "cifar-10-python.tar.gz", argument, table)
+
+
+def read_cifar100(argument: str | None, table: DataTable) -> Splits:
+    """CIFAR-100 with its 100 fine labels, otherwise as `read_cifar10`."""
+    return _read("cifar100", "cifar-100-python.tar.gz", argument, table)
+
+
+def _read(name: str, archive: str, argument: str | None, table: DataTable) -> Splits:
+    root = cache_directory() if argument is None else Path(argument).expanduser()
+    with downloading(name, archive, root):
+        everything, test = (_dataset(name, root, train=train) for train in (True, False))
+    train, validation = take_validation(_images(everything), table.n_validation, table.split_seed)
+    source = SOURCE if argument is None else argument
+    return Splits(train, validation, _images(test), tuple(everything.classes), source)
+
+
+def _dataset(name: str, root: Path, *, train: bool) -> Any:
+    from torchvision import datasets
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    return kind(str(root), train=train, download=True)
+
+
+def _images(dataset: Any) -> ImageSet:
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(images, torch.tensor(dataset.targets, dtype=torch.int64))

@@ -1,0 +1,35 @@
+"""Downloads through torchvision: where they are kept, and one clear line when they fail."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+
+from nacdeploy.errors import NacdeployError
+
+SOURCE = "torchvision download"
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept: `$XDG_CACHE_HOME/nacdeploy` or `~/.cache/nacdeploy`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nacdeploy"
+
+
+@contextlib.contextmanager
+def downloading(name: str, files: str, directory: Path) -> Iterator[None]:
+    """A block that may download data set `name` to `directory`; `files` are what a user can fetch by hand instead.
+
+    Raises:
+        NacdeployError: the download failed.
+    """
+    try:
+        # torchvision may print; stdout is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NacdeployError(
+            f"cannot download {name} to {directory} ({reason}); put {files} into a directory and give it as {name}:DIR"
+        ) from error

@@ -1,0 +1,61 @@
+"""What is done to images: resizing once at loading, augmentation at every batch."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nacdeploy.errors import unknown
+
+AUGMENTATIONS = ("none", "shift", "crop-flip")
+_CHUNK = 1024
+
+
+def resized(images: Tensor, size: int | None) -> Tensor:
+    """uint8 `(N, C, H, W)` to uint8 `(N, C, size, size)`, bilinear with antialiasing; None leaves them as they are."""
+    if size is None or tuple(images.shape[2:]) == (size, size):
+        return images
+    chunks = [_resized_chunk(chunk, size) for chunk in images.split(_CHUNK)]
+    return torch.cat(chunks)
+
+
+def _resized_chunk(images: Tensor, size: int) -> Tensor:
+    smooth = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return smooth.round().clamp(0, 255).to(torch.uint8)
+
+
+def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """A batch, uint8 `(N, C, H, W)`, each image changed at random; all randomness comes from `generator`.
+
+    "shift" moves by up to an eighth of the size and fills with zeros, "crop-flip" also mirrors every other image.
+
+    Raises:
+        UsageError: the kind is unknown.
+    """
+    if kind not in AUGMENTATIONS:
+        raise unknown("augmentation", kind, AUGMENTATIONS)
+    if kind == "none":
+        return images
+    shifted = _shifted(images, generator)
+    return _flipped(shifted, generator) if kind == "crop-flip" else shifted
+
+
+def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+    n, channels, height, width = images.shape
+    dy, dx = max(1, height // 8), max(1, width // 8)
+    padded = F.pad(images, (dx, dx, dy, dy))
+    rows = _windows(n, height, dy, generator).to(images.device)
+    columns = _windows(n, width, dx, generator).to(images.device)
+    image = torch.arange(n, device=images.device).view(n, 1, 1, 1)
+    channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
+    return padded[image, channel, rows.view(n, 1, height, 1), columns.view(n, 1, 1, width)]
+
+
+def _windows(n: int, length: int, margin: int, generator: torch.Generator) -> Tensor:
+    """For each of `n` images, `length` consecutive positions of a padded axis, `(n, length)`."""
+    starts = torch.randint(0, 2 * margin + 1, (n, 1), generator=generator, device=generator.device)
+    return starts + torch.arange(length, device=generator.device)
+
+
+def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
+    coin = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator, device=generator.device)
+    return torch.where(coin.bool().to(images.device), images.flip(-1), images)

@@ -1,0 +1,60 @@
+"""The only evaluation: logits and accuracy of a network on a split, exits and their gate included."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from nacdeploy import task as tasks
+from nacdeploy.data import Dataset, ImageSet
+from nacdeploy.layers.early_exit import take_exits
+from nacdeploy.layers.network import Network, no_grad_eval
+
+BATCH_SIZE = 256
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Accuracy as a fraction, and the fraction of images that left at each exit (the network's own end last)."""
+
+    accuracy: float
+    exit_fractions: tuple[float, ...]
+
+
+def batches(data: Dataset, images: ImageSet, size: int = BATCH_SIZE) -> Iterator[Tensor]:
+    """Normalised images (n, C, H, W) in order."""
+    for part in images.images.split(size):
+        yield data.normalize(part)
+
+
+def predict(network: Network, data: Dataset, images: ImageSet) -> Tensor:
+    """The network's own logits (N, K)."""
+    return torch.cat(_map(network, data, images, network))
+
+
+def predict_exits(network: Network, data: Dataset, images: ImageSet) -> tuple[Tensor, ...]:
+    """The logits (N, K) of every exit in order of execution, the network's own last."""
+    parts = _map(network, data, images, network.forward_exits)
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def evaluate(network: Network, data: Dataset, images: ImageSet) -> Outcome:
+    """The accuracy of what the deployed network answers: with exits, of what the gate lets through."""
+    if not network.exits:
+        return Outcome(_accuracy(predict(network, data, images), images.labels), (1.0,))
+    logits = predict_exits(network, data, images)
+    answer, taken = take_exits(logits, [float(head.threshold) for head in network.heads.values()])
+    fractions = torch.bincount(taken, minlength=len(logits)).double() / len(taken)
+    return Outcome(_accuracy(answer, images.labels), tuple(fractions.tolist()))
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return tasks.n_correct(logits, labels) / len(labels)
+
+
+def _map(network: Network, data: Dataset, images: ImageSet, call: Callable[[Tensor], T]) -> list[T]:
+    with no_grad_eval(network):
+        return [call(x) for x in batches(data, images)]

@@ -1,0 +1,263 @@
+"""Checks on the built ONNX graph: what precision each layer really holds, and how close its outputs come.
+
+Everything here is read from the graph or from outputs, never from what was asked for.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.exporters.artifact import Lowering, Parity
+from nacdeploy.precision import Precision
+
+_COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# These move or rename values and change none of them, so a quantised value stays quantised through them.
+_SHAPE_ONLY = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_INT8 = frozenset({"int8", "uint8"})
+
+
+class Asked(NamedTuple):
+    """What was asked of one layer; `weight` is the name of its weight initializer."""
+
+    kind: str
+    precision: str
+    weight: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the graph holds for one layer; `reason` says why it is not int8, `n_bits` what its integers need."""
+
+    precision: str
+    reason: str
+    node: str
+    n_bits: int | None = None
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """One input of a multiplication: where its values come from, as which integers ("" for none), in which float."""
+
+    source: str
+    integer_type: str
+    float_type: str
+
+
+class _Graph:
+    """Look-ups over a model: who makes a tensor, who reads it, which tensors are constant. Subgraphs included."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.nodes = list(_nodes(model.graph))
+        self.constants = {tensor.name: tensor for tensor in _constants(model.graph)}
+        self.input_types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+
+    @cached_property
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        return {name: node for node in self.nodes for name in node.output if name}
+
+    @cached_property
+    def readers(self) -> dict[str, list[onnx.NodeProto]]:
+        found = defaultdict(list)
+        for node in self.nodes:
+            for name in node.input:
+                found[name].append(node)
+        return found
+
+    @cached_property
+    def by_layer(self) -> dict[str, list[onnx.NodeProto]]:
+        """The computing nodes by the module path that torch's exporter left in their metadata."""
+        found = defaultdict(list)
+        for node in self.nodes:
+            if node.op_type in _COMPUTE:
+                found[_module_path(node)].append(node)
+        return found
+
+    def computing_with(self, weight: str) -> list[onnx.NodeProto]:
+        """The multiplications that a weight reaches, directly or through dequantisation and layout."""
+        found = []
+        for node in self.readers.get(weight, []):
+            if node.op_type in _COMPUTE:
+                found.append(node)
+            elif node.op_type in _SHAPE_ONLY | {"DequantizeLinear", "Cast"}:
+                found += self.computing_with(node.output[0])
+        return found
+
+    def operand(self, name: str) -> _Operand:
+        """Follow one input of a multiplication back to where its values come from."""
+        maker = self.producers.get(name)
+        if maker is not None and maker.op_type in _SHAPE_ONLY:
+            return self.operand(maker.input[0])
+        if maker is not None and maker.op_type == "DequantizeLinear":
+            return _Operand(maker.input[0], self.integer_type(maker), self._constant_type(maker.input[1]))
+        return _Operand(name, "", self._constant_type(name))
+
+    def integer_type(self, node: onnx.NodeProto) -> str:
+        """The type that a Q or DQ node has on its integer side; the standard's default is uint8."""
+        if len(node.input) > 2 and node.input[2] in self.constants:
+            return self._constant_type(node.input[2])
+        if node.op_type == "QuantizeLinear":
+            written = (a.i for a in node.attribute if a.name == "output_dtype")
+            return _type_name(next(written, 0) or onnx.TensorProto.UINT8)
+        source = node.input[0]
+        if source in self.producers:
+            return self.integer_type(self.producers[source])
+        return self._constant_type(source) or _type_name(self.input_types.get(source, 0))
+
+    def _constant_type(self, name: str) -> str:
+        return _type_name(self.constants[name].data_type) if name in self.constants else ""
+
+
+def held_precision(model: onnx.ModelProto, layer_weight_names: Mapping[str, str]) -> dict[str, Held]:
+    """What the graph holds for each layer, found from the name of its weight initializer.
+
+    A layer is "int8" only where both its weight (from an int8 initializer) and its data come through DequantizeLinear.
+    A weight that the exporter renamed (a folded transpose) is found by the module path in the node's metadata.
+    """
+    graph = _Graph(model)
+    return {layer: _held(graph, layer, weight) for layer, weight in layer_weight_names.items()}
+
+
+def lowering_rows(model: onnx.ModelProto, asked: Mapping[str, Asked]) -> list[Lowering]:
+    """One row per layer: what was asked, what the graph holds and why they differ."""
+    held = held_precision(model, {layer: wish.weight for layer, wish in asked.items()})
+    return [
+        Lowering(layer, wish.kind, wish.precision, held[layer].precision, _reason(wish, held[layer]), held[layer].node)
+        for layer, wish in asked.items()
+    ]
+
+
+def unsigned_nodes(model: onnx.ModelProto) -> list[str]:
+    """The names of the quantise and dequantise nodes whose integers are unsigned."""
+    graph = _Graph(model)
+    pairs = (node for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
+    return [node.name for node in pairs if graph.integer_type(node).startswith("uint")]
+
+
+def n_bits_used(initializer: onnx.TensorProto) -> int:
+    """The smallest signed width that holds all integers of a tensor: 4 for values from -8 to 7."""
+    values = numpy_helper.to_array(initializer).astype(np.int64)
+    return 1 + max(int(values.max(initial=0)).bit_length(), int(~values.min(initial=-1)).bit_length())
+
+
+def snr_db(reference: NDArray[Any], test: NDArray[Any]) -> float:
+    """Signal to noise ratio of outputs, `10 log10(sum ref^2 / sum (ref - test)^2)`.
+
+    Equal arrays give inf; anything not finite gives -inf, so that no threshold lets it pass.
+    """
+    exact, other = reference.astype(np.float64), test.astype(np.float64)
+    if not (np.isfinite(exact).all() and np.isfinite(other).all()):
+        return -np.inf
+    signal, noise = float(np.sum(exact**2)), float(np.sum((exact - other) ** 2))
+    if noise == 0.0:
+        return np.inf
+    return 10 * float(np.log10(signal / noise)) if signal > 0 else -np.inf
+
+
+def agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The fraction of rows `(N, K)` with the same top-1 answer; a row that is not finite never agrees.
+
+    Raises:
+        UsageError: the shapes differ or there are no rows.
+    """
+    if a.shape != b.shape or len(a) == 0:
+        raise UsageError(f"cannot compare outputs of the shapes {a.shape} and {b.shape}")
+    finite = np.isfinite(a).all(axis=-1) & np.isfinite(b).all(axis=-1)
+    return float(np.mean(finite & (a.argmax(axis=-1) == b.argmax(axis=-1))))
+
+
+def parity(reference: NDArray[Any], test: NDArray[Any], optimization: str) -> Parity:
+    """The parity record of two outputs `(N, K)` for the manifest.
+
+    Raises:
+        NacdeployError: an output is not finite.
+    """
+    ratio_db = snr_db(reference, test)
+    if not (np.isfinite(reference).all() and np.isfinite(test).all()):
+        raise NacdeployError("an output of the model is not a finite number; train or quantize it again")
+    return Parity(len(reference), agreement(reference, test), ratio_db if np.isfinite(ratio_db) else None, optimization)
+
+
+def _held(graph: _Graph, layer: str, weight: str) -> Held:
+    nodes = graph.computing_with(weight) or graph.by_layer.get(layer, [])
+    if not nodes:
+        return Held("absent", "no node uses this weight", "")
+    # A shared weight is as good as the worst of its uses.
+    return min((_held_by(graph, node) for node in nodes), key=lambda held: held.precision == "int8")
+
+
+def _held_by(graph: _Graph, node: onnx.NodeProto) -> Held:
+    data, weight = graph.operand(node.input[0]), graph.operand(node.input[1])
+    if data.source in graph.constants and weight.source not in graph.constants:
+        data, weight = weight, data
+    float_type = weight.float_type or data.float_type or "float32"
+    if not weight.integer_type or weight.source not in graph.constants:
+        return Held(float_type, "weight is float", node.name)
+    n_bits = n_bits_used(graph.constants[weight.source])
+    if weight.integer_type != "int8":
+        return Held(float_type, f"weight is {weight.integer_type}, not int8", node.name, n_bits)
+    if data.integer_type not in _INT8:
+        return Held(float_type, "activation input is not quantised", node.name, n_bits)
+    return Held("int8", "", node.name, n_bits)
+
+
+def _reason(wish: Asked, held: Held) -> str:
+    asked = Precision.parse(wish.precision)
+    if held.precision == "absent":
+        return held.reason
+    if min(asked.weight_bits, asked.activation_bits) > 8:
+        return "" if held.precision == "float32" else _instead_of_float(held)
+    if held.precision != "int8":
+        return held.reason
+    if asked.weight_bits < 8:
+        fits = held.n_bits is not None and held.n_bits <= asked.weight_bits
+        return f"values fit {asked.weight_bits} bits" if fits else f"values need {held.n_bits} bits"
+    return ""
+
+
+def _instead_of_float(held: Held) -> str:
+    return "the float rest is FP16" if held.precision == "float16" else "the graph is quantised here"
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and Constant nodes alike, each under the name of the tensor it makes; subgraphs included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _constants(attribute.g)
+            elif node.op_type == "Constant" and attribute.name == "value":
+                named = onnx.TensorProto()
+                named.CopyFrom(attribute.t)
+                named.name = node.output[0]
+                yield named
+
+
+def _module_path(node: onnx.NodeProto) -> str:
+    """`['', 'body', 'body.0', 'linear']` in the metadata means the layer body.0."""
+    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+    try:
+        path = ast.literal_eval(scopes)
+    except (ValueError, SyntaxError):
+        return ""
+    return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""
+
+
+def _type_name(data_type: int) -> str:
+    return "float32" if data_type == onnx.TensorProto.FLOAT else onnx.TensorProto.DataType.Name(data_type).lower()

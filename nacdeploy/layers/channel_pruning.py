@@ -1,0 +1,281 @@
+"""Channel pruning for real: which channels of which dependency groups to cut, as slices that need no tracing to replay.
+
+torch-pruning (Fang et al., 2023, DepGraph) finds the groups of channels that must fall together. A copy of the network
+whose tensors hold their own flat indices is then cut: what is left in it says which index of every axis of every
+parameter stays, attributes are compared likewise, and the plan is plain slicing.
+"""
+
+import copy
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from nacdeploy.errors import NacdeployError
+from nacdeploy.layers.network import Network, plain_outputs
+
+_ROOTS = (nn.Conv2d, nn.Linear)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The indices of one axis of one parameter or buffer that stay."""
+
+    tensor: str
+    axis: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An attribute of a module that follows the cut, such as `out_channels`."""
+
+    module: str
+    name: str
+    value: int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Structure only: replaying it is slicing and setting attributes."""
+
+    slices: tuple[Slice, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The channels that one root layer shares with all layers coupled to it.
+
+    `order` lists the channels from least to most important, dead ones first; `importance` is aligned with `order`.
+    """
+
+    root: str
+    order: tuple[int, ...]
+    importance: tuple[float, ...]
+    n_dead: int
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.order)
+
+
+def groups(network: Network) -> tuple[Group, ...]:
+    """The prunable groups of the plain backbone with the importance of their channels: the group's L2 norm over all
+    coupled parameters, divided by its maximum (NAC's GroupNorm). Exits and quantizers are not seen.
+
+    Groups whose cut would break the network's forward pass or its output shape are left out.
+    """
+    if network not in _FOUND:
+        _FOUND[network] = _groups(network, network.example_input())
+    return _FOUND[network]
+
+
+_FOUND: WeakKeyDictionary[Network, tuple[Group, ...]] = WeakKeyDictionary()
+
+
+def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
+    backbone = copy.deepcopy(network.backbone).double().eval()
+    graph = _dependencies(backbone, example.double())
+    found = [_ranked(graph, group, backbone) for group in _all_groups(graph, backbone, example.double())]
+    if found and not _is_sound(network, {g.root: g.order[:1] for g in found if g.n_channels > 1}, example):
+        found = [g for g in found if g.n_channels > 1 and _is_sound(network, {g.root: g.order[:1]}, example)]
+    return tuple(found)
+
+
+def plan_cut(network: Network, removed: dict[str, tuple[int, ...]]) -> Cut:
+    """The cut that removes the given channels of the given root layers, exit heads included."""
+    view = _View(network)
+    cut = copy.deepcopy(view).double().eval()
+    graph = _dependencies(cut, network.example_input().double())
+    _fill_with_indices(cut)
+    for root, channels in removed.items():
+        layer = cut.network.backbone.get_submodule(root)
+        group = graph.get_pruning_group(layer, tp.prune_conv_out_channels if _is_conv(layer) else _LINEAR_OUT, [*channels])
+        group.prune()
+    return Cut(tuple(_slices(view, cut)), tuple(_attributes(view, cut)))
+
+
+def apply_cut(network: Network, cut: Cut) -> None:
+    """Slice the parameters and buffers of `network` in place; quantizers are attached anew to what is left."""
+    for item in cut.slices:
+        _replace(network, item)
+    for attribute in cut.attributes:
+        setattr(network.get_submodule(attribute.module), attribute.name, attribute.value)
+    network.changed()
+
+
+def choose(
+    found: Sequence[Group], widths: dict[str, int], n_channels: int, multiple: int, scope: str
+) -> dict[str, tuple[int, ...]]:
+    """Whole units (`multiple` channels of one group) to remove, at most `n_channels` in all, by root layer.
+
+    `widths` are the groups' channels at the baseline. A layer's last unit always stays. Units with dead channels go
+    first. `global` takes the unit of least mean importance anywhere, `uniform` one of the group that has lost the
+    smallest fraction of its baseline channels.
+    """
+    taken = {group.root: 0 for group in found}
+    while sum(taken.values()) + multiple <= n_channels:
+        candidates = [g for g in found if g.n_channels - taken[g.root] >= 2 * multiple]
+        if not candidates:
+            break
+        best = min(candidates, key=lambda g: _rank(g, taken[g.root], widths.get(g.root, g.n_channels), multiple, scope))
+        taken[best.root] += multiple
+    return {g.root: tuple(sorted(g.order[: taken[g.root]])) for g in found if taken[g.root]}
+
+
+def has_unit_left(found: Iterable[Group], multiple: int) -> bool:
+    """Whether any group could give a unit without giving its last."""
+    return any(group.n_channels >= 2 * multiple for group in found)
+
+
+def _rank(group: Group, taken: int, width: int, multiple: int, scope: str) -> tuple[float, ...]:
+    unit = group.importance[taken : taken + multiple]
+    n_dead = max(0, min(group.n_dead - taken, multiple))
+    lost_fraction = (width - group.n_channels + taken + multiple) / width if scope == "uniform" else 0.0
+    return (-n_dead, lost_fraction, sum(unit) / multiple)
+
+
+_LINEAR_OUT = tp.prune_linear_out_channels
+
+
+def _is_conv(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d)
+
+
+class _View(nn.Module):
+    """The network as the pruning library should see it: plain, with its exit heads."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return plain_outputs(self.network, x)
+
+
+def _dependencies(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+        except Exception as error:
+            raise NacdeployError(f"the channel dependencies of this model cannot be traced ({error})") from error
+
+
+def _all_groups(graph: tp.DependencyGraph, backbone: nn.Module, example: Tensor) -> list[tp.Group]:
+    last = _last_weighted(backbone, example)
+    return list(graph.get_all_groups(ignored_layers=[last], root_module_types=list(_ROOTS)))
+
+
+def _last_weighted(backbone: nn.Module, example: Tensor) -> nn.Module | None:
+    """The classifier: the weighted layer that runs last."""
+    called: list[nn.Module] = []
+    layers = [m for m in backbone.modules() if isinstance(m, _ROOTS)]
+    handles = [m.register_forward_hook(lambda module, args, output: called.append(module)) for m in layers]
+    try:
+        with torch.no_grad():
+            backbone(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called[-1] if called else None
+
+
+def _ranked(graph: tp.DependencyGraph, group: tp.Group, backbone: nn.Module) -> Group:
+    names = {module: name for name, module in backbone.named_modules()}
+    importance = tp.importance.GroupMagnitudeImportance(p=2, normalizer="max")(group)
+    scores = importance.detach() if importance is not None else torch.zeros(len(group[0].idxs))
+    dead = _dead_channels(group, len(scores))
+    order = sorted(range(len(scores)), key=lambda c: (not dead[c], float(scores[c]), c))
+    root = group[0].dep.target.module
+    return Group(names[root], tuple(order), tuple(float(scores[c]) for c in order), sum(dead))
+
+
+def _dead_channels(group: tp.Group, n_channels: int) -> list[bool]:
+    """Channels that carry nothing: every producer's filter is zero, every norm's factor is zero, or no reader weighs
+    them."""
+    alive: dict[str, Tensor] = {}
+    for dependency, indices in group:
+        role, magnitude = _role(dependency)
+        if magnitude is None or len(indices) % n_channels:
+            continue
+        per_channel = magnitude[torch.as_tensor(indices)].reshape(n_channels, -1).amax(1) > 0
+        alive[role] = alive.get(role, torch.zeros(n_channels, dtype=torch.bool)) | per_channel
+    return [not all(bool(flags[c]) for flags in alive.values()) for c in range(n_channels)]
+
+
+def _role(dependency: tp.Dependency) -> tuple[str, Tensor | None]:
+    """What a layer is to the channels of its group, and the magnitude (n,) of its part per index."""
+    layer = dependency.target.module
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor):
+        return "none", None
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        if dependency.handler.__name__ == "prune_in_channels" and getattr(layer, "groups", 1) == 1:
+            return "reader", weight.detach().abs().transpose(0, 1).flatten(1).amax(1)
+        bias = layer.bias.detach().abs() if layer.bias is not None else 0.0
+        return "producer", weight.detach().abs().flatten(1).amax(1) + bias
+    return "norm", weight.detach().abs()
+
+
+def _is_sound(network: Network, removed: dict[str, tuple[int, ...]], example: Tensor) -> bool:
+    """Whether the network still answers with its own output shape after the cut."""
+    trial = copy.deepcopy(network).eval()
+    shape = _output_shape(trial, example)
+    try:
+        apply_cut(trial, plan_cut(network, removed))
+        return _output_shape(trial, example) == shape
+    except Exception:  # whatever a wrong cut raises in the user's own forward, it means "not sound"
+        return False
+
+
+def _output_shape(network: Network, example: Tensor) -> torch.Size:
+    with torch.no_grad():
+        return network.backbone(example).shape
+
+
+def _fill_with_indices(model: nn.Module) -> None:
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]:
+            tensor.copy_(torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape))
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()}
+
+
+def _slices(whole: "_View", cut: "_View") -> Iterable[Slice]:
+    shapes = {name: tensor.shape for name, tensor in _tensors(whole.network).items()}
+    for name, left in _tensors(cut.network).items():
+        for axis in range(left.dim()):
+            if left.shape[axis] != shapes[name][axis]:
+                first = left.detach().movedim(axis, 0).reshape(left.shape[axis], -1)[:, 0].long()
+                index = first // int(torch.tensor(shapes[name][axis + 1 :]).prod()) % shapes[name][axis]
+                yield Slice(name, axis, tuple(index.tolist()))
+
+
+def _attributes(whole: "_View", cut: "_View") -> Iterable[Attribute]:
+    before = dict(whole.network.named_modules())
+    for path, module in cut.network.named_modules():
+        for name, value in vars(module).items():
+            old = vars(before[path]).get(name)
+            if isinstance(value, int | tuple) and value != old and not isinstance(value, bool):
+                yield Attribute(path, name, tuple(value) if isinstance(value, tuple) else value)
+
+
+def _replace(network: Network, item: Slice) -> None:
+    path, _, name = item.tensor.rpartition(".")
+    owner = network.get_submodule(path)
+    old = getattr(owner, name)
+    new = old.detach().index_select(item.axis, torch.tensor(item.kept)).clone()
+    if isinstance(old, nn.Parameter):
+        setattr(owner, name, nn.Parameter(new, requires_grad=old.requires_grad))
+    else:
+        owner.register_buffer(name, new, persistent=name not in owner._non_persistent_buffers_set)

@@ -1,0 +1,68 @@
+"""Early exits: classifier heads at places of the captured graph, and the confidence gate that takes them.
+
+The order of the places is NAC's: breadth-first through a balanced tree over the places for convolutional networks,
+deepest first for transformers. Leaving early by confidence follows BranchyNet (Teerapittayanon et al., 2016).
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+def breadth_first(places: Sequence[T]) -> list[T]:
+    """The order of a breadth-first walk through the balanced binary tree over `places` (root at len // 2)."""
+    order: list[T] = []
+    queue = deque([places])
+    while queue:
+        span = queue.popleft()
+        if span:
+            middle = len(span) // 2
+            order.append(span[middle])
+            queue += [span[:middle], span[middle + 1 :]]
+    return order
+
+
+class ExitHead(nn.Module):
+    """A classifier on an inner tensor: (N, C, H, W) pooled to a coarse grid, or (N, L, C) averaged over tokens.
+
+    A grid of several cells keeps the spatial information that early layers have not yet put into channels.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, place: str, node: str, shape: Sequence[int], n_classes: int, grid: int) -> None:
+        super().__init__()
+        self.place, self.node = place, node
+        self.is_tokens = len(shape) == 3
+        kernel = 1 if self.is_tokens else max(1, min(shape[2], shape[3]) // grid)
+        self.pool = nn.AvgPool2d(kernel)
+        self.flatten = nn.Flatten()
+        cells = 1 if self.is_tokens else (shape[2] // kernel) * (shape[3] // kernel)
+        channels = shape[2] if self.is_tokens else shape[1]
+        self.linear = nn.Linear(channels * cells, n_classes)
+        nn.init.zeros_(self.linear.weight)  # a linear classifier needs no random start
+        nn.init.zeros_(self.linear.bias)
+        self.register_buffer("threshold", torch.full((), 2.0))
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """What the classifier reads (N, features)."""
+        return x.mean(1) if self.is_tokens else self.flatten(self.pool(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.reduced(x))
+
+
+def take_exits(logits: Sequence[Tensor], thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """What the gate answers: logits (N, K) of the first exit whose softmax maximum reaches its threshold, and the
+    index (N,) of the exit taken; the last entry of `logits` is the network's own and takes whatever is left.
+    """
+    answer, taken = logits[-1].clone(), torch.full((len(logits[-1]),), len(logits) - 1)
+    for index in reversed(range(len(logits) - 1)):
+        confident = logits[index].softmax(1).amax(1) >= thresholds[index]
+        answer[confident], taken[confident] = logits[index][confident], index
+    return answer, taken

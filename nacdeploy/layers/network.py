@@ -1,0 +1,216 @@
+"""Network: a plain network with its attachments, run through the captured graph.
+
+The plain network is never changed by attaching something to it: fake quantization and exits are submodules beside it,
+found by the names of the graph's nodes. What happens at a quantized edge or layer is said by a `Semantics`: the
+simulation here, the observation of ranges in settle, real integers in the exporter.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from nacdeploy.layers import fake_quant
+from nacdeploy.layers.capture import capture
+from nacdeploy.layers.early_exit import ExitHead
+from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Plan, Rule
+
+
+class Semantics(Protocol):
+    """What a run does at the quantized edges, and at every layer of one tensor."""
+
+    def edge(self, key: str, x: Tensor) -> Tensor: ...
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor: ...
+
+
+class Network(nn.Module):
+    """A plain backbone, its quantizers by edge and its exit heads by place.
+
+    `network(x)` answers as the plain network does, (N, K) logits from (N, C, H, W) images; the exits answer through
+    `forward_exits`.
+    """
+
+    def __init__(self, backbone: nn.Module, grid: Grid, input_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.input_shape = input_shape
+        self.quantizers = nn.ModuleDict()
+        self.exits = nn.ModuleDict()
+        self.grid = grid
+        self.rule: Rule | None = None
+        self.plan = Plan()
+        self._graph: fx.Graph | None = None
+        self._is_captured = False
+
+    def example_input(self) -> Tensor:
+        """A blank image (1, C, H, W), for tools that trace the network."""
+        return torch.zeros(1, *self.input_shape)
+
+    @property
+    def graph(self) -> fx.Graph | None:
+        """The captured graph of the backbone, None where it cannot be captured."""
+        if not self._is_captured:
+            self._graph, self._is_captured = capture(self.backbone), True
+        return self._graph
+
+    def changed(self) -> None:
+        """Say that the backbone was cut: the graph and everything derived from it is made anew."""
+        self._graph, self._is_captured = None, False
+        if self.rule is not None:
+            self.quantize(self.rule)
+
+    def quantize(self, rule: Rule) -> None:
+        """Attach quantizers by `rule` in place of those there were; their ranges are for `settle` to find."""
+        self.rule = rule
+        self.plan = fake_quant.plan(self.graph, self.backbone, rule)
+        bits = rule.precision.activation_bits
+        quantizers = {k: ActivationQuantizer(bits, kind, self.grid) for k, kind in sorted(self.plan.kinds.items())}
+        self.quantizers = nn.ModuleDict(quantizers).train(self.training)
+
+    def lay_on(self, grid: Grid) -> None:
+        """Change to another target's grid; the calibrated ranges stay."""
+        self.grid = grid
+        for quantizer in self.quantizers.values():
+            quantizer.grid = grid  # type: ignore[assignment]
+
+    @property
+    def heads(self) -> dict[str, ExitHead]:
+        """The exit heads by the graph node they read, in order of execution."""
+        position = {node.name: i for i, node in enumerate(self.graph.nodes)} if self.graph else {}
+        heads = {head.node: head for head in self.exits.values() if isinstance(head, ExitHead)}
+        return dict(sorted(heads.items(), key=lambda item: position[item[0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x, Simulation(self)) if self.plan.weight_bits else self.backbone(x)
+
+    def forward_exits(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The logits (N, K) of every exit in order of execution, the network's own last."""
+        features, logits = self.features(x)
+        return (*(head(features[node]) for node, head in self.heads.items()), logits)
+
+    def features(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The tensors that the exit heads read, by node, and the network's own logits (N, K)."""
+        found: dict[str, Tensor] = {}
+        wanted = {head.node for head in self.heads.values()}
+        logits = self.run(x, Simulation(self), lambda node, value: found.update({node: value}), wanted)
+        return found, logits
+
+    def run(
+        self,
+        x: Tensor,
+        semantics: Semantics,
+        tap: Callable[[str, Any], None] = lambda node, value: None,
+        tapped: set[str] | None = None,
+    ) -> Tensor:
+        """Run the backbone under `semantics`, handing the outputs of the `tapped` nodes (None: all) to `tap`."""
+        if self.graph is None:
+            return self._run_uncaptured(x, semantics)
+        return _Interpreter(self, semantics, tap, tapped).run(x)
+
+    def _run_uncaptured(self, x: Tensor, semantics: Semantics) -> Tensor:
+        with ExitStack() as stack:
+            for layer, edges in self.plan.inputs.items():
+                stack.enter_context(_called_through(self.backbone.get_submodule(layer), layer, edges[0], semantics))
+            return self.backbone(x)
+
+
+class Simulation:
+    """Fake quantization: edges through their quantizers, weights rounded to their grid."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def edge(self, key: str, x: Tensor) -> Tensor:
+        return self._network.quantizers[key](x)
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        return simulated_layer(self._network, name, module, x)
+
+
+def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
+    """The output of a layer with its weight rounded to its grid; of a float layer as it is."""
+    bits = network.plan.weight_bits.get(name)
+    if bits is None:
+        return module(x)
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    rounded = fake_quant.fake_quantize_symmetric(weight, network.grid.weight_maximum(bits))
+    return with_weights(module, x, rounded, module.bias)  # type: ignore[arg-type]
+
+
+def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution or linear layer with other weights than its own."""
+    if isinstance(module, nn.Conv2d):
+        return module._conv_forward(x, weight, bias)
+    return functional.linear(x, weight, bias)
+
+
+@contextmanager
+def _called_through(module: nn.Module, name: str, edge: str, semantics: Semantics) -> Iterator[None]:
+    """For the length of one run, calls of `module` go through `semantics`."""
+    module.forward = lambda x: semantics.layer(name, module, semantics.edge(edge, x))  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+class _Interpreter(fx.Interpreter):
+    def __init__(
+        self, network: Network, semantics: Semantics, tap: Callable[[str, Any], None], tapped: set[str] | None
+    ) -> None:
+        super().__init__(network.backbone, graph=network.graph)
+        self._inputs: Mapping[str, Mapping[int, str]] = network.plan.inputs
+        self._semantics, self._tap, self._tapped = semantics, tap, tapped
+
+    def run_node(self, n: fx.Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        edges = self._inputs.get(n.name)
+        if edges:
+            args = tuple(self._semantics.edge(edges[i], a) if i in edges else a for i, a in enumerate(args))
+        value = self._call_layer(n, args, kwargs) if n.op == "call_module" else getattr(self, n.op)(n.target, args, kwargs)
+        if self._tapped is None or n.name in self._tapped:
+            self._tap(n.name, value)
+        return value
+
+    def _call_layer(self, n: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module = self.fetch_attr(str(n.target))
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            return self._semantics.layer(str(n.target), module, args[0])
+        return module(*args, **kwargs)
+
+
+def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
+    """The logits of the exits and of the plain backbone without any quantizer, for tools that trace the network."""
+    if not network.exits:
+        return (network.backbone(x),)
+    found: dict[str, Tensor] = {}
+    bare = Network(network.backbone, network.grid, network.input_shape)
+    bare._graph, bare._is_captured = network.graph, True
+    logits = bare.run(x, Simulation(bare), lambda node, value: found.update({node: value}), set(network.heads))
+    return (*(head(found[node]) for node, head in network.heads.items()), logits)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of parameter elements."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def content(network: Network, with_exits: bool = True) -> dict[str, Tensor]:
+    """The values of a network by name: its state dict, without the exits' part if so asked."""
+    state = network.state_dict()
+    return state if with_exits else {k: v for k, v in state.items() if not k.startswith("exits.")}
+
+
+@contextmanager
+def no_grad_eval(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, the former mode restored at the end."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)

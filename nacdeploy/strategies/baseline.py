@@ -1,0 +1,52 @@
+"""The baseline: the trained FP32 network that everything is compared with, and its control row."""
+
+import copy
+
+
+from nacdeploy import evaluate as evaluation
+from nacdeploy import train
+from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.layers.network import Network
+from nacdeploy.profile import Profile, TrainTable
+from nacdeploy.strategies.state import CompressionState, measure
+from nacdeploy.task import Task
+
+
+def plain_network(task: Task, profile: Profile) -> Network:
+    """The untrained network of the task on the grid of the profile's target, initialised from the profile's seed."""
+    shape = (task.data.channels, *task.data.input_size)
+    return Network(task.build(profile.seed), GRIDS[profile.target], shape).eval()
+
+
+def initial_state(network: Network, task: Task) -> CompressionState:
+    """The state before any letter."""
+    metrics = measure(network, task)
+    return CompressionState(network, metrics, metrics)
+
+
+def train_network(
+    network: Network, task: Task, recipe: TrainTable, seed: int, report: train.Report = lambda *progress: None
+) -> train.Fit:
+    """Train in place by `recipe`, the best epoch on the validation split kept."""
+
+    def accuracy() -> float:
+        return evaluation.evaluate(network, task.data, task.data.validation).accuracy
+
+    batches = train.image_batches(task.data, task.data.train, recipe.batch_size, seed)
+    return train.fit(network, batches, accuracy, recipe, seed, report)
+
+
+def control(
+    baseline: CompressionState,
+    n_epochs: int,
+    task: Task,
+    profile: Profile,
+    report: train.Report = lambda *progress: None,
+) -> CompressionState:
+    """The FP32 baseline given `n_epochs` more of the finetune recipe: the honest opponent of a chain that trained."""
+    network = copy.deepcopy(baseline.network)
+    recipe = profile.finetune.model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
+    train_network(network, task, recipe, train.seed_of(profile.seed, baseline.key, "control"), report)
+    return initial_state(network, task)
+
+

@@ -1,0 +1,207 @@
+"""Checkpoints: a folder of plain values (safetensors) and structure (JSON). Loading runs no code but the factory's.
+
+The structure is built anew by replaying the steps' decisions on a fresh network; the values are then loaded strictly.
+"""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from nacdeploy import records
+from nacdeploy.errors import UsageError
+from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.layers.network import Network, content
+from nacdeploy.models import ModelSpec
+from nacdeploy.profile import Profile, from_mapping
+from nacdeploy.strategies import operators
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.state import CompressionState, Metrics, Step
+from nacdeploy.task import Task
+
+RECORD, VALUES = "checkpoint.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Record:
+    """checkpoint.json: everything about a checkpoint but its values."""
+
+    schema: int
+    chain: str
+    model: ModelSpec
+    data: dict[str, Any]
+    profile: dict[str, Any]
+    grid: str
+    steps: tuple[dict[str, Any], ...]
+    metrics: Metrics
+    baseline: Metrics
+    test: dict[str, Any] | None = None
+    baseline_checkpoint: str | None = None
+    note: str = ""
+
+    def settings(self) -> Profile:
+        """The profile it was made with."""
+        return from_mapping(self.profile, where="the checkpoint's profile")
+
+
+def record_of(state: CompressionState, task: Task, profile: Profile, **extra: Any) -> Record:
+    """The record of a state."""
+    data = {"name": task.data.name, "fingerprint": task.data.fingerprint, "split_seed": task.data.split_seed}
+    return Record(
+        schema=records.SCHEMA_VERSION,
+        chain=str(state.chain),
+        model=task.spec,
+        data=data,
+        profile=profile.model_dump(mode="json"),
+        grid=state.network.grid.name,
+        steps=tuple(step_data(step) for step in state.steps),
+        metrics=state.metrics,
+        baseline=state.baseline,
+        **extra,
+    )
+
+
+def write(directory: Path, state: CompressionState, record: Record) -> None:
+    """Write a checkpoint into an existing directory (made by `records.new_directory`)."""
+    (directory / VALUES).write_bytes(packed(content(state.network)))
+    records.write_json(directory / RECORD, record)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a checkpoint folder."""
+    return (path / RECORD).is_file()
+
+
+def read_record(path: Path) -> Record:
+    """The record of a checkpoint folder.
+
+    Raises:
+        UsageError: it is no checkpoint, or of another schema version.
+    """
+    if not is_checkpoint(path):
+        raise UsageError(f"{path} is no checkpoint folder (it has no {RECORD})")
+    data = records.read_json(path / RECORD)
+    if not isinstance(data, dict) or data.get("schema") != records.SCHEMA_VERSION:
+        raise UsageError(f"{path}: checkpoint schema {data.get('schema') if isinstance(data, dict) else '?'} is not known here")
+    return records.from_data(Record, data, where=str(path / RECORD))
+
+
+def load(path: Path) -> tuple[CompressionState, Record]:
+    """The state of a checkpoint folder, bit-identical to the one saved.
+
+    Raises:
+        UsageError: it is no checkpoint, or its values do not fit its structure.
+    """
+    record = read_record(path)
+    steps = tuple(step_from_data(step) for step in record.steps)
+    network = rebuild(record.model, record.grid, record.settings(), steps)
+    fill(network, read_values(path / VALUES), str(path))
+    return CompressionState(network, record.metrics, record.baseline, steps), record
+
+
+def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step]) -> Network:
+    """The structure after `steps` with values yet to be loaded."""
+    network = Network(spec.build(), GRIDS[grid], (spec.channels, *spec.input_size)).eval()
+    for step in steps:
+        network = operators.make(step.link, profile).perform(network, step.decision)
+    return network
+
+
+def fill(network: Network, values: Mapping[str, Tensor], where: str) -> None:
+    """Load values strictly.
+
+    Raises:
+        UsageError: names or shapes differ; the first difference is named.
+    """
+    expected = content(network)
+    _check_fit(expected, values, where)
+    network.load_state_dict(dict(values))
+
+
+def load_plain(path: Path, backbone: nn.Module) -> None:
+    """Load a plain state dict (`.safetensors`, or `.pt`/`.pth` through the weights-only unpickler) into a network.
+
+    Raises:
+        UsageError: another kind of file, code in the file, or values that do not fit the model.
+    """
+    values = read_values(path)
+    _check_fit(backbone.state_dict(), values, str(path))
+    backbone.load_state_dict(values)
+
+
+def read_values(path: Path) -> dict[str, Tensor]:
+    """Named tensors from a file, without running any code in it.
+
+    Raises:
+        UsageError: the file is missing, damaged, of another kind, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise UsageError(f"checkpoint {path} does not exist")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
+    if path.suffix not in (".pt", ".pth", ".bin"):
+        raise UsageError(f"{path}: a checkpoint is a folder, a .safetensors file or a .pt file with a state dict")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{path} holds more than tensors or is damaged, and is not loaded, since that could run code in it; "
+            "save the state dict alone: torch.save(model.state_dict(), path)"
+        ) from error
+    return _state_dict(values, path)
+
+
+def packed(values: Mapping[str, Tensor]) -> bytes:
+    """Values as safetensors bytes."""
+    return save({name: tensor.detach().contiguous().clone() for name, tensor in values.items()})
+
+
+def step_data(step: Step) -> dict[str, Any]:
+    """A step as plain JSON-able data."""
+    return {"link": str(step.link), "decision": records.to_data(step.decision), "n_epochs": step.n_epochs}
+
+
+def step_from_data(data: Mapping[str, Any]) -> Step:
+    """The inverse of `step_data`.
+
+    Raises:
+        UsageError: the decision is not one of the letter's.
+    """
+    (link,) = Chain.parse(data["link"])
+    kind = operators.by_letter()[link.letter].decision_type
+    return Step(link, records.from_data(kind, data["decision"], where=f"step {data['link']}"), data["n_epochs"])
+
+
+def _state_dict(values: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what was unpickled, or under one of the keys that training scripts use."""
+    if isinstance(values, dict):
+        for key in ("state_dict", "model_state_dict", "model"):
+            if isinstance(values.get(key), dict):
+                values = values[key]
+        if values and all(isinstance(value, Tensor) for value in values.values()):
+            return {name.removeprefix("module."): value for name, value in values.items()}
+    raise UsageError(f"{path} holds no state dict; save it with torch.save(model.state_dict(), path)")
+
+
+def _check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
+    missing, surplus = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
+    differing = [name for name in expected if name in given and expected[name].shape != given[name].shape]
+    if missing or surplus or differing:
+        first = (
+            f"'{differing[0]}' is {tuple(given[differing[0]].shape)}, the model has {tuple(expected[differing[0]].shape)}"
+            if differing
+            else f"'{missing[0]}' is missing"
+            if missing
+            else f"'{surplus[0]}' is not of this model"
+        )
+        raise UsageError(f"{where} does not fit the model: {first}; check --model and the profile's width")
+

@@ -1,0 +1,110 @@
+"""E: attach the next early exits; their heads train alone, their gate is calibrated on validation data."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from nacdeploy.errors import UsageError
+from nacdeploy.layers.capture import Place, exit_places, named_place
+from nacdeploy.layers.early_exit import ExitHead, breadth_first
+from nacdeploy.layers.network import Network, Simulation
+from nacdeploy.profile import ExitTable, Profile
+from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+
+@dataclass(frozen=True)
+class NewExit:
+    """An exit at a place: the graph node it reads and that node's shape (without the batch)."""
+
+    place: str
+    node: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ExitsDecision:
+    """The exits that are attached, and what their heads look like. An odd last one stands alone."""
+
+    exits: tuple[NewExit, ...]
+    n_classes: int
+    grid: int
+
+
+@dataclass(frozen=True)
+class AddExits:
+    letter: ClassVar[str] = "E"
+    name: ClassVar[str] = "AddExits"
+    version: ClassVar[int] = 1
+    decision_type: ClassVar[type] = ExitsDecision
+    table: ExitTable
+
+    @classmethod
+    def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
+        return cls(with_parameters(cls.letter, profile.exits, parameters))
+
+    def refusal(self, state: CompressionState) -> str | None:
+        if state.network.graph is None:
+            return "this network's graph cannot be captured, so that no exit place is known"
+        places = self._places(state.network)
+        if not places:
+            return "the network has no block end with a single live tensor"
+        return None if self._free(state.network) else f"all {len(places)} exit places are taken"
+
+    def decide(self, state: CompressionState, task: Task) -> ExitsDecision:
+        chosen = self._free(state.network)[: self.table.n_exits]
+        shapes = _shapes(state.network, {place.node for place in chosen})
+        exits = tuple(NewExit(place.name, place.node, shapes[place.node]) for place in chosen)
+        return ExitsDecision(exits, task.data.n_classes, self.table.grid)
+
+    def perform(self, network: Network, decision: ExitsDecision) -> Network:
+        extended = copy.deepcopy(network)
+        for new in decision.exits:
+            head = ExitHead(new.place, new.node, (1, *new.shape), decision.n_classes, decision.grid)
+            extended.exits[new.node] = head.train(extended.training)
+        return extended
+
+    def recovery(self, profile: Profile) -> Recovery | None:
+        return Recovery(heads=self.table.recipe)
+
+    def explain(self, decision: ExitsDecision) -> str:
+        few = f" (only {len(decision.exits)} place left)" if len(decision.exits) < self.table.n_exits else ""
+        return f"exits after {', '.join(new.place for new in decision.exits)}{few}"
+
+    def _free(self, network: Network) -> list[Place]:
+        taken = {head.node for head in network.heads.values()}
+        return [place for place in self._ordered(network) if place.node not in taken]
+
+    def _ordered(self, network: Network) -> list[Place]:
+        """The places in the order in which they are taken: NAC's for the network at hand, or as the user named them."""
+        places = self._places(network)
+        if self.table.places:
+            return places
+        is_transformer = any(len(shape) == 2 for shape in _shapes(network, {p.node for p in places}).values())
+        deepest = self.table.order == "deepest-first" or (self.table.order == "auto" and is_transformer)
+        return list(reversed(places)) if deepest else breadth_first(places)
+
+    def _places(self, network: Network) -> list[Place]:
+        if network.graph is None:
+            return []
+        if not self.table.places:
+            return list(exit_places(network.graph, network.backbone))
+        found = {name: named_place(network.graph, network.backbone, name) for name in self.table.places}
+        for name, place in found.items():
+            if place is None:
+                raise UsageError(f"exits.places: '{name}' is not the end of a module with a single live tensor")
+        return [place for place in found.values() if place is not None]
+
+
+def _shapes(network: Network, nodes: set[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes (without the batch) of the outputs of the given nodes."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(node: str, value: Any) -> None:
+        shapes[node] = tuple(value.shape[1:])
+
+    network.run(network.example_input(), Simulation(network), note, nodes)
+    return shapes

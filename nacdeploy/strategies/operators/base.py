@@ -1,0 +1,71 @@
+"""What an operator is: a letter that refuses or decides, then performs; and its parameters in a chain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self, TypeVar
+
+from pydantic import ValidationError
+
+from nacdeploy.errors import UsageError, nearest
+from nacdeploy.layers.network import Network
+from nacdeploy.profile import Profile, Table, TrainTable
+from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+D = TypeVar("D")
+TableT = TypeVar("TableT", bound=Table)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The training after a step: of the backbone, of the exit heads, or of both."""
+
+    backbone: TrainTable | None = None
+    heads: TrainTable | None = None
+
+
+class Operator(Protocol[D]):
+    """One letter: a frozen dataclass of its profile table plus the chain's parameters.
+
+    `refusal` is about the model only; its text is mask, CLI error and report. `decide` looks at weights and data and
+    changes nothing; its decision holds structure only and survives JSON. `perform` is deterministic surgery on a copy,
+    without data and without training. `version` is part of the cache key: raise it when the operator's results change.
+    """
+
+    letter: ClassVar[str]
+    name: ClassVar[str]
+    version: ClassVar[int]
+    decision_type: ClassVar[type]
+
+    @classmethod
+    def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self: ...
+    def refusal(self, state: CompressionState) -> str | None: ...
+    def decide(self, state: CompressionState, task: Task) -> D: ...
+    def perform(self, network: Network, decision: D) -> Network: ...
+    def recovery(self, profile: Profile) -> Recovery | None: ...
+    def explain(self, decision: D) -> str: ...
+
+
+def with_parameters(letter: str, table: TableT, parameters: Mapping[str, Value]) -> TableT:
+    """The profile table with a chain's parameters in place of its keys.
+
+    Raises:
+        UsageError: an unknown key (nearest named) or a value that the table does not take.
+    """
+    known = type(table).model_fields
+    for key in parameters:
+        if key not in known:
+            raise UsageError(f"unknown parameter '{key}' of {letter}{nearest(key, known)}")
+    try:
+        return type(table).model_validate({**table.model_dump(), **parameters})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"{letter}({problem['loc'][0]}={problem['input']}): {problem['msg']}") from error
+
+
+def decisions(state: CompressionState, kind: type[D]) -> list[D]:
+    """The decisions of one kind along the state's history, oldest first."""
+    return [step.decision for step in state.steps if isinstance(step.decision, kind)]
+
+

@@ -1,0 +1,47 @@
+"""F: recover accuracy by training; quantizers stay alive, the best epoch by validation is kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from nacdeploy.layers.network import Network
+from nacdeploy.profile import Profile, TrainTable
+from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+
+@dataclass(frozen=True)
+class FinetuneDecision:
+    """The recipe that is run; how long it ran stands in the step."""
+
+    recipe: TrainTable
+
+
+@dataclass(frozen=True)
+class Finetune:
+    letter: ClassVar[str] = "F"
+    name: ClassVar[str] = "Finetune"
+    version: ClassVar[int] = 1
+    decision_type: ClassVar[type] = FinetuneDecision
+    table: TrainTable
+
+    @classmethod
+    def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
+        return cls(with_parameters(cls.letter, profile.finetune, parameters))
+
+    def refusal(self, state: CompressionState) -> str | None:
+        return None
+
+    def decide(self, state: CompressionState, task: Task) -> FinetuneDecision:
+        return FinetuneDecision(self.table)
+
+    def perform(self, network: Network, decision: FinetuneDecision) -> Network:
+        return network
+
+    def recovery(self, profile: Profile) -> Recovery | None:
+        return Recovery(backbone=self.table, heads=profile.exits.recipe)
+
+    def explain(self, decision: FinetuneDecision) -> str:
+        return f"train at most {decision.recipe.epochs} epochs, keep the best by validation"

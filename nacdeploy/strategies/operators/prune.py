@@ -1,0 +1,85 @@
+"""P: remove channels for real, whole dependency groups at a time, least important first.
+
+The n-th P brings the network-wide number of removed channels to n x ratio of the baseline's, counting a channel shared
+by coupled layers once. What is not a whole unit (`multiple` channels of one group) is carried to the next P.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from nacdeploy.layers import channel_pruning
+from nacdeploy.layers.channel_pruning import Cut, Group
+from nacdeploy.layers.network import Network
+from nacdeploy.profile import Profile, PruneTable
+from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class PruneDecision:
+    """Channels asked for (a share may be left from before), taken in whole units, and carried to the next P."""
+
+    asked: float
+    taken: int
+    carried: float
+    baseline_widths: dict[str, int]
+    removed: dict[str, int]
+    cut: Cut
+
+
+@dataclass(frozen=True)
+class Prune:
+    letter: ClassVar[str] = "P"
+    name: ClassVar[str] = "Prune"
+    version: ClassVar[int] = 1
+    decision_type: ClassVar[type] = PruneDecision
+    table: PruneTable
+
+    @classmethod
+    def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
+        return cls(with_parameters(cls.letter, profile.prune, parameters))
+
+    def refusal(self, state: CompressionState) -> str | None:
+        if channel_pruning.has_unit_left(channel_pruning.groups(state.network), self.table.multiple):
+            return None
+        return f"no layer has a unit of {self.table.multiple} channels left to give"
+
+    def decide(self, state: CompressionState, task: Task) -> PruneDecision:
+        found = channel_pruning.groups(state.network)
+        earlier = decisions(state, PruneDecision)
+        widths = earlier[0].baseline_widths if earlier else _widths(found)
+        asked = self.table.ratio * sum(widths.values()) + (earlier[-1].carried if earlier else 0.0)
+        whole = math.floor(asked + ROUNDING)
+        removed = channel_pruning.choose(found, widths, whole, self.table.multiple, self.table.scope)
+        taken = sum(map(len, removed.values()))
+        cut = channel_pruning.plan_cut(state.network, removed) if removed else Cut()
+        by_root = {root: len(channels) for root, channels in removed.items()}
+        return PruneDecision(asked, taken, asked - taken, widths, by_root, cut)
+
+    def perform(self, network: Network, decision: PruneDecision) -> Network:
+        if not decision.taken:
+            return network
+        cut = copy.deepcopy(network)
+        channel_pruning.apply_cut(cut, decision.cut)
+        return cut
+
+    def recovery(self, profile: Profile) -> Recovery | None:
+        return None
+
+    def explain(self, decision: PruneDecision) -> str:
+        text = f"{decision.taken} of {sum(decision.baseline_widths.values())} baseline channels removed"
+        if decision.taken == 0:
+            return f"{text}: the share of {decision.asked:g} is less than one unit and carried to the next P"
+        where = ", ".join(f"{root} {n}" for root, n in decision.removed.items())
+        return f"{text} (asked {decision.asked:g}, carried {decision.carried:g}): {where}"
+
+
+def _widths(found: tuple[Group, ...]) -> dict[str, int]:
+    return {group.root: group.n_channels for group in found}

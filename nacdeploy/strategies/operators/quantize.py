@@ -1,0 +1,81 @@
+"""Q: the next rung of the profile's precision ladder, simulated on the target's integer grid."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from nacdeploy.layers import fake_quant
+from nacdeploy.layers.fake_quant import Rule
+from nacdeploy.layers.network import Network
+from nacdeploy.precision import FLOAT32, Precision
+from nacdeploy.profile import Profile, QuantizeTable
+from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+
+@dataclass(frozen=True)
+class QuantizeDecision:
+    """The rule that is applied, and the layers and edges that it covers in the network as it is."""
+
+    rule: Rule
+    layers: tuple[str, ...]
+    edges: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Quantize:
+    letter: ClassVar[str] = "Q"
+    name: ClassVar[str] = "Quantize"
+    version: ClassVar[int] = 1
+    decision_type: ClassVar[type] = QuantizeDecision
+    table: QuantizeTable
+    bits: str | None = None
+
+    @classmethod
+    def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
+        rest = dict(parameters)
+        bits = rest.pop("bits", None)
+        precision = None if bits is None else str(Precision.parse(str(bits)))
+        return cls(with_parameters(cls.letter, profile.quantize, rest), precision)
+
+    def refusal(self, state: CompressionState) -> str | None:
+        now, rung = _precision(state.network), self._next(state.network)
+        if rung is None:
+            return f"the precision ladder ends at {now}" if self.bits is None else f"{self.bits} is not below {now}"
+        if not self._plan(state.network, rung).weight_bits:
+            return f"no layer has {self.table.min_channels} input and output channels (quantize.min_channels)"
+        return None
+
+    def decide(self, state: CompressionState, task: Task) -> QuantizeDecision:
+        rung = self._next(state.network) or FLOAT32
+        plan = self._plan(state.network, rung)
+        return QuantizeDecision(self._rule(rung), tuple(plan.weight_bits), tuple(plan.kinds))
+
+    def perform(self, network: Network, decision: QuantizeDecision) -> Network:
+        quantized = copy.deepcopy(network)
+        quantized.quantize(decision.rule)
+        return quantized
+
+    def recovery(self, profile: Profile) -> Recovery | None:
+        return None
+
+    def explain(self, decision: QuantizeDecision) -> str:
+        return f"{len(decision.layers)} layers to {decision.rule.precision}, {len(decision.edges)} tensors with a scale"
+
+    def _next(self, network: Network) -> Precision | None:
+        now = _precision(network)
+        rungs = [Precision.parse(text) for text in ((self.bits,) if self.bits else self.table.ladder)]
+        return next((rung for rung in rungs if rung < now), None)
+
+    def _rule(self, precision: Precision) -> Rule:
+        return Rule(precision, self.table.exclude, self.table.min_channels)
+
+    def _plan(self, network: Network, precision: Precision) -> fake_quant.Plan:
+        return fake_quant.plan(network.graph, network.backbone, self._rule(precision))
+
+
+def _precision(network: Network) -> Precision:
+    return network.rule.precision if network.rule else FLOAT32

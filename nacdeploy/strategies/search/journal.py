@@ -1,0 +1,133 @@
+"""Journal: every finished evaluation of a search as one JSON line, kept through a kill.
+
+The first line holds the schema version and the run's fingerprint. A line counts once its newline is on the disk: a torn
+last line is cut off on opening, so that a resumed search loses the evaluation in progress and nothing else.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.records import SCHEMA_VERSION, from_data, to_data
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.objective import Figures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One row: a chain, and what came of it. A failed one holds `error` and no figures."""
+
+    chain: str
+    state_key: str
+    figures: Figures | None
+    refused: dict[str, str] = field(default_factory=dict)
+    trained: bool = False
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def failed(chain: Chain, error: str, seconds: float = 0.0) -> Evaluation:
+    """The row of a chain whose last step was refused or diverged; its state equals no other."""
+    return Evaluation(str(chain), f"failed:{chain}", None, seconds=seconds, error=error)
+
+
+class Journal:
+    """An append-only file of evaluations. Made by `Journal.open`."""
+
+    def __init__(self, path: Path, file: BinaryIO, evaluations: list[Evaluation]) -> None:
+        self.path = path
+        self.evaluations = evaluations
+        self._file = file
+
+    @classmethod
+    def open(cls, path: Path, fingerprint: Mapping[str, Any]) -> "Journal":
+        """Start a journal, or go on with the one at `path`.
+
+        Raises:
+            UsageError: the journal belongs to a run with another fingerprint (the keys that differ are named), has
+                another schema, or is damaged before its last line.
+            NacdeployError: the file cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            lines, n_bytes = _whole_lines(path.read_bytes())
+            evaluations = _read(lines, dict(fingerprint), path) if lines else []
+            os.truncate(path, n_bytes)
+            journal = cls(path, path.open("ab", buffering=0), evaluations)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        if not lines:
+            journal._write({"schema": SCHEMA_VERSION, "fingerprint": dict(fingerprint)})
+        return journal
+
+    def append(self, evaluation: Evaluation) -> None:
+        """Add one row; when this returns, it is on the disk.
+
+        Raises:
+            NacdeployError: the disk is full or gone.
+        """
+        self._write(to_data(evaluation))
+        self.evaluations.append(evaluation)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _write(self, data: Any) -> None:
+        line = memoryview((json.dumps(data, allow_nan=False) + "\n").encode())
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+
+def _whole_lines(content: bytes) -> tuple[list[Any], int]:
+    """The parsed lines that were written whole, and how many bytes they take."""
+    raw = content.splitlines(keepends=True)
+    if raw and _parse(raw[-1]) is None:
+        raw.pop()
+    return [_parse(line) for line in raw], sum(map(len, raw))
+
+
+def _parse(line: bytes) -> Any:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _read(lines: list[Any], fingerprint: dict[str, Any], path: Path) -> list[Evaluation]:
+    header, *rows = lines
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA_VERSION:
+        raise UsageError(f"{path} is not a journal of schema {SCHEMA_VERSION}; choose another --out")
+    _check_fingerprint(header.get("fingerprint", {}), fingerprint, path)
+    return [from_data(Evaluation, row, f"{path} line {number}") for number, row in enumerate(rows, start=2)]
+
+
+def _check_fingerprint(theirs: dict[str, Any], ours: dict[str, Any], path: Path) -> None:
+    ours = json.loads(json.dumps(ours))
+    keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    if keys:
+        listed = ", ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys)
+        raise UsageError(f"{path} belongs to another search: {listed}; repeat its settings or choose another --out")
+
+
+def _cannot_write(path: Path, error: OSError) -> NacdeployError:
+    return NacdeployError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")

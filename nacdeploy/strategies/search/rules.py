@@ -1,0 +1,46 @@
+"""The rules of a search: which letters may follow a chain (NAC's `comp_full`, forced F and truncation).
+
+They bind searchers only, and are the same in exploration, choice and target. What an operator refuses is about the
+model and comes in from outside. Drops are compared with a small tolerance, so that rounding decides nothing.
+"""
+
+from collections.abc import Mapping
+
+from nacdeploy.profile import RulesTable
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.objective import DROP_TOLERANCE, Figures
+
+
+def legal_letters(
+    chain: Chain, figures: Figures, table: RulesTable, alphabet: str, refused: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The letters of `alphabet`, in its order, that may follow `chain`; none where the chain ends.
+
+    Args:
+        chain: the letters so far.
+        figures: of the state they led to.
+        table: the profile's rules.
+        alphabet: the letters of this search.
+        refused: letter -> reason, for the operators that do not apply to this state.
+    """
+    drop = figures.drop_points
+    if _ended(chain, drop, table):
+        return ()
+    forced = drop > table.forced_factor * table.finetune_due + DROP_TOLERANCE
+    letters = "F" if forced else alphabet
+    return tuple(
+        letter
+        for letter in dict.fromkeys(alphabet)
+        if letter in letters and letter not in refused and _due(letter, chain, drop, table)
+    )
+
+
+def _ended(chain: Chain, drop: float, table: RulesTable) -> bool:
+    unrepaired = chain.word.endswith("F") and drop > table.finetune_due / 2 + DROP_TOLERANCE
+    return len(chain) >= table.max_length or unrepaired
+
+
+def _due(letter: str, chain: Chain, drop: float, table: RulesTable) -> bool:
+    if letter == "F":
+        return drop >= table.finetune_due - DROP_TOLERANCE
+    return letter != "P" or chain.word.count("P") < table.max_prunes

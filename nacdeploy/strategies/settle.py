@@ -1,0 +1,144 @@
+"""Settle: the one data-dependent step that is not training.
+
+After every surgery and every training, batch-norm statistics and activation ranges are found anew from training images
+and the exits' thresholds from validation images. Everything follows from the weights and the data alone, never from
+what was settled before, so that equal states are reached whatever the order of the letters.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nacdeploy import evaluate as evaluation
+from nacdeploy.cost import cost
+from nacdeploy.data import Dataset, ImageSet
+from nacdeploy.layers.early_exit import take_exits
+from nacdeploy.layers.fake_quant import ActivationQuantizer
+from nacdeploy.layers.network import Network, simulated_layer
+from nacdeploy.profile import Profile, QuantizeTable
+from nacdeploy.task import Task
+
+SAMPLES_PER_BATCH = 16384
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def settle(network: Network, task: Task, profile: Profile) -> None:
+    """Re-estimate batch norms and calibrate activation ranges in place; `calibrate_gates` follows the exits' training."""
+    images = calibration_images(task.data, profile.settle.n_images)
+    reestimate_norms(network, task.data, images, profile.settle.batch_size)
+    if network.quantizers:
+        few = calibration_images(task.data, profile.quantize.n_calibration)
+        calibrate_ranges(network, task.data, few, profile.quantize)
+
+
+def calibration_images(data: Dataset, n_images: int) -> ImageSet:
+    """The same `n_images` of the training split every time."""
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(data.split_seed))
+    return data.train.subset(order[:n_images])
+
+
+def reestimate_norms(network: Network, data: Dataset, images: ImageSet, batch_size: int) -> None:
+    """Batch-norm means and variances as plain averages over `images`, with float activations."""
+    norms = [m for m in network.backbone.modules() if isinstance(m, NORMS) and m.track_running_stats]
+    if norms:
+        with torch.no_grad(), _averaging(norms):
+            for x in evaluation.batches(data, images, batch_size):
+                network.run(x, _Observation(network, {}))
+
+
+def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: QuantizeTable) -> None:
+    """The range of every quantized tensor from its values on `images`."""
+    seen: dict[str, list[Tensor]] = {key: [] for key in network.quantizers}
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        for x in evaluation.batches(data, images):
+            network.run(x, _Observation(network, seen))
+    network.train(was_training)
+    for key, parts in seen.items():
+        quantizer = network.quantizers[key]
+        if isinstance(quantizer, ActivationQuantizer) and parts:
+            _set_range(quantizer, torch.cat(parts), table)
+
+
+def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:
+    """One confidence threshold for all exits, from validation images: the profile's own, else the one of least
+    expected MACs whose accuracy stays within the profile's `exits.max_drop` of the network's own end."""
+    heads = list(network.heads.values())
+    if not heads:
+        return
+    threshold = profile.exits.threshold or _cheapest_threshold(network, task, profile.exits.max_drop / 100)
+    for head in heads:
+        head.threshold.fill_(threshold)
+
+
+def _cheapest_threshold(network: Network, task: Task, max_drop: float) -> float:
+    images = task.data.validation
+    logits = evaluation.predict_exits(network, task.data, images)
+    own = float((logits[-1].argmax(1) == images.labels).double().mean())
+    # the MACs of each way out: all images leaving there
+    macs = [cost(network, task.example_input(), one).expected_macs for one in torch.eye(len(logits)).tolist()]
+    best = (macs[-1], 2.0)
+    for threshold in [i / 100 for i in range(30, 100)] + [0.995, 0.999]:
+        answer, taken = take_exits(logits, [threshold] * (len(logits) - 1))
+        accuracy = float((answer.argmax(1) == images.labels).double().mean())
+        expected = float(torch.tensor(macs, dtype=torch.float64)[taken].mean())
+        if accuracy >= own - max_drop - 1e-9:
+            best = min(best, (expected, threshold))
+    return best[1]
+
+
+def _set_range(quantizer: ActivationQuantizer, values: Tensor, table: QuantizeTable) -> None:
+    low, high = float(values.min()), float(values.max())
+    if table.calibration == "percentile":
+        tail = (1 - table.percentile / 100) / (1 if low >= 0 else 2)
+        ordered = values.sort().values
+        n_tail = int(tail * len(ordered))
+        low, high = float(ordered[n_tail if low < 0 else 0]), float(ordered[len(ordered) - 1 - n_tail])
+    elif table.calibration == "mse":
+        factors = [f / 40 for f in range(12, 41)]
+        best = min(factors, key=lambda f: _squared_error(quantizer, values, low * f, high * f))
+        low, high = low * best, high * best
+    quantizer.set_range(low, high)
+
+
+def _squared_error(quantizer: ActivationQuantizer, values: Tensor, low: float, high: float) -> float:
+    quantizer.set_range(low, high)
+    return float((quantizer(values) - values).square().sum())
+
+
+class _Observation:
+    """Quantized weights, float activations, values seen at the edges kept: every k-th, extremes always."""
+
+    def __init__(self, network: Network, seen: dict[str, list[Tensor]]) -> None:
+        self._network, self._seen = network, seen
+
+    def edge(self, key: str, x: Tensor) -> Tensor:
+        if key in self._seen:
+            flat = x.detach().flatten()
+            stride = max(1, len(flat) // SAMPLES_PER_BATCH)
+            self._seen[key].append(torch.cat([flat[::stride], flat.amin()[None], flat.amax()[None]]))
+        return x
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        return simulated_layer(self._network, name, module, x)
+
+
+@contextmanager
+def _averaging(norms: list[nn.Module]) -> Iterator[None]:
+    """Batch norms alone in training mode, with cumulative averages, their former settings restored at the end."""
+    former = [(m, m.momentum, m.training) for m in norms]
+    for m in norms:
+        m.reset_running_stats()  # type: ignore[operator]
+        m.momentum = None  # type: ignore[assignment]
+        m.train()
+    try:
+        yield
+    finally:
+        for m, momentum, was_training in former:
+            m.momentum = momentum
+            m.train(was_training)
+
+

@@ -1,0 +1,92 @@
+"""The state of a compression: a network, the steps that led to it, what it costs and how well it answers."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from nacdeploy import evaluate as evaluation
+from nacdeploy import records
+from nacdeploy.cost import Cost, cost
+from nacdeploy.latency import Latency
+from nacdeploy.layers.network import Network, content
+from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.task import Task
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracy (a fraction) on the named split, analytic cost, and measured latency where there is one."""
+
+    accuracy: float
+    split: str
+    n_images: int
+    cost: Cost
+    exit_fractions: tuple[float, ...] = (1.0,)
+    latency: Latency | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One performed letter: the link of the chain, what was decided, and the epochs that its recovery ran."""
+
+    link: Link
+    decision: Any
+    n_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class CompressionState:
+    """A network with its history; it is never changed, only followed by another state."""
+
+    network: Network
+    metrics: Metrics
+    baseline: Metrics
+    steps: tuple[Step, ...] = field(default=())
+
+    @property
+    def chain(self) -> Chain:
+        return Chain(tuple(step.link for step in self.steps))
+
+    @property
+    def key(self) -> str:
+        return state_key(self.network)
+
+    @property
+    def drop_points(self) -> float:
+        """The accuracy lost since the baseline, in points of 100."""
+        return 100 * (self.baseline.accuracy - self.metrics.accuracy)
+
+    @property
+    def n_epochs(self) -> int:
+        """Training epochs spent along the chain."""
+        return sum(step.n_epochs for step in self.steps)
+
+
+def state_key(network: Network, with_exits: bool = True) -> str:
+    """The sha256 of what a network is: structure (precision, grid, exits) and every value, in a fixed order."""
+    digest = hashlib.sha256(json.dumps(_structure(network, with_exits), sort_keys=True).encode())
+    for name, tensor in sorted(content(network, with_exits).items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def measure(network: Network, task: Task, split: str = "validation") -> Metrics:
+    """Evaluate a network on a split and count its costs."""
+    images = getattr(task.data, split)
+    outcome = evaluation.evaluate(network, task.data, images)
+    fractions = outcome.exit_fractions
+    return Metrics(outcome.accuracy, split, len(images), cost(network, task.example_input(), fractions), fractions)
+
+
+def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
+    rule = records.to_data(network.rule) if network.rule else None
+    exits = [head.node for head in network.heads.values()] if with_exits else []
+    return {"rule": rule, "grid": network.grid.name, "exits": exits}
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().cpu().numpy().tobytes()

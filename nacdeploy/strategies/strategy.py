@@ -1,0 +1,45 @@
+"""Strategy: a chain with the settings it was found with and where it comes from; strategy.json."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nacdeploy import records
+from nacdeploy.errors import UsageError
+from nacdeploy.strategies import catalog
+from nacdeploy.strategies.chain import Chain
+
+FILE = "strategy.json"
+TABLES = ("prune", "quantize", "exits", "finetune")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A chain, the profile tables that its letters had, and its origin (model, data, figures), for the reader."""
+
+    chain: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+    schema: int = records.SCHEMA_VERSION
+
+
+def resolve(text: str) -> Strategy:
+    """A word (`QPPF`), a strategy file or the folder that holds one, or a published strategy (`catalog:NAME`).
+
+    Raises:
+        UsageError: none of these.
+    """
+    if text.startswith("catalog:"):
+        published = catalog.find(text.removeprefix("catalog:"))
+        return Strategy(published.chain, origin=records.to_data(published))
+    path = Path(text)
+    if path.is_dir():
+        path = path / FILE
+    if path.suffix == ".json":
+        strategy = records.from_data(Strategy, records.read_json(path), where=str(path))
+        Chain.parse(strategy.chain)
+        return strategy
+    chain = Chain.parse(text)
+    if not chain.links:
+        raise UsageError("the strategy is empty; give letters such as QPPF, a strategy.json or catalog:NAME")
+    return Strategy(str(chain))

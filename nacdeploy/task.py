@@ -1,0 +1,78 @@
+"""Task: a network, a data set and the metric that joins them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nacdeploy import data as datasets
+from nacdeploy import models
+from nacdeploy.data import Dataset
+from nacdeploy.errors import UsageError
+from nacdeploy.models import ModelSpec
+from nacdeploy.profile import Profile
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A network's specification and the data it classifies."""
+
+    spec: ModelSpec
+    data: Dataset
+
+    def build(self, seed: int) -> nn.Module:
+        """The network in eval mode with weights drawn from `seed`; the global generator stays as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return self.spec.build().eval()
+
+    def example_input(self) -> Tensor:
+        """The first training image, normalised: float32 `(1, C, H, W)`."""
+        return self.data.normalize(self.data.train.images[:1])
+
+
+def make(model: str, data: str, profile: Profile) -> Task:
+    """The task of a named model on a named data set, checked by running one image through it.
+
+    Raises:
+        NacdeployError: the data cannot be downloaded, or an optional package is missing.
+        UsageError: a name is unknown, or the model does not turn one image into `(1, n_classes)` logits.
+    """
+    dataset = datasets.load(data, profile.images)
+    spec = models.resolve(
+        model,
+        n_classes=dataset.n_classes,
+        channels=dataset.channels,
+        input_size=dataset.input_size,
+        width=profile.width,
+    )
+    task = Task(spec, dataset)
+    _check(task, profile.seed)
+    return task
+
+
+def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross entropy of logits `(N, n_classes)` and labels `(N,)`, a scalar."""
+    return F.cross_entropy(logits, labels)
+
+
+def n_correct(logits: Tensor, labels: Tensor) -> int:
+    """How many of the logits `(N, n_classes)` are largest at their label `(N,)`."""
+    return int((logits.argmax(dim=1) == labels).sum())
+
+
+def _check(task: Task, seed: int) -> None:
+    image = task.example_input()
+    what = f"model '{task.spec.name}' on an image of shape {tuple(image.shape)}"
+    model = task.build(seed)
+    try:
+        with torch.inference_mode():
+            logits = model(image)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UsageError(f"{what} fails: {type(error).__name__}: {reason}") from error
+    if not isinstance(logits, Tensor):
+        raise UsageError(f"{what} returns {type(logits).__name__}; needed: logits of shape (1, {task.spec.n_classes})")
+    if tuple(logits.shape) != (1, task.spec.n_classes):
+        raise UsageError(f"{what} returns shape {tuple(logits.shape)}; needed: (1, {task.spec.n_classes})")

@@ -1,0 +1,144 @@
+"""The only training loop: minimise cross entropy, keep a real copy of the best epoch by validation."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from nacdeploy import task as tasks
+from nacdeploy.data import Dataset, ImageSet, augmented
+from nacdeploy.errors import DivergedError
+from nacdeploy.profile import TrainTable
+
+Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+Report = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training did: epochs run, the best one (0 is the start) and its validation accuracy."""
+
+    n_epochs: int
+    best_epoch: int
+    accuracy: float
+
+
+def seed_of(run_seed: int, state_key: str, purpose: str) -> int:
+    """A seed for one purpose in one state: nothing draws from a global stream."""
+    return int.from_bytes(hashlib.sha256(f"{run_seed}/{state_key}/{purpose}".encode()).digest()[:6])
+
+
+def fit(
+    module: nn.Module,
+    batches: Batches,
+    score: Callable[[], float],
+    recipe: TrainTable,
+    seed: int,
+    report: Report = lambda epoch, n_epochs, accuracy: None,
+) -> Fit:
+    """Train `module` (inputs to logits (N, K)) in place and leave it at its best epoch, the start included.
+
+    Raises:
+        DivergedError: the loss is not a number; the module is back at its best epoch.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _fit(module, batches, score, recipe, report)
+
+
+def _fit(module: nn.Module, batches: Batches, score: Callable[[], float], recipe: TrainTable, report: Report) -> Fit:
+    optimizer = _optimizer(module, recipe)
+    schedule = _schedule(optimizer, recipe)
+    best, kept, epoch = Fit(0, 0, score()), _copy(module), 0
+    for epoch in range(1, recipe.epochs + 1):
+        try:
+            _epoch(module, batches(epoch), optimizer)
+        except DivergedError:
+            module.load_state_dict(kept)
+            raise
+        accuracy = score()
+        report(epoch, recipe.epochs, accuracy)
+        if accuracy > best.accuracy:
+            best, kept = Fit(epoch, epoch, accuracy), _copy(module)
+        schedule(accuracy)
+        if recipe.early_stop_patience is not None and epoch - best.best_epoch > recipe.early_stop_patience:
+            break
+    module.load_state_dict(kept)
+    return Fit(epoch, best.best_epoch, best.accuracy)
+
+
+def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -> Batches:
+    """Shuffled, augmented, normalised batches; the order and the augmentation of an epoch follow from the seed."""
+
+    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(seed + epoch)
+        order = torch.randperm(len(images), generator=generator)
+        for index in _whole_batches(order, batch_size):
+            pictures = augmented(images.images[index], data.augment, generator)
+            yield data.normalize(pictures), images.labels[index]
+
+    return epoch_batches
+
+
+def tensor_batches(inputs: Tensor, labels: Tensor, batch_size: int, seed: int) -> Batches:
+    """Shuffled batches of tensors (N, ...) that are there already, such as the features that an exit head reads."""
+
+    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed + epoch))
+        for index in _whole_batches(order, batch_size):
+            yield inputs[index], labels[index]
+
+    return epoch_batches
+
+
+def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Batches of `batch_size`; a last one of a single image joins its neighbour, since batch norm needs two."""
+    parts = list(order.split(batch_size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def _epoch(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer) -> None:
+    module.train()
+    for inputs, labels in batches:
+        loss = tasks.loss(module(inputs), labels)
+        if not math.isfinite(loss.item()):
+            raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    module.eval()
+
+
+def _optimizer(module: nn.Module, recipe: TrainTable) -> torch.optim.Optimizer:
+    """Weight decay spares biases, norms and other vectors."""
+    matrices = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: TrainTable) -> Callable[[float], None]:
+    if recipe.schedule == "plateau":
+        plateau = lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode="max", factor=recipe.plateau_factor, patience=recipe.plateau_patience
+        )
+        return lambda accuracy: plateau.step(accuracy)
+    if recipe.schedule == "cosine":
+        cosine = lr_scheduler.CosineAnnealingLR(optimizer, max(recipe.epochs, 1))
+        return lambda accuracy: cosine.step()
+    return lambda accuracy: None
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,101 @@
+"""What `nacdeploy doctor` reports: versions, pip lines, conflicts, and which targets work."""
+
+import importlib
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from nacdeploy import environment, records
+from nacdeploy.environment import Report, conflicts, import_problem, inspect, trt_target
+
+GPU = ("NVIDIA L4 (SM89)",)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return inspect()
+
+
+def test_inspect_reports_the_installed_versions(report: Report) -> None:
+    versions = {component.name: component.version for component in report.components}
+    assert versions["torch"] == importlib.metadata.version("torch")
+    assert all(versions[component.name] for component in report.components if component.required)
+
+
+def test_each_component_has_a_pip_line_and_extras_name_theirs(report: Report) -> None:
+    lines = {component.name: component.pip for component in report.components}
+    assert lines["torch"] == "pip install torch"
+    assert lines["tensorrt"] == "pip install 'nacdeploy[trt]'"
+    assert lines["torch-tensorrt"] == "pip install 'nacdeploy[torch-trt]'"
+
+
+def test_components_name_the_declared_dependencies(report: Report) -> None:
+    pyproject = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert all(f'"{component.name}' in pyproject for component in report.components)
+
+
+def test_targets_ort_and_onnx_work_here(report: Report) -> None:
+    works = {target.name: target.works for target in report.targets}
+    assert works["onnx"] and works["ort"]
+    assert set(works) == {"onnx", "ort", "trt"}
+
+
+def test_gpus_are_those_of_torch(report: Report) -> None:
+    import torch
+
+    assert bool(report.gpus) == torch.cuda.is_available()
+
+
+def test_report_survives_json(report: Report) -> None:
+    assert records.from_data(Report, records.to_data(report)) == report
+
+
+def test_both_onnxruntimes_are_a_conflict_with_the_lines_that_mend_it() -> None:
+    (conflict,) = conflicts({"onnxruntime": "1", "onnxruntime-gpu": "1"})
+    assert "overwrite each other" in conflict.problem
+    assert conflict.pip == ("pip uninstall -y onnxruntime onnxruntime-gpu", "pip install onnxruntime-gpu")
+    assert conflicts({"onnxruntime": "1"}) == conflicts({"onnxruntime-gpu": "1"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("tensorrt", "rtx", "gpus", "works", "said"),
+    [
+        ("missing", None, (), True, "TensorRT-RTX, built ahead of time for SM75"),
+        (None, None, GPU, True, "TensorRT, built for the GPU here: NVIDIA L4 (SM89)"),
+        (None, None, (), False, "pip uninstall tensorrt"),
+        (None, "missing", (), False, "finds no GPU"),
+        ("missing", "rtx is missing", (), False, "rtx is missing; TensorRT itself: pip install 'nacdeploy[trt]'"),
+    ],
+)
+def test_trt_target_says_which_builder(
+    tensorrt: str | None, rtx: str | None, gpus: tuple[str, ...], works: bool, said: str
+) -> None:
+    target = trt_target(tensorrt, rtx, gpus)
+    assert target.works is works
+    assert said in target.why
+
+
+def test_rtx_capabilities_are_those_of_the_installed_builder() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    known = {name for name in dir(trt.ComputeCapability) if name.startswith("SM")}
+    assert set(environment.RTX_CAPABILITIES) == known
+
+
+def test_import_problem_tells_missing_from_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_native.py").write_text("raise OSError('libnvinfer.so.11:\\n cannot open')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    assert import_problem("json") is None
+    assert import_problem("no_such_module") == "no_such_module is not installed"
+    assert import_problem("broken_native") == (
+        "broken_native is installed but cannot be imported: libnvinfer.so.11: cannot open"
+    )
+    assert "broken_native" not in sys.modules
+
+
+def test_report_is_unhealthy_when_a_required_package_is_missing(report: Report) -> None:
+    assert report.healthy is (not report.conflicts)
+    missing = environment.Component("torch", None, "training", True, "pip install torch")
+    assert not Report("3.11", "Linux", (), (missing,), (), ()).healthy
