@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 Mode = Literal["online", "offline", "disabled"]
 
 RECORD_NAME = "tracking.jsonl"
-INIT_TIMEOUT_S = 30.0
+INIT_TIMEOUT_S = 20.0
 
 
 class Tracker(Protocol):

@@ -1,6 +1,7 @@
 """Expected values: NAC's reward formula, and the published search logs of doctorcoal/NAC (MIT)."""
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -98,8 +99,7 @@ def test_warmup_ramps_the_accuracy_term(step: int, factor: float) -> None:
 def test_nac_score_is_the_sum_of_rewards_along_any_path() -> None:
     path = [(93.8, 1.0, 1.0), (93.1, 16.0, 4.0), (80.0, 32.0, 8.0), (92.9, 32.0, 8.0), (94.9, 45.7, 8.2)]
     objective = make(SearchTable(objective="nac"))
-    steps = zip(path, path[1:], strict=False)
-    total = sum(nac_rewards(93.8, past, now, NacWeights()).total for past, now in steps)
+    total = sum(nac_rewards(93.8, past, now, NacWeights()).total for past, now in pairwise(path))
     end = figures(93.8 - path[-1][0], path[-1][1], path[-1][2])
     assert objective.score(end) == pytest.approx(total)
     assert objective.score(figures()) == pytest.approx(0.0)

@@ -20,7 +20,7 @@ from nacdeploy.strategies.search.observation import Observation
 
 _LEFT_BY_F = 0.2  # the part of a fresh drop that F leaves, before any F was seen
 _MIN_FRESH_POINTS = 0.1  # a smaller drop says nothing about what F repairs
-_EXCESS_SLOPE = 0.5  # per point that F would leave beyond the limit, in units of log score
+_EXCESS_SLOPE = 1.0  # per point that F would leave beyond the limit, in units of log score
 _CURIOSITY = 1.0  # what a letter never tried is expected to bring, in units of log score
 _HOPE = 0.5  # how far below the best a step past the best chain's length may be, in units of log score
 _MIN_GAIN = 0.01  # a new best by less than this fraction does not count as progress

@@ -46,7 +46,7 @@ EDGES = [
 
 def legal(word: str, drop: float, refused: str, due: float, alphabet: str = "FPEQ") -> str:
     figures = Figures(0.938 - drop / 100, 0.938, 1, 1, 1, 1, 1)
-    reasons = {letter: "does not apply" for letter in refused}
+    reasons = dict.fromkeys(refused, "does not apply")
     return "".join(legal_letters(Chain.parse(word), figures, RulesTable(finetune_due=due), alphabet, reasons))
 
 
