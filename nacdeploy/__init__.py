@@ -1,1 +1,38 @@
-"""nacdeploy: find, transfer and deploy chains of network compression techniques."""
+"""nacdeploy: find, transfer and deploy chains of network compression techniques.
+
+The public names are resolved on first use, so that `import nacdeploy` does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nacdeploy.api import Result, bench, export, finetune, preview, search, transfer
+    from nacdeploy.errors import NacdeployError, RefusedError, UsageError
+    from nacdeploy.strategies.chain import Chain
+
+_HOMES = {
+    **dict.fromkeys(("Result", "bench", "export", "finetune", "preview", "search", "transfer"), "nacdeploy.api"),
+    **dict.fromkeys(("NacdeployError", "RefusedError", "UsageError"), "nacdeploy.errors"),
+    "Chain": "nacdeploy.strategies.chain",
+}
+
+__all__ = [
+    "Chain",
+    "NacdeployError",
+    "RefusedError",
+    "Result",
+    "UsageError",
+    "bench",
+    "export",
+    "finetune",
+    "preview",
+    "search",
+    "transfer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nacdeploy' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

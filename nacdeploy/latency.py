@@ -150,3 +150,13 @@ def _ratio(baseline_ms: NDArray[Any], subject_ms: NDArray[Any]) -> Ratio:
     picks = np.random.default_rng(0).integers(0, len(ratios), (_N_RESAMPLES, len(ratios)))
     low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])
     return Ratio(float(np.median(ratios)), float(low), float(high))
+
+
+class Stopwatch:
+    """The wall time since it was made, for records of how long a job took; never for comparing speeds."""
+
+    def __init__(self) -> None:
+        self._start_ns = time.perf_counter_ns()
+
+    def seconds(self) -> float:
+        return (time.perf_counter_ns() - self._start_ns) / 1e9

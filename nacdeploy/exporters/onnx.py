@@ -62,7 +62,7 @@ def to_onnx(network: Network, opset: int) -> OnnxGraph:
                 external_data=False,
             )
         except Exception as error:  # the exporter raises what the user's forward and a dozen passes raise
-            raise NacdeployError(f"torch cannot export this network to ONNX: {_first_line(error)}") from error
+            raise NacdeployError(f"torch cannot export this network to ONNX: {_cause(error)}") from error
     if program is None:
         raise NacdeployError("torch's exporter returned no program")
     return OnnxGraph(_slim(program.model_proto), outputs, deployable.asked)
@@ -279,16 +279,18 @@ def _slim(model: onnx.ModelProto) -> bytes:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """torch's exporter reports its steps to the log and warns about itself; neither helps the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    former = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(former)
 
 
-def _first_line(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong at the bottom of a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

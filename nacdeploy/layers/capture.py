@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 WEIGHTED = (nn.Conv2d, nn.Linear)
+ACTIVATIONS = {"relu", "relu_", "relu6", "hardtanh", "silu", "gelu", "hardswish", "sigmoid", "hardsigmoid"}
 
 
 def capture(backbone: nn.Module) -> fx.Graph | None:
@@ -27,12 +28,12 @@ class Place:
 def exit_places(graph: fx.Graph, backbone: nn.Module) -> tuple[Place, ...]:
     """The ends of repeated blocks (children of Sequential or ModuleList) with one live tensor, in execution order.
 
-    Where no such block is found, the outputs of activation modules serve. A place after which fewer than two weighted
+    Where no such block is found, the outputs of activations serve. A place after which fewer than two weighted
     layers remain is left out: there the network's own classifier is as near.
     """
     modules = dict(backbone.named_modules())
     blocks = [place for place in _block_ends(graph, modules) if place is not None]
-    places = blocks or [Place(str(n.target), n.name) for n in _single_live(graph) if _is_activation(n, modules)]
+    places = blocks or [Place(n.name, n.name) for n in _single_live(graph) if _is_activation(n, modules)]
     allowed = {n.name for n in list(graph.nodes)[: _second_last_weighted(graph, modules)]}
     return tuple(place for place in places if place.node in allowed)
 
@@ -76,7 +77,9 @@ def _is_container(module: nn.Module) -> bool:
 
 
 def _is_activation(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    return node.op == "call_module" and type(modules[str(node.target)]).__module__.endswith("activation")
+    if node.op == "call_module":
+        return type(modules[str(node.target)]).__module__.endswith("activation")
+    return str(getattr(node.target, "__name__", node.target)) in ACTIVATIONS
 
 
 def _single_live(graph: fx.Graph) -> Iterator[fx.Node]:

@@ -166,11 +166,16 @@ class _Interpreter(fx.Interpreter):
         self._semantics, self._tap, self._tapped = semantics, tap, tapped
 
     def run_node(self, n: fx.Node) -> Any:
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        edges = self._inputs.get(n.name)
-        if edges:
-            args = tuple(self._semantics.edge(edges[i], a) if i in edges else a for i, a in enumerate(args))
-        value = self._call_layer(n, args, kwargs) if n.op == "call_module" else getattr(self, n.op)(n.target, args, kwargs)
+        edges = {n.all_input_nodes[position]: key for position, key in self._inputs.get(n.name, {}).items()}
+
+        def read(source: fx.Node) -> Any:
+            value = self.env[source]
+            return self._semantics.edge(edges[source], value) if source in edges else value
+
+        args, kwargs = fx.node.map_arg((n.args, n.kwargs), read)
+        value = (
+            self._call_layer(n, args, kwargs) if n.op == "call_module" else getattr(self, n.op)(n.target, args, kwargs)
+        )
         if self._tapped is None or n.name in self._tapped:
             self._tap(n.name, value)
         return value

@@ -1,6 +1,6 @@
 """advance(): one letter applied to one state. Everything that follows chains goes through here.
 
-    refuse? -> decide -> perform on a copy -> settle -> recover -> settle -> measure
+refuse? -> decide -> perform on a copy -> settle -> recover -> settle -> measure
 """
 
 import copy
@@ -19,7 +19,7 @@ from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile, TrainTable
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.base import Recovery
+from nacdeploy.strategies.operators.base import Operator, Recovery
 from nacdeploy.strategies.settle import calibrate_gates, settle
 from nacdeploy.strategies.state import CompressionState, Metrics, Step, measure, state_key
 from nacdeploy.task import Task
@@ -75,7 +75,9 @@ def advance(
     if network is not state.network:
         settle(network, task, profile)
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
-    metrics = memory.metrics(_key({"state": state_key(network), **_context(task, profile)}), lambda: measure(network, task))
+    metrics = memory.metrics(
+        _key({"state": state_key(network), **_context(task, profile)}), lambda: measure(network, task)
+    )
     if operator.letter == "F" and metrics.accuracy < state.metrics.accuracy:
         network, metrics = state.network, state.metrics
     return replace(state, network=network, metrics=metrics, steps=(*state.steps, Step(link, decision, n_epochs)))
@@ -84,7 +86,7 @@ def advance(
 def _recover(
     network: Network,
     recovery: Recovery | None,
-    operator: operators.Operator[Any],
+    operator: Operator[Any],
     task: Task,
     profile: Profile,
     memory: Memory,

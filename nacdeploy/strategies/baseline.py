@@ -2,7 +2,6 @@
 
 import copy
 
-
 from nacdeploy import evaluate as evaluation
 from nacdeploy import train
 from nacdeploy.layers.fake_quant import GRIDS
@@ -48,5 +47,3 @@ def control(
     recipe = profile.finetune.model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
     train_network(network, task, recipe, train.seed_of(profile.seed, baseline.key, "control"), report)
     return initial_state(network, task)
-
-

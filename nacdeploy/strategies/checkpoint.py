@@ -88,7 +88,9 @@ def read_record(path: Path) -> Record:
         raise UsageError(f"{path} is no checkpoint folder (it has no {RECORD})")
     data = records.read_json(path / RECORD)
     if not isinstance(data, dict) or data.get("schema") != records.SCHEMA_VERSION:
-        raise UsageError(f"{path}: checkpoint schema {data.get('schema') if isinstance(data, dict) else '?'} is not known here")
+        raise UsageError(
+            f"{path}: checkpoint schema {data.get('schema') if isinstance(data, dict) else '?'} is not known here"
+        )
     return records.from_data(Record, data, where=str(path / RECORD))
 
 
@@ -196,12 +198,9 @@ def _check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], wher
     missing, surplus = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
     differing = [name for name in expected if name in given and expected[name].shape != given[name].shape]
     if missing or surplus or differing:
-        first = (
-            f"'{differing[0]}' is {tuple(given[differing[0]].shape)}, the model has {tuple(expected[differing[0]].shape)}"
-            if differing
-            else f"'{missing[0]}' is missing"
-            if missing
-            else f"'{surplus[0]}' is not of this model"
-        )
-        raise UsageError(f"{where} does not fit the model: {first}; check --model and the profile's width")
-
+        if differing:
+            ours, theirs = tuple(expected[differing[0]].shape), tuple(given[differing[0]].shape)
+            first = f"'{differing[0]}' is {theirs}, the model has {ours}"
+        else:
+            first = f"'{missing[0]}' is missing" if missing else f"'{surplus[0]}' is not of this model"
+        raise UsageError(f"{where} does not fit the model: {first}; check --model and --width")

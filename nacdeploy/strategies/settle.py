@@ -5,7 +5,7 @@ and the exits' thresholds from validation images. Everything follows from the we
 what was settled before, so that equal states are reached whatever the order of the letters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -25,7 +25,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def settle(network: Network, task: Task, profile: Profile) -> None:
-    """Re-estimate batch norms and calibrate activation ranges in place; `calibrate_gates` follows the exits' training."""
+    """Re-estimate batch norms and calibrate ranges in place; `calibrate_gates` follows the exits' training."""
     images = calibration_images(task.data, profile.settle.n_images)
     reestimate_norms(network, task.data, images, profile.settle.batch_size)
     if network.quantizers:
@@ -110,7 +110,7 @@ def _squared_error(quantizer: ActivationQuantizer, values: Tensor, low: float, h
 
 
 class _Observation:
-    """Quantized weights, float activations, values seen at the edges kept: every k-th, extremes always."""
+    """Quantized weights, float activations, values seen at the edges kept: a drawn sample, extremes always."""
 
     def __init__(self, network: Network, seen: dict[str, list[Tensor]]) -> None:
         self._network, self._seen = network, seen
@@ -118,8 +118,9 @@ class _Observation:
     def edge(self, key: str, x: Tensor) -> Tensor:
         if key in self._seen:
             flat = x.detach().flatten()
-            stride = max(1, len(flat) // SAMPLES_PER_BATCH)
-            self._seen[key].append(torch.cat([flat[::stride], flat.amin()[None], flat.amax()[None]]))
+            generator = torch.Generator().manual_seed(len(flat))  # a stride would alias with rows and channels
+            drawn = torch.randint(len(flat), (SAMPLES_PER_BATCH,), generator=generator)
+            self._seen[key].append(torch.cat([flat[drawn], flat.amin()[None], flat.amax()[None]]))
         return x
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class _Observation:
 
 
 @contextmanager
-def _averaging(norms: list[nn.Module]) -> Iterator[None]:
+def _averaging(norms: Sequence[nn.Module]) -> Iterator[None]:
     """Batch norms alone in training mode, with cumulative averages, their former settings restored at the end."""
     former = [(m, m.momentum, m.training) for m in norms]
     for m in norms:
@@ -140,5 +141,3 @@ def _averaging(norms: list[nn.Module]) -> Iterator[None]:
         for m, momentum, was_training in former:
             m.momentum = momentum
             m.train(was_training)
-
-

@@ -31,7 +31,7 @@ def resolve(text: str) -> Strategy:
     """
     if text.startswith("catalog:"):
         published = catalog.find(text.removeprefix("catalog:"))
-        return Strategy(published.chain, origin=records.to_data(published))
+        return Strategy(str(published.chain), origin={**records.to_data(published), "chain": str(published.chain)})
     path = Path(text)
     if path.is_dir():
         path = path / FILE

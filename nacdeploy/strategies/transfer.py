@@ -1,15 +1,17 @@
 """Transfer: a strategy carried over to a model, every letter deciding anew on what it finds there."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nacdeploy import train
+from nacdeploy.cost import cost
 from nacdeploy.errors import RefusedError
+from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.advance import Memory, advance
 from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.state import CompressionState, Step
 from nacdeploy.task import Task
 
 
@@ -60,6 +62,47 @@ def follow(
         else:
             after(state)
     return Transferred(state, tuple(skipped))
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One letter of a dry run: what it would do and the cost after it, or why it is refused."""
+
+    link: str
+    explanation: str
+    macs: int
+    bitops: int
+    memory_bits: int
+    refused: str | None = None
+
+
+def previews(
+    chain: Chain, state: CompressionState, task: Task, profile: Profile, skip_refused: bool = False
+) -> list[Preview]:
+    """Decide every letter on the structure it would find; no settling, no training, no measurement.
+
+    Decisions after an F are made on weights that F would have changed, so that P may then choose other channels.
+    """
+    rows = []
+    for link in chain:
+        operator = operators.make(link, profile)
+        refused = operator.refusal(state)
+        if refused is None:
+            decision = operator.decide(state, task)
+            network = operator.perform(state.network, decision)
+            metrics = replace(state.metrics, cost=cost(network, task.example_input(), _all_to_the_end(network)))
+            state = replace(state, network=network, metrics=metrics, steps=(*state.steps, Step(link, decision)))
+        now = state.metrics.cost
+        explanation = operator.explain(state.steps[-1].decision) if refused is None else "refused"
+        rows.append(Preview(str(link), explanation, now.macs, now.bitops, now.memory_bits, refused))
+        if refused is not None and not skip_refused:
+            break
+    return rows
+
+
+def _all_to_the_end(network: Network) -> tuple[float, ...]:
+    """Exit fractions of a gate that is not calibrated: nobody leaves early."""
+    return (*[0.0] * len(network.exits), 1.0)
 
 
 def post_finetune(

@@ -67,5 +67,3 @@ def with_parameters(letter: str, table: TableT, parameters: Mapping[str, Value])
 def decisions(state: CompressionState, kind: type[D]) -> list[D]:
     """The decisions of one kind along the state's history, oldest first."""
     return [step.decision for step in state.steps if isinstance(step.decision, kind)]
-
-

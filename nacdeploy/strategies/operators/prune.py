@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from nacdeploy.errors import NacdeployError
 from nacdeploy.layers import channel_pruning
 from nacdeploy.layers.channel_pruning import Cut, Group
 from nacdeploy.layers.network import Network
@@ -47,7 +48,11 @@ class Prune:
         return cls(with_parameters(cls.letter, profile.prune, parameters))
 
     def refusal(self, state: CompressionState) -> str | None:
-        if channel_pruning.has_unit_left(channel_pruning.groups(state.network), self.table.multiple):
+        try:
+            found = channel_pruning.groups(state.network)
+        except NacdeployError as error:
+            return str(error)
+        if channel_pruning.has_unit_left(found, self.table.multiple):
             return None
         return f"no layer has a unit of {self.table.multiple} channels left to give"
 

@@ -1,0 +1,56 @@
+"""make demo: the main job on real data, as a user would type it, in demo-run/. Ends with the figures that matter."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path("demo-run")
+
+
+def nacdeploy(*arguments: str) -> Any:
+    """Run one command in the demo's folder and return its JSON document."""
+    print(f"\n$ nacdeploy {' '.join(arguments)}", flush=True)
+    command = [sys.executable, "-m", "nacdeploy.cli.main", *arguments, "--json"]
+    done = subprocess.run(command, cwd=FOLDER, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    start = time.monotonic()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    found = nacdeploy("search")
+    nacdeploy("transfer", "--strategy", "QPPF")
+    engines = nacdeploy("export", "--target", "trt")
+    deployed = nacdeploy("export", "--from", found["folder"], "--target", "ort")
+    table = nacdeploy("bench", deployed["artifact"])
+    _, row = table["rows"]
+    scores, latency = found["scores"], row["latency"]
+    before = max(scores["baseline"], scores["control"])
+    print(f"\nfound chain: {found['chain']} ({found['n_evaluations']} evaluated, {found['n_trainings']} trainings)")
+    print(f"machine: {table['machine']}; ONNX Runtime, {latency['threads']} thread, batch {latency['batch_size']}")
+    print(
+        f"test accuracy: FP32 {100 * before:.2f} % (the better of baseline and control) -> "
+        f"INT8 artifact {100 * row['accuracy']:.2f} % (drop {100 * (before - row['accuracy']):.2f} points)"
+    )
+    speed = row["speed"]
+    print(
+        f"size: {row['size_ratio']:.1f}x smaller; speed: {speed['value']:.2f}x "
+        f"({speed['low']:.2f}-{speed['high']:.2f}), {latency['p50_ms']:.3f} ms"
+    )
+    print(
+        f"artifacts: {FOLDER / deployed['artifact']} (ONNX Runtime), {FOLDER / engines['artifact']} (TensorRT engines)"
+    )
+    print(
+        f"report: {FOLDER / found['folder'] / 'report.md'}; the job took {(time.monotonic() - start) / 60:.1f} minutes"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""nacdeploy export"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nacdeploy.cli import options, render
+
+
+@click.command("export")
+@options.source
+@click.option("--target", metavar="T", help="onnx, ort or trt; the profile's own by default.")
+@options.out
+@click.option("--profile", metavar="P", help="Take the export settings of this profile.")
+@options.wandb
+@options.as_json
+def command(
+    source: Path | None, target: str | None, out: Path | None, profile: str | None, wandb: bool, as_json: bool
+) -> None:
+    """Make a checkpoint deployable: ONNX with real INT8, checked; with --target trt also engines."""
+    from nacdeploy import api
+    from nacdeploy.exporters import artifact
+
+    folder = api.export(
+        target=target,
+        source=source,
+        out=out,
+        profile=profile,
+        wandb=wandb,
+        progress=render.RichProgress(),
+    )
+    manifest, rows = artifact.load(folder)
+    if as_json:
+        render.print_json({"artifact": str(folder), **_plain(manifest)})
+    else:
+        render.print_artifact(folder, manifest, rows)
+
+
+def _plain(manifest: Any) -> dict[str, Any]:
+    from nacdeploy import records
+
+    data: dict[str, Any] = records.to_data(manifest)
+    return data

@@ -1,0 +1,24 @@
+"""nacdeploy finetune"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nacdeploy.cli import options, render
+
+
+@click.command("finetune")
+@click.option(
+    "--from", "source", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A result folder."
+)
+@options.out
+@click.option("--epochs", type=click.IntRange(min=1), help="At most so many epochs.")
+@options.wandb
+@options.as_json
+def command(source: Path, out: Path | None, epochs: int | None, as_json: bool, **shared: Any) -> None:
+    """Train a compressed checkpoint further; leaves a new checkpoint."""
+    from nacdeploy import api
+
+    result = api.finetune(source=source, epochs=epochs, out=out, progress=render.RichProgress(), **shared)
+    render.print_json(result) if as_json else render.print_result(result)

@@ -1,0 +1,71 @@
+"""The command line: parse, one library call, print. Commands are imported when asked for, torch when they run."""
+
+import importlib
+import sys
+
+import click
+
+from nacdeploy.cli import options
+from nacdeploy.errors import NacdeployError, unknown
+
+COMMANDS = ("train", "search", "transfer", "finetune", "export", "bench", "show", "doctor")
+
+
+class Commands(click.Group):
+    """The commands by name, one thin file each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"nacdeploy.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, name="nacdeploy")
+@click.version_option(package_name="nacdeploy")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Find, transfer and deploy chains of network compression techniques.
+
+    A chain is a word over letters: F finetune, P prune, E add exits, Q quantize. Without options the commands use
+    nacdeploy.toml in the current folder, else the built-in profile 'demo'. Results lie under runs/.
+    """
+    context.default_map = options.defaults(cli)
+
+
+def main() -> None:
+    """Run the command line: 0 for success, 1 for a failure, 2 for wrong usage; each failure is one line on stderr."""
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _failed("interrupted; what was finished is kept", 1)
+    except NacdeployError as error:
+        code = _failed(str(error), error.exit_code)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        code = _failed(f"{error.strerror or error}{where}; free some space or choose another place", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failed(text: str, code: int) -> int:
+    click.echo(f"error: {' '.join(text.split())}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

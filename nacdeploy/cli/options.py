@@ -1,0 +1,79 @@
+"""Options that several commands share: one name means one thing everywhere. nacdeploy.toml gives their defaults."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nacdeploy.errors import UsageError, nearest
+
+F = TypeVar("F", bound=Callable[..., Any])
+SETTINGS_FILE = "nacdeploy.toml"
+
+model = click.option("--model", metavar="M", help="Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.")
+data = click.option("--data", metavar="D", help="digits, fashion-mnist, cifar10, cifar100 (:DIR) or folder:PATH.")
+width = click.option("--width", type=float, help="Width of a built-in model.")
+checkpoint = click.option(
+    "--checkpoint", metavar="C", help="FP32 network: a folder of ours, a .safetensors or .pt file."
+)
+profile = click.option(
+    "--profile", metavar="P", default="demo", show_default=True, help="Shipped name or path/to.toml."
+)
+seed = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything that is drawn.")
+out = click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the result (a new one).")
+source = click.option(
+    "--from", "source", metavar="DIR", type=click.Path(path_type=Path), help="A result or checkpoint."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+wandb = click.option(
+    "--wandb/--no-wandb", default=True, help="Log to Weights & Biases (offline without key or network)."
+)
+NAMES = {"as_json": "json", "source": "from"}
+
+
+def shared(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, listed in the order given."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+task_options = shared(model, data, width, checkpoint, profile, seed)
+
+
+def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
+    """nacdeploy.toml as click's default map: every option of every command that the file names.
+
+    Raises:
+        UsageError: the file is not readable, or names an option that no command has.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} is not readable TOML: {error}") from error
+    given = {key.replace("-", "_"): value for key, value in given.items()}
+    commands = {
+        name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
+    }
+    parameters = {name: [p.name for p in command.params if p.name] for name, command in commands.items() if command}
+    _check_keys(given, {NAMES.get(p, p) for names in parameters.values() for p in names}, path)
+    return {
+        name: {p: given[NAMES.get(p, p)] for p in names if NAMES.get(p, p) in given}
+        for name, names in parameters.items()
+    }
+
+
+def _check_keys(given: dict[str, Any], known: set[str], path: Path) -> None:
+    for key, value in given.items():
+        if key not in known:
+            raise UsageError(f"{path}: unknown option '{key}'{nearest(key, known)}")
+        if isinstance(value, dict):
+            raise UsageError(f"{path}: '{key}' is a table; the file holds option names only, tables go into a profile")

@@ -1,0 +1,180 @@
+"""How results and progress look: tables on stdout, bars and lines on stderr; plain where there is no terminal."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+STDERR = Console(stderr=True, highlight=False)
+
+
+class RichBar:
+    """One bar with the time left."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def update(self, n_done: int, total: int, note: str = "") -> None:
+        self._progress.update(self._task, completed=n_done, total=total, note=note)
+
+
+class RichProgress:
+    """Progress on stderr: lines, and bars that are gone when their job is done or nobody watches."""
+
+    def say(self, line: str) -> None:
+        STDERR.print(line, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def bar(self, title: str) -> Iterator[RichBar]:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Progress(*columns, console=STDERR, transient=True, disable=not STDERR.is_terminal) as progress:
+            yield RichBar(progress, progress.add_task(title, total=1, note=""))
+
+
+def print_json(record: Any) -> None:
+    """One JSON document on stdout."""
+    from nacdeploy import records
+
+    plain = records.to_data(record) if hasattr(record, "__dataclass_fields__") else record
+    click.echo(json.dumps(plain, indent=1))
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout, as wide as its content where stdout is no terminal."""
+    table = Table(title=title or None, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:  # a pipe has no width: nothing is folded for it
+        console.width = 200
+    console.print(table)
+
+
+def print_result(result: Any) -> None:
+    """A result as a row of NAC's table, with the control row and where things lie."""
+    scores, figures = result.scores, result.figures
+    hours = f"{result.seconds / 3600:.3f}"
+    rows = [
+        ["FP32 baseline", _percent(scores.baseline), "", "1.00", "1.00", "1.00", "1.00", ""],
+        [
+            f"control: FP32, {scores.n_control_epochs} epochs more",
+            _percent(scores.control),
+            "",
+            "1.00",
+            "1.00",
+            "1.00",
+            "1.00",
+            "",
+        ],
+        [
+            result.chain or "(empty)",
+            _percent(scores.compressed),
+            f"{scores.drop_points:.2f}",
+            f"{figures.nac_bitops_ratio:.2f}",
+            f"{figures.nac_memory_ratio:.2f}",
+            f"{figures.bitops_ratio:.2f}",
+            f"{figures.bytes_ratio:.2f}",
+            hours,
+        ],
+    ]
+    title = f"{result.model} on {result.data} (test split, {scores.n_images} images)"
+    columns = ["Trajectory", "Acc.", "Acc. loss", "NAC BitOpsCR", "NAC MemCR", "BitOps ratio", "bytes ratio", "hours"]
+    print_table(title, columns, rows)
+    for refusal in result.skipped:
+        click.echo(f"skipped {refusal.link} at position {refusal.position}: {refusal.reason}")
+    if result.n_evaluations:
+        click.echo(f"{result.n_evaluations} chains evaluated, {result.n_trainings} trainings")
+    click.echo(f"checkpoint: {result.checkpoint}")
+
+
+def print_bench(table: Any) -> None:
+    """The rows of one bench run."""
+    columns = [
+        "artifact",
+        "chain",
+        "batch",
+        "acc. %",
+        "KiB",
+        "smaller",
+        "p50 ms",
+        "p90 ms",
+        "images/s",
+        "faster (95 %)",
+    ]
+    rows = [
+        [
+            row.artifact,
+            row.chain or "FP32",
+            str(row.latency.batch_size),
+            _percent(row.accuracy),
+            f"{row.model_bytes / 1024:.0f}",
+            f"{row.size_ratio:.2f}x",
+            f"{row.latency.p50_ms:.3f}",
+            f"{row.latency.p90_ms:.3f}",
+            f"{row.latency.throughput_per_s:.0f}",
+            f"{row.speed.value:.2f}x ({row.speed.low:.2f}-{row.speed.high:.2f})",
+        ]
+        for row in table.rows
+    ]
+    threads = table.rows[0].latency.threads
+    print_table(f"{table.machine}; {threads} thread(s); {table.runtime}", columns, rows)
+    for note in dict.fromkeys(row.note for row in table.rows if row.note):
+        click.echo(f"note: {note}")
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
+def print_previews(rows: Any) -> None:
+    """A dry run, letter by letter."""
+    columns = ["letter", "decision", "MACs", "BitOps", "KiB"]
+    table = [
+        [r.link, r.refused or r.explanation, f"{r.macs:,}", f"{r.bitops:,}", f"{r.memory_bits / 8192:.0f}"]
+        for r in rows
+    ]
+    print_table("dry run: nothing is trained or written", columns, table)
+
+
+def print_artifact(folder: Any, manifest: Any, rows: Any) -> None:
+    """What became of each layer, and where the artifact lies."""
+    table = [[row.layer, row.kind, row.asked, row.held, row.reason] for row in rows]
+    print_table(f"{manifest.chain or 'FP32'} for {manifest.target}", ["layer", "kind", "asked", "held", "why"], table)
+    if manifest.parity is not None:
+        snr = "exact" if manifest.parity.snr_db is None else f"{manifest.parity.snr_db:.1f} dB"
+        agreement = f"{100 * manifest.parity.agreement:.2f} % top-1 agreement"
+        click.echo(f"parity with the torch model on {manifest.parity.n_images} validation images: {agreement}, {snr}")
+    for capability, file in manifest.engines.items():
+        click.echo(f"engine {capability}: {folder / file} (built with {manifest.builder})")
+    for note in manifest.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"artifact: {folder}")
+
+
+def print_doctor(report: Any) -> None:
+    """Components, conflicts and targets."""
+    components = [
+        [c.name, c.version or "missing", "yes" if c.required else "extra", c.purpose, "" if c.version else c.pip]
+        for c in report.components
+    ]
+    print_table(
+        f"Python {report.python}; {report.machine}", ["package", "version", "needed", "for", "add it"], components
+    )
+    for conflict in report.conflicts:
+        click.echo(f"conflict: {conflict.problem}; mend it with: {' && '.join(conflict.pip)}")
+    print_table("", ["target", "works", "why"], [[t.name, "yes" if t.works else "no", t.why] for t in report.targets])

@@ -1,0 +1,20 @@
+"""nacdeploy train"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nacdeploy.cli import options, render
+
+
+@click.command("train")
+@options.shared(options.model, options.data, options.width, options.profile, options.seed, options.out)
+@click.option("--epochs", type=click.IntRange(min=1), help="At most so many epochs.")
+@options.as_json
+def command(out: Path | None, epochs: int | None, as_json: bool, **shared: Any) -> None:
+    """Train the FP32 baseline of a model; leaves a checkpoint folder."""
+    from nacdeploy import api
+
+    folder = api.train(out=out, epochs=epochs, progress=render.RichProgress(), **shared)
+    render.print_json({"checkpoint": str(folder)}) if as_json else click.echo(f"checkpoint: {folder}")

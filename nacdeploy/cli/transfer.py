@@ -1,0 +1,45 @@
+"""nacdeploy transfer"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nacdeploy.cli import options, render
+
+
+@click.command("transfer")
+@click.option("--strategy", metavar="S", required=True, help="A word such as QPPF, a strategy.json, or catalog:NAME.")
+@options.task_options
+@options.out
+@click.option("--dry-run", is_flag=True, help="Say what every letter would do; train and write nothing.")
+@click.option("--skip-refused", is_flag=True, help="Leave out letters that do not apply, and report them.")
+@click.option("--post-finetune", type=click.IntRange(min=1), metavar="EPOCHS", help="Train longer at the end.")
+@options.wandb
+@options.as_json
+def command(
+    strategy: str,
+    out: Path | None,
+    dry_run: bool,
+    skip_refused: bool,
+    post_finetune: int | None,
+    as_json: bool,
+    **shared: Any,
+) -> None:
+    """Apply a strategy to a model, every letter deciding anew; leaves a checkpoint."""
+    from nacdeploy import api, records
+
+    progress = render.RichProgress()
+    if dry_run:
+        rows = api.preview(strategy=strategy, skip_refused=skip_refused, progress=progress, **shared)
+        render.print_json([records.to_data(r) for r in rows]) if as_json else render.print_previews(rows)
+        return
+    result = api.transfer(
+        strategy=strategy,
+        out=out,
+        skip_refused=skip_refused,
+        post_finetune=post_finetune or 0,
+        progress=progress,
+        **shared,
+    )
+    render.print_json(result) if as_json else render.print_result(result)

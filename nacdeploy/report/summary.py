@@ -1,0 +1,28 @@
+"""report.md of a result: the table of its figures, and the pictures of a search."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nacdeploy import records
+from nacdeploy.strategies.objective import Figures
+
+
+def write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
+    """Write `report.md` into `folder`: accuracies on the test split, analytic ratios, pictures beside it."""
+    rows = [
+        ("FP32 baseline, test accuracy", f"{100 * scores.baseline:.2f} %"),
+        (f"control (FP32, {scores.n_control_epochs} epochs more)", f"{100 * scores.control:.2f} %"),
+        ("compressed, test accuracy", f"{100 * scores.compressed:.2f} %"),
+        ("accuracy lost against the better of the two", f"{scores.drop_points:.2f} points"),
+        ("BitOps ratio (analytic)", f"{figures.bitops_ratio:.2f}x"),
+        ("MACs ratio (analytic)", f"{figures.macs_ratio:.2f}x"),
+        ("memory ratio (analytic, heads and scales charged)", f"{figures.bytes_ratio:.2f}x"),
+        ("NAC's own BitOpsCR / MemCR", f"{figures.nac_bitops_ratio:.2f} / {figures.nac_memory_ratio:.2f}"),
+    ]
+    lines = [f"# {title}", "", "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
+    lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]
+    path = folder / "report.md"
+    records.write_text(path, "\n".join(lines) + "\n")
+    return path

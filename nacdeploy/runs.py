@@ -1,0 +1,54 @@
+"""Where results lie: `runs/<name>/`, the baselines that later commands of the same folder reuse, the result finished
+last."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacdeploy import records
+from nacdeploy.errors import UsageError
+
+LAST = "last.json"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The folder of results."""
+
+    root: Path = Path("runs")
+
+    def place(self, out: Path | str | None, kind: str) -> Path:
+        """The folder of a new result: the user's own, or the next free `<kind>-<n>`.
+
+        Raises:
+            NacdeployError: the user's own holds something already or cannot be made.
+        """
+        if out is None:
+            n = 1
+            while (self.root / f"{kind}-{n}").exists():
+                n += 1
+            out = self.root / f"{kind}-{n}"
+        records.check_new_directory(Path(out))
+        return Path(out)
+
+    def baseline(self, key: str) -> Path:
+        """The folder of the baseline that is trained from these settings."""
+        return self.root / "baselines" / key[:16]
+
+    def finished(self, result: Path) -> None:
+        """Note a result as the one finished last."""
+        records.write_json(self.root / LAST, {"result": str(result)})
+
+    def last(self) -> Path:
+        """The result finished last.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not (self.root / LAST).is_file():
+            raise UsageError(
+                f"nothing in {self.root}/ yet: run 'nacdeploy search' or 'nacdeploy transfer', or give --from"
+            )
+        path = Path(str(records.read_json(self.root / LAST)["result"]))
+        if not path.exists():
+            raise UsageError(f"the result finished last, {path}, is gone; name another with --from")
+        return path

@@ -1,0 +1,208 @@
+"""What every command starts from (effective profile, task, baseline) and what each ends with (test scores)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from nacdeploy import evaluate as evaluation
+from nacdeploy import profile as profiles
+from nacdeploy import records
+from nacdeploy import task as tasks
+from nacdeploy.errors import UsageError
+from nacdeploy.profile import Profile
+from nacdeploy.progress import Progress
+from nacdeploy.runs import Runs
+from nacdeploy.strategies import checkpoint as checkpoints
+from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
+from nacdeploy.strategies.checkpoint import Record
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+from nacdeploy.train import Report
+
+
+class OptionValues(TypedDict, total=False):
+    """The shared options as keyword arguments."""
+
+    model: str | None
+    data: str | None
+    width: float | None
+    checkpoint: str | None
+    profile: str
+    seed: int | None
+    runs: Path | str
+    wandb: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that all commands share; None leaves a choice to the profile."""
+
+    model: str | None = None
+    data: str | None = None
+    width: float | None = None
+    checkpoint: str | None = None
+    profile: str = "demo"
+    seed: int | None = None
+    runs: Path | str = "runs"
+    wandb: bool = True
+
+
+@dataclass(frozen=True)
+class Session:
+    """A profile, its task, the baseline state and the folder of its checkpoint."""
+
+    profile: Profile
+    task: Task
+    baseline: CompressionState
+    baseline_folder: Path
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracies (fractions) on the test split, scored once at the end.
+
+    `control` is the FP32 baseline given as many more epochs (`n_control_epochs`) as the chain trained; the drop is
+    counted against the better of the two.
+    """
+
+    baseline: float
+    control: float
+    n_control_epochs: int
+    compressed: float
+    n_images: int
+
+    @property
+    def drop_points(self) -> float:
+        return 100 * (max(self.baseline, self.control) - self.compressed)
+
+
+def effective_profile(options: Options, search: dict[str, Any] | None = None) -> Profile:
+    """The profile with the options in place of its keys; another model than the profile's has its own default width.
+
+    Raises:
+        UsageError: no such profile, or a value that it does not take.
+    """
+    profile = profiles.load(options.profile)
+    given: dict[str, Any] = {k: v for k in ("model", "data", "seed", "width") if (v := getattr(options, k)) is not None}
+    if given.get("model", profile.model) != profile.model:
+        given.setdefault("width", None)
+    if search:
+        given["search"] = {k: v for k, v in search.items() if v is not None}
+    return profiles.override(profile, given)
+
+
+def open_session(options: Options, profile: Profile, progress: Progress) -> Session:
+    """The task of the profile, and its baseline: the user's checkpoint, one trained before with these settings, or one
+    that is trained now.
+
+    Raises:
+        NacdeployError: a name is unknown, data are missing, or the checkpoint does not fit.
+    """
+    if options.checkpoint is not None and checkpoints.is_checkpoint(Path(options.checkpoint)):
+        profile = _with_model_of(checkpoints.read_record(Path(options.checkpoint)), options, profile)
+    task = tasks.make(profile.model, profile.data, profile)
+    if options.checkpoint is not None:
+        baseline, folder = _given_baseline(Path(options.checkpoint), task, profile, Runs(Path(options.runs)))
+    else:
+        folder = Runs(Path(options.runs)).baseline(baseline_key(task, profile))
+        baseline = _own_baseline(folder, task, profile, progress)
+    return Session(profile, task, baseline, folder)
+
+
+def baseline_key(task: Task, profile: Profile) -> str:
+    """What a trained baseline depends on, as a hash."""
+    recipe = profile.train.model_dump(mode="json")
+    spec, data = records.to_data(task.spec), [task.data.fingerprint, task.data.augment]
+    return records.sha256_data({"model": spec, "data": data, "seed": profile.seed, "recipe": recipe})
+
+
+def train_baseline(folder: Path, task: Task, profile: Profile, progress: Progress) -> CompressionState:
+    """Train the FP32 network by the profile's recipe and write its checkpoint."""
+    network = plain_network(task, profile)
+    with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
+        fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar))
+    state = initial_state(network, task)
+    progress.say(
+        f"trained the baseline {task.spec.name} on {task.data.name} for {fit.n_epochs} epochs: "
+        f"{100 * state.metrics.accuracy:.2f} % on validation -> {folder}"
+    )
+    with records.new_directory(folder, replace=True) as temporary:
+        checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile))
+    return state
+
+
+def test_scores(session: Session, state: CompressionState, progress: Progress) -> Scores:
+    """Score baseline, control and compressed network on the test split."""
+    data = session.task.data
+    baseline = evaluation.evaluate(session.baseline.network, data, data.test).accuracy
+    control_accuracy = _control_accuracy(session, state.n_epochs, progress) if state.n_epochs else baseline
+    compressed = evaluation.evaluate(state.network, data, data.test).accuracy
+    return Scores(baseline, control_accuracy, state.n_epochs, compressed, len(data.test))
+
+
+def epoch_report(bar: Any, title: str = "epoch") -> Report:
+    """Show epochs on a bar."""
+
+    def report(epoch: int, n_epochs: int, accuracy: float) -> None:
+        bar.update(epoch, n_epochs, f"{title} {epoch}: {100 * accuracy:.2f} % on validation")
+
+    return report
+
+
+def task_of(record: Record) -> Task:
+    """The task that a checkpoint was made for.
+
+    Raises:
+        UsageError: the data are not the ones it was made with.
+    """
+    profile = record.settings()
+    task = tasks.make(profile.model, profile.data, profile)
+    if task.data.fingerprint != record.data["fingerprint"]:
+        raise UsageError(f"the data set '{profile.data}' has changed since the checkpoint was made; give it unchanged")
+    return task
+
+
+def _own_baseline(folder: Path, task: Task, profile: Profile, progress: Progress) -> CompressionState:
+    if checkpoints.is_checkpoint(folder):
+        state, _ = checkpoints.load(folder)
+        state.network.lay_on(plain_network(task, profile).grid)
+        progress.say(f"baseline from {folder}: {100 * state.metrics.accuracy:.2f} % on validation")
+        return state
+    return train_baseline(folder, task, profile, progress)
+
+
+def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tuple[CompressionState, Path]:
+    """The user's network; a plain state dict is written as a checkpoint folder, so that later commands find it."""
+    network = plain_network(task, profile)
+    if checkpoints.is_checkpoint(path):
+        record = checkpoints.read_record(path)
+        if record.chain:
+            raise UsageError(f"{path} is compressed already ('{record.chain}'); --checkpoint takes the FP32 network")
+        checkpoints.fill(network, checkpoints.read_values(path / checkpoints.VALUES), str(path))
+        return initial_state(network, task), path
+    checkpoints.load_plain(path, network.backbone)
+    state = initial_state(network, task)
+    folder = runs.baseline(records.sha256_data([state.key, task.data.fingerprint]))
+    with records.new_directory(folder, replace=True) as temporary:
+        checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
+    return state, folder
+
+
+def _with_model_of(record: Record, options: Options, profile: Profile) -> Profile:
+    """A checkpoint folder knows its model: it need not be named again."""
+    if options.model is not None:
+        return profile
+    data = {} if options.data is not None else {"data": record.profile["data"], "images": record.profile["images"]}
+    return profiles.override(profile, {"model": record.model.name, "width": record.model.width, **data})
+
+
+def _control_accuracy(session: Session, n_epochs: int, progress: Progress) -> float:
+    key = records.sha256_data([session.baseline.key, session.profile.finetune.model_dump(), session.profile.seed])
+    path = session.baseline_folder / f"control-{n_epochs}-{key[:12]}.json"
+    if path.is_file():
+        return float(records.read_json(path)["test_accuracy"])
+    with progress.bar(f"control: the FP32 baseline, {n_epochs} epochs more") as bar:
+        state = control(session.baseline, n_epochs, session.task, session.profile, epoch_report(bar))
+    accuracy = evaluation.evaluate(state.network, session.task.data, session.task.data.test).accuracy
+    records.write_json(path, {"n_epochs": n_epochs, "test_accuracy": accuracy})
+    return accuracy

@@ -1,0 +1,97 @@
+"""What `nacdeploy show` says of a strategy, a checkpoint, an artifact or a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nacdeploy import records
+from nacdeploy.exporters import artifact
+from nacdeploy.strategies import checkpoint as checkpoints
+from nacdeploy.strategies import operators
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.strategy import resolve
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Lines for people and plain data for machines."""
+
+    lines: tuple[str, ...]
+    data: Any
+
+
+def show(what: str) -> Shown:
+    """Describe what lies at a path, or a strategy by word or catalog name.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    path = Path(what)
+    kinds: tuple[tuple[Callable[[Path], bool], Callable[[Path], Shown]], ...] = (
+        (artifact.is_artifact, _artifact),
+        (checkpoints.is_checkpoint, _checkpoint),
+        (lambda p: (p / RESULT_FILE).is_file(), _run),
+    )
+    for matches, describe in kinds:
+        if matches(path):
+            return describe(path)
+    return _strategy(what)
+
+
+def _artifact(path: Path) -> Shown:
+    manifest, rows = artifact.load(path)
+    lines = [
+        f"artifact for {manifest.target}: {manifest.model.get('name')} compressed by '{manifest.chain or 'nothing'}'",
+        f"model file: {manifest.model_file}, {artifact.size_bytes(path, manifest)} bytes; built {manifest.created}",
+        *(f"output {o.name} {o.shape} {o.dtype}" for o in manifest.outputs),
+        *(f"{row.layer}: asked {row.asked}, held {row.held}{_because(row.reason)}" for row in rows),
+        *(f"engine {capability}: {file}" for capability, file in manifest.engines.items()),
+        *(f"note: {note}" for note in manifest.notes),
+    ]
+    data = {**records.to_data(manifest), "lowering": [records.to_data(row) for row in rows]}
+    return Shown(tuple(lines), data)
+
+
+def _checkpoint(path: Path) -> Shown:
+    record = checkpoints.read_record(path)
+    profile = record.settings()
+    steps = [checkpoints.step_from_data(step) for step in record.steps]
+    explained = [f"{s.link}: {operators.make(s.link, profile).explain(s.decision)}" for s in steps]
+    now, base = record.metrics, record.baseline
+    lines = [
+        f"checkpoint of {record.model.name} on {record.data['name']}, chain '{record.chain or 'none'}'",
+        f"accuracy on validation {100 * now.accuracy:.2f} % (baseline {100 * base.accuracy:.2f} %)",
+        f"MACs {now.cost.macs:,} (baseline {base.cost.macs:,}), memory {now.cost.memory_bits // 8:,} bytes "
+        f"(baseline {base.cost.memory_bits // 8:,})",
+        *explained,
+    ]
+    return Shown(tuple(lines), records.to_data(record))
+
+
+def _run(path: Path) -> Shown:
+    data = records.read_json(path / RESULT_FILE)
+    scores = data["scores"]
+    lines = (
+        f"{data['kind']} of {data['model']} on {data['data']}: '{data['chain']}'",
+        f"test accuracy {100 * scores['compressed']:.2f} % (baseline {100 * scores['baseline']:.2f} %, "
+        f"control {100 * scores['control']:.2f} %)",
+        *(f"{name}: {value:.2f}" for name, value in data["figures"].items() if isinstance(value, float)),
+        f"checkpoint: {data['checkpoint']}",
+    )
+    return Shown(lines, data)
+
+
+def _strategy(what: str) -> Shown:
+    strategy = resolve(what)
+    known = operators.by_letter()
+    names = [known[link.letter].name if link.letter in known else "unknown" for link in Chain.parse(strategy.chain)]
+    lines = [f"strategy {strategy.chain}: {' -> '.join(names)}"]
+    lines += [f"{key}: {value}" for key, value in strategy.origin.items()]
+    return Shown(tuple(lines), records.to_data(strategy))
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""

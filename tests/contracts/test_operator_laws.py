@@ -1,0 +1,122 @@
+"""Laws 1 to 8 of docs/architecture.md, over every operator."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import follow, make_profile
+
+from nacdeploy.layers.network import Network
+from nacdeploy.profile import Profile
+from nacdeploy.strategies import operators
+from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+from nacdeploy.testing import operators as laws
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is tried of one operator: after which words, what its figure does, and where it is refused."""
+
+    letter: str
+    figure: laws.Figure
+    after: tuple[str, ...]
+    refused_after: str | None
+
+
+ROWS = (
+    Row("F", laws.only_accuracy_moves, ("", "QP", "EP"), None),
+    Row("P", laws.macs_fall, ("", "QE", "PE"), "P(ratio=0.99)"),
+    Row("E", laws.exits_are_charged, ("", "PQ"), "E(n_exits=9)"),
+    Row("Q", laws.bitops_fall, ("", "PE", "Q"), "QQ"),
+)
+CASES = [pytest.param(row, word, id=f"{word or 'start'}-{row.letter}") for row in ROWS for word in row.after]
+LINKS = [Link(row.letter) for row in ROWS]
+
+
+@pytest.fixture(scope="session")
+def quick() -> Profile:
+    """Laws about structure need no training of more than an epoch."""
+    return make_profile(finetune={"epochs": 1}, exits={"recipe": {"epochs": 1}})
+
+
+@pytest.fixture(scope="session")
+def states(baseline: CompressionState, task: Task, quick: Profile) -> dict[str, CompressionState]:
+    return {word: follow(baseline, word, task, quick) for word in {word for row in ROWS for word in row.after}}
+
+
+def test_every_operator_has_a_row() -> None:
+    assert {row.letter for row in ROWS} == {operator.letter for operator in operators.OPERATORS}
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        laws.check_perform_is_deterministic,
+        laws.check_replay_gives_the_same_shapes,
+        laws.check_decision_survives_json,
+        laws.check_advance_leaves_its_input,
+        laws.check_output_shape_is_kept,
+    ],
+    ids=["1-deterministic", "2-replay", "3-json", "4-input-untouched", "6-output-shape"],
+)
+@pytest.mark.parametrize(("row", "word"), CASES)
+def test_operator_keeps_law(
+    law: object, row: Row, word: str, states: dict[str, CompressionState], task: Task, quick: Profile
+) -> None:
+    assert law(Link(row.letter), states[word], task, quick) is None  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("row", "word"), CASES)
+def test_operator_moves_its_own_figure(
+    row: Row, word: str, states: dict[str, CompressionState], task: Task, quick: Profile
+) -> None:
+    assert laws.check_figure_moves(Link(row.letter), states[word], task, quick, row.figure) is None
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.refused_after], ids=lambda row: row.letter)
+def test_operator_changes_nothing_when_refused(
+    row: Row, baseline: CompressionState, task: Task, quick: Profile
+) -> None:
+    state = follow(baseline, str(row.refused_after), task, quick)
+    assert laws.check_refused_step_changes_nothing(Link(row.letter), state, task, quick)
+
+
+def test_finetune_is_never_refused(states: dict[str, CompressionState], quick: Profile) -> None:
+    finetune = operators.make(Link("F"), quick)
+    assert [finetune.refusal(state) for state in states.values()] == [None] * len(states)
+
+
+@pytest.mark.parametrize("first", LINKS, ids=str)
+@pytest.mark.parametrize("second", LINKS, ids=str)
+def test_pair_of_letters_works(
+    first: Link, second: Link, baseline: CompressionState, task: Task, quick: Profile
+) -> None:
+    state, reason = laws.check_pair_works_or_refuses(first, second, baseline, task, quick)
+    refused_on_this_network = {"EE": "exit places are taken"}
+    word = f"{first}{second}"
+    assert (state.chain.word == word and reason is None) or refused_on_this_network.get(word, "-") in str(reason)
+
+
+def test_broken_law_is_named(
+    baseline: CompressionState, task: Task, quick: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators.by_letter()["P"], "perform", lambda self, network, decision: noisy(network))
+    with pytest.raises(laws.BrokenLawError, match="P: perform twice"):
+        laws.check_perform_is_deterministic(Link("P"), baseline, task, quick)
+
+
+def noisy(network: Network) -> Network:
+    changed = copy.deepcopy(network)
+    with torch.no_grad():
+        next(changed.parameters()).add_(torch.rand(()))
+    return changed
+
+
+def test_chain_of_all_letters_in_any_order_answers(baseline: CompressionState, task: Task, quick: Profile) -> None:
+    words = ("QPEPF", "EPQP", "PEQQP")
+    states = [follow(baseline, word, task, quick) for word in words]
+    assert [state.chain for state in states] == [Chain.parse(word) for word in words]
+    assert all(state.metrics.accuracy > 0.1 for state in states)

@@ -1,0 +1,124 @@
+"""Small networks of every kind of connection, written by hand."""
+
+import torch
+from torch import Tensor, nn
+
+from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.layers.network import Network
+
+SHAPE = (3, 8, 8)
+
+
+def conv(n_in: int, n_out: int, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, padding=1, groups=groups, bias=False)
+
+
+class Plain(nn.Sequential):
+    """conv - bn - relu - conv - bn - relu - pool - linear."""
+
+    def __init__(self) -> None:
+        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+        body = (conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), conv(8, 16), nn.BatchNorm2d(16), nn.ReLU())
+        super().__init__(*body, *head)
+
+
+class Residual(nn.Module):
+    """Both inputs of the addition come from convolutions of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU())
+        self.conv1, self.bn1, self.conv2, self.bn2 = conv(8, 8), nn.BatchNorm2d(8), conv(8, 8), nn.BatchNorm2d(8)
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+        return self.classifier(x.mean((2, 3)))
+
+
+class Concat(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.joined = conv(3, 8), conv(3, 4), conv(12, 8)
+        self.norm = nn.BatchNorm2d(12)
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(torch.cat([self.left(x), self.right(x)], 1)))
+        return self.classifier(torch.relu(self.joined(x)).mean((2, 3)))
+
+
+class Depthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.norm1 = conv(3, 8), nn.BatchNorm2d(8)
+        self.depthwise, self.norm2 = conv(8, 8, groups=8), nn.BatchNorm2d(8)
+        self.project = nn.Conv2d(8, 6, 1)
+        self.classifier = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.expand(x)))
+        x = torch.relu(self.norm2(self.depthwise(x)))
+        return self.classifier(torch.relu(self.project(x)).mean((2, 3)))
+
+
+class Grouped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.grouped, self.last = conv(3, 8), conv(8, 8, groups=2), conv(8, 8)
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.grouped(torch.relu(self.first(x))))
+        return self.classifier(torch.relu(self.last(x)).mean((2, 3)))
+
+
+class FlattenLinear(nn.Sequential):
+    """The linear layer reads every pixel of every channel."""
+
+    def __init__(self) -> None:
+        reading = (nn.Flatten(), nn.Linear(8 * 16, 12), nn.ReLU(), nn.Linear(12, 5))
+        super().__init__(conv(3, 8), nn.ReLU(), nn.MaxPool2d(2), *reading)
+
+
+class DataDependent(nn.Module):
+    """Its control flow depends on its input: there is no graph of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.classifier = conv(3, 8), conv(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(x))
+        if bool((x.sum() < -1e9).item()):
+            x = -x
+        return self.classifier(torch.relu(self.conv2(x)).mean((2, 3)))
+
+
+class BranchOnShape(DataDependent):
+    """Its control flow depends on the shape of its input: symbolic tracing gives up, an exporter need not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(x))
+        if x.shape[2] > 100:
+            x = x[:, :, ::2, ::2]
+        return self.classifier(torch.relu(self.conv2(x)).mean((2, 3)))
+
+
+def network(backbone: nn.Module, grid: str = "ort", seed: int = 0) -> Network:
+    """A network in evaluation mode whose weights, norms and norm statistics all differ from channel to channel."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.add_(1.0)
+                module.running_mean.copy_(0.1 * torch.randn(module.num_features, generator=generator))
+                module.running_var.copy_(0.5 + torch.rand(module.num_features, generator=generator))
+    return Network(backbone, GRIDS[grid], SHAPE).eval()
+
+
+def images(n: int = 8, seed: int = 1) -> Tensor:
+    return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(seed))

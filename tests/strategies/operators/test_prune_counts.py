@@ -1,0 +1,124 @@
+"""How many channels P takes: n x ratio of the baseline's in whole units, the rest carried."""
+
+import pytest
+import torch
+from conftest import follow, make_profile
+from torch import nn
+
+from nacdeploy.errors import RefusedError
+from nacdeploy.layers import channel_pruning
+from nacdeploy.strategies import operators
+from nacdeploy.strategies.advance import advance
+from nacdeploy.strategies.chain import Link
+from nacdeploy.strategies.operators.prune import PruneDecision
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+N_CHANNELS = 8 + 8 + 16 + 16 + 32 + 32  # the six groups of a ResNet8 of width 8
+
+
+def decisions(state: CompressionState) -> list[PruneDecision]:
+    return [step.decision for step in state.steps if step.link.letter == "P"]
+
+
+def n_left(state: CompressionState) -> int:
+    return sum(group.n_channels for group in channel_pruning.groups(state.network))
+
+
+@pytest.mark.parametrize("ratio", [0.025, 0.1, 0.07])
+@pytest.mark.parametrize("scope", ["global", "uniform"])
+def test_count_is_exact_at_multiple_one(ratio: float, scope: str, baseline: CompressionState, task: Task) -> None:
+    profile = make_profile(prune={"ratio": ratio, "multiple": 1, "scope": scope})
+    state = baseline
+    for n_prunes in range(1, 5):
+        state = advance(state, Link("P"), task, profile)
+        assert sum(decision.taken for decision in decisions(state)) == int(n_prunes * ratio * N_CHANNELS + 1e-9)
+        assert n_left(state) == N_CHANNELS - int(n_prunes * ratio * N_CHANNELS + 1e-9)
+
+
+def test_rest_is_carried_at_multiple_eight(baseline: CompressionState, task: Task) -> None:
+    profile = make_profile(prune={"ratio": 0.06, "multiple": 8})
+    state = follow(baseline, "PPPP", task, profile)
+    asked_each = 0.06 * N_CHANNELS  # 6.72: less than a unit
+    carried = 0.0
+    for n_prunes, decision in enumerate(decisions(state), start=1):
+        assert decision.asked == pytest.approx(asked_each + carried)
+        assert decision.taken % 8 == 0
+        assert decision.carried == pytest.approx(decision.asked - decision.taken)
+        total = sum(each.taken for each in decisions(state)[:n_prunes])
+        assert abs(total - n_prunes * asked_each) < 8
+        carried = decision.carried
+    assert [decision.taken for decision in decisions(state)] == [0, 8, 8, 8]
+
+
+def test_prune_whose_share_is_carried_says_so(baseline: CompressionState, task: Task) -> None:
+    profile = make_profile(prune={"ratio": 0.06, "multiple": 8})
+    state = advance(baseline, Link("P"), task, profile)
+    (decision,) = decisions(state)
+    explained = operators.make(Link("P"), profile).explain(decision)
+    assert "carried to the next P" in explained
+    assert decision.removed == {}
+    assert state.metrics == baseline.metrics
+
+
+def test_layers_keep_whole_units(baseline: CompressionState, task: Task) -> None:
+    profile = make_profile(prune={"ratio": 0.3, "multiple": 8, "scope": "uniform"})
+    state = follow(baseline, "PP", task, profile)
+    assert all(group.n_channels % 8 == 0 for group in channel_pruning.groups(state.network))
+
+
+def test_prune_goes_on_until_every_layer_has_one_unit(baseline: CompressionState, task: Task) -> None:
+    profile = make_profile(prune={"ratio": 0.9, "multiple": 4})
+    state = follow(baseline, "P", task, profile)
+    assert {group.n_channels for group in channel_pruning.groups(state.network)} == {4}
+    with pytest.raises(RefusedError, match="no layer has a unit of 4 channels left to give"):
+        advance(state, Link("P"), task, profile)
+
+
+def test_prune_is_not_refused_while_one_layer_has_a_unit(baseline: CompressionState, task: Task) -> None:
+    """The narrow layers (8 channels) have nothing to give at multiple 8; the others have."""
+    profile = make_profile(prune={"ratio": 0.2, "multiple": 8})
+    state = advance(baseline, Link("P"), task, profile)
+    assert state.network.backbone.get_submodule("stages.0.0.conv1").out_channels == 8  # type: ignore[comparison-overlap]
+    assert n_left(state) == N_CHANNELS - 16
+
+
+def test_share_is_of_the_baseline_whatever_is_left(baseline: CompressionState, task: Task) -> None:
+    profile = make_profile(prune={"ratio": 0.125, "multiple": 1})
+    asked = [decision.asked for decision in decisions(follow(baseline, "PQP", task, profile))]
+    assert asked == pytest.approx([14.0, 14.0])
+
+
+def test_ratio_of_the_chain_overrides_the_profile(baseline: CompressionState, task: Task) -> None:
+    profile = make_profile(prune={"multiple": 1})
+    state = follow(baseline, "P(ratio=0.25)P(ratio=0.125)", task, profile)
+    assert [decision.taken for decision in decisions(state)] == [28, 14]
+
+
+def test_prune_after_quantize_keeps_precision(baseline: CompressionState, task: Task) -> None:
+    profile = make_profile()
+    state = follow(baseline, "QP", task, profile)
+    assert str(state.network.rule.precision) == "w8a8"  # type: ignore[union-attr]
+    assert state.network.quantizers.keys() == follow(baseline, "Q", task, profile).network.quantizers.keys()
+
+
+def test_dead_channels_are_removed_before_all_others(baseline: CompressionState, task: Task) -> None:
+    from copy import deepcopy
+
+    from nacdeploy.strategies.baseline import initial_state
+
+    network = deepcopy(baseline.network)
+    convolution, norm = (network.backbone.get_submodule(f"stages.2.0.{name}") for name in ("conv1", "bn1"))
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    with torch.no_grad():
+        convolution.weight[[3, 17]] = 0
+        norm.bias[[3, 17]] = 0
+    state = advance(
+        initial_state(network, task), Link("P"), task, make_profile(prune={"ratio": 2.1 / N_CHANNELS, "multiple": 1})
+    )
+    (decision,) = decisions(state)
+    kept = next(
+        item.kept for item in decision.cut.slices if item.tensor == "backbone.stages.2.0.conv1.weight" and not item.axis
+    )
+    assert set(range(32)) - set(kept) == {3, 17}
