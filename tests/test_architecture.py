@@ -18,13 +18,14 @@ PACKAGE = ROOT / "nacdeploy"
 
 # A module may import modules of its own row and of the rows above it. The longest prefix decides.
 ROWS = (
-    ("errors", "records", "precision"),
+    ("errors", "records", "precision", "progress"),
     ("strategies.chain", "strategies.catalog", "profile", "tracking", "environment"),
     ("layers", "cost", "task", "models", "data"),
     ("evaluate", "train", "latency"),
     ("strategies",),
     ("exporters", "runners", "strategies.search"),
     ("report", "testing"),
+    ("jobs",),
     ("api",),
     ("cli", ""),
 )

@@ -10,7 +10,7 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(what: str, as_json: bool) -> None:
     """Show a strategy (word, strategy.json, catalog:NAME), a checkpoint, an artifact or a run."""
-    from nacdeploy import showing
+    from nacdeploy.jobs import show as showing
 
     shown = showing.show(what)
     if as_json:

@@ -5,10 +5,11 @@ The grid of the simulation is kept to the last step: a batch norm behind a convo
 """
 
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 import onnx
@@ -99,7 +100,7 @@ class QuantizedLayer(nn.Module):
     def dequantized_bias(self) -> Tensor:
         if self.bias is not None:
             return self.bias  # type: ignore[return-value]
-        return _dequantize(self.bias_q, self.bias_scale, self.bias_zero_point, 0)  # type: ignore[arg-type]
+        return _dequantize(self.bias_q, self.bias_scale, self.bias_zero_point, 0)
 
 
 class QuantizedEdge(nn.Module):
@@ -207,12 +208,17 @@ def _room_for_bias(weight: Tensor, scale: Tensor, bias: Tensor, input_scale: Ten
 
 
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a batch norm does in evaluation: x * factor + shift, per channel."""
-    mean, variance = norm.running_mean, norm.running_var
-    gamma = norm.weight if norm.weight is not None else torch.ones_like(mean)  # type: ignore[arg-type]
-    beta = norm.bias if norm.bias is not None else torch.zeros_like(mean)  # type: ignore[arg-type]
-    factor = (gamma / torch.sqrt(variance + norm.eps)).detach()  # type: ignore[operator]
-    return factor, (beta - mean * factor).detach()
+    """What a batch norm does in evaluation: x * factor + shift, per channel.
+
+    Raises:
+        NacdeployError: it keeps no statistics.
+    """
+    if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+        raise NacdeployError("a batch norm without running statistics cannot be folded; set track_running_stats")
+    gamma = norm.weight if norm.affine else torch.ones_like(norm.running_mean)
+    beta = norm.bias if norm.affine else torch.zeros_like(norm.running_mean)
+    factor = (gamma / torch.sqrt(norm.running_var + norm.eps)).detach()
+    return factor, (beta - norm.running_mean * factor).detach()
 
 
 def _folded_norms(network: Network) -> dict[str, str]:
@@ -223,9 +229,10 @@ def _folded_norms(network: Network) -> dict[str, str]:
     modules = dict(network.backbone.named_modules())
     tapped = set(network.heads) | {edge for edges in network.plan.inputs.values() for edge in edges.values()}
     for node in network.graph.nodes:
-        reader = next(iter(node.users), None)
-        only = len(node.users) == 1 and node.name not in tapped and reader is not None and reader.op == "call_module"
-        if only and weighted_consumer(node, network.backbone) and isinstance(modules[str(reader.target)], NORMS):
+        if not weighted_consumer(node, network.backbone) or len(node.users) != 1 or node.name in tapped:
+            continue
+        reader = next(iter(node.users))
+        if reader.op == "call_module" and isinstance(modules[str(reader.target)], NORMS):
             norms[str(node.target)] = str(reader.target)
     return norms
 
@@ -278,11 +285,11 @@ def _slim(model: onnx.ModelProto) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter reports its steps to the log and warns about itself; neither helps the user."""
+    """torch's exporter reports its steps, warns about itself and prints graphs that it cannot export."""
     former = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import fx, nn
 
@@ -33,7 +34,7 @@ def exit_places(graph: fx.Graph, backbone: nn.Module) -> tuple[Place, ...]:
     """
     modules = dict(backbone.named_modules())
     blocks = [place for place in _block_ends(graph, modules) if place is not None]
-    places = blocks or [Place(n.name, n.name) for n in _single_live(graph) if _is_activation(n, modules)]
+    places = blocks or [_place_at(n, graph) for n in _single_live(graph) if _is_activation(n, modules)]
     allowed = {n.name for n in list(graph.nodes)[: _second_last_weighted(graph, modules)]}
     return tuple(place for place in places if place.node in allowed)
 
@@ -60,7 +61,7 @@ def _stack(node: fx.Node) -> list[str]:
 def _block_ends(graph: fx.Graph, modules: dict[str, nn.Module]) -> Iterator[Place | None]:
     nodes = [node for node in graph.nodes if node.op != "get_attr"]
     single = {node.name for node in _single_live(graph)}
-    for node, following in zip(nodes, nodes[1:], strict=False):
+    for node, following in pairwise(nodes):
         ended = [path for path in _stack(node) if path not in _stack(following) and _is_block(path, modules)]
         if node.name in single and ended:
             yield Place(ended[-1], node.name)
@@ -74,6 +75,12 @@ def _is_block(path: str, modules: dict[str, nn.Module]) -> bool:
 
 def _is_container(module: nn.Module) -> bool:
     return type(module) in (nn.Sequential, nn.ModuleList)
+
+
+def _place_at(node: fx.Node, graph: fx.Graph) -> Place:
+    """The place after a node, named by its module where that is called only once."""
+    n_calls = sum(other.target == node.target for other in graph.nodes)
+    return Place(str(node.target) if node.op == "call_module" and n_calls == 1 else node.name, node.name)
 
 
 def _is_activation(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -116,6 +116,7 @@ def apply_cut(network: Network, cut: Cut) -> None:
     for attribute in cut.attributes:
         setattr(network.get_submodule(attribute.module), attribute.name, attribute.value)
     network.changed()
+    _FOUND.pop(network, None)
 
 
 def choose(

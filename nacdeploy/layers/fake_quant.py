@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from nacdeploy.layers.capture import ACTIVATIONS, weighted_consumer
+from nacdeploy.layers.capture import weighted_consumer
 from nacdeploy.precision import Precision
 
 TINY = 1e-12
@@ -24,7 +24,8 @@ class Grid:
     """How a target's kernels want integers: this fixes the numbers, not only their encoding.
 
     `max_weight_bits` 7 leaves one bit unused, since pairs of 8-bit products saturate the 16-bit sums of x86 kernels
-    without VNNI. `affine_inputs` names the layer kinds whose input activations are unsigned with a zero point. `integer_biases`: biases are int32 on the product of the scales (TensorRT wants float).
+    without VNNI. `affine_inputs` names the layer kinds whose input activations are unsigned with a zero point.
+    `integer_biases`: biases are int32 on the product of the scales (TensorRT wants float).
     """
 
     name: str
@@ -99,9 +100,11 @@ class Rule:
     min_channels: int = 1
 
     def covers(self, name: str, layer: nn.Module) -> bool:
-        """Whether `layer` is quantized: not excluded, at least `min_channels` inputs (per group) and outputs, and padded
-        with nothing but zeros (other paddings stand between the integers and the kernel)."""
-        narrow = min(layer.weight.shape[0], layer.weight.shape[1]) < self.min_channels  # type: ignore[index]
+        """Whether `layer` is quantized: not excluded, at least `min_channels` outputs and inputs (of each group, except
+        depthwise), and padded with nothing but zeros (others stand between the integers and the kernel)."""
+        n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
+        is_depthwise = n_inputs == 1 and getattr(layer, "groups", 1) == n_outputs
+        narrow = (n_outputs if is_depthwise else min(n_outputs, n_inputs)) < self.min_channels
         padded = getattr(layer, "padding_mode", "zeros") != "zeros"
         excluded = any(name == entry or name.startswith(f"{entry}.") for entry in self.exclude)
         return not (narrow or padded or excluded)
@@ -164,6 +167,8 @@ class Plan:
 
 JOINS = {operator.add, operator.iadd, torch.add, torch.cat, torch.concat}
 PRODUCTS = {operator.matmul, torch.matmul, torch.bmm}
+# A convolution's kernel clamps what it writes; a smooth activation behind it reads its quantized output.
+CLAMPS = {"relu", "relu_", "relu6", "hardtanh"}
 # These pass values on unchanged, so that a tensor and what they make of it share one scale.
 POOLS = {"MaxPool2d", "max_pool2d", "boolean_dispatch"}
 LABELS = {"Flatten", "Identity", "Dropout", "Dropout2d", "flatten", "view", "reshape", "transpose", "permute"}
@@ -210,19 +215,16 @@ def _quantized_inputs(node: fx.Node, backbone: nn.Module, layers: Mapping[str, n
         return [(operands[0], kind_of(layer))]
     if node.target in PRODUCTS and layers:
         return [(a, "linear") for a in operands]
-    if (
-        node.op in ("output", "placeholder")
-        or _kind_of_node(node, backbone) in ACTIVATIONS | LABELS | QUESTIONS | NORMS
-    ):
+    if node.op in ("output", "placeholder") or _kind_of_node(node, backbone) in CLAMPS | LABELS | QUESTIONS | NORMS:
         return []
     from_conv = [a for a in operands if _from_conv(a, backbone, layers)]
     return [(a, "conv") for a in (operands if from_conv and node.target in JOINS else from_conv)]
 
 
 def _from_conv(node: fx.Node, backbone: nn.Module, layers: Mapping[str, nn.Module]) -> bool:
-    """Whether `node` is a quantized convolution's output, seen through normalisation, activation and pooling."""
+    """Whether `node` is a quantized convolution's output, seen through normalisation, clamps and pooling."""
     node = _origin(node, backbone)
-    while _kind_of_node(node, backbone) in ACTIVATIONS | NORMS and node.all_input_nodes:
+    while _kind_of_node(node, backbone) in CLAMPS | NORMS and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node.op == "call_module" and isinstance(layers.get(str(node.target)), nn.Conv2d)
 

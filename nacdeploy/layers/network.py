@@ -150,7 +150,7 @@ def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | No
 @contextmanager
 def _called_through(module: nn.Module, name: str, edge: str, semantics: Semantics) -> Iterator[None]:
     """For the length of one run, calls of `module` go through `semantics`."""
-    module.forward = lambda x: semantics.layer(name, module, semantics.edge(edge, x))  # type: ignore[assignment]
+    module.forward = lambda x: semantics.layer(name, module, semantics.edge(edge, x))
     try:
         yield
     finally:

@@ -115,6 +115,7 @@ def noisy(network: Network) -> Network:
     return changed
 
 
+@pytest.mark.slow
 def test_chain_of_all_letters_in_any_order_answers(baseline: CompressionState, task: Task, quick: Profile) -> None:
     words = ("QPEPF", "EPQP", "PEQQP")
     states = [follow(baseline, word, task, quick) for word in words]

@@ -35,7 +35,7 @@ from nacdeploy.layers.fake_quant import GRIDS, Rule
 from nacdeploy.layers.network import Network, with_weights
 from nacdeploy.precision import Precision
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
-from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 
 OPSET = 20
@@ -173,7 +173,11 @@ def test_tiny_gamma_with_a_large_bias_does_not_overflow(folded: tuple[Network, O
 # --- parity ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("word", "target"), [("QP", "ort"), ("QP", "trt"), ("QE", "ort"), ("QE", "trt"), ("", "ort")])
+SLOW = pytest.mark.slow
+PARITY = [("QP", "ort"), ("QE", "trt"), *(pytest.param(*each, marks=SLOW) for each in (("QP", "trt"), ("QE", "ort")))]
+
+
+@pytest.mark.parametrize(("word", "target"), [*PARITY, pytest.param("", "ort", marks=SLOW)])
 def test_graph_agrees_with_the_simulation_on_real_images(
     word: str, target: str, baseline: CompressionState, task: Task
 ) -> None:
@@ -235,12 +239,12 @@ def test_layer_called_twice_agrees() -> None:
     assert onnx_checks.snr_db(expected, found) >= 20
 
 
-def test_exporting_changes_nothing(baseline: CompressionState, task: Task) -> None:
-    state = follow(baseline, "QE", task, make_profile())
-    key = state.key
-    to_onnx(state.network, OPSET)
-    assert state.key == key
-    assert not state.network.training
+def test_exporting_changes_nothing() -> None:
+    made = quantized(network(Residual()))
+    key = state_key(made)
+    to_onnx(made, OPSET)
+    assert state_key(made) == key
+    assert not made.training
 
 
 # --- what the graph holds ----------------------------------------------------------------------------------------
@@ -283,10 +287,8 @@ def test_batch_is_free(four_bits: OnnxGraph) -> None:
     assert shapes == [(1, 10), (7, 10)]
 
 
-def test_trt_graph_has_no_unsigned_integers_and_float_biases(baseline: CompressionState, task: Task) -> None:
-    made = copy.deepcopy(follow(baseline, "Q", task, make_profile()).network)
-    made.lay_on(GRIDS["trt"])
-    graph = to_onnx(made, OPSET)
+def test_trt_graph_has_no_unsigned_integers_and_float_biases() -> None:
+    graph = to_onnx(quantized(network(Residual(), "trt")), OPSET)
     assert onnx_checks.unsigned_nodes(onnx.load_from_string(graph.model)) == []
     assert {array.dtype.name for array in initializers(graph).values()} & {"int32", "uint8"} == set()
 

@@ -15,6 +15,12 @@ def places_of(backbone: nn.Module) -> list[str]:
     return [place.name for place in exit_places(graph, backbone)]
 
 
+def nodes_of(backbone: nn.Module) -> list[str]:
+    graph = capture(backbone)
+    assert graph is not None
+    return [place.node for place in exit_places(graph, backbone)]
+
+
 def built(name: str, **keywords: object) -> nn.Module:
     given = {"n_classes": 10, "channels": 3, "input_size": (32, 32), **keywords}
     return models.resolve(name, **given).build()  # type: ignore[arg-type]
@@ -49,7 +55,7 @@ def test_torchvision_resnet18_has_nacs_places() -> None:
 def test_plain_sequential_has_places_after_its_activations() -> None:
     deep = nn.Sequential(*[layer for _ in range(3) for layer in (nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())])
     network = nn.Sequential(*deep, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
-    assert places_of(network) == ["1", "3"]
+    assert nodes_of(network) == ["_1", "_3"]
 
 
 @pytest.mark.parametrize("backbone", [Plain, Residual, Concat])
@@ -70,7 +76,7 @@ def test_linear_only_network_has_places() -> None:
     network = nn.Sequential(
         nn.Flatten(), *[m for _ in range(3) for m in (nn.Linear(12, 12), nn.ReLU())], nn.Linear(12, 5)
     )
-    assert places_of(network) == ["2", "4"]
+    assert nodes_of(network) == ["_2", "_4"]
 
 
 def test_network_of_one_layer_has_no_place() -> None:

@@ -9,9 +9,9 @@ from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import UsageError
+from nacdeploy.jobs.runs import Runs
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
-from nacdeploy.runs import Runs
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
 from nacdeploy.strategies.checkpoint import Record

@@ -1,0 +1,102 @@
+"""Making a checkpoint deployable, and timing what was made."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nacdeploy import data as datasets
+from nacdeploy import profile as profiles
+from nacdeploy import records, tracking
+from nacdeploy.errors import UsageError, unknown
+from nacdeploy.exporters import artifact
+from nacdeploy.exporters import export as exporting
+from nacdeploy.jobs.outcome import checkpoint_folder
+from nacdeploy.jobs.runs import Runs
+from nacdeploy.jobs.session import task_of
+from nacdeploy.progress import Progress, Silent
+from nacdeploy.runners import bench as bench_runner
+from nacdeploy.strategies import checkpoint as checkpoints
+
+
+def export(
+    *,
+    target: str | None = None,
+    source: Path | str | None = None,
+    out: Path | str | None = None,
+    profile: str | None = None,
+    runs: Path | str = "runs",
+    wandb: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Make a checkpoint deployable; returns the artifact folder.
+
+    Raises:
+        UsageError: unknown target, no such checkpoint.
+        NacdeployError: the exported graph does not agree with the torch model, or the builder rejects it.
+    """
+    progress, home = progress or Silent(), Runs(Path(runs))
+    folder = checkpoint_folder(Path(source) if source is not None else home.last())
+    state, record = checkpoints.load(folder)
+    settings = record.settings()
+    if profile is not None:
+        settings = settings.model_copy(update={"export": profiles.load(profile).export})
+    target = target or settings.target
+    if target not in exporting.TARGETS:
+        raise unknown("target", target, exporting.TARGETS)
+    place = home.place(out, f"export-{target}")
+    path = exporting.export(state, task_of(record), settings, target, place, _context(record, folder), progress)
+    tracker = tracking.open_tracker(
+        home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": target}, say=progress.say
+    )
+    tracker.artifact(path, f"{record.model.name}-{record.chain or 'fp32'}-{target}", {"parents": [str(folder)]})
+    tracker.close()
+    return path
+
+
+def bench(
+    artifacts: Sequence[Path | str],
+    *,
+    baseline: Path | str | None = None,
+    data: str | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> bench_runner.Table:
+    """Time artifacts and the FP32 baseline in turns in one run, and score them on the test split.
+
+    Without `baseline`, the FP32 network that the first artifact came from is exported once and used.
+
+    Raises:
+        UsageError: no artifact, or data of another shape.
+        NacdeployError: a file of an artifact is damaged.
+    """
+    progress = progress or Silent()
+    paths = [Path(path) for path in artifacts]
+    manifest, _ = artifact.load(paths[0])
+    table = profiles.DataTable.model_validate(manifest.data["images"])
+    dataset = datasets.load(data or manifest.data["name"], table)
+    given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
+    settings = profiles.BenchTable.model_validate({k: v for k, v in given.items() if v is not None})
+    reference = Path(baseline) if baseline is not None else _exported_baseline(manifest, progress)
+    progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
+    return bench_runner.bench(paths, reference, dataset, settings)
+
+
+def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
+    """The FP32 artifact beside the baseline's checkpoint."""
+    folder = Path(manifest.baseline.get("checkpoint", ""))
+    if not checkpoints.is_checkpoint(folder):
+        raise UsageError(
+            f"the FP32 checkpoint of this artifact ({folder}) is gone; give an FP32 artifact with --baseline"
+        )
+    place = folder / "onnx"
+    if not artifact.is_artifact(place):
+        state, record = checkpoints.load(folder)
+        context = _context(record, folder)
+        exporting.export(state, task_of(record), record.settings(), "ort", place, context, progress)
+    return place
+
+
+def _context(record: checkpoints.Record, folder: Path) -> exporting.Context:
+    baseline = {"checkpoint": record.baseline_checkpoint or str(folder), "test": record.test}
+    data = {**record.data, "images": record.profile["images"]}
+    return exporting.Context(list(record.steps), records.to_data(record.model), data, baseline)

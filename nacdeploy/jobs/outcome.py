@@ -1,0 +1,135 @@
+"""What a job leaves behind: scores on the test split, checkpoint, strategy, report and the tracker's rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacdeploy import records, tracking
+from nacdeploy.errors import UsageError
+from nacdeploy.jobs.evaluator import figures_of
+from nacdeploy.jobs.runs import Runs
+from nacdeploy.jobs.session import Options, Scores, Session, test_scores
+from nacdeploy.latency import Stopwatch
+from nacdeploy.progress import Progress
+from nacdeploy.report.summary import write_report
+from nacdeploy.strategies import checkpoint as checkpoints
+from nacdeploy.strategies import transfer as transferring
+from nacdeploy.strategies.objective import Figures
+from nacdeploy.strategies.search.engine import SearchResult
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
+from nacdeploy.strategies.strategy import TABLES, Strategy
+
+RESULT_FILE, CHECKPOINT = "result.json", "checkpoint"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind: result.json. Ratios are analytic, scores are on the test split."""
+
+    kind: str
+    folder: str
+    checkpoint: str
+    baseline_checkpoint: str
+    model: str
+    data: str
+    profile: str
+    chain: str
+    figures: Figures
+    scores: Scores
+    n_epochs: int
+    seconds: float
+    skipped: tuple[transferring.Refusal, ...] = ()
+    n_evaluations: int = 0
+    n_trainings: int = 0
+    schema: int = records.SCHEMA_VERSION
+
+
+def finish(
+    session: Session,
+    state: CompressionState,
+    kind: str,
+    place: Path,
+    runs: Runs,
+    watch: Stopwatch,
+    progress: Progress,
+    options: Options,
+    skipped: tuple[transferring.Refusal, ...] = (),
+    found: SearchResult | None = None,
+    drawn: Sequence[Path] = (),
+) -> Result:
+    """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
+    scores = test_scores(session, state, progress)
+    result = Result(
+        kind=kind,
+        folder=str(place),
+        checkpoint=str(place / CHECKPOINT),
+        baseline_checkpoint=str(session.baseline_folder),
+        model=session.task.spec.name,
+        data=session.task.data.name,
+        profile=session.profile.name,
+        chain=str(state.chain),
+        figures=figures_of(state, session.profile),
+        scores=scores,
+        n_epochs=state.n_epochs,
+        seconds=watch.seconds(),
+        skipped=skipped,
+        n_evaluations=len(found.evaluations) - 1 if found else 0,
+        n_trainings=found.n_trainings if found else 0,
+    )
+    record = checkpoints.record_of(
+        state,
+        session.task,
+        session.profile,
+        test=records.to_data(scores),
+        baseline_checkpoint=str(session.baseline_folder),
+    )
+    with records.new_directory(place / CHECKPOINT, replace=True) as folder:
+        checkpoints.write(folder, state, record)
+    records.write_json(place / STRATEGY_FILE, _strategy(session, state, result))
+    title = f"{result.chain} on {result.model}, {result.data}"
+    write_report(place, title, result.figures, scores, drawn)
+    records.write_json(place / RESULT_FILE, result)
+    runs.finished(place)
+    _track(result, found, place, session, options, progress)
+    return result
+
+
+def _strategy(session: Session, state: CompressionState, result: Result) -> Strategy:
+    settings = session.profile.model_dump(mode="json", include=set(TABLES))
+    origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
+    return Strategy(str(state.chain), settings, origin)
+
+
+def _track(
+    result: Result, found: SearchResult | None, place: Path, session: Session, options: Options, progress: Progress
+) -> None:
+    config = {"kind": result.kind, **session.profile.model_dump(mode="json")}
+    tracker = tracking.open_tracker(place, wandb=options.wandb, project="nacdeploy", config=config, say=progress.say)
+    rows = [e for e in found.evaluations if e.figures] if found else []
+    for evaluation in rows:
+        tracker.row("evaluation", records.to_data(evaluation))
+    if rows:
+        columns = ("chain", "accuracy", "drop_points", "bitops_ratio", "macs_ratio", "bytes_ratio", "seconds")
+        table = [[e.chain, *_columns(e.figures), e.seconds] for e in rows if e.figures]
+        tracker.table("strategies", columns, table)
+    tracker.row("result", records.to_data(result))
+    tracker.artifact(place / CHECKPOINT, f"{result.model}-{result.chain}", {"parents": [result.baseline_checkpoint]})
+    tracker.close()
+
+
+def _columns(figures: Figures) -> tuple[float, ...]:
+    return (figures.accuracy, figures.drop_points, figures.bitops_ratio, figures.macs_ratio, figures.bytes_ratio)
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """The checkpoint of a result folder, or the checkpoint folder itself.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if checkpoints.is_checkpoint(path):
+        return path
+    if checkpoints.is_checkpoint(path / CHECKPOINT):
+        return path / CHECKPOINT
+    raise UsageError(f"{path} holds no checkpoint; --from takes a folder that search, transfer, finetune or train left")

@@ -1,0 +1,158 @@
+"""The search: driver, journal and memory joined with the session; the best chain, or a loud end."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from nacdeploy import profile as profiles
+from nacdeploy import records
+from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.jobs.evaluator import Evaluator
+from nacdeploy.jobs.outcome import Result, finish
+from nacdeploy.jobs.runs import Runs
+from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
+from nacdeploy.latency import Stopwatch
+from nacdeploy.profile import Profile
+from nacdeploy.progress import Progress, Silent
+from nacdeploy.report import figures as pictures
+from nacdeploy.runners import bench as bench_runner
+from nacdeploy.strategies import operators
+from nacdeploy.strategies.cache import DiskMemory
+from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.objective import make as make_objective
+from nacdeploy.strategies.search import engine, make_searcher
+from nacdeploy.strategies.search.engine import SearchResult
+from nacdeploy.strategies.search.journal import Evaluation, Journal
+
+RUN_FILE = "run.json"
+
+
+def search(
+    *,
+    out: Path | str | None = None,
+    resume: Path | str | None = None,
+    searcher: str | None = None,
+    budget: int | None = None,
+    max_drop: float | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[OptionValues],
+) -> Result:
+    """Search for the best chain; leaves its checkpoint, strategy.json and the journal. `resume` goes on with a run.
+
+    Raises:
+        UsageError: wrong options, or a resumed run of other settings.
+        NacdeployError: no chain meets the accuracy budget; the nearest is named.
+    """
+    progress, watch, options = progress or Silent(), Stopwatch(), Options(**shared)
+    runs = Runs(Path(options.runs))
+    wanted = {"searcher": searcher, "budget": budget, "max_drop": max_drop}
+    if resume is not None:
+        place = Path(resume)
+        options, profile = _resumed(place, options, wanted)
+    else:
+        profile = effective_profile(options, wanted)
+        place = runs.place(out, "search")
+    make_searcher(profile.search.searcher, profile.search, profile.seed)
+    _check_alphabet(profile)
+    session = open_session(options, profile, progress)
+    profile = session.profile
+    place.mkdir(parents=True, exist_ok=True)
+    run = {"profile": profile.model_dump(mode="json"), "checkpoint": options.checkpoint}
+    records.write_json(place / RUN_FILE, run)
+    memory = DiskMemory(place / "cache", session.task, profile)
+    with progress.bar("searching") as bar, Journal.open(place / "journal.jsonl", _fingerprint(session)) as journal:
+        evaluator = Evaluator(session.baseline, session.task, profile, memory)
+        found = _searched(session, evaluator, journal, _search_report(bar, profile))
+    best = _best(found, session, evaluator, place, progress)
+    state = evaluator.state(Chain.parse(best.chain))
+    drawn = pictures.search_pictures(found, best, place)
+    return finish(session, state, "search", place, runs, watch, progress, options, found=found, drawn=drawn)
+
+
+def _resumed(place: Path, options: Options, wanted: dict[str, Any]) -> tuple[Options, Profile]:
+    """The options and profile of a run that goes on, as it recorded them; a larger budget is allowed."""
+    if not (place / RUN_FILE).is_file():
+        raise UsageError(f"{place} is no search run (it has no {RUN_FILE}); --resume takes the folder of one")
+    run = records.read_json(place / RUN_FILE)
+    profile = profiles.from_mapping(run["profile"], where=str(place / RUN_FILE))
+    profile = profiles.override(profile, {"search": {k: v for k, v in wanted.items() if v is not None}})
+    return replace(options, checkpoint=run["checkpoint"], model=profile.model, data=profile.data), profile
+
+
+def _check_alphabet(profile: Profile) -> None:
+    for letter in profile.search.alphabet:
+        operators.make(Link(letter), profile)
+
+
+def _fingerprint(session: Session) -> dict[str, Any]:
+    """What must be the same for a run to go on: everything but the budget."""
+    settings = session.profile.model_dump(mode="json", exclude={"description", "bench", "export"})
+    settings["search"].pop("budget")
+    versions = {letter: kind.version for letter, kind in sorted(operators.by_letter().items())}
+    baseline, data = session.baseline.key, session.task.data.fingerprint
+    return {"baseline": baseline, "data": data, "operators": versions, **settings}
+
+
+def _searched(
+    session: Session, evaluator: Evaluator, journal: Journal, report: Callable[[engine.Progress], None]
+) -> SearchResult:
+    table = session.profile.search
+    return engine.run(
+        make_searcher(table.searcher, table, session.profile.seed),
+        evaluator,
+        make_objective(table),
+        table.rules,
+        table.alphabet,
+        table.budget,
+        journal,
+        report,
+    )
+
+
+def _search_report(bar: Any, profile: Profile) -> Callable[[engine.Progress], None]:
+    def report(progress: engine.Progress) -> None:
+        best = progress.best.chain if progress.best else "none yet"
+        bar.update(progress.n_done, progress.budget, f"last {progress.last.chain or 'baseline'}, best {best}")
+
+    return report
+
+
+def _best(found: SearchResult, session: Session, evaluator: Evaluator, place: Path, progress: Progress) -> Evaluation:
+    """The chain that the search answers with.
+
+    Raises:
+        NacdeployError: none is within the accuracy budget.
+    """
+    limit = session.profile.search.max_drop
+    if found.best is None:
+        if found.nearest is None or found.nearest.figures is None:
+            raise NacdeployError(f"NO CHAIN could be evaluated within {session.profile.search.budget} evaluations")
+        nearest = found.nearest
+        raise NacdeployError(
+            f"NO CHAIN MEETS THE ACCURACY BUDGET of {limit:g} points: the nearest, '{nearest.chain}', loses "
+            f"{found.nearest.figures.drop_points:.2f} points on validation; raise --max-drop or --budget "
+            f"(the run is kept in {place}: --resume {place} goes on with it)"
+        )
+    if session.profile.search.figure == "speed":
+        return _fastest(found, session, evaluator, place, progress)
+    return found.best
+
+
+def _fastest(
+    found: SearchResult, session: Session, evaluator: Evaluator, place: Path, progress: Progress
+) -> Evaluation:
+    """The member of the front that runs fastest; every measurement is kept and reused by a resumed run."""
+    path = place / "speeds.json"
+    speeds: dict[str, float] = records.read_json(path) if path.is_file() else {}
+    limit = session.profile.search.max_drop
+    front = [e for e in (*found.front, found.best) if e and e.figures and e.figures.drop_points <= limit]
+    for evaluation in front:
+        if evaluation.state_key not in speeds:
+            state = evaluator.state(Chain.parse(evaluation.chain))
+            speeds[evaluation.state_key] = bench_runner.speed_ratio(
+                state, session.baseline, session.profile.bench, session.profile.export.opset
+            )
+            records.write_json(path, speeds)
+            progress.say(f"{evaluation.chain}: {speeds[evaluation.state_key]:.2f}x measured (a fresh run may differ)")
+    return max(front, key=lambda e: speeds[e.state_key])

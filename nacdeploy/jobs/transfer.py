@@ -1,0 +1,151 @@
+"""Training a baseline, applying a strategy, finetuning a result."""
+
+from pathlib import Path
+from typing import Unpack
+
+from nacdeploy import profile as profiles
+from nacdeploy import task as tasks
+from nacdeploy.errors import UsageError
+from nacdeploy.jobs.outcome import Result, checkpoint_folder, finish
+from nacdeploy.jobs.runs import Runs
+from nacdeploy.jobs.session import (
+    Options,
+    OptionValues,
+    Session,
+    effective_profile,
+    epoch_report,
+    open_session,
+    task_of,
+    train_baseline,
+)
+from nacdeploy.latency import Stopwatch
+from nacdeploy.profile import Profile
+from nacdeploy.progress import Progress, Silent
+from nacdeploy.strategies import checkpoint as checkpoints
+from nacdeploy.strategies import operators
+from nacdeploy.strategies import transfer as transferring
+from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.strategy import TABLES, Strategy, resolve
+
+
+def train(
+    *,
+    out: Path | str | None = None,
+    epochs: int | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[OptionValues],
+) -> Path:
+    """Train the FP32 baseline of a model and write its checkpoint folder."""
+    progress, options = progress or Silent(), Options(**shared)
+    profile = effective_profile(options)
+    if epochs is not None:
+        profile = profiles.override(profile, {"train": {"epochs": epochs}})
+    place = Runs(Path(options.runs)).place(out, "train")
+    task = tasks.make(profile.model, profile.data, profile)
+    train_baseline(place, task, profile, progress)
+    return place
+
+
+def transfer(
+    *,
+    strategy: str,
+    out: Path | str | None = None,
+    skip_refused: bool = False,
+    post_finetune: int = 0,
+    progress: Progress | None = None,
+    **shared: Unpack[OptionValues],
+) -> Result:
+    """Apply a word, a strategy file or a published strategy to a model, deciding anew; leaves a checkpoint.
+
+    Raises:
+        UsageError: unknown letter, parameter, model, data or profile.
+        RefusedError: a letter does not apply (without `skip_refused`).
+    """
+    progress, watch, options = progress or Silent(), Stopwatch(), Options(**shared)
+    found = resolve(strategy)
+    profile = _with_settings(effective_profile(options), found)
+    chain = Chain.parse(found.chain)
+    operators.check(chain, profile)
+    runs = Runs(Path(options.runs))
+    place = runs.place(out, f"transfer-{chain.word}")
+    session = open_session(options, profile, progress)
+    state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
+    return finish(session, state, "transfer", place, runs, watch, progress, options, skipped=skipped)
+
+
+def preview(
+    *, strategy: str, skip_refused: bool = False, progress: Progress | None = None, **shared: Unpack[OptionValues]
+) -> list[transferring.Preview]:
+    """What `transfer` would do: every letter decided on the structure it would find, nothing trained or written."""
+    found, options = resolve(strategy), Options(**shared)
+    profile = _with_settings(effective_profile(options), found)
+    chain = Chain.parse(found.chain)
+    operators.check(chain, profile)
+    session = open_session(options, profile, progress or Silent())
+    return transferring.previews(chain, session.baseline, session.task, session.profile, skip_refused)
+
+
+def finetune(
+    *,
+    source: Path | str,
+    epochs: int | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[OptionValues],
+) -> Result:
+    """Train a compressed checkpoint further (one more F); leaves a new checkpoint."""
+    progress, watch, options = progress or Silent(), Stopwatch(), Options(**shared)
+    runs = Runs(Path(options.runs))
+    place = runs.place(out, "finetune")
+    session, state = _reopened(Path(source), progress)
+    parameters = () if epochs is None else (("epochs", epochs),)
+    state, _ = _followed(session, Chain((Link("F", parameters),)), False, 0, progress, state)
+    return finish(session, state, "finetune", place, runs, watch, progress, options)
+
+
+def _with_settings(profile: Profile, strategy: Strategy) -> Profile:
+    """A strategy file brings the tables that its letters were found with."""
+    return profiles.override(profile, {t: strategy.settings[t] for t in TABLES if t in strategy.settings})
+
+
+def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionState]:
+    folder = checkpoint_folder(source)
+    state, record = checkpoints.load(folder)
+    task, profile = task_of(record), record.settings()
+    if record.baseline_checkpoint is None or not checkpoints.is_checkpoint(Path(record.baseline_checkpoint)):
+        raise UsageError(f"the baseline of {folder} ({record.baseline_checkpoint}) is gone: its test score is needed")
+    baseline, _ = checkpoints.load(Path(record.baseline_checkpoint))
+    return Session(profile, task, baseline, Path(record.baseline_checkpoint)), state
+
+
+def _followed(
+    session: Session,
+    chain: Chain,
+    skip_refused: bool,
+    post_finetune: int,
+    progress: Progress,
+    start: CompressionState | None = None,
+) -> tuple[CompressionState, tuple[transferring.Refusal, ...]]:
+    with progress.bar(f"applying {chain}") as bar:
+        done = transferring.follow(
+            chain,
+            start or session.baseline,
+            session.task,
+            session.profile,
+            skip_refused=skip_refused,
+            after=lambda state: progress.say(_step_line(state, session.profile)),
+            report=epoch_report(bar, "F: epoch"),
+        )
+        state = done.state
+        if post_finetune:
+            report = epoch_report(bar, "post-finetune: epoch")
+            state = transferring.post_finetune(state, post_finetune, session.task, session.profile, report)
+            progress.say(_step_line(state, session.profile))
+    return state, done.skipped
+
+
+def _step_line(state: CompressionState, profile: Profile) -> str:
+    step = state.steps[-1]
+    explanation = operators.make(step.link, profile).explain(step.decision)
+    return f"{step.link}: {100 * state.metrics.accuracy:.2f} % on validation; {explanation}"
