@@ -60,6 +60,7 @@ def _fit(module: nn.Module, batches: Batches, score: Callable[[], float], recipe
             _epoch(module, batches(epoch), optimizer)
         except DivergedError:
             module.load_state_dict(kept)
+            module.eval()
             raise
         accuracy = score()
         report(epoch, recipe.epochs, accuracy)

@@ -156,7 +156,7 @@ class _Deployable(nn.Module):
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         if name in self._norms.values():
             return x
-        deployed = self.layers[_key(name)] if _key(name) in self.layers else None
+        deployed = dict(self.layers.items()).get(_key(name))
         if isinstance(deployed, QuantizedLayer):
             if deployed.axis:
                 return torch.matmul(x, deployed.weight()) + deployed.dequantized_bias()
@@ -192,11 +192,12 @@ class _Deployable(nn.Module):
         if factor is not None:
             weight, scale = fold(weight, scale, factor)
         edge = self._input_edges.get(name)
-        input_scale = self.edges[edge].scale if edge and grid.integer_biases else None
-        if isinstance(input_scale, Tensor):
+        input_scale = self.edges[edge].scale if edge else None
+        if isinstance(input_scale, Tensor):  # on every grid: runtimes turn float biases into integers themselves
             weight, scale = _room_for_bias(weight, scale, bias, input_scale)
         axis = 1 if isinstance(module, nn.Linear) and _reads_tokens(self.network, name) else 0
-        return QuantizedLayer(weight, scale, bias, None if axis else input_scale, axis)  # type: ignore[arg-type]
+        has_integer_bias = grid.integer_biases and not axis
+        return QuantizedLayer(weight, scale, bias, input_scale if has_integer_bias else None, axis)  # type: ignore[arg-type]
 
 
 def _room_for_bias(weight: Tensor, scale: Tensor, bias: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor]:

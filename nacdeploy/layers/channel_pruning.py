@@ -6,6 +6,7 @@ parameter stays, attributes are compared likewise, and the plan is plain slicing
 """
 
 import copy
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,16 +54,22 @@ class Group:
     """The channels that one root layer shares with all layers coupled to it.
 
     `order` lists the channels from least to most important, dead ones first; `importance` is aligned with `order`.
+    `quantum` consecutive ones go together: one of each part of a grouped convolution.
     """
 
     root: str
     order: tuple[int, ...]
     importance: tuple[float, ...]
     n_dead: int
+    quantum: int = 1
 
     @property
     def n_channels(self) -> int:
         return len(self.order)
+
+    def unit(self, multiple: int) -> int:
+        """The channels that go together: `multiple`, and as many of each part of a grouped convolution."""
+        return math.lcm(multiple, self.quantum)
 
 
 def groups(network: Network) -> tuple[Group, ...]:
@@ -88,7 +95,7 @@ def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
 
 def _sound(network: Network, found: list[Group]) -> list[Group]:
     """The groups that may be cut: all at once where that is right, else found by halving."""
-    if not found or _is_sound(network, {group.root: group.order[:1] for group in found}):
+    if not found or _is_sound(network, {group.root: group.order[: group.quantum] for group in found}):
         return found
     half = len(found) // 2
     return [*_sound(network, found[:half]), *_sound(network, found[half:])] if half else []
@@ -129,21 +136,24 @@ def choose(
     smallest fraction of its baseline channels.
     """
     taken = {group.root: 0 for group in found}
-    while sum(taken.values()) + multiple <= n_channels:
-        candidates = [g for g in found if g.n_channels - taken[g.root] >= 2 * multiple]
+    while True:
+        left = n_channels - sum(taken.values())
+        units = {g.root: g.unit(multiple) for g in found}
+        candidates = [g for g in found if units[g.root] <= min(left, (g.n_channels - taken[g.root]) // 2)]
         if not candidates:
             break
-        best = min(candidates, key=lambda g: _rank(g, taken[g.root], widths.get(g.root, g.n_channels), multiple, scope))
-        taken[best.root] += multiple
+        best = min(candidates, key=lambda g: _rank(g, taken[g.root], widths.get(g.root, g.n_channels), units, scope))
+        taken[best.root] += units[best.root]
     return {g.root: tuple(sorted(g.order[: taken[g.root]])) for g in found if taken[g.root]}
 
 
 def has_unit_left(found: Iterable[Group], multiple: int) -> bool:
     """Whether any group could give a unit without giving its last."""
-    return any(group.n_channels >= 2 * multiple for group in found)
+    return any(group.n_channels >= 2 * group.unit(multiple) for group in found)
 
 
-def _rank(group: Group, taken: int, width: int, multiple: int, scope: str) -> tuple[float, ...]:
+def _rank(group: Group, taken: int, width: int, units: dict[str, int], scope: str) -> tuple[float, ...]:
+    multiple = units[group.root]
     unit = group.importance[taken : taken + multiple]
     n_dead = max(0, min(group.n_dead - taken, multiple))
     lost_fraction = (width - group.n_channels + taken + multiple) / width if scope == "uniform" else 0.0
@@ -206,9 +216,26 @@ def _ranked(graph: tp.DependencyGraph, group: tp.Group, backbone: nn.Module) -> 
         return None
     scores = importance.detach() if importance is not None else torch.zeros(len(group[0].idxs))
     dead = _dead_channels(group, len(scores))
-    order = sorted(range(len(scores)), key=lambda c: (not dead[c], float(scores[c]), c))
+    quantum = _quantum(group, len(scores))
+    families = _families(len(scores), quantum)
+    families.sort(key=lambda f: (not all(dead[c] for c in f), float(scores[list(f)].mean()), f))
+    order = [channel for family in families for channel in family]
+    n_dead = quantum * sum(all(dead[c] for c in family) for family in families)
     root = group[0].dep.target.module
-    return Group(names[root], tuple(order), tuple(float(scores[c]) for c in order), sum(dead))
+    return Group(names[root], tuple(order), tuple(float(scores[c]) for c in order), n_dead, quantum)
+
+
+def _quantum(group: tp.Group, n_channels: int) -> int:
+    """How many channels must go together: one from each part of every grouped (not depthwise) convolution."""
+    parts = [getattr(dependency.target.module, "groups", 1) for dependency, _ in group]
+    quantum = math.lcm(*(n for n in parts if isinstance(n, int) and n < n_channels))
+    return quantum if n_channels % quantum == 0 else 1
+
+
+def _families(n_channels: int, quantum: int) -> list[tuple[int, ...]]:
+    """The channels at the same place of each of `quantum` equal parts."""
+    step = n_channels // quantum
+    return [tuple(range(first, n_channels, step)) for first in range(step)]
 
 
 def _dead_channels(group: tp.Group, n_channels: int) -> list[bool]:

@@ -44,7 +44,7 @@ class ExitHead(nn.Module):
         self.flatten = nn.Flatten()
         cells = 1 if self.is_tokens else (shape[2] // kernel) * (shape[3] // kernel)
         channels = shape[2] if self.is_tokens else shape[1]
-        self.linear = nn.Linear(channels * cells, n_classes)
+        self.linear = nn.utils.skip_init(nn.Linear, channels * cells, n_classes)
         nn.init.zeros_(self.linear.weight)  # a linear classifier needs no random start
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("threshold", torch.full((), 2.0))

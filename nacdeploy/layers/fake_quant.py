@@ -85,10 +85,18 @@ def integers(weight: Tensor, maximum: int) -> tuple[Tensor, Tensor]:
 
 
 def binarize(weight: Tensor) -> Tensor:
-    """One-bit weights: the sign of the filter standardised over its own elements (NAC; IR-Net, Qin et al., 2020)."""
+    """One-bit weights: the sign of the filter standardised over its own elements, with NAC's gradient
+    1 - tanh(0.1 x)^2 (k t = 1, t = 0.1; after IR-Net, Qin et al., 2020)."""
     flat = weight.flatten(1)
     standardised = (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True)
-    return torch.sign(standardised).reshape(weight.shape)
+    soft = 10 * torch.tanh(0.1 * standardised)
+    return (soft + (torch.sign(standardised) - soft).detach()).reshape(weight.shape)
+
+
+def sign_times_peak(weight: Tensor) -> Tensor:
+    """NAC's two-bit weights: the sign times the largest magnitude of the tensor; gradients pass straight through."""
+    rounded = torch.sign(weight.detach()) * weight.detach().abs().amax()
+    return weight + (rounded - weight.detach())
 
 
 @dataclass(frozen=True)

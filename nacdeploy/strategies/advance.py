@@ -72,8 +72,8 @@ def advance(
         raise RefusedError(f"{operator.letter} ({operator.name}) is refused {where}: {reason}")
     decision = operator.decide(state, task)
     network = operator.perform(state.network, decision)
-    if network is not state.network:
-        settle(network, task, profile)
+    if state_key(network, with_exits=False) != state_key(state.network, with_exits=False):
+        settle(network, task, profile)  # exits alone change nothing that is settled
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
     metrics = memory.metrics(
         _key({"state": state_key(network), **_context(task, profile)}), lambda: measure(network, task)

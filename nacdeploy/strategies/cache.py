@@ -35,7 +35,7 @@ class DiskMemory:
         path = self._directory / f"training-{key}.safetensors"
         try:
             return _read_training(path)
-        except (OSError, SafetensorError, KeyError):
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             self.n_trainings += 1
             trained = make()
             _write_values(path, trained.values, {"n_epochs": str(trained.n_epochs)})

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nacdeploy import records
-from nacdeploy.errors import UsageError
+from nacdeploy.errors import UsageError, unknown
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.models import ModelSpec
@@ -109,6 +109,8 @@ def load(path: Path) -> tuple[CompressionState, Record]:
 
 def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step]) -> Network:
     """The structure after `steps` with values yet to be loaded."""
+    if grid not in GRIDS:
+        raise unknown("grid", grid, GRIDS)
     network = Network(spec.build(), GRIDS[grid], (spec.channels, *spec.input_size)).eval()
     for step in steps:
         network = operators.make(step.link, profile).perform(network, step.decision)
@@ -178,9 +180,12 @@ def step_from_data(data: Mapping[str, Any]) -> Step:
     Raises:
         UsageError: the decision is not one of the letter's.
     """
-    (link,) = Chain.parse(data["link"])
-    kind = operators.by_letter()[link.letter].decision_type
-    return Step(link, records.from_data(kind, data["decision"], where=f"step {data['link']}"), data["n_epochs"])
+    try:
+        (link,) = Chain.parse(data["link"])
+        kind = operators.by_letter()[link.letter].decision_type
+        return Step(link, records.from_data(kind, data["decision"], where=f"step {link}"), data["n_epochs"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"a step of the checkpoint is damaged or of an unknown operator ({error!r})") from error
 
 
 def _state_dict(values: Any, path: Path) -> dict[str, Tensor]:

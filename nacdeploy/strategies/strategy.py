@@ -29,17 +29,16 @@ def resolve(text: str) -> Strategy:
     Raises:
         UsageError: none of these.
     """
+    if not text.strip():
+        raise UsageError("the strategy is empty; give letters such as QPPF, a strategy.json or catalog:NAME")
     if text.startswith("catalog:"):
         published = catalog.find(text.removeprefix("catalog:"))
         return Strategy(str(published.chain), origin={**records.to_data(published), "chain": str(published.chain)})
     path = Path(text)
-    if path.is_dir():
+    if (path / FILE).is_file():
         path = path / FILE
     if path.suffix == ".json":
         strategy = records.from_data(Strategy, records.read_json(path), where=str(path))
         Chain.parse(strategy.chain)
         return strategy
-    chain = Chain.parse(text)
-    if not chain.links:
-        raise UsageError("the strategy is empty; give letters such as QPPF, a strategy.json or catalog:NAME")
-    return Strategy(str(chain))
+    return Strategy(str(Chain.parse(text)))
