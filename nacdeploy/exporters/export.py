@@ -62,7 +62,7 @@ def export(
     if target == "trt":
         trt.available_builder()
     network, notes = on_grid(state, task, profile, target)
-    progress.say(f"exporting '{state.chain}' to ONNX on the grid of {target}")
+    progress.say(f"exporting {state.chain if state.steps else 'the FP32 network'} to ONNX on the grid of {target}")
     graph = to_onnx(network, profile.export.opset)
     parity = check_parity(network, graph, task, profile.export, _OPTIMIZATION[target])
     rows = onnx_checks.lowering_rows(onnx.load_model_from_string(graph.model), graph.asked)

@@ -1,6 +1,7 @@
 """Making a checkpoint deployable, and timing what was made."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy import data as datasets
@@ -15,6 +16,14 @@ from nacdeploy.jobs.session import task_of
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.runners import bench as bench_runner
 from nacdeploy.strategies import checkpoint as checkpoints
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What a manifest says of the data set: its name, and how its images were taken."""
+
+    name: str
+    images: profiles.DataTable
 
 
 def export(
@@ -38,7 +47,8 @@ def export(
     state, record = checkpoints.load(folder)
     settings = record.settings()
     if profile is not None:
-        settings = settings.model_copy(update={"export": profiles.load(profile).export})
+        given = profiles.load(profile)
+        settings = settings.model_copy(update={"export": given.export, "target": given.target})
     target = target or settings.target
     if target not in exporting.TARGETS:
         raise unknown("target", target, exporting.TARGETS)
@@ -72,8 +82,8 @@ def bench(
     progress = progress or Silent()
     paths = [Path(path) for path in artifacts]
     manifest, _ = artifact.load(paths[0])
-    table = profiles.DataTable.model_validate(manifest.data["images"])
-    dataset = datasets.load(data or manifest.data["name"], table)
+    source = records.from_data(DataSource, manifest.data, where=f"data in the manifest of {paths[0]}")
+    dataset = datasets.load(data or source.name, source.images)
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
     settings = profiles.BenchTable.model_validate({k: v for k, v in given.items() if v is not None})
     reference = Path(baseline) if baseline is not None else _exported_baseline(manifest, progress)
@@ -83,7 +93,7 @@ def bench(
 
 def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
     """The FP32 artifact beside the baseline's checkpoint."""
-    folder = Path(manifest.baseline.get("checkpoint", ""))
+    folder = Path(str(manifest.baseline.get("checkpoint")))
     if not checkpoints.is_checkpoint(folder):
         raise UsageError(
             f"the FP32 checkpoint of this artifact ({folder}) is gone; give an FP32 artifact with --baseline"

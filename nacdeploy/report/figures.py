@@ -22,7 +22,7 @@ def _front(found: SearchResult, best: Evaluation, path: Path) -> Path:
     axes.plot(*zip(*front, strict=True), color="grey", linewidth=1)
     if best.figures:
         point = (best.figures.bitops_ratio, 100 * best.figures.accuracy)
-        axes.annotate(best.chain, point, textcoords="offset points", xytext=(4, 6))
+        axes.annotate(best.chain, point, textcoords="offset points", xytext=(-8, -14), ha="right")
         axes.scatter(*point, s=70, facecolors="none", edgecolors="tab:red")
     axes.set_title("evaluated chains (orange: trained)")
     axes.set_xscale("log")
