@@ -1,11 +1,12 @@
 """The only evaluation: logits and accuracy of a network on a split, exits and their gate included."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nacdeploy import task as tasks
 from nacdeploy.data import Dataset, ImageSet
@@ -24,21 +25,35 @@ class Outcome:
     exit_fractions: tuple[float, ...]
 
 
-def batches(data: Dataset, images: ImageSet, size: int = BATCH_SIZE) -> Iterator[Tensor]:
-    """Normalised images (n, C, H, W) in order."""
+@contextmanager
+def accelerated(module: nn.Module) -> Iterator[torch.device]:
+    """The module on the GPU where there is one, and back where it was at the end of the block."""
+    former = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    module.to(device)
+    try:
+        yield device
+    finally:
+        module.to(former)
+
+
+def batches(
+    data: Dataset, images: ImageSet, size: int = BATCH_SIZE, device: torch.device | None = None
+) -> Iterator[Tensor]:
+    """Normalised images (n, C, H, W) in order, on `device`."""
     for part in images.images.split(size):
-        yield data.normalize(part)
+        yield data.normalize(part).to(device)
 
 
 def predict(network: Network, data: Dataset, images: ImageSet) -> Tensor:
     """The network's own logits (N, K)."""
-    return torch.cat(_map(network, data, images, network))
+    return torch.cat([logits.cpu() for logits in _map(network, data, images, network)])
 
 
 def predict_exits(network: Network, data: Dataset, images: ImageSet) -> tuple[Tensor, ...]:
     """The logits (N, K) of every exit in order of execution, the network's own last."""
     parts = _map(network, data, images, network.forward_exits)
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
 
 
 def evaluate(network: Network, data: Dataset, images: ImageSet) -> Outcome:
@@ -56,5 +71,5 @@ def _accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def _map(network: Network, data: Dataset, images: ImageSet, call: Callable[[Tensor], T]) -> list[T]:
-    with no_grad_eval(network):
-        return [call(x) for x in batches(data, images)]
+    with no_grad_eval(network), accelerated(network) as device:
+        return [call(x) for x in batches(data, images, device=device)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
+from nacdeploy import evaluate as evaluation
 from nacdeploy import task as tasks
 from nacdeploy.data import Dataset, ImageSet, augmented
 from nacdeploy.errors import DivergedError
@@ -45,7 +46,7 @@ def fit(
     Raises:
         DivergedError: the loss is not a number; the module is back at its best epoch.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), evaluation.accelerated(module):
         torch.manual_seed(seed)
         return _fit(module, batches, score, recipe, report)
 
@@ -108,9 +109,11 @@ def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
 
 def _epoch(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer) -> None:
     module.train()
+    device = next(module.parameters()).device
     for inputs, labels in batches:
         layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
-        loss = tasks.loss(module(inputs.contiguous(memory_format=layout)), labels)
+        logits = module(inputs.to(device).contiguous(memory_format=layout))
+        loss = tasks.loss(logits, labels.to(device))
         if not math.isfinite(loss.item()):
             raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
         optimizer.zero_grad(set_to_none=True)

@@ -8,6 +8,7 @@ import copy
 import io
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -223,17 +224,19 @@ def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _folded_norms(network: Network) -> dict[str, str]:
-    """The batch norm that follows each weighted layer as its only reader."""
+    """The batch norm that follows each weighted layer as its only reader, where both are called once."""
     if network.graph is None:
         return {}
     norms = {}
     modules = dict(network.backbone.named_modules())
+    calls = Counter(str(node.target) for node in network.graph.nodes if node.op == "call_module")
     tapped = set(network.heads) | {edge for edges in network.plan.inputs.values() for edge in edges.values()}
     for node in network.graph.nodes:
         if not weighted_consumer(node, network.backbone) or len(node.users) != 1 or node.name in tapped:
             continue
         reader = next(iter(node.users))
-        if reader.op == "call_module" and isinstance(modules[str(reader.target)], NORMS):
+        is_norm = reader.op == "call_module" and isinstance(modules[str(reader.target)], NORMS)
+        if is_norm and calls[str(node.target)] == calls[str(reader.target)] == 1:
             norms[str(node.target)] = str(reader.target)
     return norms
 

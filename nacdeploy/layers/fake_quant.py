@@ -150,7 +150,7 @@ class ActivationQuantizer(nn.Module):
         lowest, highest = self.limits
         if not self.affine:
             peak = torch.maximum(-self.low, self.high).clamp(min=TINY)
-            return peak / highest, torch.zeros((), dtype=torch.int32)
+            return peak / highest, torch.zeros_like(self.low, dtype=torch.int32)
         scale = (self.high - self.low).clamp(min=TINY) / (highest - lowest)
         return scale, torch.round(-self.low / scale).to(torch.int32)
 

@@ -138,7 +138,8 @@ def _train_heads(network: Network, recipe: TrainTable, task: Task, seed: int) ->
 
         def score(head: ExitHead = head, held_out: Tensor = held_out, truth: Tensor = truth) -> float:
             with torch.no_grad():
-                return float((head.linear(held_out).argmax(1) == truth).double().mean())
+                device = head.linear.weight.device
+                return float((head.linear(held_out.to(device)).argmax(1).cpu() == truth).double().mean())
 
         batches = train.tensor_batches(inputs, labels, recipe.batch_size, seed)
         train.fit(head.linear, batches, score, recipe, seed)
@@ -148,11 +149,11 @@ def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Te
     """What each head's linear layer reads, (N, features) by node, and the labels (N,)."""
     images = getattr(task.data, split)
     parts: dict[str, list[Tensor]] = {node: [] for node in network.heads}
-    with torch.no_grad():
-        for x in evaluation.batches(task.data, images):
+    with torch.no_grad(), evaluation.accelerated(network) as device:
+        for x in evaluation.batches(task.data, images, device=device):
             values, _ = network.features(x)
             for node, head in network.heads.items():
-                parts[node].append(head.reduced(values[node]))
+                parts[node].append(head.reduced(values[node]).cpu())
     return {node: torch.cat(values) for node, values in parts.items()}, images.labels
 
 

@@ -43,8 +43,8 @@ def reestimate_norms(network: Network, data: Dataset, images: ImageSet, batch_si
     """Batch-norm means and variances as plain averages over `images`, with float activations."""
     norms = [m for m in network.backbone.modules() if isinstance(m, NORMS) and m.track_running_stats]
     if norms:
-        with torch.no_grad(), _averaging(norms):
-            for x in evaluation.batches(data, images, batch_size):
+        with torch.no_grad(), _averaging(norms), evaluation.accelerated(network) as device:
+            for x in evaluation.batches(data, images, batch_size, device):
                 network.run(x, _Observation(network, {}))
 
 
@@ -53,8 +53,8 @@ def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: Q
     seen: dict[str, list[Tensor]] = {key: [] for key in network.quantizers}
     was_training = network.training
     network.eval()
-    with torch.no_grad():
-        for x in evaluation.batches(data, images):
+    with torch.no_grad(), evaluation.accelerated(network) as device:
+        for x in evaluation.batches(data, images, device=device):
             network.run(x, _Observation(network, seen))
     network.train(was_training)
     for key, parts in seen.items():
@@ -117,7 +117,7 @@ class _Observation:
 
     def edge(self, key: str, x: Tensor) -> Tensor:
         if key in self._seen:
-            flat = x.detach().flatten()
+            flat = x.detach().flatten().cpu()
             generator = torch.Generator().manual_seed(len(flat))  # a stride would alias with rows and channels
             drawn = torch.randint(len(flat), (SAMPLES_PER_BATCH,), generator=generator)
             self._seen[key].append(torch.cat([flat[drawn], flat.amin()[None], flat.amax()[None]]))
