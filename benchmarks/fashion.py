@@ -38,7 +38,8 @@ def dense(profile: Profile, macs: int, n_epochs: int, progress: RichProgress) ->
 
 def main() -> None:
     start, progress = time.monotonic(), RichProgress()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    for folder in (*FOLDER.glob("search-*"), *FOLDER.glob("export-*")):  # a trained baseline is reused
+        shutil.rmtree(folder)
     profile = profiles.load("fashion-mnist")
     result = nacdeploy.search(profile=profile.name, runs=FOLDER, wandb=False, progress=progress)
     artifact = nacdeploy.export(target="ort", runs=FOLDER, wandb=False, progress=progress)

@@ -67,6 +67,15 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"{path} is not readable JSON ({error})") from error
 
 
+def read(kind: type[T], path: Path) -> T:
+    """The frozen dataclass that a JSON file holds.
+
+    Raises:
+        UsageError: the file is not there, is not JSON or does not have the fields or types of `kind`.
+    """
+    return from_data(kind, read_json(path), where=str(path))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 
@@ -132,9 +141,23 @@ def check_new_directory(path: Path) -> None:
         NacdeployError: it exists and holds something, or it cannot be made.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise NacdeployError(f"{path} exists already; choose another --out or remove it")
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise NacdeployError(f"{path} exists already; choose another --out or remove it")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Check that a directory can be made or written to.
+
+    Raises:
+        NacdeployError: it cannot, or a file stands in its way.
+    """
     parent = next(p for p in [path, *path.absolute().parents] if p.exists())
+    if not parent.is_dir():
+        raise NacdeployError(f"{parent} is a file, where a folder is needed; choose another --out or remove it")
     if not os.access(parent, os.W_OK):
         raise NacdeployError(f"{parent} is not writable; choose another --out")
 

@@ -23,6 +23,7 @@ Mode = Literal["online", "offline", "disabled"]
 
 RECORD_NAME = "tracking.jsonl"
 INIT_TIMEOUT_S = 20.0
+MAX_NAME = 128
 
 
 class Tracker(Protocol):
@@ -56,7 +57,7 @@ class JsonLinesTracker:
             raise _cannot_write(path, error) from error
 
     def row(self, kind: str, data: Mapping[str, object]) -> None:
-        self._write({"kind": kind, **data})
+        self._write({**data, "kind": kind})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         self._write({"kind": "table", "name": name, "columns": columns, "rows": rows})
@@ -250,7 +251,7 @@ def _init(directory: Path, project: str, config: Mapping[str, object], name: str
 def _artifact(path: Path, name: str, metadata: Mapping[str, object]) -> Any:
     import wandb
 
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", name), type="model", metadata=dict(metadata))
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", name)[:MAX_NAME], type="model", metadata=dict(metadata))
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:
         inside = file.name if file == path else str(file.relative_to(path))

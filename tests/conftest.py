@@ -1,9 +1,12 @@
 """What the tests share: one thread, a task of seconds, and a trained baseline that no test changes."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_line import lay_out, succeed
 
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
@@ -61,3 +64,23 @@ def baseline(task: Task, profile: Profile) -> CompressionState:
     network = plain_network(task, profile)
     train_network(network, task, profile.train, profile.seed)
     return initial_state(network, task)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which search, transfer and export have run (see command_line.py); no test changes it."""
+    folder = lay_out(tmp_path_factory.mktemp("finished"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        succeed("search")
+        succeed("transfer", "--strategy", "QEF")
+        succeed("export", "--target", "ort")
+    return folder
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished folder, as the current folder."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -135,6 +136,14 @@ def test_wandb_failure_is_one_warning_and_rows_go_on(tmp_path: Path, monkeypatch
     assert [line["kind"] for line in lines(tmp_path)] == ["config", "a", "table", "artifact"]
 
 
+def content_with(expected: Sequence[bytes], record: Path) -> bytes:
+    """What the client's own process has written; it may be a moment later than `finish`."""
+    end = time.monotonic() + 20
+    while not all(text in record.read_bytes() for text in expected) and time.monotonic() < end:
+        time.sleep(0.05)
+    return record.read_bytes()
+
+
 def test_real_client_offline_keeps_to_its_directory_and_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,8 +163,9 @@ def test_real_client_offline_keeps_to_its_directory_and_is_silent(
     tracker.artifact(model, "best model", {"parents": [parent], "accuracy": 0.98765})
     tracker.close()
     (record,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
-    content = record.read_bytes()
-    assert all(text in content for text in (b"evaluation/accuracy", b"0.98765", b"best-model", b"manifest.json"))
+    expected = (b"evaluation/accuracy", b"0.98765", b"best-model", b"manifest.json")
+    content = content_with(expected, record)
+    assert all(text in content for text in expected)
     assert str(parent).encode() in content and b"weights.bin" in content
     assert list((run / "wandb").glob("offline-run-*/files/media/table/strategies*.json"))
     assert [path for path in home.rglob("*") if path.is_file()] == []

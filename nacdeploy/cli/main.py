@@ -1,6 +1,7 @@
 """The command line: parse, one library call, print. Commands are imported when asked for, torch when they run."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -49,17 +50,27 @@ def main() -> None:
         code = cli.main(standalone_mode=False) or 0
     except click.exceptions.Exit as done:
         code = done.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
+    except click.ClickException as error:
+        code = _failed(error.format_message() + _usage_hint(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         code = _failed("interrupted; what was finished is kept", 1)
     except NacdeployError as error:
         code = _failed(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - python flushes it at exit
+        code = 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         code = _failed(f"{error.strerror or error}{where}; free some space or choose another place", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" See '{context.command_path} --help'" if context else ""
 
 
 def _failed(text: str, code: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from nacdeploy.errors import UsageError, nearest
 
@@ -63,12 +64,26 @@ def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, 
     commands = {
         name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
     }
-    parameters = {name: [p.name for p in command.params if p.name] for name, command in commands.items() if command}
+    parameters = {
+        name: [p.name for p in command.params if p.name and isinstance(p, click.Option)]
+        for name, command in commands.items()
+        if command
+    }
     _check_keys(given, {NAMES.get(p, p) for names in parameters.values() for p in names}, path)
     return {
-        name: {p: given[NAMES.get(p, p)] for p in names if NAMES.get(p, p) in given}
+        name: {p: _as_typed(given[NAMES.get(p, p)]) for p in names if NAMES.get(p, p) in given}
         for name, names in parameters.items()
     }
+
+
+def _as_typed(value: Any) -> Any:
+    """A value as it would stand on the command line, so that the option's own checks apply to it."""
+    return value if isinstance(value, bool) else str(value)
+
+
+def on_command_line(name: str) -> bool:
+    """Whether the parameter was typed, rather than taken from nacdeploy.toml or its default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _check_keys(given: dict[str, Any], known: set[str], path: Path) -> None:
@@ -77,3 +92,5 @@ def _check_keys(given: dict[str, Any], known: set[str], path: Path) -> None:
             raise UsageError(f"{path}: unknown option '{key}'{nearest(key, known)}")
         if isinstance(value, dict):
             raise UsageError(f"{path}: '{key}' is a table; the file holds option names only, tables go into a profile")
+        if not isinstance(value, str | int | float):
+            raise UsageError(f"{path}: '{key}' takes one value, such as {key} = \"...\"")

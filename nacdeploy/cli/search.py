@@ -7,6 +7,8 @@ import click
 
 from nacdeploy.cli import options, render
 
+FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
+
 
 @click.command("search")
 @options.task_options
@@ -29,15 +31,16 @@ def command(
     """Search for the best chain; leaves its checkpoint and strategy.json."""
     from nacdeploy import api
 
-    if resume is not None and out is not None:
-        raise click.UsageError("--resume goes on in its own folder: leave --out away")
-    result = api.search(
-        out=out,
-        resume=resume,
-        searcher=searcher,
-        budget=budget,
-        max_drop=max_drop,
-        progress=render.RichProgress(),
-        **shared,
-    )
+    wanted: dict[str, Any] = {"out": out, "searcher": searcher, "budget": budget, "max_drop": max_drop}
+    if resume is not None:
+        wanted = _typed(wanted)
+    result = api.search(resume=resume, progress=render.RichProgress(), **wanted, **shared)
     render.print_json(result) if as_json else render.print_result(result)
+
+
+def _typed(wanted: dict[str, Any]) -> dict[str, Any]:
+    """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now."""
+    typed = [name for name in FIXED if options.on_command_line(name)]
+    if typed:
+        raise click.UsageError(f"--resume goes on with the run's own settings: leave --{typed[0]} away.")
+    return {name: value for name, value in wanted.items() if options.on_command_line(name)}

@@ -24,11 +24,15 @@ def downloading(name: str, files: str, directory: Path) -> Iterator[None]:
     Raises:
         NacdeployError: the download failed.
     """
+    existed = directory.exists()
     try:
         # torchvision may print; stdout is for results.
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except (OSError, RuntimeError, HTTPException) as error:
+        if not existed:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise NacdeployError(
             f"cannot download {name} to {directory} ({reason}); put {files} into a directory and give it as {name}:DIR"

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,24 @@ def export(
         trt.available_builder()
     network, notes = on_grid(state, task, profile, target)
     progress.say(f"exporting {state.chain if state.steps else 'the FP32 network'} to ONNX on the grid of {target}")
-    graph = to_onnx(network, profile.export.opset)
-    parity = check_parity(network, graph, task, profile.export, _OPTIMIZATION[target])
-    rows = onnx_checks.lowering_rows(onnx.load_model_from_string(graph.model), graph.asked)
-    manifest = _manifest(state, network, graph, task, profile, target, context)
-    manifest = replace(manifest, parity=parity, notes=(*notes, *_notes(network)))
-    files = {MODEL_FILE: graph.model}
-    if target == "trt":
-        manifest, files = _with_engines(manifest, files, rows, network, profile.export, progress)
+    n_steps = 2 + (len(profile.export.compute_capabilities) if target == "trt" else 0)
+    with progress.bar(f"exporting for {target}") as bar:
+        graph = to_onnx(network, profile.export.opset)
+        bar.update(1, n_steps, "parity")
+        parity = check_parity(network, graph, task, profile.export, _OPTIMIZATION[target])
+        rows = onnx_checks.lowering_rows(onnx.load_model_from_string(graph.model), graph.asked)
+        manifest = _manifest(state, network, graph, task, profile, target, context)
+        manifest = replace(manifest, parity=parity, notes=(*notes, *_notes(network)))
+        files = {MODEL_FILE: graph.model}
+        bar.update(2, n_steps)
+        if target == "trt":
+            built = count(3)
+
+            def log(line: str) -> None:
+                bar.update(next(built), n_steps)
+                progress.say(line)
+
+            manifest, files = _with_engines(manifest, files, rows, network, profile.export, log)
     return artifact.write(out, files, manifest, rows)
 
 
@@ -181,9 +192,9 @@ def _with_engines(
     rows: list[Lowering],
     network: Network,
     table: ExportTable,
-    progress: Progress,
+    log: trt.Log,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    engines = trt.build_engines(files[MODEL_FILE], table, INPUT, network.input_shape, log=progress.say)
+    engines = trt.build_engines(files[MODEL_FILE], table, INPUT, network.input_shape, log=log)
     named = {capability: f"engine-{capability.lower()}.trt" for capability in engines.files}
     notes = (
         *manifest.notes,

@@ -1,6 +1,7 @@
 """What a job leaves behind: scores on the test split, checkpoint, strategy, report and the tracker's rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,15 +85,26 @@ def finish(
         test=records.to_data(scores),
         baseline_checkpoint=str(session.baseline_folder),
     )
-    with records.new_directory(place / CHECKPOINT, replace=True) as folder:
-        checkpoints.write(folder, state, record)
-    records.write_json(place / STRATEGY_FILE, _strategy(session, state, result))
-    title = f"{result.chain} on {result.model}, {result.data}"
-    write_report(place, title, result.figures, scores, drawn)
-    records.write_json(place / RESULT_FILE, result)
+    with _whole(place) as folder:
+        with records.new_directory(folder / CHECKPOINT, replace=True) as inner:
+            checkpoints.write(inner, state, record)
+        records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
+        title = f"{result.chain} on {result.model}, {result.data}"
+        write_report(folder, title, result.figures, scores, drawn)
+        records.write_json(folder / RESULT_FILE, result)
     runs.finished(place)
     _track(result, found, place, session, options, progress)
     return result
+
+
+@contextmanager
+def _whole(place: Path) -> Iterator[Path]:
+    """A result's folder appears whole or not at all; a search's, which holds its journal already, is added to."""
+    if place.is_dir() and any(place.iterdir()):
+        yield place
+        return
+    with records.new_directory(place) as folder:
+        yield folder
 
 
 def _strategy(session: Session, state: CompressionState, result: Result) -> Strategy:
@@ -113,7 +125,8 @@ def _track(
         columns = ("chain", "accuracy", "drop_points", "bitops_ratio", "macs_ratio", "bytes_ratio", "seconds")
         table = [[e.chain, *_columns(e.figures), e.seconds] for e in rows if e.figures]
         tracker.table("strategies", columns, table)
-    tracker.row("result", records.to_data(result))
+    figures = records.to_data(result)
+    tracker.row("result", {"command": figures.pop("kind"), **figures})
     tracker.artifact(place / CHECKPOINT, f"{result.model}-{result.chain}", {"parents": [result.baseline_checkpoint]})
     tracker.close()
 

@@ -8,6 +8,14 @@ from nacdeploy import records
 from nacdeploy.errors import UsageError
 
 LAST = "last.json"
+MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class Last:
+    """last.json: the folder of the result finished last."""
+
+    result: str
 
 
 @dataclass(frozen=True)
@@ -22,13 +30,10 @@ class Runs:
         Raises:
             NacdeployError: the user's own holds something already or cannot be made.
         """
-        if out is None:
-            n = 1
-            while (self.root / f"{kind}-{n}").exists():
-                n += 1
-            out = self.root / f"{kind}-{n}"
-        records.check_new_directory(Path(out))
-        return Path(out)
+        place = Path(out) if out is not None else self._next(kind[:MAX_NAME])
+        records.check_new_directory(place)
+        records.check_writable(self.root)
+        return place
 
     def baseline(self, key: str) -> Path:
         """The folder of the baseline that is trained from these settings."""
@@ -36,7 +41,7 @@ class Runs:
 
     def finished(self, result: Path) -> None:
         """Note a result as the one finished last."""
-        records.write_json(self.root / LAST, {"result": str(result)})
+        records.write_json(self.root / LAST, Last(str(result)))
 
     def last(self) -> Path:
         """The result finished last.
@@ -48,7 +53,13 @@ class Runs:
             raise UsageError(
                 f"nothing in {self.root}/ yet: run 'nacdeploy search' or 'nacdeploy transfer', or give --from"
             )
-        path = Path(str(records.read_json(self.root / LAST)["result"]))
+        path = Path(records.read(Last, self.root / LAST).result)
         if not path.exists():
             raise UsageError(f"the result finished last, {path}, is gone; name another with --from")
         return path
+
+    def _next(self, kind: str) -> Path:
+        n = 1
+        while (self.root / f"{kind}-{n}").exists():
+            n += 1
+        return self.root / f"{kind}-{n}"

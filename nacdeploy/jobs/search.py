@@ -1,7 +1,7 @@
 """The search: driver, journal and memory joined with the session; the best chain, or a loud end."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -26,6 +26,14 @@ from nacdeploy.strategies.search.engine import SearchResult
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 
 RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """run.json: what a search was asked for, so that it can go on."""
+
+    profile: dict[str, Any]
+    checkpoint: str | None
 
 
 def search(
@@ -57,11 +65,9 @@ def search(
     _check_alphabet(profile)
     session = open_session(options, profile, progress)
     profile = session.profile
-    place.mkdir(parents=True, exist_ok=True)
-    run = {"profile": profile.model_dump(mode="json"), "checkpoint": options.checkpoint}
-    records.write_json(place / RUN_FILE, run)
-    memory = DiskMemory(place / "cache", session.task, profile)
     with progress.bar("searching") as bar, Journal.open(place / "journal.jsonl", _fingerprint(session)) as journal:
+        records.write_json(place / RUN_FILE, Run(profile.model_dump(mode="json"), options.checkpoint))
+        memory = DiskMemory(place / "cache", session.task, profile)
         evaluator = Evaluator(session.baseline, session.task, profile, memory)
         found = _searched(session, evaluator, journal, _search_report(bar, profile))
     best = _best(found, session, evaluator, place, progress)
@@ -74,15 +80,18 @@ def _resumed(place: Path, options: Options, wanted: dict[str, Any]) -> tuple[Opt
     """The options and profile of a run that goes on, as it recorded them; a larger budget is allowed."""
     if not (place / RUN_FILE).is_file():
         raise UsageError(f"{place} is no search run (it has no {RUN_FILE}); --resume takes the folder of one")
-    run = records.read_json(place / RUN_FILE)
-    profile = profiles.from_mapping(run["profile"], where=str(place / RUN_FILE))
+    run = records.read(Run, place / RUN_FILE)
+    profile = profiles.from_mapping(run.profile, where=str(place / RUN_FILE))
     profile = profiles.override(profile, {"search": {k: v for k, v in wanted.items() if v is not None}})
-    return replace(options, checkpoint=run["checkpoint"], model=profile.model, data=profile.data), profile
+    return replace(options, checkpoint=run.checkpoint, model=profile.model, data=profile.data), profile
 
 
 def _check_alphabet(profile: Profile) -> None:
-    for letter in profile.search.alphabet:
+    alphabet = profile.search.alphabet
+    for letter in alphabet:
         operators.make(Link(letter), profile)
+    if not set(alphabet) - {"F"}:
+        raise UsageError(f"search.alphabet '{alphabet}' has no letter that compresses; give some such as 'FPQ'")
 
 
 def _fingerprint(session: Session) -> dict[str, Any]:
@@ -90,8 +99,16 @@ def _fingerprint(session: Session) -> dict[str, Any]:
     settings = session.profile.model_dump(mode="json", exclude={"description", "bench", "export"})
     settings["search"].pop("budget")
     versions = {letter: kind.version for letter, kind in sorted(operators.by_letter().items())}
-    baseline, data = session.baseline.key, session.task.data.fingerprint
-    return {"baseline": baseline, "data": data, "operators": versions, **settings}
+    baseline, images = session.baseline.key, session.task.data.fingerprint
+    return {"baseline": baseline, "data_sha256": images, "operators": versions, **_flat(settings)}
+
+
+def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as one, keyed as a profile names them: `search.max_drop`."""
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _searched(
@@ -144,7 +161,7 @@ def _fastest(
 ) -> Evaluation:
     """The member of the front that runs fastest; every measurement is kept and reused by a resumed run."""
     path = place / "speeds.json"
-    speeds: dict[str, float] = records.read_json(path) if path.is_file() else {}
+    speeds = records.read(dict[str, float], path) if path.is_file() else {}
     limit = session.profile.search.max_drop
     front = [e for e in (*found.front, found.best) if e and e.figures and e.figures.drop_points <= limit]
     for evaluation in front:

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
+from torch import nn
+
 from nacdeploy import evaluate as evaluation
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
-from nacdeploy.errors import UsageError
+from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
@@ -58,6 +61,14 @@ class Session:
 
 
 @dataclass(frozen=True)
+class ControlScore:
+    """control-*.json beside a baseline: what `n_epochs` more made of it, as a fraction of the test split."""
+
+    n_epochs: int
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
 class Scores:
     """Accuracies (fractions) on the test split, scored once at the end.
 
@@ -98,7 +109,7 @@ def open_session(options: Options, profile: Profile, progress: Progress) -> Sess
     Raises:
         NacdeployError: a name is unknown, data are missing, or the checkpoint does not fit.
     """
-    if options.checkpoint is not None and checkpoints.is_checkpoint(Path(options.checkpoint)):
+    if options.checkpoint is not None and Path(options.checkpoint).is_dir():
         profile = _with_model_of(checkpoints.read_record(Path(options.checkpoint)), options, profile)
     task = tasks.make(profile.model, profile.data, profile)
     if options.checkpoint is not None:
@@ -157,7 +168,7 @@ def task_of(record: Record) -> Task:
     """
     profile = record.settings()
     task = tasks.make(profile.model, profile.data, profile)
-    if task.data.fingerprint != record.data["fingerprint"]:
+    if task.data.fingerprint != record.data.get("fingerprint"):
         raise UsageError(f"the data set '{profile.data}' has changed since the checkpoint was made; give it unchanged")
     return task
 
@@ -168,6 +179,7 @@ def _own_baseline(folder: Path, task: Task, profile: Profile, progress: Progress
         state.network.lay_on(plain_network(task, profile).grid)
         progress.say(f"baseline from {folder}: {100 * state.metrics.accuracy:.2f} % on validation")
         return state
+    records.check_writable(folder)
     return train_baseline(folder, task, profile, progress)
 
 
@@ -179,8 +191,10 @@ def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tup
         if record.chain:
             raise UsageError(f"{path} is compressed already ('{record.chain}'); --checkpoint takes the FP32 network")
         checkpoints.fill(network, checkpoints.read_values(path / checkpoints.VALUES), str(path))
+        _check_finite(network, path)
         return initial_state(network, task), path
     checkpoints.load_plain(path, network.backbone)
+    _check_finite(network, path)
     state = initial_state(network, task)
     folder = runs.baseline(records.sha256_data([state.key, task.data.fingerprint]))
     with records.new_directory(folder, replace=True) as temporary:
@@ -188,21 +202,33 @@ def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tup
     return state, folder
 
 
+def _check_finite(network: nn.Module, path: Path) -> None:
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise UsageError(f"{path}: '{name}' holds values that are not finite numbers; give a network that is well")
+
+
 def _with_model_of(record: Record, options: Options, profile: Profile) -> Profile:
     """A checkpoint folder knows its model: it need not be named again."""
     if options.model is not None:
         return profile
-    data = {} if options.data is not None else {"data": record.profile["data"], "images": record.profile["images"]}
-    return profiles.override(profile, {"model": record.model.name, "width": record.model.width, **data})
+    given: dict[str, Any] = {"model": record.model.name, "width": record.model.width}
+    if options.data is None:
+        theirs = record.settings()
+        given |= {"data": theirs.data, "images": theirs.images.model_dump(mode="json")}
+    return profiles.override(profile, given)
 
 
 def _control_accuracy(session: Session, n_epochs: int, progress: Progress) -> float:
     key = records.sha256_data([session.baseline.key, session.profile.finetune.model_dump(), session.profile.seed])
     path = session.baseline_folder / f"control-{n_epochs}-{key[:12]}.json"
     if path.is_file():
-        return float(records.read_json(path)["test_accuracy"])
+        return records.read(ControlScore, path).test_accuracy
     with progress.bar(f"control: the FP32 baseline, {n_epochs} epochs more") as bar:
         state = control(session.baseline, n_epochs, session.task, session.profile, epoch_report(bar))
     accuracy = evaluation.evaluate(state.network, session.task.data, session.task.data.test).accuracy
-    records.write_json(path, {"n_epochs": n_epochs, "test_accuracy": accuracy})
+    try:
+        records.write_json(path, ControlScore(n_epochs, accuracy))
+    except NacdeployError as error:  # a user's own checkpoint may lie where nothing can be written
+        progress.say(f"the control's score is not kept for the next time: {error}")
     return accuracy

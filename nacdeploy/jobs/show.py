@@ -7,12 +7,11 @@ from typing import Any
 
 from nacdeploy import records
 from nacdeploy.exporters import artifact
+from nacdeploy.jobs.outcome import RESULT_FILE, Result
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.strategy import resolve
-
-RESULT_FILE = "result.json"
 
 
 @dataclass(frozen=True)
@@ -72,16 +71,16 @@ def _checkpoint(path: Path) -> Shown:
 
 
 def _run(path: Path) -> Shown:
-    data = records.read_json(path / RESULT_FILE)
-    scores = data["scores"]
+    result = records.read(Result, path / RESULT_FILE)
+    scores = result.scores
     lines = (
-        f"{data['kind']} of {data['model']} on {data['data']}: '{data['chain']}'",
-        f"test accuracy {100 * scores['compressed']:.2f} % (baseline {100 * scores['baseline']:.2f} %, "
-        f"control {100 * scores['control']:.2f} %)",
-        *(f"{name}: {value:.2f}" for name, value in data["figures"].items() if isinstance(value, float)),
-        f"checkpoint: {data['checkpoint']}",
+        f"{result.kind} of {result.model} on {result.data}: '{result.chain}'",
+        f"test accuracy {100 * scores.compressed:.2f} % (baseline {100 * scores.baseline:.2f} %, "
+        f"control {100 * scores.control:.2f} %)",
+        *(f"{name}: {value:.2f}" for name, value in records.to_data(result.figures).items() if value is not None),
+        f"checkpoint: {result.checkpoint}",
     )
-    return Shown(lines, data)
+    return Shown(lines, records.to_data(result))
 
 
 def _strategy(what: str) -> Shown:

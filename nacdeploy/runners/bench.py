@@ -1,16 +1,15 @@
 """Bench: artifacts and the FP32 baseline timed in turns in one run, and the accuracy of what is deployed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy import latency
+from nacdeploy import latency, records
 from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact
@@ -51,6 +50,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """One exit of a manifest's gate: its output and the confidence (softmax maximum) from which it answers."""
+
+    output: str
+    threshold: float
+    place: str
+
+
+@dataclass(frozen=True)
 class _Subject:
     name: str
     path: Path
@@ -88,11 +96,11 @@ def deployed_accuracy(runner: OnnxRunner, manifest: Manifest, data: Dataset, ima
     """The accuracy (fraction) of what the artifact answers, its gate applied."""
     parts = [runner.run(x.numpy()) for x in evaluation.batches(data, images, 64)]
     outputs = dict(zip(runner.output_names, (np.concatenate(c) for c in zip(*parts, strict=True)), strict=True))
-    exits: list[Mapping[str, Any]] = (manifest.gate or {}).get("exits", [])
-    logits = [torch.from_numpy(outputs[e["output"]]) for e in exits] + [
-        torch.from_numpy(outputs[runner.output_names[0]])
-    ]
-    answer, _ = take_exits(logits, [float(e["threshold"]) for e in exits])
+    exits = records.from_data(tuple[Exit, ...], (manifest.gate or {}).get("exits", ()), where="the manifest's gate")
+    names = [*(e.output for e in exits), runner.output_names[0]]
+    if missing := [name for name in names if name not in outputs]:
+        raise UsageError(f"the manifest's gate names the output '{missing[0]}', which the model does not have")
+    answer, _ = take_exits([torch.from_numpy(outputs[name]) for name in names], [e.threshold for e in exits])
     return float((answer.argmax(1) == images.labels).double().mean())
 
 
@@ -109,11 +117,14 @@ def speed_ratio(state: CompressionState, baseline: CompressionState, table: Benc
 
 def _subject(path: Path, data: Dataset, threads: int) -> _Subject:
     manifest, _ = artifact.load(path)
-    expected, given = manifest.inputs[0].shape[1:], (data.channels, *data.input_size)
+    expected = manifest.inputs[0].shape[1:] if manifest.inputs else ()
+    given = (data.channels, *data.input_size)
     if tuple(expected) != given:
         raise UsageError(
             f"{path} takes images of shape {tuple(expected)}, the data has {given}; give its own with --data"
         )
+    if manifest.class_names != data.class_names:
+        raise UsageError(f"{path} tells other classes apart than data set '{data.name}'; give its own with --data")
     runner = OnnxRunner(path / manifest.model_file, threads=threads)
     return _Subject(str(path), path, manifest, runner, deployed_accuracy(runner, manifest, data, data.test))
 

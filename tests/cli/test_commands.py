@@ -1,0 +1,264 @@
+"""What the commands do for a user, with a profile of seconds on embedded data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import change, files, lay_out, run, succeed
+from safetensors.torch import save_file
+
+from nacdeploy import models
+from nacdeploy.cli.main import COMMANDS
+from nacdeploy.jobs import session
+
+SCRIPT = str(Path(sys.executable).with_name("nacdeploy"))
+NET = """
+from torch import nn
+
+
+def factory(n_classes, channels):
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, n_classes),
+    )
+"""
+
+
+def read(path: str | Path) -> Any:
+    return json.loads(Path(path).read_text())
+
+
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders of the baselines that are trained from here on."""
+    folders: list[Path] = []
+    train_baseline = session.train_baseline
+
+    def counted(folder: Path, *rest: Any) -> Any:
+        folders.append(folder)
+        return train_baseline(folder, *rest)
+
+    monkeypatch.setattr(session, "train_baseline", counted)
+    return folders
+
+
+def test_three_commands_work_in_an_empty_folder_as_written(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    results = [
+        subprocess.run([SCRIPT, *line.split()], cwd=tmp_path, capture_output=True, text=True, check=False)
+        for line in ("search", "transfer --strategy QPPF", "export --target trt")
+    ]
+    assert [r.returncode for r in results] == [0, 0, 0], [r.stderr for r in results]
+    assert not any("\x1b" in stream for r in results for stream in (r.stdout, r.stderr))
+    searched, transferred, exported = results
+    assert "trained the baseline resnet8 on digits" in searched.stderr
+    assert "baseline from runs/baselines/" in transferred.stderr
+    assert (tmp_path / "runs/search-1/strategy.json").is_file()
+    assert (tmp_path / "runs/transfer-QPPF-1/checkpoint/model.safetensors").is_file()
+    manifest = read(tmp_path / "runs/export-trt-1/manifest.json")
+    assert manifest["chain"] == "QPPF", "export takes the result finished last"
+    assert (tmp_path / "runs/export-trt-1" / manifest["engines"]["SM86"]).stat().st_size > 0
+    assert "engine SM86" in exported.stdout
+
+
+def test_help_of_every_command_imports_no_torch() -> None:
+    lines = [["--help"], *([name, "--help"] for name in COMMANDS)]
+    program = (
+        "import sys\nfrom nacdeploy.cli.main import cli\n"
+        f"for line in {lines!r}:\n    cli.main(line, standalone_mode=False)\n"
+        "assert not {'torch', 'onnx', 'wandb'} & set(sys.modules), 'heavy import'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage:") == len(lines)
+
+
+def test_baseline_is_trained_once_for_one_model_data_seed_and_recipe(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = trainings(monkeypatch)
+    succeed("transfer", "--strategy", "Q", "--dry-run")
+    assert not folders, "search has trained it already"
+    for arguments in (("--seed", 1), ("--width", 4), ("--model", "resnet20", "--width", 4)):
+        succeed("transfer", "--strategy", "Q", "--dry-run", *arguments)
+        succeed("transfer", "--strategy", "Q", "--dry-run", *arguments)
+    change("train", epochs=1)
+    succeed("transfer", "--strategy", "Q", "--dry-run")
+    change("images", n_train=150)
+    succeed("transfer", "--strategy", "Q", "--dry-run")
+    assert len(folders) == len(set(folders)) == 5
+    change("finetune", epochs=2)
+    change("search", budget=2)
+    succeed("transfer", "--strategy", "Q", "--dry-run")
+    assert len(folders) == 5, "what a baseline does not depend on leaves it as it is"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "search --budget 1",
+        "transfer --strategy QP",
+        "transfer --strategy QP --dry-run",
+        "train --epochs 1",
+        "finetune --from runs/search-1",
+        "bench runs/export-ort-1 --baseline runs/export-ort-1",
+        "show QPPF",
+        "show runs/search-1",
+        "doctor",
+    ],
+)
+def test_json_is_the_only_output(line: str, home: Path) -> None:
+    assert succeed(*line.split(), "--json").json
+
+
+def test_progress_goes_to_stderr_without_bars_or_colour(home: Path) -> None:
+    done = succeed("transfer", "--strategy", "QF")
+    assert "on validation" in done.err
+    assert "on validation" not in done.out
+    assert "\x1b" not in done.err + done.out
+    assert "epoch 1" not in done.err, "a bar belongs on a terminal"
+
+
+def test_option_beats_settings_file_and_settings_file_beats_profile(home: Path) -> None:
+    settings = Path("nacdeploy.toml")
+    assert read("runs/search-1/result.json")["n_evaluations"] == 4
+    settings.write_text(settings.read_text() + "budget = 2\n")
+    assert succeed("search", "--json").json["n_evaluations"] == 2
+    assert succeed("search", "--json", "--budget", 1).json["n_evaluations"] == 1
+
+
+def test_dry_run_writes_nothing_but_the_baseline(home: Path) -> None:
+    before = files()
+    rows = succeed("transfer", "--strategy", "QPEF", "--dry-run", "--json").json
+    assert [row["link"] for row in rows] == ["Q", "P", "E", "F"]
+    assert rows[1]["macs"] < rows[0]["macs"]
+    assert files() == before
+    succeed("transfer", "--strategy", "Q", "--dry-run", "--seed", 7)
+    assert {path.parts[:2] for path in files() - before} == {("runs", "baselines")}
+
+
+def test_refused_letter_stops_transfer_or_is_skipped_and_reported(home: Path) -> None:
+    stopped = run("transfer", "--strategy", "QQQ")
+    assert (stopped.code, stopped.out) == (1, "")
+    assert "position 3 of 'QQQ'; --skip-refused" in stopped.err
+    assert not Path("runs/transfer-QQQ-1").exists()
+    done = succeed("transfer", "--strategy", "QQQP", "--skip-refused")
+    assert "skipped Q at position 3" in done.out
+    assert read("runs/transfer-QQQP-1/result.json")["chain"] == "QQP"
+
+
+def test_post_finetune_trains_at_the_end(home: Path) -> None:
+    result = succeed("transfer", "--strategy", "Q", "--post-finetune", 2, "--json").json
+    assert (result["chain"][:2], result["n_epochs"]) == ("QF", 2)
+    assert result["scores"]["n_control_epochs"] == 2
+
+
+def test_published_strategy_is_applied(home: Path) -> None:
+    rows = succeed("transfer", "--strategy", "catalog:nac-resnet34-cifar10", "--dry-run", "--skip-refused", "--json")
+    shown = succeed("show", "catalog:nac-resnet34-cifar10", "--json").json
+    assert shown["chain"].startswith("".join(row["link"] for row in rows.json)[:3])
+
+
+def test_strategy_of_a_search_is_carried_over_to_another_model(home: Path) -> None:
+    found = read("runs/search-1/strategy.json")
+    result = succeed(
+        *("transfer", "--strategy", "runs/search-1/strategy.json", "--json"),
+        *("--model", "resnet20", "--width", 4),
+    ).json
+    assert (result["model"], result["chain"]) == ("resnet20", found["chain"])
+
+
+def test_finetune_adds_an_f(home: Path) -> None:
+    before = read("runs/search-1/result.json")
+    after = succeed("finetune", "--from", "runs/search-1", "--epochs", 2, "--json").json
+    assert after["chain"] == before["chain"] + "F(epochs=2)"
+    assert after["n_epochs"] <= before["n_epochs"] + 2
+    assert after["figures"]["bitops_ratio"] == pytest.approx(before["figures"]["bitops_ratio"])
+
+
+def test_train_leaves_a_checkpoint_that_transfer_takes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    succeed("train", "--model", "resnet20", "--width", 4, "--epochs", 1, "--out", "mine")
+    folders = trainings(monkeypatch)
+    result = succeed("transfer", "--strategy", "Q", "--checkpoint", "mine", "--json").json
+    assert (result["model"], result["baseline_checkpoint"], folders) == ("resnet20", "mine", [])
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("QPPF", "Quantize -> Prune -> Prune -> Finetune"),
+        ("catalog:nac-resnet34-cifar10", "strategy"),
+        ("runs/search-1/strategy.json", "strategy"),
+        ("runs/search-1", "search of resnet8 on digits"),
+        ("runs/search-1/checkpoint", "checkpoint of resnet8 on digits"),
+        ("runs/export-ort-1", "artifact for ort: resnet8 compressed by 'QEF'"),
+    ],
+)
+def test_show_describes_what_is_there(what: str, expected: str, home: Path) -> None:
+    assert expected in succeed("show", what).out
+
+
+def test_doctor_names_targets_and_pip_lines(home: Path) -> None:
+    assert "pip install" in succeed("doctor").out
+    assert {target["name"] for target in succeed("doctor", "--json").json["targets"]} >= {"ort", "trt"}
+
+
+def test_bench_times_an_artifact_with_exits_against_the_original(home: Path) -> None:
+    table = succeed("bench", "runs/export-ort-1", "--batch", 2, "--threads", 1, "--json").json
+    baseline, artifact = table["rows"]
+    assert baseline["chain"] == ""
+    assert artifact["latency"]["batch_size"] == 2
+    assert artifact["size_ratio"] > 1
+    assert artifact["note"] == "no time saved by exits in this form"
+    scored = read("runs/transfer-QEF-1/result.json")["scores"]["compressed"]
+    assert artifact["accuracy"] == pytest.approx(scored, abs=0.05)
+
+
+@pytest.mark.parametrize(("target", "optimization"), [("onnx", "basic"), ("trt", "basic"), ("ort", "all")])
+def test_network_with_exits_is_exported_and_agrees(target: str, optimization: str, home: Path) -> None:
+    exported = Path("runs/export-ort-1")
+    if target != "ort":
+        exported = Path(
+            succeed("export", "--from", "runs/transfer-QEF-1", "--target", target, "--json").json["artifact"]
+        )
+    manifest = read(exported / "manifest.json")
+    assert manifest["parity"]["optimization"] == optimization
+    assert manifest["parity"]["agreement"] >= 0.9
+    assert len(manifest["outputs"]) == 1 + len(manifest["gate"]["exits"]) == 2
+    assert set(manifest["engines"]) == ({"SM86"} if target == "trt" else set())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_own_network_takes_one_flag_and_its_weights(suffix: str, home: Path) -> None:
+    Path("net.py").write_text(NET)
+    spec = models.resolve("net.py:factory", n_classes=10, channels=1, input_size=(8, 8))
+    values = spec.build().state_dict()
+    save_file(values, "w.safetensors") if suffix == ".safetensors" else torch.save(values, "w.pt")
+    result = succeed(
+        "transfer", "--strategy", "QPF", "--model", "net.py:factory", "--checkpoint", f"w{suffix}", "--json"
+    )
+    assert result.json["figures"]["bitops_ratio"] > 10
+    assert result.json["n_epochs"] == 1
+    assert succeed("show", result.json["checkpoint"]).out.startswith("checkpoint of net.py:factory")
+
+
+def test_tracking_stands_beside_wandb_and_survives_its_failure(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    def broken(**options: Any) -> None:
+        raise RuntimeError("no W&B today")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    done = succeed("transfer", "--strategy", "Q", "--wandb")
+    assert "warning: W&B could not start (no W&B today)" in done.err
+    kinds = [json.loads(line)["kind"] for line in Path("runs/transfer-Q-1/tracking.jsonl").read_text().splitlines()]
+    assert kinds == ["config", "result", "artifact"]
+
+
+def test_long_word_gets_a_folder_with_a_name_that_fits(home: Path) -> None:
+    done = succeed("transfer", "--strategy", "Q" * 80, "--skip-refused", "--json")
+    assert len(Path(done.json["folder"]).name) < 80
