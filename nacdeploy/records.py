@@ -162,6 +162,14 @@ def check_writable(path: Path) -> None:
         raise NacdeployError(f"{parent} is not writable; choose another --out")
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a text too long to be a path names none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hex."""
     with Path(path).open("rb") as file:

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 from nacdeploy import evaluate as evaluation
 from nacdeploy import task as tasks
 from nacdeploy.data import Dataset, ImageSet, augmented
-from nacdeploy.errors import DivergedError
+from nacdeploy.errors import DivergedError, NacdeployError, UsageError
 from nacdeploy.profile import TrainTable
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -59,10 +59,12 @@ def _fit(module: nn.Module, batches: Batches, score: Callable[[], float], recipe
     for epoch in range(1, recipe.epochs + 1):
         try:
             _epoch(module, batches(epoch), optimizer)
-        except DivergedError:
+        except (DivergedError, RuntimeError, ValueError, OverflowError) as error:
             module.load_state_dict(kept)
             module.eval()
-            raise
+            if isinstance(error, DivergedError):
+                raise
+            raise NacdeployError(f"training fails in epoch {epoch}: {error}; see the recipe in the profile") from error
         accuracy = score()
         report(epoch, recipe.epochs, accuracy)
         if accuracy > best.accuracy:
@@ -126,6 +128,8 @@ def _optimizer(module: nn.Module, recipe: TrainTable) -> torch.optim.Optimizer:
     """Weight decay spares biases, norms and other vectors."""
     matrices = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
     vectors = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
+    if not matrices and not vectors:
+        raise UsageError("the network has no trainable parameter")
     groups = [
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},

@@ -142,7 +142,7 @@ def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
 
 def is_artifact(path: Path) -> bool:
     """Whether `path` is a folder with a manifest."""
-    return (path / MANIFEST).is_file()
+    return records.is_file(path / MANIFEST)
 
 
 def size_bytes(path: Path, manifest: Manifest) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import records, tracking
@@ -46,25 +46,32 @@ class Result:
     schema: int = records.SCHEMA_VERSION
 
 
+@dataclass(frozen=True)
+class Job:
+    """A command under way: its name, the folder it leaves, its options, where it says what it does, its start."""
+
+    kind: str
+    place: Path
+    options: Options
+    progress: Progress
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
 def finish(
+    job: Job,
     session: Session,
     state: CompressionState,
-    kind: str,
-    place: Path,
-    runs: Runs,
-    watch: Stopwatch,
-    progress: Progress,
-    options: Options,
+    *,
     skipped: tuple[transferring.Refusal, ...] = (),
     found: SearchResult | None = None,
     drawn: Sequence[Path] = (),
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
-    scores = test_scores(session, state, progress)
+    scores = test_scores(session, state, job.progress)
     result = Result(
-        kind=kind,
-        folder=str(place),
-        checkpoint=str(place / CHECKPOINT),
+        kind=job.kind,
+        folder=str(job.place),
+        checkpoint=str(job.place / CHECKPOINT),
         baseline_checkpoint=str(session.baseline_folder),
         model=session.task.spec.name,
         data=session.task.data.name,
@@ -73,7 +80,7 @@ def finish(
         figures=figures_of(state, session.profile),
         scores=scores,
         n_epochs=state.n_epochs,
-        seconds=watch.seconds(),
+        seconds=job.watch.seconds(),
         skipped=skipped,
         n_evaluations=len(found.evaluations) - 1 if found else 0,
         n_trainings=found.n_trainings if found else 0,
@@ -85,15 +92,15 @@ def finish(
         test=records.to_data(scores),
         baseline_checkpoint=str(session.baseline_folder),
     )
-    with _whole(place) as folder:
+    with _whole(job.place) as folder:
         with records.new_directory(folder / CHECKPOINT, replace=True) as inner:
             checkpoints.write(inner, state, record)
         records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
         title = f"{result.chain} on {result.model}, {result.data}"
         write_report(folder, title, result.figures, scores, drawn)
         records.write_json(folder / RESULT_FILE, result)
-    runs.finished(place)
-    _track(result, found, place, session, options, progress)
+    Runs(Path(job.options.runs)).finished(job.place)
+    _track(job, result, found, session)
     return result
 
 
@@ -113,11 +120,10 @@ def _strategy(session: Session, state: CompressionState, result: Result) -> Stra
     return Strategy(str(state.chain), settings, origin)
 
 
-def _track(
-    result: Result, found: SearchResult | None, place: Path, session: Session, options: Options, progress: Progress
-) -> None:
-    config = {"kind": result.kind, **session.profile.model_dump(mode="json")}
-    tracker = tracking.open_tracker(place, wandb=options.wandb, project="nacdeploy", config=config, say=progress.say)
+def _track(job: Job, result: Result, found: SearchResult | None, session: Session) -> None:
+    config = {"kind": job.kind, **session.profile.model_dump(mode="json")}
+    use_wandb, say = job.options.wandb, job.progress.say
+    tracker = tracking.open_tracker(job.place, wandb=use_wandb, project="nacdeploy", config=config, say=say)
     rows = [e for e in found.evaluations if e.figures] if found else []
     for evaluation in rows:
         tracker.row("evaluation", records.to_data(evaluation))
@@ -127,7 +133,9 @@ def _track(
         tracker.table("strategies", columns, table)
     figures = records.to_data(result)
     tracker.row("result", {"command": figures.pop("kind"), **figures})
-    tracker.artifact(place / CHECKPOINT, f"{result.model}-{result.chain}", {"parents": [result.baseline_checkpoint]})
+    tracker.artifact(
+        job.place / CHECKPOINT, f"{result.model}-{result.chain}", {"parents": [result.baseline_checkpoint]}
+    )
     tracker.close()
 
 

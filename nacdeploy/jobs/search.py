@@ -9,7 +9,7 @@ from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs.evaluator import Evaluator
-from nacdeploy.jobs.outcome import Result, finish
+from nacdeploy.jobs.outcome import Job, Result, finish
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
 from nacdeploy.latency import Stopwatch
@@ -52,15 +52,14 @@ def search(
         UsageError: wrong options, or a resumed run of other settings.
         NacdeployError: no chain meets the accuracy budget; the nearest is named.
     """
-    progress, watch, options = progress or Silent(), Stopwatch(), Options(**shared)
-    runs = Runs(Path(options.runs))
+    progress, options, watch = progress or Silent(), Options(**shared), Stopwatch()
     wanted = {"searcher": searcher, "budget": budget, "max_drop": max_drop}
     if resume is not None:
         place = Path(resume)
         options, profile = _resumed(place, options, wanted)
     else:
         profile = effective_profile(options, wanted)
-        place = runs.place(out, "search")
+        place = Runs(Path(options.runs)).place(out, "search")
     make_searcher(profile.search.searcher, profile.search, profile.seed)
     _check_alphabet(profile)
     session = open_session(options, profile, progress)
@@ -73,7 +72,7 @@ def search(
     best = _best(found, session, evaluator, place, progress)
     state = evaluator.state(Chain.parse(best.chain))
     drawn = pictures.search_pictures(found, best, place)
-    return finish(session, state, "search", place, runs, watch, progress, options, found=found, drawn=drawn)
+    return finish(Job("search", place, options, progress, watch), session, state, found=found, drawn=drawn)
 
 
 def _resumed(place: Path, options: Options, wanted: dict[str, Any]) -> tuple[Options, Profile]:

@@ -32,7 +32,7 @@ def show(what: str) -> Shown:
     kinds: tuple[tuple[Callable[[Path], bool], Callable[[Path], Shown]], ...] = (
         (artifact.is_artifact, _artifact),
         (checkpoints.is_checkpoint, _checkpoint),
-        (lambda p: (p / RESULT_FILE).is_file(), _run),
+        (lambda p: records.is_file(p / RESULT_FILE), _run),
     )
     for matches, describe in kinds:
         if matches(path):

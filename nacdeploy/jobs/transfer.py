@@ -6,7 +6,7 @@ from typing import Unpack
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.errors import UsageError
-from nacdeploy.jobs.outcome import Result, checkpoint_folder, finish
+from nacdeploy.jobs.outcome import Job, Result, checkpoint_folder, finish
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import (
     Options,
@@ -18,7 +18,6 @@ from nacdeploy.jobs.session import (
     task_of,
     train_baseline,
 )
-from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -62,16 +61,15 @@ def transfer(
         UsageError: unknown letter, parameter, model, data or profile.
         RefusedError: a letter does not apply (without `skip_refused`).
     """
-    progress, watch, options = progress or Silent(), Stopwatch(), Options(**shared)
+    progress, options = progress or Silent(), Options(**shared)
     found = resolve(strategy)
     profile = _with_settings(effective_profile(options), found)
     chain = Chain.parse(found.chain)
     operators.check(chain, profile)
-    runs = Runs(Path(options.runs))
-    place = runs.place(out, f"transfer-{chain.word}")
+    job = Job("transfer", Runs(Path(options.runs)).place(out, f"transfer-{chain.word}"), options, progress)
     session = open_session(options, profile, progress)
     state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
-    return finish(session, state, "transfer", place, runs, watch, progress, options, skipped=skipped)
+    return finish(job, session, state, skipped=skipped)
 
 
 def preview(
@@ -95,13 +93,12 @@ def finetune(
     **shared: Unpack[OptionValues],
 ) -> Result:
     """Train a compressed checkpoint further (one more F); leaves a new checkpoint."""
-    progress, watch, options = progress or Silent(), Stopwatch(), Options(**shared)
-    runs = Runs(Path(options.runs))
-    place = runs.place(out, "finetune")
+    progress, options = progress or Silent(), Options(**shared)
+    job = Job("finetune", Runs(Path(options.runs)).place(out, "finetune"), options, progress)
     session, state = _reopened(Path(source), progress)
     parameters = () if epochs is None else (("epochs", epochs),)
     state, _ = _followed(session, Chain((Link("F", parameters),)), False, 0, progress, state)
-    return finish(session, state, "finetune", place, runs, watch, progress, options)
+    return finish(job, session, state)
 
 
 def _with_settings(profile: Profile, strategy: Strategy) -> Profile:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nacdeploy import records
-from nacdeploy.errors import UsageError
+from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.layers.network import content
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import checkpoint
@@ -94,5 +94,9 @@ def _read_training(path: Path) -> Trained:
 
 def _write_values(path: Path, values: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     temporary = path.with_suffix(".partial")
-    save_file({k: v.detach().contiguous().clone() for k, v in values.items()}, temporary, metadata)
-    temporary.replace(path)
+    try:
+        save_file({k: v.detach().contiguous().clone() for k, v in values.items()}, temporary, metadata)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise NacdeployError(f"cannot write {path} ({error}); free some space and go on with --resume") from error

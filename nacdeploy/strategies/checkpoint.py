@@ -75,7 +75,7 @@ def write(directory: Path, state: CompressionState, record: Record) -> None:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` is a checkpoint folder."""
-    return (path / RECORD).is_file()
+    return records.is_file(path / RECORD)
 
 
 def read_record(path: Path) -> Record:

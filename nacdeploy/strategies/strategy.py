@@ -35,7 +35,7 @@ def resolve(text: str) -> Strategy:
         published = catalog.find(text.removeprefix("catalog:"))
         return Strategy(str(published.chain), origin={**records.to_data(published), "chain": str(published.chain)})
     path = Path(text)
-    if (path / FILE).is_file():
+    if records.is_file(path / FILE):
         path = path / FILE
     if path.suffix == ".json":
         strategy = records.from_data(Strategy, records.read_json(path), where=str(path))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from nacdeploy import train
 from nacdeploy.cost import cost
-from nacdeploy.errors import RefusedError
+from nacdeploy.errors import DivergedError, RefusedError
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
@@ -59,6 +59,8 @@ def follow(
                 hint = "--skip-refused would leave it out"
                 raise RefusedError(f"{error} (position {position} of '{chain}'; {hint})") from error
             skipped.append(Refusal(position, str(link), str(error)))
+        except DivergedError as error:
+            raise DivergedError(f"{link} at position {position} of '{chain}': {error}") from error
         else:
             after(state)
     return Transferred(state, tuple(skipped))

@@ -15,7 +15,6 @@ import pytest
 import torch
 from command_line import Outcome, change, files, run, succeed
 from PIL import Image
-from safetensors import SafetensorError
 
 from nacdeploy import models
 from nacdeploy.profile import shipped_names
@@ -355,7 +354,6 @@ def test_full_disk_leaves_nothing_behind(line: str, home: Path) -> None:
     assert "File too large; free some space or choose another --out" in done.err
 
 
-@pytest.mark.xfail(raises=SafetensorError, reason="strategies/cache.py lets safetensors' own error through")
 def test_search_on_a_full_disk_goes_on_when_there_is_space(home: Path) -> None:
     with files_of_at_most(10_000):
         done = run("search", "--out", "new")
