@@ -133,6 +133,7 @@ def test_files_may_be_unpacked_and_in_torchvisions_folders(mnist):
         (gzip.compress(_idx(_numbered(40)))[:-30], r"ubyte\.gz cannot be read"),
         (gzip.compress(_idx(_numbered(39))), "39 images and 40 labels in its 't10k' files"),
     ],
+    ids=("missing", "not gzip", "not IDX", "one axis", "short", "cut", "fewer"),  # gzip's bytes hold the time
 )
 def test_load_fails_when_a_file_is_missing_or_broken(mnist, content, message):
     path = mnist / f"{PARTS[2]}.gz"
