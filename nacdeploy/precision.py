@@ -30,6 +30,18 @@ class Precision:
             raise UsageError(f"precision '{text}': weights take 2 to 8 or 32 bits, activations 4 to 8 or 32")
         return cls(weight_bits, activation_bits)
 
+    @classmethod
+    def rung(cls, text: str) -> "Precision":
+        """Read a precision that a layer can be quantized to.
+
+        Raises:
+            UsageError: as `parse`, or one of the two stays float, which no target here can multiply.
+        """
+        precision = cls.parse(text)
+        if 32 in (precision.weight_bits, precision.activation_bits):
+            raise UsageError(f"precision '{text}': a rung has integer weights and activations, such as w8a8")
+        return precision
+
     def __str__(self) -> str:
         return f"w{self.weight_bits}a{self.activation_bits}"
 

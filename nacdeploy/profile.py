@@ -72,7 +72,7 @@ class QuantizeTable(Table):
     @classmethod
     def _descending(cls, ladder: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            rungs = [Precision.parse(text) for text in ladder]
+            rungs = [Precision.rung(text) for text in ladder]
         except UsageError as error:
             raise ValueError(str(error)) from error
         if not rungs or any(a <= b for a, b in pairwise(rungs)):

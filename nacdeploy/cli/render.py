@@ -3,20 +3,28 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-STDERR = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+@cache
+def stderr() -> "Console":
+    """The console of lines and bars; rich is imported when something is shown, so that --help stays quick."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 class RichBar:
     """One bar with the time left."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: "Progress", task: "TaskID") -> None:
         self._progress, self._task = progress, task
 
     def update(self, n_done: int, total: int, note: str = "") -> None:
@@ -27,10 +35,12 @@ class RichProgress:
     """Progress on stderr: lines, and bars that are gone when their job is done or nobody watches."""
 
     def say(self, line: str) -> None:
-        STDERR.print(line, soft_wrap=True, markup=False)
+        stderr().print(line, soft_wrap=True, markup=False)
 
     @contextmanager
     def bar(self, title: str) -> Iterator[RichBar]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -40,7 +50,7 @@ class RichProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        with Progress(*columns, console=STDERR, transient=True, disable=not STDERR.is_terminal) as progress:
+        with Progress(*columns, console=stderr(), transient=True, disable=not stderr().is_terminal) as progress:
             yield RichBar(progress, progress.add_task(title, total=1, note=""))
 
 
@@ -54,6 +64,9 @@ def print_json(record: Any) -> None:
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on stdout, as wide as its content where stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title or None, title_justify="left")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")

@@ -105,7 +105,7 @@ class QuantizedLayer(nn.Module):
 
 
 class QuantizedEdge(nn.Module):
-    """A Q/DQ pair."""
+    """A Q/DQ pair; below 8 bits behind a clip, since the integers that carry the values are wider than their grid."""
 
     def __init__(self, quantizer: ActivationQuantizer) -> None:
         super().__init__()
@@ -113,8 +113,12 @@ class QuantizedEdge(nn.Module):
         kind = torch.uint8 if quantizer.affine else torch.int8
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", zero_point.to(kind))
+        lowest, highest = ((limit - zero_point) * scale for limit in quantizer.limits)
+        self.clip = (float(lowest), float(highest)) if quantizer.bits < 8 else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.clip is not None:
+            x = x.clamp(*self.clip)
         inputs = [x, self.scale, self.zero_point]
         dtype = self.zero_point.dtype
         q = torch.onnx.ops.symbolic("QuantizeLinear", inputs, {}, dtype=dtype, shape=x.shape)  # type: ignore[arg-type]

@@ -183,7 +183,7 @@ def parity(reference: NDArray[Any], test: NDArray[Any], optimization: str) -> Pa
     ratio_db = snr_db(reference, test)
     if not (np.isfinite(reference).all() and np.isfinite(test).all()):
         raise NacdeployError("an output of the model is not a finite number; train or quantize it again")
-    return Parity(len(reference), agreement(reference, test), ratio_db if np.isfinite(ratio_db) else None, optimization)
+    return Parity(len(reference), agreement(reference, test), None if ratio_db == np.inf else ratio_db, optimization)
 
 
 def _held(graph: _Graph, layer: str, weight: str) -> Held:
@@ -217,10 +217,13 @@ def _reason(wish: Asked, held: Held) -> str:
         return "" if held.precision == "float32" else _instead_of_float(held)
     if held.precision != "int8":
         return held.reason
+    reasons = []
     if asked.weight_bits < 8:
         fits = held.n_bits is not None and held.n_bits <= asked.weight_bits
-        return f"values fit {asked.weight_bits} bits" if fits else f"values need {held.n_bits} bits"
-    return ""
+        reasons.append(f"values fit {asked.weight_bits} bits" if fits else f"values need {held.n_bits} bits")
+    if asked.activation_bits < 8:
+        reasons.append(f"activations of {asked.activation_bits} bits are carried in 8")
+    return "; ".join(reasons)
 
 
 def _instead_of_float(held: Held) -> str:

@@ -1,7 +1,7 @@
 """Making a checkpoint deployable, and timing what was made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import data as datasets
@@ -24,6 +24,7 @@ class DataSource:
 
     name: str
     images: profiles.DataTable
+    bench: profiles.BenchTable = field(default_factory=profiles.BenchTable)
 
 
 def export(
@@ -85,7 +86,8 @@ def bench(
     source = records.from_data(DataSource, manifest.data, where=f"data in the manifest of {paths[0]}")
     dataset = datasets.load(data or source.name, source.images)
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
-    settings = profiles.BenchTable.model_validate({k: v for k, v in given.items() if v is not None})
+    wanted = {key: value for key, value in given.items() if value is not None}
+    settings = profiles.BenchTable.model_validate({**source.bench.model_dump(), **wanted})
     reference = Path(baseline) if baseline is not None else _exported_baseline(manifest, progress)
     progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
     return bench_runner.bench(paths, reference, dataset, settings)
@@ -108,5 +110,5 @@ def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
 
 def _context(record: checkpoints.Record, folder: Path) -> exporting.Context:
     baseline = {"checkpoint": record.baseline_checkpoint or str(folder), "test": record.test}
-    data = {**record.data, "images": record.profile["images"]}
+    data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
     return exporting.Context(list(record.steps), records.to_data(record.model), data, baseline)

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from nacdeploy import train
-from nacdeploy.cost import nac_ratios
+from nacdeploy.cost import layer_costs, nac_ratios
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
@@ -22,7 +22,8 @@ N_STATES_AT_HAND = 8
 def figures_of(state: CompressionState, profile: Profile) -> Figures:
     """What objectives see of a state; under exits, expected figures."""
     now, base = state.metrics.cost, state.baseline.cost
-    depth = max(1, len(state.network.plan.weight_bits))
+    # The unit of NAC's charge per head is a block; here, as in the share of blocks run, a layer that multiplies.
+    depth = len(layer_costs(state.network, state.network.example_input())) if state.network.exits else 1
     nac_bitops, nac_memory = nac_ratios(state.network, now, base, profile.exits.nac_rho, depth)
     return Figures(
         accuracy=state.metrics.accuracy,

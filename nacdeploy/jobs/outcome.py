@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nacdeploy import records, tracking
@@ -65,6 +65,7 @@ def finish(
     skipped: tuple[transferring.Refusal, ...] = (),
     found: SearchResult | None = None,
     drawn: Sequence[Path] = (),
+    speed_ratio: float | None = None,
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
     scores = test_scores(session, state, job.progress)
@@ -77,7 +78,7 @@ def finish(
         data=session.task.data.name,
         profile=session.profile.name,
         chain=str(state.chain),
-        figures=figures_of(state, session.profile),
+        figures=replace(figures_of(state, session.profile), speed_ratio=speed_ratio),
         scores=scores,
         n_epochs=state.n_epochs,
         seconds=job.watch.seconds(),

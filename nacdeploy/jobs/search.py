@@ -20,6 +20,7 @@ from nacdeploy.runners import bench as bench_runner
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.objective import DROP_TOLERANCE
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, make_searcher
 from nacdeploy.strategies.search.engine import SearchResult
@@ -71,8 +72,16 @@ def search(
         found = _searched(session, evaluator, journal, _search_report(bar, profile))
     best = _best(found, session, evaluator, place, progress)
     state = evaluator.state(Chain.parse(best.chain))
+    speed_ratio = best.figures.speed_ratio if best.figures else None
     drawn = pictures.search_pictures(found, best, place)
-    return finish(Job("search", place, options, progress, watch), session, state, found=found, drawn=drawn)
+    return finish(
+        Job("search", place, options, progress, watch),
+        session,
+        state,
+        found=found,
+        drawn=drawn,
+        speed_ratio=speed_ratio,
+    )
 
 
 def _resumed(place: Path, options: Options, wanted: dict[str, Any]) -> tuple[Options, Profile]:
@@ -161,7 +170,7 @@ def _fastest(
     """The member of the front that runs fastest; every measurement is kept and reused by a resumed run."""
     path = place / "speeds.json"
     speeds = records.read(dict[str, float], path) if path.is_file() else {}
-    limit = session.profile.search.max_drop
+    limit = session.profile.search.max_drop + DROP_TOLERANCE
     front = [e for e in (*found.front, found.best) if e and e.figures and e.figures.drop_points <= limit]
     for evaluation in front:
         if evaluation.state_key not in speeds:
@@ -171,4 +180,6 @@ def _fastest(
             )
             records.write_json(path, speeds)
             progress.say(f"{evaluation.chain}: {speeds[evaluation.state_key]:.2f}x measured (a fresh run may differ)")
-    return max(front, key=lambda e: speeds[e.state_key])
+    best = max(front, key=lambda e: speeds[e.state_key])
+    figures = replace(best.figures, speed_ratio=speeds[best.state_key]) if best.figures else None
+    return replace(best, figures=figures)

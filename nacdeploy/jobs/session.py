@@ -220,7 +220,9 @@ def _with_model_of(record: Record, options: Options, profile: Profile) -> Profil
 
 
 def _control_accuracy(session: Session, n_epochs: int, progress: Progress) -> float:
-    key = records.sha256_data([session.baseline.key, session.profile.finetune.model_dump(), session.profile.seed])
+    profile, data = session.profile, session.task.data
+    recipe = [profile.finetune.model_dump(), profile.seed, data.fingerprint, data.augment]
+    key = records.sha256_data([session.baseline.key, *recipe])
     path = session.baseline_folder / f"control-{n_epochs}-{key[:12]}.json"
     if path.is_file():
         return records.read(ControlScore, path).test_accuracy

@@ -239,8 +239,8 @@ def _families(n_channels: int, quantum: int) -> list[tuple[int, ...]]:
 
 
 def _dead_channels(group: tp.Group, n_channels: int) -> list[bool]:
-    """Channels that carry nothing: every producer's filter is zero, every norm's factor is zero, or no reader weighs
-    them."""
+    """Channels that carry no information: every producer's filter is zero, every norm's factor is zero (what is left
+    is a constant), or no reader weighs them."""
     alive: dict[str, Tensor] = {}
     for dependency, indices in group:
         role, magnitude = _role(dependency)

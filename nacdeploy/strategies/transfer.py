@@ -110,6 +110,9 @@ def _all_to_the_end(network: Network) -> tuple[float, ...]:
 def post_finetune(
     state: CompressionState, n_epochs: int, task: Task, profile: Profile, report: train.Report = lambda *progress: None
 ) -> CompressionState:
-    """One more F of `n_epochs` epochs with NAC's patience for it (Plateau, early stop after a third)."""
-    link = Link("F", (("epochs", n_epochs), ("early_stop_patience", max(1, n_epochs // 3))))
+    """One more F of `n_epochs` epochs by NAC's schedule for it (plateau by 0.2 after 5 epochs; 100 epochs stop after 30
+    without gain, fewer in proportion)."""
+    plateau = (("schedule", "plateau"), ("plateau_factor", 0.2), ("plateau_patience", 5))
+    patience = ("early_stop_patience", max(1, n_epochs * 3 // 10))
+    link = Link("F", (("epochs", n_epochs), *plateau, patience))
     return advance(state, link, task, profile, report=report)

@@ -15,6 +15,8 @@ from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
+RUN_WIDE = ("threshold", "max_drop", "nac_rho", "recipe")
+
 
 @dataclass(frozen=True)
 class NewExit:
@@ -44,7 +46,7 @@ class AddExits:
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        return cls(with_parameters(cls.letter, profile.exits, parameters))
+        return cls(with_parameters(cls.letter, profile.exits, parameters, RUN_WIDE))
 
     def refusal(self, state: CompressionState) -> str | None:
         if state.network.graph is None:

@@ -47,14 +47,19 @@ class Operator(Protocol[D]):
     def explain(self, decision: D) -> str: ...
 
 
-def with_parameters(letter: str, table: TableT, parameters: Mapping[str, Value]) -> TableT:
-    """The profile table with a chain's parameters in place of its keys.
+def with_parameters(
+    letter: str, table: TableT, parameters: Mapping[str, Value], run_wide: tuple[str, ...] = ()
+) -> TableT:
+    """The profile table with a chain's parameters in place of its keys; `run_wide` names the keys that `settle` takes
+    from the profile after every letter, so that one letter cannot have its own.
 
     Raises:
-        UsageError: an unknown key (nearest named) or a value that the table does not take.
+        UsageError: an unknown key (nearest named), one of `run_wide`, or a value that the table does not take.
     """
-    known = type(table).model_fields
+    known = [key for key in type(table).model_fields if key not in run_wide]
     for key in parameters:
+        if key in run_wide:
+            raise UsageError(f"'{key}' holds for every letter of a chain: set it in the profile, not in {letter}(...)")
         if key not in known:
             raise UsageError(f"unknown parameter '{key}' of {letter}{nearest(key, known)}")
     try:

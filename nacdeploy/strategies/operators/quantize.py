@@ -15,6 +15,8 @@ from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
+RUN_WIDE = ("calibration", "percentile", "n_calibration")
+
 
 @dataclass(frozen=True)
 class QuantizeDecision:
@@ -38,8 +40,8 @@ class Quantize:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         rest = dict(parameters)
         bits = rest.pop("bits", None)
-        precision = None if bits is None else str(Precision.parse(str(bits)))
-        return cls(with_parameters(cls.letter, profile.quantize, rest), precision)
+        precision = None if bits is None else str(Precision.rung(str(bits)))
+        return cls(with_parameters(cls.letter, profile.quantize, rest, RUN_WIDE), precision)
 
     def refusal(self, state: CompressionState) -> str | None:
         now, rung = _precision(state.network), self._next(state.network)
