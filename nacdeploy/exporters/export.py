@@ -16,7 +16,8 @@ from nacdeploy.data import ImageSet
 from nacdeploy.errors import NacdeployError, unknown
 from nacdeploy.exporters import artifact, onnx_checks, trt
 from nacdeploy.exporters.artifact import Lowering, Manifest, Parity, Preprocessing, TensorInfo
-from nacdeploy.exporters.onnx import INPUT, OnnxGraph, to_onnx
+from nacdeploy.exporters.lowering import OnnxGraph
+from nacdeploy.exporters.onnx import INPUT, to_onnx
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import ExportTable, Profile

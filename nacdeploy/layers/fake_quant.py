@@ -5,15 +5,12 @@ have one calibrated range per tensor. The uniform affine scheme is that of Jacob
 max-abs grid that of NAC.
 """
 
-import operator
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from nacdeploy.layers.capture import weighted_consumer
 from nacdeploy.precision import Precision
 
 TINY = 1e-12
@@ -25,22 +22,35 @@ class Grid:
 
     `max_weight_bits` 7 leaves one bit unused, since pairs of 8-bit products saturate the 16-bit sums of x86 kernels
     without VNNI. `affine_inputs` names the layer kinds whose input activations are unsigned with a zero point.
-    `integer_biases`: biases are int32 on the product of the scales (TensorRT wants float).
+    `integer_biases`: biases are int32 on the product of the scales (TensorRT wants float). `fuses_outputs`: a
+    convolution's kernel takes in the addition and the activation behind it, and need not write integers itself.
     """
 
     name: str
     max_weight_bits: int
     affine_inputs: tuple[str, ...]
     integer_biases: bool = False
+    fuses_outputs: bool = False
 
     def weight_maximum(self, bits: int) -> int:
         """The largest weight integer: 127 for 8 bits, 63 for 7, 7 for 4."""
         return 2 ** (min(bits, self.max_weight_bits) - 1) - 1
 
 
+# For ONNX Runtime the encoding is chosen by measurement on the machine at hand (`runners/probes.py`); "ort" is exact and quick
+# on every x86 CPU.
 GRIDS = {
     grid.name: grid
-    for grid in (Grid("ort", 7, ("conv",), integer_biases=True), Grid("trt", 8, ()), Grid("onnx", 8, ()))
+    for grid in (
+        Grid("ort", 7, ("conv",), integer_biases=True),
+        Grid("ort-8bit", 8, ("conv",), integer_biases=True),
+        Grid("ort-signed", 7, (), integer_biases=True),
+        Grid("ort-signed-8bit", 8, (), integer_biases=True),
+        Grid("openvino", 8, ("conv",)),
+        Grid("openvino-7bit", 7, ("conv",)),
+        Grid("trt", 8, (), fuses_outputs=True),
+        Grid("onnx", 8, ()),
+    )
 }
 
 
@@ -114,8 +124,11 @@ class Rule:
         is_depthwise = n_inputs == 1 and getattr(layer, "groups", 1) == n_outputs
         narrow = (n_outputs if is_depthwise else min(n_outputs, n_inputs)) < self.min_channels
         padded = getattr(layer, "padding_mode", "zeros") != "zeros"
-        excluded = any(name == entry or name.startswith(f"{entry}.") for entry in self.exclude)
-        return not (narrow or padded or excluded)
+        return not (narrow or padded or self.excludes(name))
+
+    def excludes(self, name: str) -> bool:
+        """Whether a layer, or one of the modules that it lies in, is named to stay float."""
+        return any(name == entry or name.startswith(f"{entry}.") for entry in self.exclude)
 
 
 class ActivationQuantizer(nn.Module):
@@ -160,93 +173,6 @@ class ActivationQuantizer(nn.Module):
         return _RoundToGrid.apply(x, scale, lowest - zero_point, highest - zero_point)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is quantized in one network.
-
-    Weight bits by layer; by consuming node (without a graph: by layer) the key of the quantizer of each tensor that it
-    reads quantized, by the tensor's position among those that it reads; the kind of each key.
-    """
-
-    weight_bits: Mapping[str, int] = field(default_factory=dict)
-    inputs: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    kinds: Mapping[str, str] = field(default_factory=dict)
-
-
-JOINS = {operator.add, operator.iadd, torch.add, torch.cat, torch.concat}
-PRODUCTS = {operator.matmul, torch.matmul, torch.bmm}
-# A convolution's kernel clamps what it writes; a smooth activation behind it reads its quantized output.
-CLAMPS = {"relu", "relu_", "relu6", "hardtanh"}
-# These pass values on unchanged, so that a tensor and what they make of it share one scale.
-POOLS = {"MaxPool2d", "max_pool2d", "boolean_dispatch"}
-LABELS = {"Flatten", "Identity", "Dropout", "Dropout2d", "flatten", "view", "reshape", "transpose", "permute"}
-LABELS |= {"contiguous", "dropout", "unsqueeze", "squeeze"}
-NORMS = {"BatchNorm2d"}
-QUESTIONS = {"size", "dim", "getattr"}
-
-
-def plan(graph: fx.Graph | None, backbone: nn.Module, rule: Rule) -> Plan:
-    """The layers and edges that `rule` quantizes. Without a graph: the inputs of the layers, nothing between them."""
-    layers = {
-        name: module
-        for name, module in backbone.named_modules()
-        if type(module) in (nn.Conv2d, nn.Linear) and rule.covers(name, module)
-    }
-    bits = dict.fromkeys(layers, rule.precision.weight_bits)
-    if graph is None:
-        keys = {name: name.replace(".", "_") for name in layers}
-        return Plan(bits, {name: {0: keys[name]} for name in layers}, {keys[n]: kind_of(m) for n, m in layers.items()})
-    inputs: dict[str, dict[int, str]] = {}
-    kinds: dict[str, str] = {}
-    for node in graph.nodes:
-        for source, kind in _quantized_inputs(node, backbone, layers):
-            key = _origin(source, backbone).name
-            inputs.setdefault(node.name, {})[node.all_input_nodes.index(source)] = key
-            kinds[key] = "conv" if "conv" in (kind, kinds.get(key)) else kind
-    return Plan(bits, inputs, kinds)
-
-
 def kind_of(layer: nn.Module) -> str:
     """`conv` or `linear`."""
     return "conv" if isinstance(layer, nn.Conv2d) else "linear"
-
-
-def _quantized_inputs(node: fx.Node, backbone: nn.Module, layers: Mapping[str, nn.Module]) -> list[tuple[fx.Node, str]]:
-    """The inputs of `node` that are quantized, and for which kind of layer.
-
-    Quantized layers read quantized tensors. A convolution runs on integers only where its output is quantized too:
-    whatever reads a quantized convolution reads it quantized, and a join all its operands if one of them.
-    """
-    layer = weighted_consumer(node, backbone)
-    operands = [a for a in node.all_input_nodes if a.op != "get_attr"]
-    if layer is not None and node.target in layers:
-        return [(operands[0], kind_of(layer))]
-    if node.target in PRODUCTS and layers:
-        return [(a, "linear") for a in operands]
-    if node.op in ("output", "placeholder") or _kind_of_node(node, backbone) in CLAMPS | LABELS | QUESTIONS | NORMS:
-        return []
-    from_conv = [a for a in operands if _from_conv(a, backbone, layers)]
-    return [(a, "conv") for a in (operands if from_conv and node.target in JOINS else from_conv)]
-
-
-def _from_conv(node: fx.Node, backbone: nn.Module, layers: Mapping[str, nn.Module]) -> bool:
-    """Whether `node` is a quantized convolution's output, seen through normalisation, clamps and pooling."""
-    node = _origin(node, backbone)
-    while _kind_of_node(node, backbone) in CLAMPS | NORMS and node.all_input_nodes:
-        node = node.all_input_nodes[0]
-    return node.op == "call_module" and isinstance(layers.get(str(node.target)), nn.Conv2d)
-
-
-def _origin(node: fx.Node, backbone: nn.Module) -> fx.Node:
-    """The node that computed the values of `node`."""
-    while _kind_of_node(node, backbone) in POOLS | LABELS and node.all_input_nodes:
-        node = node.all_input_nodes[0]
-    return node
-
-
-def _kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
-    """The name of the function or method that a node calls; of an activation module that of its function."""
-    if node.op == "call_module":
-        kind = type(backbone.get_submodule(str(node.target)))
-        return kind.__name__.lower() if kind.__module__.endswith("activation") else kind.__name__
-    return str(getattr(node.target, "__name__", node.target)) if node.op.startswith("call") else node.op

@@ -13,16 +13,24 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from nacdeploy.layers import fake_quant
+from nacdeploy.layers import fake_quant, placement
 from nacdeploy.layers.capture import capture
 from nacdeploy.layers.early_exit import ExitHead
-from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Plan, Rule
+from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
+from nacdeploy.layers.placement import Plan
+
+
+Use = tuple[str, int]
 
 
 class Semantics(Protocol):
-    """What a run does at the quantized edges, and at every layer of one tensor."""
+    """What a run does at the quantized edges, and at every layer of one tensor.
 
-    def edge(self, key: str, x: Tensor) -> Tensor: ...
+    An edge is the use of a tensor by a node: `key` names its quantizer, `use` the node that reads and the position of
+    the tensor among those that it reads.
+    """
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor: ...
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor: ...
 
 
@@ -63,18 +71,20 @@ class Network(nn.Module):
             self.quantize(self.rule)
 
     def quantize(self, rule: Rule) -> None:
-        """Attach quantizers by `rule` in place of those there were; their ranges are for `settle` to find."""
-        self.rule = rule
-        self.plan = fake_quant.plan(self.graph, self.backbone, rule)
+        """Attach quantizers by `rule` in place of those there were; the ranges of new edges are for `settle` to find."""
+        self.rule, former = rule, self.quantizers
+        self.plan = placement.plan(self.graph, self.backbone, rule, self.grid)
         bits = rule.precision.activation_bits
         quantizers = {k: ActivationQuantizer(bits, kind, self.grid) for k, kind in sorted(self.plan.kinds.items())}
+        for key in quantizers.keys() & former.keys():
+            quantizers[key].load_state_dict(former[key].state_dict())
         self.quantizers = nn.ModuleDict(quantizers).train(self.training)
 
     def lay_on(self, grid: Grid) -> None:
-        """Change to another target's grid; the calibrated ranges stay."""
+        """Change to another target's grid and its edges."""
         self.grid = grid
-        for quantizer in self.quantizers.values():
-            quantizer.grid = grid  # type: ignore[assignment]
+        if self.rule is not None:
+            self.quantize(self.rule)
 
     @property
     def heads(self) -> dict[str, ExitHead]:
@@ -123,7 +133,7 @@ class Simulation:
     def __init__(self, network: Network) -> None:
         self._network = network
 
-    def edge(self, key: str, x: Tensor) -> Tensor:
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
         return self._network.quantizers[key](x)
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
@@ -150,7 +160,7 @@ def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | No
 @contextmanager
 def _called_through(module: nn.Module, name: str, edge: str, semantics: Semantics) -> Iterator[None]:
     """For the length of one run, calls of `module` go through `semantics`."""
-    module.forward = lambda x: semantics.layer(name, module, semantics.edge(edge, x))
+    module.forward = lambda x: semantics.layer(name, module, semantics.edge(edge, x, (name, 0)))
     try:
         yield
     finally:
@@ -166,11 +176,14 @@ class _Interpreter(fx.Interpreter):
         self._semantics, self._tap, self._tapped = semantics, tap, tapped
 
     def run_node(self, n: fx.Node) -> Any:
-        edges = {n.all_input_nodes[position]: key for position, key in self._inputs.get(n.name, {}).items()}
+        edges = {n.all_input_nodes[i]: (key, (n.name, i)) for i, key in self._inputs.get(n.name, {}).items()}
 
         def read(source: fx.Node) -> Any:
             value = self.env[source]
-            return self._semantics.edge(edges[source], value) if source in edges else value
+            if source not in edges:
+                return value
+            key, use = edges[source]
+            return self._semantics.edge(key, value, use)
 
         args, kwargs = fx.node.map_arg((n.args, n.kwargs), read)
         value = (

@@ -16,7 +16,7 @@ from nacdeploy.cost import cost
 from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.fake_quant import ActivationQuantizer
-from nacdeploy.layers.network import Network, simulated_layer
+from nacdeploy.layers.network import Network, Use, simulated_layer
 from nacdeploy.profile import Profile, QuantizeTable
 from nacdeploy.task import Task
 
@@ -115,7 +115,7 @@ class _Observation:
     def __init__(self, network: Network, seen: dict[str, list[Tensor]]) -> None:
         self._network, self._seen = network, seen
 
-    def edge(self, key: str, x: Tensor) -> Tensor:
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
         if key in self._seen:
             flat = x.detach().flatten().cpu()
             generator = torch.Generator().manual_seed(len(flat))  # a stride would alias with rows and channels

@@ -29,10 +29,12 @@ from torch import nn
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import onnx_checks
-from nacdeploy.exporters.onnx import OnnxGraph, fold, to_onnx
+from nacdeploy.exporters.lowering import OnnxGraph
+from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.parameters import fold
 from nacdeploy.layers import fake_quant
 from nacdeploy.layers.fake_quant import GRIDS, Rule
-from nacdeploy.layers.network import Network, with_weights
+from nacdeploy.layers.network import Network, Use, with_weights
 from nacdeploy.precision import Precision
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies.state import CompressionState, state_key
@@ -60,7 +62,7 @@ class Observed:
     def __init__(self) -> None:
         self.seen: dict[str, list[torch.Tensor]] = {}
 
-    def edge(self, key: str, x: torch.Tensor) -> torch.Tensor:
+    def edge(self, key: str, x: torch.Tensor, use: Use) -> torch.Tensor:
         self.seen.setdefault(key, []).append(x.flatten())
         return x
 

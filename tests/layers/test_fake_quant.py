@@ -7,9 +7,10 @@ import torch
 from small_networks import SHAPE, BranchOnShape, DataDependent, Plain, Residual, images, network
 from torch import Tensor, nn
 
-from nacdeploy.layers import fake_quant
-from nacdeploy.layers.fake_quant import GRIDS, ActivationQuantizer, Plan, Rule
+from nacdeploy.layers import fake_quant, placement
+from nacdeploy.layers.fake_quant import GRIDS, ActivationQuantizer, Rule
 from nacdeploy.layers.network import Network
+from nacdeploy.layers.placement import Plan
 from nacdeploy.precision import Precision
 
 W8A8 = Precision(8, 8)
@@ -149,7 +150,7 @@ def test_trt_grid_is_symmetric_everywhere() -> None:
 
 def plan(backbone: nn.Module, **rule: object) -> tuple[Network, Plan]:
     made = network(backbone)
-    return made, fake_quant.plan(made.graph, made.backbone, Rule(W8A8, **rule))  # type: ignore[arg-type]
+    return made, placement.plan(made.graph, made.backbone, Rule(W8A8, **rule), made.grid)  # type: ignore[arg-type]
 
 
 def test_plan_of_a_chain_quantizes_what_each_layer_reads() -> None:

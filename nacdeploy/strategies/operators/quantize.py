@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from nacdeploy.layers import fake_quant
+from nacdeploy.layers import placement
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import FLOAT32, Precision
@@ -75,8 +75,8 @@ class Quantize:
     def _rule(self, precision: Precision) -> Rule:
         return Rule(precision, self.table.exclude, self.table.min_channels)
 
-    def _plan(self, network: Network, precision: Precision) -> fake_quant.Plan:
-        return fake_quant.plan(network.graph, network.backbone, self._rule(precision))
+    def _plan(self, network: Network, precision: Precision) -> placement.Plan:
+        return placement.plan(network.graph, network.backbone, self._rule(precision), network.grid)
 
 
 def _precision(network: Network) -> Precision:

@@ -1,0 +1,152 @@
+"""Lowering: integers, Q/DQ pairs or floats in place of a traced graph's markers.
+
+Names that stay: `layers.<layer>.weight_q`, `.scale`, `.bias_q` for the parameters of a layer on integers, `.weight` and `.bias` in
+float; `edges.<key>.scale` and `edges/<key>...` for activations.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from torch import Tensor
+
+from nacdeploy.exporters.onnx_checks import Asked
+from nacdeploy.exporters.parameters import FloatParameters, IntegerParameters, LayerParameters
+from nacdeploy.layers.fake_quant import ActivationQuantizer
+from nacdeploy.layers.network import Network
+
+DOMAIN, EDGE, PARAMETER = "nacdeploy", "Edge", "Parameter"
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """A serialised model, the names of its outputs (the network's own first, then the exits in order of execution)
+    and what was asked of each layer."""
+
+    model: bytes
+    outputs: tuple[str, ...]
+    asked: dict[str, Asked]
+
+
+def lower_markers(
+    traced: onnx.ModelProto, outputs: tuple[str, ...], parameters: Mapping[str, LayerParameters], network: Network
+) -> OnnxGraph:
+    """The graph of `traced` with the parameters of each layer and the quantizers of `network`'s plan."""
+    writer = _Writer()
+    for node in traced.graph.node:
+        if node.domain != DOMAIN:
+            writer.keep(node)
+        elif node.op_type == EDGE:
+            writer.edge(node, network)
+        else:
+            writer.parameter(node, parameters)
+    model = onnx.ModelProto()
+    model.CopyFrom(traced)
+    del model.graph.node[:], model.graph.initializer[:], model.functions[:]
+    model.graph.node.extend(writer.nodes)
+    read = {name for node in writer.nodes for name in node.input} | {output.name for output in model.graph.output}
+    used = [tensor for tensor in (*traced.graph.initializer, *writer.tensors.values()) if tensor.name in read]
+    model.graph.initializer.extend(used)
+    kept = [opset for opset in model.opset_import if opset.domain in ("", *{node.domain for node in writer.nodes})]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    asked = {
+        layer: Asked(p.kind, str(p.precision), f"layers.{layer}.{_weight_name(p)}") for layer, p in parameters.items()
+    }
+    return OnnxGraph(model.SerializeToString(), outputs, asked)
+
+
+def _weight_name(parameters: LayerParameters) -> str:
+    return "weight_q" if isinstance(parameters.deployed, IntegerParameters) else "weight"
+
+
+@dataclass
+class _Writer:
+    """The nodes and initializers that are written, and what the markers' outputs became."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    _renamed: dict[str, str] = field(default_factory=dict)
+    _pairs: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def keep(self, node: onnx.NodeProto) -> None:
+        """A node that is no marker, reading what the markers became."""
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        copied.input[:] = [self._now(name) for name in node.input]
+        self.nodes.append(copied)
+
+    def edge(self, marker: onnx.NodeProto, network: Network) -> None:
+        """A Q/DQ pair, shared by all readers of one tensor on one scale, or nothing."""
+        use = {a.name: helper.get_attribute_value(a) for a in marker.attribute}
+        source = self._now(marker.input[0])
+        key = network.plan.inputs.get(use["reader"].decode(), {}).get(use["position"])
+        if key is not None and (source, key) not in self._pairs:
+            self._pairs[source, key] = self._pair(source, key, network.quantizers[key])  # type: ignore[arg-type]
+        self._renamed[marker.output[0]] = source if key is None else self._pairs[source, key]
+
+    def parameter(self, marker: onnx.NodeProto, parameters: Mapping[str, LayerParameters]) -> None:
+        """A layer's weight or bias: an initializer, behind DequantizeLinear where it holds integers."""
+        attributes = {a.name: helper.get_attribute_value(a).decode() for a in marker.attribute}
+        layer, kind = attributes["layer"], attributes["kind"]
+        deployed = parameters[layer].deployed
+        name = f"layers.{layer}.{kind}"
+        if isinstance(deployed, FloatParameters):
+            value = self._constant(name, deployed.weight if kind == "weight" else deployed.bias)
+        elif kind == "weight":
+            value = self._dequantized(name, deployed.weight, deployed.scale, f"layers.{layer}.scale", deployed.axis)
+        elif deployed.input_scale is None:
+            value = self._constant(name, deployed.bias)
+        else:
+            scale = deployed.scale * deployed.input_scale
+            integers = torch.round(deployed.bias / scale).to(torch.int32)
+            value = self._dequantized(name, integers, scale, f"layers.{layer}.bias_scale", 0)
+        self._renamed[marker.output[0]] = value
+
+    def _now(self, name: str) -> str:
+        return self._renamed.get(name, name)
+
+    def _constant(self, name: str, value: Tensor | NDArray) -> str:
+        array = value.detach().contiguous().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        self.tensors[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def _dequantized(self, name: str, integers: Tensor, scale: Tensor, scale_name: str, axis: int) -> str:
+        zeros = torch.zeros(len(scale), dtype=integers.dtype)
+        inputs = [
+            self._constant(f"{name}_q", integers),
+            self._constant(scale_name, scale),
+            self._constant(f"{name}_zero_point", zeros),
+        ]
+        self._node("DequantizeLinear", inputs, name, axis=axis)
+        return name
+
+    def _pair(self, source: str, key: str, quantizer: ActivationQuantizer) -> str:
+        """Q and DQ; below 8 bits behind a clip, since the integers that carry the values are wider than their grid."""
+        scale, zero_point = quantizer.scale_and_zero_point()
+        kind = torch.uint8 if quantizer.affine else torch.int8
+        constants = [
+            self._constant(f"edges.{key}.scale", scale),
+            self._constant(f"edges.{key}.zero_point", zero_point.to(kind)),
+        ]
+        # a second tensor on the same scale (an operand of a concatenation) has a pair of its own
+        n_before = sum(other == key for _, other in self._pairs)
+        stem = f"edges/{key}" if n_before == 0 else f"edges/{key}/{n_before}"
+        if quantizer.bits < 8:
+            limits = [
+                self._constant(f"edges.{key}.{name}", np.float32((limit - int(zero_point)) * float(scale)))
+                for name, limit in zip(("lowest", "highest"), quantizer.limits, strict=True)
+            ]
+            source = self._node("Clip", [source, *limits], f"{stem}/clipped")
+        integers = self._node("QuantizeLinear", [source, *constants], f"{stem}/quantized")
+        return self._node("DequantizeLinear", [integers, *constants], stem)
+
+    def _node(self, operator: str, inputs: Iterable[str], output: str, **attributes: int) -> str:
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], name=f"node_{output}", **attributes))
+        return output

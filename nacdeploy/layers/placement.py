@@ -1,0 +1,182 @@
+"""Where quantizers stand: the rules that turn a captured graph and a `Rule` into edges.
+
+Each rule holds for a reader of tensors and says which of them it reads quantized:
+
+1. Quantized convolutions and linear layers read their input quantized; products of two tensors (attention) read both.
+2. Nothing stands between a convolution, its batch norm and the activation that a kernel clamps (ReLU, ReLU6).
+3. Pools keep integers: average pools behind a quantized convolution, and every max pool whose output is read quantized.
+4. The operands of a concatenation of integers share one scale, which is also the scale of its output.
+5. Softmax, layer norms and excluded layers stay in float: no rule names them.
+
+The rest depends on what the target's kernels fuse (`Grid.fuses_outputs`):
+
+- Kernels that only run on integers if they write integers (ONNX Runtime, OpenVINO): whatever reads a quantized convolution reads it
+  quantized, an addition all its operands if one of them, a smooth activation (SiLU, hard-swish) its own input.
+- Kernels that fuse what follows (TensorRT): the addition's last convolution stays in float so that convolution, addition and
+  activation are one kernel, and the other operands are quantized; a smooth activation stays with its convolution, unsplit.
+"""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import fx, nn
+
+from nacdeploy.layers.capture import WEIGHTED, weighted_consumer
+from nacdeploy.layers.fake_quant import Grid, Rule, kind_of
+
+CONCATENATIONS = {torch.cat, torch.concat}
+ADDITIONS = {operator.add, operator.iadd, torch.add}
+PRODUCTS = {operator.matmul, torch.matmul, torch.bmm}
+# A convolution's kernel clamps what it writes; a smooth activation behind it reads its quantized output.
+CLAMPS = {"relu", "relu_", "relu6", "hardtanh"}
+AVERAGES = {"AvgPool2d", "AdaptiveAvgPool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean"}
+# These pass values on unchanged, so that a tensor and what they make of it share one scale.
+POOLS = {"MaxPool2d", "max_pool2d", "boolean_dispatch"}
+LABELS = {"Flatten", "Identity", "Dropout", "Dropout2d", "flatten", "view", "reshape", "transpose", "permute"}
+LABELS |= {"contiguous", "dropout", "unsqueeze", "squeeze"}
+NORMS = {"BatchNorm2d"}
+QUESTIONS = {"size", "dim", "getattr"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is quantized in one network.
+
+    Weight bits by layer; by consuming node (without a graph: by layer) the key of the quantizer of each tensor that it
+    reads quantized, by the tensor's position among those that it reads; the kind of each key.
+    """
+
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Use(NamedTuple):
+    """One node that reads one tensor quantized, as the input of which kind of layer."""
+
+    reader: fx.Node
+    source: fx.Node
+    kind: str
+
+
+def plan(graph: fx.Graph | None, backbone: nn.Module, rule: Rule, grid: Grid) -> Plan:
+    """The layers and edges that `rule` quantizes on `grid`. Without a graph: the inputs of the layers alone."""
+    layers = {
+        name: module
+        for name, module in backbone.named_modules()
+        if type(module) in WEIGHTED and rule.covers(name, module)
+    }
+    bits = dict.fromkeys(layers, rule.precision.weight_bits)
+    if graph is None:
+        keys = {name: name.replace(".", "_") for name in layers}
+        return Plan(bits, {name: {0: keys[name]} for name in layers}, {keys[n]: kind_of(m) for n, m in layers.items()})
+    return _Placement(graph, backbone, layers, rule, grid).plan(bits)
+
+
+class _Placement:
+    """The rules at work on one graph."""
+
+    def __init__(
+        self, graph: fx.Graph, backbone: nn.Module, layers: Mapping[str, nn.Module], rule: Rule, grid: Grid
+    ) -> None:
+        self._graph, self._backbone, self._layers, self._rule, self._grid = graph, backbone, layers, rule, grid
+        self._writers: dict[fx.Node, str] = {}
+        for node in graph.nodes:
+            self._writers[node] = self._integer_writer(node)
+
+    def plan(self, bits: dict[str, int]) -> Plan:
+        uses = [use for node in self._graph.nodes for use in self._reads(node)]
+        scales = self._shared_scales(uses)
+        uses += self._max_pools({self._origin(use.source) for use in uses})
+        inputs: dict[str, dict[int, str]] = {}
+        kinds: dict[str, str] = {}
+        for reader, source, kind in uses:
+            origin = self._origin(source)
+            key = scales.get(origin, origin).name
+            inputs.setdefault(reader.name, {})[reader.all_input_nodes.index(source)] = key
+            kinds[key] = "conv" if "conv" in (kind, kinds.get(key)) else kind
+        return Plan(bits, inputs, kinds)
+
+    def _integer_writer(self, node: fx.Node) -> str:
+        """What computed the values of `node` from integers: "conv", "join" (an addition, concatenation or average of nothing but
+        such values), or "". Normalisation, clamps, pools and renamings are seen through."""
+        operands = [self._writers[a] for a in node.all_input_nodes]
+        if self._is_quantized_conv(node):
+            return "conv"
+        if operands and self._kind(node) in CLAMPS | NORMS | POOLS | LABELS:
+            return operands[0]
+        joins = node.target in ADDITIONS | CONCATENATIONS or self._kind(node) in AVERAGES
+        return "join" if joins and operands and all(operands) else ""
+
+    def _reads(self, node: fx.Node) -> list[_Use]:
+        """What `node` reads quantized, max pools apart, which follow what is read behind them."""
+        operands = [a for a in node.all_input_nodes if a.op != "get_attr"]
+        if weighted_consumer(node, self._backbone) is not None and node.target in self._layers:
+            return [_Use(node, operands[0], kind_of(self._layers[str(node.target)]))]
+        if node.target in PRODUCTS and self._layers and not self._rule.excludes(node.name):
+            return [_Use(node, operand, "linear") for operand in operands]
+        if node.op in ("output", "placeholder") or self._kind(node) in CLAMPS | LABELS | QUESTIONS | NORMS | POOLS:
+            return []
+        return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
+
+    def _integers_for(self, node: fx.Node, operands: list[fx.Node]) -> list[fx.Node]:
+        """The operands that a node without weights reads quantized, because they were computed from integers."""
+        writers = [self._writers[operand] for operand in operands]
+        if operands and all(writers) and node.target in CONCATENATIONS:
+            return operands
+        if node.target in ADDITIONS and (all(writers) or "conv" in writers):
+            fused = self._fused_operand(operands)
+            return [operand for operand in operands if operand is not fused]
+        if self._kind(node) in AVERAGES:
+            return [operand for operand, writer in zip(operands, writers, strict=True) if writer]
+        if self._grid.fuses_outputs:
+            return []
+        return [operand for operand, writer in zip(operands, writers, strict=True) if writer == "conv"]
+
+    def _fused_operand(self, operands: list[fx.Node]) -> fx.Node | None:
+        """The addition's operand that a convolution without activation computes last, where the kernel adds too."""
+        bare = [o for o in operands if self._grid.fuses_outputs and len(o.users) == 1 and self._is_bare_conv(o)]
+        return max(bare, key=list(self._graph.nodes).index, default=None)
+
+    def _is_bare_conv(self, node: fx.Node) -> bool:
+        while self._kind(node) in NORMS:
+            node = node.all_input_nodes[0]
+        return self._is_quantized_conv(node)
+
+    def _is_quantized_conv(self, node: fx.Node) -> bool:
+        return node.op == "call_module" and isinstance(self._layers.get(str(node.target)), nn.Conv2d)
+
+    def _shared_scales(self, uses: list[_Use]) -> dict[fx.Node, fx.Node]:
+        """For every tensor that is joined in a quantized concatenation, the node whose scale it takes."""
+        parent: dict[fx.Node, fx.Node] = {}
+
+        def root(node: fx.Node) -> fx.Node:
+            while parent.get(node, node) is not node:
+                node = parent[node]
+            return node
+
+        for reader, source, _ in uses:
+            if reader.target in CONCATENATIONS:
+                parent[root(self._origin(source))] = root(reader)
+        return {node: root(node) for node in parent}
+
+    def _max_pools(self, quantized: set[fx.Node]) -> list[_Use]:
+        """Max pools read what is read quantized behind them on the same scale: the maximum of integers."""
+        pools = [node for node in self._graph.nodes if self._kind(node) in POOLS and node.all_input_nodes]
+        return [_Use(node, node.all_input_nodes[0], "linear") for node in pools if self._origin(node) in quantized]
+
+    def _origin(self, node: fx.Node) -> fx.Node:
+        """The node that computed the values of `node`."""
+        while self._kind(node) in POOLS | LABELS and node.all_input_nodes:
+            node = node.all_input_nodes[0]
+        return node
+
+    def _kind(self, node: fx.Node) -> str:
+        """The name of the function or method that a node calls; of an activation module that of its function."""
+        if node.op == "call_module":
+            kind = type(self._backbone.get_submodule(str(node.target)))
+            return kind.__name__.lower() if kind.__module__.endswith("activation") else kind.__name__
+        return str(getattr(node.target, "__name__", node.target)) if node.op.startswith("call") else node.op
