@@ -65,6 +65,7 @@ class QuantizeTable(Table):
     calibration: Literal["minmax", "percentile", "mse"] = "percentile"
     percentile: float = Field(99.99, gt=50, le=100)
     n_calibration: int = Field(512, ge=1)
+    grid: Literal["measured", "ort", "ort-8bit", "ort-signed", "ort-signed-8bit"] = "measured"
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)
 
@@ -127,6 +128,8 @@ class ExportTable(Table):
     min_agreement: float = Field(0.99, ge=0, le=1)
     min_snr_db: float = 20.0
     n_parity: int = Field(500, ge=1)
+    guard: bool = True
+    n_autotune_rounds: int = Field(12, ge=3)
     float_type: Literal["fp32", "fp16"] = "fp32"
     compute_capabilities: tuple[str, ...] = ("SM80", "SM86", "SM89", "SM120")
     max_batch: int = Field(16, ge=1)
@@ -145,7 +148,7 @@ class Profile(Table):
 
     name: str
     description: str = ""
-    target: Literal["onnx", "ort", "trt"] = "ort"
+    target: Literal["onnx", "ort", "openvino", "trt", "trt-rtx", "torch-trt"] = "ort"
     model: str = "resnet8"
     width: float | None = Field(None, gt=0)
     data: str = "digits"
@@ -160,6 +163,13 @@ class Profile(Table):
     search: SearchTable = SearchTable()
     export: ExportTable = ExportTable()
     bench: BenchTable = BenchTable()
+
+    def grid_for(self, target: str) -> str:
+        """The name of the integer grid for a target. ONNX Runtime's is chosen by measurement (`jobs/grids.py`); until
+        then it is the one that every CPU computes exactly."""
+        if target == "ort" and self.quantize.grid != "measured":
+            return self.quantize.grid
+        return "trt" if target in ("trt-rtx", "torch-trt") else target
 
     @field_validator("finetune", mode="before")
     @classmethod

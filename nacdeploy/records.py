@@ -99,8 +99,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write plain data or a frozen dataclass as JSON, whole or not at all."""
+    write_text(path, _json_text(data))
+
+
+def json_bytes(data: Any) -> bytes:
+    """Plain data or a frozen dataclass as the content of a JSON file."""
+    return _json_text(data).encode()
+
+
+def _json_text(data: Any) -> str:
     plain = to_data(data) if hasattr(data, "__dataclass_fields__") else data
-    write_text(path, json.dumps(plain, indent=1, sort_keys=False, allow_nan=False) + "\n")
+    return json.dumps(plain, indent=1, sort_keys=False, allow_nan=False) + "\n"
 
 
 @contextmanager

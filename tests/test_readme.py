@@ -11,7 +11,7 @@ import pytest
 from nacdeploy import profile as profiles
 from nacdeploy.cli.main import COMMANDS, cli
 from nacdeploy.data import SOURCES
-from nacdeploy.exporters.export import TARGETS
+from nacdeploy.exporters.targets import TARGETS
 from nacdeploy.models import BUILT_IN
 from nacdeploy.profile import shipped_names
 from nacdeploy.strategies import catalog, operators

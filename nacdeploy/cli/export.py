@@ -10,13 +10,22 @@ from nacdeploy.cli import options, render
 
 @click.command("export")
 @options.source
-@click.option("--target", metavar="T", help="onnx, ort or trt; the profile's own by default.")
+@click.option("--target", metavar="T", help="onnx, ort, openvino, trt, trt-rtx, torch-trt; the profile's by default.")
 @options.out
 @click.option("--profile", metavar="P", help="Take the export settings of this profile.")
+@click.option("--autotune", is_flag=True, help="Keep INT8 only where it is measured to pay.")
+@click.option("--guard/--no-guard", default=None, help="Fall back to float where INT8 is slower; the profile's choice.")
 @options.wandb
 @options.as_json
 def command(
-    source: Path | None, target: str | None, out: Path | None, profile: str | None, wandb: bool, as_json: bool
+    source: Path | None,
+    target: str | None,
+    out: Path | None,
+    profile: str | None,
+    autotune: bool,
+    guard: bool | None,
+    wandb: bool,
+    as_json: bool,
 ) -> None:
     """Make a checkpoint deployable: ONNX with real INT8, checked; with --target trt also engines."""
     from nacdeploy import api
@@ -27,6 +36,8 @@ def command(
         source=source,
         out=out,
         profile=profile,
+        autotune=autotune,
+        guard=guard,
         wandb=wandb,
         progress=render.RichProgress(),
     )

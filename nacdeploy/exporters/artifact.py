@@ -14,7 +14,7 @@ from typing import Any, Literal
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 
-MANIFEST, LOWERING = "manifest.json", "lowering.json"
+MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
 
 _DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13")
 
@@ -76,6 +76,8 @@ class Manifest:
     """What an artifact is and how it was made. `write` fills `files`, `created` and `versions`.
 
     `files` maps names to sha256, `engines` compute capabilities to files, `steps` are the decisions as plain JSON.
+    `parity` is the check that counts, `checks` all of them (with and without graph optimisation); `worst_step` is the
+    largest distance of any quantized layer from the simulation, in steps of its output grid.
     """
 
     target: str
@@ -89,6 +91,8 @@ class Manifest:
     metrics: dict[str, Any] = field(default_factory=dict)
     baseline: dict[str, Any] = field(default_factory=dict)
     parity: Parity | None = None
+    checks: tuple[Parity, ...] = ()
+    worst_step: int | None = None
     gate: dict[str, Any] | None = None
     engines: dict[str, str] = field(default_factory=dict)
     builder: str | None = None

@@ -6,31 +6,25 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import torch
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy import records
-from nacdeploy.data import ImageSet
-from nacdeploy.errors import NacdeployError, unknown
-from nacdeploy.exporters import artifact, onnx_checks, trt
-from nacdeploy.exporters.artifact import Lowering, Manifest, Parity, Preprocessing, TensorInfo
+from nacdeploy.exporters import artifact, onnx_checks, parity, targets, trt
+from nacdeploy.exporters.artifact import Lowering, Manifest, Preprocessing, TensorInfo
+from nacdeploy.exporters.guard import Guarded, guarded
 from nacdeploy.exporters.lowering import OnnxGraph
-from nacdeploy.exporters.onnx import INPUT, to_onnx
-from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.exporters.onnx import INPUT, Traced, lower, trace
+from nacdeploy.exporters.targets import Target
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import ExportTable, Profile
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.runners.onnx import OnnxRunner, Optimization
+from nacdeploy.runners.timing import onnx_timer
 from nacdeploy.strategies.settle import calibrate_gates, settle
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
 
 MODEL_FILE = "model.onnx"
-TARGETS = ("onnx", "ort", "trt")
-# TensorRT's graphs are judged without ONNX Runtime's own fusions, which TensorRT never sees.
-_OPTIMIZATION: dict[str, Optimization] = {"ort": "all", "trt": "basic", "onnx": "basic"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,15 @@ class Context:
     baseline: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """Whether precision is chosen by measured time even where integers pay as a whole, and the file in which
+    measurements are kept, so that a tuning that was stopped goes on."""
+
+    autotune: bool = False
+    measurements: Path | None = None
+
+
 def export(
     state: CompressionState,
     task: Task,
@@ -51,34 +54,42 @@ def export(
     out: Path,
     context: Context,
     progress: Progress | None = None,
+    tuning: Tuning = Tuning(),
 ) -> Path:
-    """Write the artifact of `state` for `target` ("onnx", "ort", "trt"), whole or not at all.
+    """Write the artifact of `state` for a target, whole or not at all.
 
     Raises:
         UsageError: unknown target.
         NacdeployError: the graph does not agree with the torch model, or the builder rejects it.
     """
-    progress = progress or Silent()
-    if target not in TARGETS:
-        raise unknown("target", target, TARGETS)
-    if target == "trt":
+    progress, chosen = progress or Silent(), targets.named(target)
+    if chosen.builder:
         trt.available_builder()
-    network, notes = on_grid(state, task, profile, target)
     progress.say(f"exporting {state.chain if state.steps else 'the FP32 network'} to ONNX on the grid of {target}")
-    n_steps = 2 + (len(profile.export.compute_capabilities) if target == "trt" else 0)
+    n_steps = 4 + (len(profile.export.compute_capabilities) if chosen.builder else 0)
     with progress.bar(f"exporting for {target}") as bar:
-        graph = to_onnx(network, profile.export.opset)
-        bar.update(1, n_steps, "parity")
-        parity = check_parity(network, graph, task, profile.export, _OPTIMIZATION[target])
-        rows = onnx_checks.lowering_rows(onnx.load_model_from_string(graph.model), graph.asked)
+        network, notes = on_grid(state, task, profile, chosen)
+        traced = trace(network, profile.export.opset)
+        bar.update(1, n_steps, "precision")
+        timed = _guarded(network, traced, task, profile, chosen, tuning, progress)
+        network, notes = timed.network, (*notes, *timed.notes)
         if network is not state.network:  # the accuracy that is written down is that of what is written
-            state = replace(state, network=network, metrics=measure(network, task))
+            network, state, notes = _settled(network, state, task, profile, notes)
+        graph = lower(traced, network)
+        bar.update(2, n_steps, "parity")
+        checks = parity.check(network, graph, task, profile.export, chosen.optimizations)
+        worst_step = _worst_step(network, graph, task, chosen)
+        rows = onnx_checks.lowering_rows(onnx.load_model_from_string(graph.model), graph.asked)
         manifest = _manifest(state, network, graph, task, profile, target, context)
-        manifest = replace(manifest, parity=parity, notes=(*notes, *_notes(network)))
+        manifest = replace(
+            manifest, parity=checks[0], checks=checks, worst_step=worst_step, notes=(*notes, *_notes(network))
+        )
         files = {MODEL_FILE: graph.model}
-        bar.update(2, n_steps)
-        if target == "trt":
-            built = count(3)
+        if timed.precisions is not None:
+            files[artifact.PRECISION] = records.json_bytes(timed.precisions)
+        bar.update(3, n_steps)
+        if chosen.builder:
+            built = count(4)
 
             def log(line: str) -> None:
                 bar.update(next(built), n_steps)
@@ -88,55 +99,57 @@ def export(
     return artifact.write(out, files, manifest, rows)
 
 
-def on_grid(state: CompressionState, task: Task, profile: Profile, target: str) -> tuple[Network, tuple[str, ...]]:
-    """The state's network on the target's grid, and what that changed. A network without quantizers is as it was."""
-    grid = GRIDS[target]
+def on_grid(state: CompressionState, task: Task, profile: Profile, target: Target) -> tuple[Network, tuple[str, ...]]:
+    """The state's network on the target's grid, and a note where that is another than its own. A network without
+    quantizers is as it was."""
+    grid = targets.grid(target, profile)
     if grid == state.network.grid or not state.network.quantizers:
         return state.network, ()
     network = copy.deepcopy(state.network)
     network.lay_on(grid)
+    return network, (f"settled anew on the grid {grid.name} (searched on {state.network.grid.name})",)
+
+
+def _settled(
+    network: Network, state: CompressionState, task: Task, profile: Profile, notes: tuple[str, ...]
+) -> tuple[Network, CompressionState, tuple[str, ...]]:
+    """A network whose edges changed, with ranges and gates found anew, and what that cost in accuracy."""
     settle(network, task, profile)
     calibrate_gates(network, task, profile)
-    before, after = state.metrics.accuracy, measure(network, task).accuracy
-    text = (
-        f"settled anew on the grid of {target} (searched on that of {state.network.grid.name}): "
-        f"validation accuracy {100 * before:.2f} % -> {100 * after:.2f} %"
+    metrics = measure(network, task)
+    before, after = state.metrics.accuracy, metrics.accuracy
+    cost = f"validation accuracy {100 * before:.2f} % -> {100 * after:.2f} %"
+    return network, replace(state, network=network, metrics=metrics), (*notes, cost)
+
+
+def _guarded(
+    network: Network,
+    traced: Traced,
+    task: Task,
+    profile: Profile,
+    target: Target,
+    tuning: Tuning,
+    progress: Progress,
+) -> Guarded:
+    """The network that is not slower than its float twin on the target, where that can be timed here."""
+    if not network.quantizers or target.name != "ort" or not (profile.export.guard or tuning.autotune):
+        return Guarded(network)
+    timer = onnx_timer(task.example_input().numpy(), profile.bench, profile.export.n_autotune_rounds)
+    return guarded(
+        network,
+        traced,
+        timer,
+        target=target.name,
+        autotune=tuning.autotune,
+        measurements=tuning.measurements,
+        report=progress.say,
     )
-    return network, (text,)
 
 
-def check_parity(
-    network: Network, graph: OnnxGraph, task: Task, table: ExportTable, optimization: Optimization
-) -> Parity:
-    """Compare the graph in ONNX Runtime with the simulating network on validation images, every output; the least
-    agreement and the least ratio of any of them count.
-
-    Raises:
-        NacdeployError: agreement or signal to noise ratio is below the profile's bound.
-    """
-    images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
-    *exits, logits = evaluation.predict_exits(network, task.data, images)
-    runner = OnnxRunner(graph.model, optimization=optimization)
-    deployed = run_all(runner, task, images)
-    parities = [
-        onnx_checks.parity(reference.numpy(), output, optimization)
-        for reference, output in zip((logits, *exits), deployed, strict=True)
-    ]
-    least_agreement = min(p.agreement for p in parities)
-    snr_db = min(p.snr_db if p.snr_db is not None else np.inf for p in parities)
-    if least_agreement < table.min_agreement or snr_db < table.min_snr_db:
-        raise NacdeployError(
-            f"the ONNX graph does not agree with the torch model on {len(images)} images: top-1 agreement "
-            f"{100 * least_agreement:.2f} % (needed {100 * table.min_agreement:g} %), signal to noise {snr_db:.1f} dB "
-            f"(needed {table.min_snr_db:g}); no artifact is written. quantize.exclude in the profile takes layers out"
-        )
-    return Parity(len(images), least_agreement, snr_db if np.isfinite(snr_db) else None, optimization)
-
-
-def run_all(runner: OnnxRunner, task: Task, images: ImageSet) -> list[np.ndarray]:
-    """All outputs of a runner on a set of images, each (N, K)."""
-    parts = [runner.run(x.numpy()) for x in evaluation.batches(task.data, images, 64)]
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+def _worst_step(network: Network, graph: OnnxGraph, task: Task, target: Target) -> int | None:
+    images = next(evaluation.batches(task.data, task.data.validation, parity.N_LAYERWISE)).numpy()
+    steps = parity.worst_steps(network, graph, images, target.optimizations[0])
+    return max(steps.values(), default=None)
 
 
 def _manifest(

@@ -1,23 +1,23 @@
 """Lowering: integers, Q/DQ pairs or floats in place of a traced graph's markers.
 
-Names that stay: `layers.<layer>.weight_q`, `.scale`, `.bias_q` for the parameters of a layer on integers, `.weight` and `.bias` in
-float; `edges.<key>.scale` and `edges/<key>...` for activations.
+Names that stay: `layers.<layer>.weight_q`, `.scale`, `.bias_q` for the parameters of a layer on integers, `.weight`
+and `.bias` in float; `edges.<key>.scale` and `edges/<key>...` for activations.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor
 
+from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.onnx_checks import Asked
 from nacdeploy.exporters.parameters import FloatParameters, IntegerParameters, LayerParameters
 from nacdeploy.layers.fake_quant import ActivationQuantizer
-from nacdeploy.layers.network import Network
+from nacdeploy.layers.network import Network, Use
 
 DOMAIN, EDGE, PARAMETER = "nacdeploy", "Edge", "Parameter"
 IR_VERSION = 10
@@ -25,18 +25,23 @@ IR_VERSION = 10
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """A serialised model, the names of its outputs (the network's own first, then the exits in order of execution)
-    and what was asked of each layer."""
+    """A serialised model, the names of its outputs (the network's own first, then the exits in order of execution),
+    what was asked of each layer, and the dequantized tensor that each use of a quantized one reads."""
 
     model: bytes
     outputs: tuple[str, ...]
     asked: dict[str, Asked]
+    edges: dict[Use, str]
 
 
 def lower_markers(
     traced: onnx.ModelProto, outputs: tuple[str, ...], parameters: Mapping[str, LayerParameters], network: Network
 ) -> OnnxGraph:
-    """The graph of `traced` with the parameters of each layer and the quantizers of `network`'s plan."""
+    """The graph of `traced` with the parameters of each layer and the quantizers of `network`'s plan.
+
+    Raises:
+        NacdeployError: the plan quantizes what was not marked when the graph was traced.
+    """
     writer = _Writer()
     for node in traced.graph.node:
         if node.domain != DOMAIN:
@@ -45,6 +50,9 @@ def lower_markers(
             writer.edge(node, network)
         else:
             writer.parameter(node, parameters)
+    planned = {(reader, position) for reader, keys in network.plan.inputs.items() for position in keys}
+    if unmarked := sorted(planned - writer.edges.keys()):
+        raise NacdeployError(f"node '{unmarked[0][0]}' is to read integers, but was traced as one that does not")
     model = onnx.ModelProto()
     model.CopyFrom(traced)
     del model.graph.node[:], model.graph.initializer[:], model.functions[:]
@@ -59,7 +67,7 @@ def lower_markers(
     asked = {
         layer: Asked(p.kind, str(p.precision), f"layers.{layer}.{_weight_name(p)}") for layer, p in parameters.items()
     }
-    return OnnxGraph(model.SerializeToString(), outputs, asked)
+    return OnnxGraph(model.SerializeToString(), outputs, asked, writer.edges)
 
 
 def _weight_name(parameters: LayerParameters) -> str:
@@ -72,6 +80,7 @@ class _Writer:
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    edges: dict[Use, str] = field(default_factory=dict)
     _renamed: dict[str, str] = field(default_factory=dict)
     _pairs: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -84,12 +93,16 @@ class _Writer:
 
     def edge(self, marker: onnx.NodeProto, network: Network) -> None:
         """A Q/DQ pair, shared by all readers of one tensor on one scale, or nothing."""
-        use = {a.name: helper.get_attribute_value(a) for a in marker.attribute}
+        attributes = {a.name: helper.get_attribute_value(a) for a in marker.attribute}
+        reader, position = attributes["reader"].decode(), attributes["position"]
         source = self._now(marker.input[0])
-        key = network.plan.inputs.get(use["reader"].decode(), {}).get(use["position"])
-        if key is not None and (source, key) not in self._pairs:
+        key = network.plan.inputs.get(reader, {}).get(position)
+        self._renamed[marker.output[0]] = source
+        if key is None:
+            return
+        if (source, key) not in self._pairs:
             self._pairs[source, key] = self._pair(source, key, network.quantizers[key])  # type: ignore[arg-type]
-        self._renamed[marker.output[0]] = source if key is None else self._pairs[source, key]
+        self.edges[reader, position] = self._renamed[marker.output[0]] = self._pairs[source, key]
 
     def parameter(self, marker: onnx.NodeProto, parameters: Mapping[str, LayerParameters]) -> None:
         """A layer's weight or bias: an initializer, behind DequantizeLinear where it holds integers."""
@@ -112,9 +125,8 @@ class _Writer:
     def _now(self, name: str) -> str:
         return self._renamed.get(name, name)
 
-    def _constant(self, name: str, value: Tensor | NDArray) -> str:
-        array = value.detach().contiguous().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        self.tensors[name] = numpy_helper.from_array(array, name)
+    def _constant(self, name: str, value: Tensor) -> str:
+        self.tensors[name] = numpy_helper.from_array(value.detach().contiguous().numpy(), name)
         return name
 
     def _dequantized(self, name: str, integers: Tensor, scale: Tensor, scale_name: str, axis: int) -> str:
@@ -140,13 +152,13 @@ class _Writer:
         stem = f"edges/{key}" if n_before == 0 else f"edges/{key}/{n_before}"
         if quantizer.bits < 8:
             limits = [
-                self._constant(f"edges.{key}.{name}", np.float32((limit - int(zero_point)) * float(scale)))
+                self._constant(f"edges.{key}.{name}", (limit - zero_point) * scale)
                 for name, limit in zip(("lowest", "highest"), quantizer.limits, strict=True)
             ]
             source = self._node("Clip", [source, *limits], f"{stem}/clipped")
         integers = self._node("QuantizeLinear", [source, *constants], f"{stem}/quantized")
         return self._node("DequantizeLinear", [integers, *constants], stem)
 
-    def _node(self, operator: str, inputs: Iterable[str], output: str, **attributes: int) -> str:
+    def _node(self, operator: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, list(inputs), [output], name=f"node_{output}", **attributes))
         return output

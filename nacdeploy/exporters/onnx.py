@@ -1,4 +1,5 @@
-"""From a network to an ONNX graph, in two steps: `trace` (once, seconds) and `lower` (milliseconds, for every choice of precision).
+"""From a network to an ONNX graph, in two steps: `trace` (once, seconds) and `lower` (milliseconds, for every choice
+of precision).
 
 Tracing runs torch's exporter over the network with its batch norms folded and leaves a marker at every edge that may be
 quantized and at every layer's parameters. Lowering puts integers, Q/DQ pairs or plain floats in place of the markers.
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import torch
@@ -29,8 +31,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 @dataclass(frozen=True)
 class Traced:
-    """A graph with markers, the names of its outputs (the network's own first, then the exits in order of execution), the
-    batch norm that is folded into each layer, and the layers that read tokens (N, L, C)."""
+    """A graph with markers, the names of its outputs (the network's own first, then the exits in order of execution),
+    the batch norm that is folded into each layer, and the layers that read tokens (N, L, C)."""
 
     model: onnx.ModelProto
     outputs: tuple[str, ...]
@@ -78,8 +80,8 @@ def trace(network: Network, opset: int) -> Traced:
 
 
 def lower(traced: Traced, network: Network) -> OnnxGraph:
-    """The graph that answers as `network` simulates. `network` is the one that was traced, or the same with fewer of its
-    layers quantized: what its plan does not name becomes float.
+    """The graph that answers as `network` simulates. `network` is the one that was traced, or the same with fewer of
+    its layers quantized: what its plan does not name becomes float.
     """
     parameters = layer_parameters(network, traced.norms, traced.token_layers)
     return lower_markers(traced.model, traced.outputs, parameters, network)
@@ -120,12 +122,12 @@ class _Marked(nn.Module):
 
     def _add(self, name: str, module: nn.Module) -> None:
         """Parameters of the right shapes; lowering brings the values."""
-        weight: Tensor = module.weight.detach()  # type: ignore[union-attr,assignment,operator]
+        weight: Tensor = module.weight.detach()  # type: ignore[operator]
         self.weights[_key(name)] = weight.T.contiguous() if name in self.token_layers else weight
         self.biases[_key(name)] = torch.zeros(len(weight))
 
 
-def _marker(kind: str, x: Tensor, attributes: dict[str, str | int]) -> Tensor:
+def _marker(kind: str, x: Tensor, attributes: dict[str, Any]) -> Tensor:
     return torch.onnx.ops.symbolic(f"{DOMAIN}::{kind}", [x], attributes, dtype=x.dtype, shape=x.shape, version=1)
 
 
@@ -163,7 +165,7 @@ def _reading_tokens(network: Network) -> Iterator[str]:
     def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         n_axes[module] = args[0].dim()
 
-    layers = {module: name for name, module in network.backbone.named_modules() if type(module) is nn.Linear}
+    layers: dict[nn.Module, str] = {m: name for name, m in network.backbone.named_modules() if type(m) is nn.Linear}
     handles = [module.register_forward_pre_hook(note) for module in layers]
     with torch.no_grad():
         network.backbone(network.example_input())

@@ -1,4 +1,5 @@
-"""The parameters of every layer as they are deployed: batch norms folded, float or int8 with a scale per output channel.
+"""The parameters of every layer as they are deployed: batch norms folded, float or int8 with a scale per output
+channel.
 
 The grid of the simulation is kept to the last step: a batch norm behind a convolution multiplies the scales by
 |gamma| / sigma and moves its sign into the integers, so that folding changes no integer grid.
@@ -30,8 +31,9 @@ class FloatParameters:
 
 @dataclass(frozen=True)
 class IntegerParameters:
-    """A layer that computes on integers: int8 weight in the layout of the graph, whose `axis` holds the output channels; float32
-    scales (out,) and bias (out,); `input_scale` where the bias is int32 on the product of both scales."""
+    """A layer that computes on integers: int8 weight in the layout of the graph, whose `axis` holds the output
+    channels; float32 scales (out,) and bias (out,); `input_scale` where the bias is int32 on the product of both
+    scales."""
 
     weight: Tensor
     scale: Tensor

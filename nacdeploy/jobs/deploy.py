@@ -7,8 +7,8 @@ from pathlib import Path
 from nacdeploy import data as datasets
 from nacdeploy import profile as profiles
 from nacdeploy import records, tracking
-from nacdeploy.errors import UsageError, unknown
-from nacdeploy.exporters import artifact
+from nacdeploy.errors import UsageError
+from nacdeploy.exporters import artifact, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.jobs.outcome import checkpoint_folder
 from nacdeploy.jobs.runs import Runs
@@ -33,11 +33,17 @@ def export(
     source: Path | str | None = None,
     out: Path | str | None = None,
     profile: str | None = None,
+    autotune: bool = False,
+    guard: bool | None = None,
     runs: Path | str = "runs",
     wandb: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Make a checkpoint deployable; returns the artifact folder.
+
+    With `autotune` the precision of every layer group is the one that was measured to be fastest; measurements are
+    kept under `runs` and used again. `guard` (the profile's by default) does so only where integers are slower than
+    float as a whole.
 
     Raises:
         UsageError: unknown target, no such checkpoint.
@@ -50,11 +56,13 @@ def export(
     if profile is not None:
         given = profiles.load(profile)
         settings = settings.model_copy(update={"export": given.export, "target": given.target})
-    target = target or settings.target
-    if target not in exporting.TARGETS:
-        raise unknown("target", target, exporting.TARGETS)
+    if guard is not None:
+        settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
+    target = targets.named(target or settings.target).name
     place = home.place(out, f"export-{target}")
-    path = exporting.export(state, task_of(record), settings, target, place, _context(record, folder), progress)
+    tuning = exporting.Tuning(autotune, home.measurements(state.key, settings, target))
+    context = _context(record, folder)
+    path = exporting.export(state, task_of(record), settings, target, place, context, progress, tuning)
     tracker = tracking.open_tracker(
         home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": target}, say=progress.say
     )

@@ -4,8 +4,9 @@ last."""
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import records
+from nacdeploy import latency, records
 from nacdeploy.errors import UsageError
+from nacdeploy.profile import Profile
 
 LAST = "last.json"
 MAX_NAME = 60
@@ -38,6 +39,12 @@ class Runs:
     def baseline(self, key: str) -> Path:
         """The folder of the baseline that is trained from these settings."""
         return self.root / "baselines" / key[:16]
+
+    def measurements(self, state_key: str, profile: Profile, target: str) -> Path:
+        """The file of the times that decided precisions: of one state, target and machine, measured one way."""
+        ways = [profile.bench.model_dump(mode="json"), profile.export.n_autotune_rounds, profile.grid_for(target)]
+        key = records.sha256_data([state_key, target, latency.machine(), ways])
+        return self.root / "autotune" / f"{key[:16]}.json"
 
     def finished(self, result: Path) -> None:
         """Note a result as the one finished last."""

@@ -37,8 +37,8 @@ class Grid:
         return 2 ** (min(bits, self.max_weight_bits) - 1) - 1
 
 
-# For ONNX Runtime the encoding is chosen by measurement on the machine at hand (`runners/probes.py`); "ort" is exact and quick
-# on every x86 CPU.
+# For ONNX Runtime the encoding is chosen by measurement on the machine at hand (`runners/probes.py`); "ort" is exact
+# and quick on every x86 CPU.
 GRIDS = {
     grid.name: grid
     for grid in (

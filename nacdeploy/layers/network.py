@@ -19,7 +19,6 @@ from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
 from nacdeploy.layers.placement import Plan
 
-
 Use = tuple[str, int]
 
 
@@ -71,7 +70,8 @@ class Network(nn.Module):
             self.quantize(self.rule)
 
     def quantize(self, rule: Rule) -> None:
-        """Attach quantizers by `rule` in place of those there were; the ranges of new edges are for `settle` to find."""
+        """Attach quantizers by `rule` in place of those there were; the ranges of new edges are for `settle` to
+        find."""
         self.rule, former = rule, self.quantizers
         self.plan = placement.plan(self.graph, self.backbone, rule, self.grid)
         bits = rule.precision.activation_bits

@@ -10,10 +10,12 @@ Each rule holds for a reader of tensors and says which of them it reads quantize
 
 The rest depends on what the target's kernels fuse (`Grid.fuses_outputs`):
 
-- Kernels that only run on integers if they write integers (ONNX Runtime, OpenVINO): whatever reads a quantized convolution reads it
-  quantized, an addition all its operands if one of them, a smooth activation (SiLU, hard-swish) its own input.
-- Kernels that fuse what follows (TensorRT): the addition's last convolution stays in float so that convolution, addition and
-  activation are one kernel, and the other operands are quantized; a smooth activation stays with its convolution, unsplit.
+- Kernels that only run on integers if they write integers (ONNX Runtime, OpenVINO): whatever reads a quantized
+  convolution reads it quantized, an addition all its operands if one of them, a smooth activation (SiLU, hard-swish)
+  its own input.
+- Kernels that fuse what follows (TensorRT): the addition's last convolution stays in float so that convolution,
+  addition and activation are one kernel, and the other operands are quantized; a smooth activation stays with its
+  convolution, unsplit.
 """
 
 import operator
@@ -101,8 +103,8 @@ class _Placement:
         return Plan(bits, inputs, kinds)
 
     def _integer_writer(self, node: fx.Node) -> str:
-        """What computed the values of `node` from integers: "conv", "join" (an addition, concatenation or average of nothing but
-        such values), or "". Normalisation, clamps, pools and renamings are seen through."""
+        """What computed the values of `node` from integers: "conv", "join" (an addition, concatenation or average of
+        nothing but such values), or "". Normalisation, clamps, pools and renamings are seen through."""
         operands = [self._writers[a] for a in node.all_input_nodes]
         if self._is_quantized_conv(node):
             return "conv"
@@ -128,18 +130,21 @@ class _Placement:
         if operands and all(writers) and node.target in CONCATENATIONS:
             return operands
         if node.target in ADDITIONS and (all(writers) or "conv" in writers):
-            fused = self._fused_operand(operands)
-            return [operand for operand in operands if operand is not fused]
+            return self._added(operands, writers)
         if self._kind(node) in AVERAGES:
             return [operand for operand, writer in zip(operands, writers, strict=True) if writer]
         if self._grid.fuses_outputs:
             return []
         return [operand for operand, writer in zip(operands, writers, strict=True) if writer == "conv"]
 
-    def _fused_operand(self, operands: list[fx.Node]) -> fx.Node | None:
-        """The addition's operand that a convolution without activation computes last, where the kernel adds too."""
-        bare = [o for o in operands if self._grid.fuses_outputs and len(o.users) == 1 and self._is_bare_conv(o)]
-        return max(bare, key=list(self._graph.nodes).index, default=None)
+    def _added(self, operands: list[fx.Node], writers: list[str]) -> list[fx.Node]:
+        """The operands that an addition reads quantized: all; where kernels add too, those that were computed from
+        integers but the one that a convolution without activation computes last."""
+        if not self._grid.fuses_outputs:
+            return operands
+        bare = [operand for operand in operands if len(operand.users) == 1 and self._is_bare_conv(operand)]
+        fused = max(bare, key=list(self._graph.nodes).index, default=None)
+        return [o for o, writer in zip(operands, writers, strict=True) if writer and o is not fused]
 
     def _is_bare_conv(self, node: fx.Node) -> bool:
         while self._kind(node) in NORMS:

@@ -1,5 +1,6 @@
 """OnnxRunner: a model in ONNX Runtime on the CPU."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,13 +59,19 @@ class OnnxRunner:
         Raises:
             NacdeployError: the images do not have the shape that the model takes.
         """
-        feeds = {self.input_name: np.ascontiguousarray(images, dtype=np.float32)}
+        return self.run_feeds({self.input_name: np.ascontiguousarray(images, dtype=np.float32)})
+
+    def run_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """All outputs for named inputs of the types that the model takes.
+
+        Raises:
+            NacdeployError: an input does not have the shape or type that the model takes.
+        """
         try:
-            return list(self._session.run(None, feeds))
+            return list(self._session.run(None, dict(feeds)))
         except _FAILURES as error:
-            raise NacdeployError(
-                f"ONNX Runtime cannot run images of shape {images.shape}: {_one_line(error)}"
-            ) from error
+            shapes = ", ".join(str(value.shape) for value in feeds.values())
+            raise NacdeployError(f"ONNX Runtime cannot run images of shape {shapes}: {_one_line(error)}") from error
 
 
 def _options(threads: int, optimization: Optimization) -> onnxruntime.SessionOptions:

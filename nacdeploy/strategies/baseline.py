@@ -14,7 +14,7 @@ from nacdeploy.task import Task
 def plain_network(task: Task, profile: Profile) -> Network:
     """The untrained network of the task on the grid of the profile's target, initialised from the profile's seed."""
     shape = (task.data.channels, *task.data.input_size)
-    return Network(task.build(profile.seed), GRIDS[profile.target], shape).eval()
+    return Network(task.build(profile.seed), GRIDS[profile.grid_for(profile.target)], shape).eval()
 
 
 def initial_state(network: Network, task: Task) -> CompressionState:

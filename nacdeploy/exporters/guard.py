@@ -1,0 +1,67 @@
+"""The latency guard: no artifact leaves here that is slower than the same network in float.
+
+Where integers do not pay as a whole, or where the user asks for it (`--autotune`), the precision of every layer group
+is chosen by measured time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacdeploy import latency
+from nacdeploy.exporters.onnx import Traced
+from nacdeploy.exporters.tune import FLOAT, Measurements, Names, Precisions, Tuner, with_float
+from nacdeploy.latency import Ratio
+from nacdeploy.layers.network import Network
+from nacdeploy.runners.timing import Timer
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """The network that is not slower than its float twin, what was measured, and what to say of it."""
+
+    network: Network
+    precisions: Precisions | None = None
+    notes: tuple[str, ...] = ()
+
+
+def guarded(
+    network: Network,
+    traced: Traced,
+    timer: Timer,
+    *,
+    target: str,
+    autotune: bool,
+    measurements: Path | None,
+    report: Callable[[str], None],
+) -> Guarded:
+    """The network with those layers in float that make it fastest, if it is slower than all in float or if `autotune`.
+
+    The ranges of edges that the network did not have before are for `settle` to find.
+    """
+    tuner = Tuner(network, traced, timer, Measurements(measurements), report)
+    everything = tuner.speed(frozenset())
+    if everything.value >= 1 and not autotune:
+        note = f"latency guard: {_times(everything)} the speed of the same network in float"
+        return Guarded(network, tuner.precisions(frozenset(), target, latency.machine()), (note,))
+    report(f"timing precisions by layer group: all in integers is {_times(everything)} as fast as all in float")
+    floats = tuner.tuned()
+    precisions = tuner.precisions(floats, target, latency.machine())
+    return Guarded(with_float(network, floats), precisions, (_note(everything, floats, precisions),))
+
+
+def _note(everything: Ratio, floats: Names, precisions: Precisions) -> str:
+    n_members = len(precisions.layers)
+    kept = f"{n_members - len(floats)} of {n_members} layers stay on integers"
+    outcome = (
+        f"{_times(precisions.speed)} the speed of float" if len(floats) < n_members else "integers never paid here"
+    )
+    why = "" if everything.value >= 1 else ", to be no slower than float"
+    return (
+        f"precision by measured time{why}: all on integers {_times(everything)}; {kept} ({outcome}), "
+        f"in {FLOAT}: {', '.join(sorted(floats)) or 'none'}"
+    )
+
+
+def _times(ratio: Ratio) -> str:
+    return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"

@@ -1,0 +1,209 @@
+"""Parity: the built graph against the network that simulates it, end to end and layer by layer.
+
+Fake-quantized torch, ONNX Runtime with all graph optimisations and ONNX Runtime with none answer for the same images.
+Where they part, the first node that diverges is named. Layer by layer, every quantized layer is fed with the same
+integers as in the simulation: it may be off by one step of its output grid, which is what rounding at the boundary
+between two steps costs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from nacdeploy import evaluate as evaluation
+from nacdeploy.errors import NacdeployError
+from nacdeploy.exporters import onnx_checks
+from nacdeploy.exporters.artifact import Parity
+from nacdeploy.exporters.lowering import OnnxGraph
+from nacdeploy.layers.network import Network, Simulation, Use
+from nacdeploy.profile import ExportTable
+from nacdeploy.runners.onnx import OnnxRunner, Optimization
+from nacdeploy.task import Task
+
+N_LAYERWISE = 16
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first node whose output parts from the simulation: its ONNX name, the tensor, and the ratio of signal to
+    error."""
+
+    node: str
+    tensor: str
+    snr_db: float
+
+
+def check(
+    network: Network, graph: OnnxGraph, task: Task, table: ExportTable, optimizations: Sequence[Optimization]
+) -> tuple[Parity, ...]:
+    """Compare the graph in ONNX Runtime with the simulating network on validation images, every output, once for each
+    graph optimisation; the least agreement and the least ratio of any output count.
+
+    Raises:
+        NacdeployError: agreement or signal to noise ratio is below the profile's bound; the first diverging node is
+        named.
+    """
+    images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
+    *exits, logits = evaluation.predict_exits(network, task.data, images)
+    batches = [x.numpy() for x in evaluation.batches(task.data, images, 64)]
+    found = []
+    for optimization in optimizations:
+        outputs = run_all(OnnxRunner(graph.model, optimization=optimization), batches)
+        parity = _least([logits, *exits], outputs, optimization)
+        if parity.agreement < table.min_agreement or _snr_db(parity) < table.min_snr_db:
+            divergence = first_divergence(network, graph, batches[0], optimization, table.min_snr_db)
+            raise NacdeployError(_refusal(parity, divergence, table))
+        found.append(parity)
+    return tuple(found)
+
+
+def run_all(runner: OnnxRunner, batches: Sequence[NDArray]) -> list[NDArray]:
+    """All outputs of a runner over batches of images (N, C, H, W), each (sum of N, K)."""
+    return [np.concatenate(column) for column in zip(*(runner.run(x) for x in batches), strict=True)]
+
+
+def first_divergence(
+    network: Network, graph: OnnxGraph, images: NDArray, optimization: Optimization, limit_db: float
+) -> Divergence | None:
+    """The first quantized tensor, in order of execution, that is further from the simulation's than `limit_db`; None
+    where all are closer."""
+    model = onnx.load_model_from_string(graph.model)
+    readings = _simulated(network, images)
+    tensors = {tensor: readings[use] for use, tensor in graph.edges.items() if use in readings}
+    order = [name for node in model.graph.node for name in node.output if name in tensors]
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in order)
+    runner = OnnxRunner(model.SerializeToString(), optimization=optimization)
+    outputs = dict(zip(runner.output_names, runner.run(images), strict=True))
+    for tensor in order:
+        ratio_db = onnx_checks.snr_db(tensors[tensor].numpy(), outputs[tensor])
+        if ratio_db < limit_db:
+            return Divergence(_computing_node(model, tensor), tensor, ratio_db)
+    return None
+
+
+def worst_steps(
+    network: Network, graph: OnnxGraph, images: NDArray, optimization: Optimization = "all"
+) -> dict[str, int]:
+    """By the node that computes a quantized tensor from quantized ones: the largest distance, in steps of that
+    tensor's grid, between ONNX Runtime and the simulation when both are fed with the integers of the simulation for
+    `images` (N, C, H, W)."""
+    model = onnx.load_model_from_string(graph.model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readings = _simulated(network, images)
+    integers = {
+        makers[tensor].input[0]: _integers(readings[use], network, use)
+        for use, tensor in graph.edges.items()
+        if use in readings
+    }
+    worst = {}
+    for quantize in [makers[name] for name in integers]:
+        segment = _segment(model, makers, quantize, integers.keys())
+        if segment is None:
+            continue
+        given = [value.name for value in segment.graph.input]
+        runner = OnnxRunner(segment.SerializeToString(), optimization=optimization)
+        (answer,) = runner.run_feeds({name: integers[name] for name in given})
+        distance = np.abs(answer.astype(np.int64) - integers[quantize.output[0]].astype(np.int64))
+        worst[makers[quantize.input[0]].name] = int(distance.max())
+    return worst
+
+
+class _Recording(Simulation):
+    """The simulation, with what each use of a quantized tensor reads kept."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.read: dict[Use, Tensor] = {}
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
+        self.read[use] = super().edge(key, x, use)
+        return self.read[use]
+
+
+def _simulated(network: Network, images: NDArray) -> dict[Use, Tensor]:
+    recording = _Recording(network)
+    with torch.inference_mode():
+        network.run(torch.from_numpy(images), recording)
+    return recording.read
+
+
+def _integers(values: Tensor, network: Network, use: Use) -> NDArray:
+    """Values on the grid of an edge as its integers."""
+    quantizer: nn.Module = network.quantizers[network.plan.inputs[use[0]][use[1]]]
+    scale, zero_point = quantizer.scale_and_zero_point()  # type: ignore[operator]
+    rounded = torch.round(values.double() / scale.double()) + zero_point
+    return rounded.numpy().astype(np.uint8 if quantizer.affine else np.int8)
+
+
+def _segment(
+    model: onnx.ModelProto, makers: dict[str, onnx.NodeProto], quantize: onnx.NodeProto, integers: object
+) -> onnx.ModelProto | None:
+    """The part of the graph between integers and the integers of one edge, as a model; None where floats enter it."""
+    starts: set[str] = set()
+    inside: set[str] = set()
+    constants = {tensor.name for tensor in model.graph.initializer}
+    waiting = [quantize]
+    while waiting:
+        node = waiting.pop()
+        inside.update(node.output)
+        for name in node.input:
+            if name in integers:  # type: ignore[operator]
+                starts.add(name)
+            elif name in makers and not inside.intersection(makers[name].output):
+                waiting.append(makers[name])
+            elif name and name not in constants and name not in makers:
+                return None
+    nodes = [node for node in model.graph.node if inside.intersection(node.output)]
+    used = {name for node in nodes for name in node.input}
+    kinds = {t.name: t.data_type for t in model.graph.initializer}
+    zero_points = {node.output[0]: kinds[node.input[2]] for node in makers.values() if node.op_type == "QuantizeLinear"}
+    graph = helper.make_graph(
+        nodes,
+        "segment",
+        [helper.make_tensor_value_info(name, zero_points[name], None) for name in sorted(starts)],
+        [helper.make_tensor_value_info(quantize.output[0], zero_points[quantize.output[0]], None)],
+        [tensor for tensor in model.graph.initializer if tensor.name in used],
+    )
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def _computing_node(model: onnx.ModelProto, tensor: str) -> str:
+    """The node that computed what a Q/DQ pair rounds."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    while tensor in makers and makers[tensor].op_type in ("DequantizeLinear", "QuantizeLinear", "Clip"):
+        tensor = makers[tensor].input[0]
+    return makers[tensor].name if tensor in makers else tensor
+
+
+def _least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: Optimization) -> Parity:
+    each = [
+        onnx_checks.parity(reference.numpy(), output, optimization)
+        for reference, output in zip(references, outputs, strict=True)
+    ]
+    snr_db = min(chain.from_iterable([[p.snr_db] for p in each if p.snr_db is not None]), default=None)
+    return Parity(each[0].n_images, min(p.agreement for p in each), snr_db, optimization)
+
+
+def _snr_db(parity: Parity) -> float:
+    return np.inf if parity.snr_db is None else parity.snr_db
+
+
+def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable) -> str:
+    where = "no quantized tensor diverges before the outputs"
+    if divergence is not None:
+        where = (
+            f"the first node that diverges is '{divergence.node}', {divergence.snr_db:.1f} dB at '{divergence.tensor}'"
+        )
+    return (
+        f"the ONNX graph (graph optimisation: {parity.optimization}) does not agree with the torch model on "
+        f"{parity.n_images} images: top-1 agreement {100 * parity.agreement:.2f} % (needed "
+        f"{100 * table.min_agreement:g} %), signal to noise {_snr_db(parity):.1f} dB (needed {table.min_snr_db:g}); "
+        f"{where}; no artifact is written. quantize.exclude in the profile takes layers out"
+    )
