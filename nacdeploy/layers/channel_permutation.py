@@ -30,7 +30,7 @@ def plan_permutation(network: Network, sparsity: Sparsity) -> Cut:
     except NacdeployError:
         return Cut()
     readers = {
-        name: layer.weight.detach().abs().movedim(1, -1).flatten(0, -2)  # type: ignore[operator, union-attr]
+        name: layer.weight.detach().abs().movedim(1, -1).flatten(0, -2)  # type: ignore[operator]
         for name, layer in weighted_layers(network.backbone).items()
         if sparsity.why_dense(name, layer) is None
     }

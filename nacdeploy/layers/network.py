@@ -1,8 +1,8 @@
 """Network: a plain network with its attachments, run through the captured graph.
 
 The plain network is never changed by attaching something to it: fake quantization, masks and exits are submodules
-beside it, found by the names of the graph's nodes and of the layers. What happens at a quantized edge or layer is said by a `Semantics`: the
-simulation here, the observation of ranges in settle, real integers in the exporter.
+beside it, found by the names of the graph's nodes and of layers. What happens at a quantized edge or a layer is said by
+a `Semantics`: the simulation here, the observation of ranges in settle, real integers in the exporter.
 """
 
 import copy
@@ -233,7 +233,7 @@ def masked_backbone(network: Network) -> nn.Module:
     with torch.no_grad():
         for name in network.masks.layers:
             layer = backbone.get_submodule(name)
-            layer.weight.copy_(masked_weight(network, name, layer))  # type: ignore[operator, union-attr]
+            layer.weight.copy_(masked_weight(network, name, layer))  # type: ignore[operator]
     return backbone
 
 

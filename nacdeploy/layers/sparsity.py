@@ -41,7 +41,7 @@ class Sparsity:
         if self.pattern in (KERNEL, FILTER) and not isinstance(layer, nn.Conv2d):
             return "no convolution"
         if self.pattern == TWO_FOUR and n_inputs < 4:
-            return f"{n_inputs} input channels, fewer than 4"
+            return "fewer than 4 input channels"
         return f"fewer than {self.min_channels} channels" if min(n_outputs, n_inputs) < self.min_channels else None
 
 
@@ -120,8 +120,8 @@ def stored_bits(kept: Tensor, pattern: str, value_bits: int) -> int:
 def best_order(readers: Sequence[Tensor]) -> tuple[int, ...]:
     """The order of channels in which 2:4 keeps most of the `readers`' magnitudes, each (rows, C).
 
-    Greedy swaps (Pool & Yu, 2021, section 4), always the one that gains most, until none gains. Every reader counts
-    alike, since a norm behind it undoes its scale; of many rows a drawn sample is looked at.
+    Greedy swaps (Pool & Yu, 2021, section 4), those that gain most first, until none gains. Every reader counts alike,
+    since a norm behind it undoes its scale; of many rows a drawn sample is looked at.
     """
     rows = torch.cat([reader.double() / reader.sum().clamp(min=1e-300) for reader in readers])
     if len(rows) > _LARGEST_SAMPLE:
@@ -131,12 +131,12 @@ def best_order(readers: Sequence[Tensor]) -> tuple[int, ...]:
     order = list(range(n_channels))
     kept, offered = zip(*(_offers(columns, four) for four in range(len(columns) // 4)), strict=True)
     gains = _Gains(torch.stack(kept), torch.cat(offered))
-    while (swap := gains.best(n_channels, _LEAST_GAIN * total)) is not None:
-        a, b = swap
-        order[a], order[b] = order[b], order[a]
-        columns[[a, b]] = columns[[b, a]]
-        gains.offered[:, [a, b]] = gains.offered[:, [b, a]]
-        for four in {a // 4, b // 4}:
+    while swaps := gains.best(n_channels, _LEAST_GAIN * total):
+        for a, b in swaps:
+            order[a], order[b] = order[b], order[a]
+            columns[[a, b]] = columns[[b, a]]
+            gains.offered[:, [a, b]] = gains.offered[:, [b, a]]
+        for four in {column // 4 for swap in swaps for column in swap}:
             gains.kept[four], gains.offered[4 * four : 4 * four + 4] = _offers(columns, four)
     return tuple(order)
 
@@ -148,14 +148,21 @@ class _Gains:
     kept: Tensor
     offered: Tensor
 
-    def best(self, n_channels: int, least: float) -> tuple[int, int] | None:
-        """The two of the first `n_channels` columns whose swap gains most, None where no swap gains `least`."""
-        now = self.kept.repeat_interleave(4)
+    def best(self, n_channels: int, least: float) -> list[tuple[int, int]]:
+        """Swaps among the first `n_channels` columns that gain at least `least`, the best first, no four twice: those
+        of other fours do not change what a swap gains."""
+        now, four = self.kept.repeat_interleave(4), torch.arange(len(self.offered)) // 4
         gains = self.offered + self.offered.T - now[:, None] - now[None, :]
-        four = torch.arange(len(now)) // 4
-        gains = gains.masked_fill(four[:, None] == four[None, :], 0.0)[:n_channels, :n_channels]
-        a, b = divmod(int(gains.argmax()), n_channels)
-        return (a, b) if float(gains[a, b]) > least else None
+        gains = gains.masked_fill(four[:, None] >= four[None, :], 0.0)[:n_channels, :n_channels].flatten()
+        swaps: list[tuple[int, int]] = []
+        taken: set[int] = set()
+        best = gains.topk(n_channels)
+        for gain, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            a, b = divmod(place, n_channels)
+            if gain > least and not taken & {a // 4, b // 4}:
+                swaps.append((a, b))
+                taken |= {a // 4, b // 4}
+        return swaps
 
 
 def _offers(columns: Tensor, four: int) -> tuple[Tensor, Tensor]:

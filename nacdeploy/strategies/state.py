@@ -66,7 +66,7 @@ class CompressionState:
 
 
 def state_key(network: Network, with_exits: bool = True) -> str:
-    """The sha256 of what a network is: structure (precision, grid, sparsity, exits) and every value, in a fixed order."""
+    """The sha256 of what a network is: structure (precision, grid, masks, exits) and every value, in a fixed order."""
     digest = hashlib.sha256(json.dumps(_structure(network, with_exits), sort_keys=True).encode())
     for name, tensor in sorted(content(network, with_exits).items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

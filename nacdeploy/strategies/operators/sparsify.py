@@ -79,13 +79,11 @@ class Sparsify:
         return None
 
     def explain(self, decision: SparsifyDecision) -> str:
-        rule = decision.rule
+        rule, kept = decision.rule, _percent(decision.kept_fraction)
         share = "" if rule.pattern == TWO_FOUR else f" (share {rule.ratio:g})"
-        text = f"{rule.pattern}{share} in {len(decision.layers)} layers, {_percent(decision.kept_fraction)} of magnitude"
+        text = f"{rule.pattern}{share} in {len(decision.layers)} layers, {kept} of their magnitude kept"
         if decision.permutation.slices:
-            text += f" kept ({_percent(decision.unpermuted_kept_fraction)} without another order of the channels)"
-        else:
-            text += " kept"
+            text += f" ({_percent(decision.unpermuted_kept_fraction)} without another order of the channels)"
         return f"{text}; dense: {_listed(decision.dense)}" if decision.dense else text
 
     @property
