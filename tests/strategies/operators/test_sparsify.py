@@ -8,7 +8,7 @@ from conftest import follow, make_profile
 
 from nacdeploy.errors import RefusedError, UsageError
 from nacdeploy.jobs.show import show
-from nacdeploy.layers import fake_quant
+from nacdeploy.layers import channel_pruning, fake_quant
 from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.layers.sparsity import Sparsity, sparsity_of
 from nacdeploy.profile import Profile
@@ -68,16 +68,14 @@ def weights(network: Network) -> dict[str, torch.Tensor]:
 
 
 def test_prune_takes_masked_filters_first(baseline: CompressionState, task: Task) -> None:
-    profile = make_profile(prune={"ratio": 0.12, "multiple": 1})
-    state = follow(baseline, "S(pattern=filter,ratio=0.25)", task, profile)
-    gone: list[tuple[str, int]] = []
-    for item in follow(state, "P", task, profile).steps[-1].decision.cut.slices:
-        layer = item.tensor.removeprefix("backbone.").removesuffix(".weight")
-        if item.axis == 0 and layer.endswith("conv1"):
-            kept = state.network.masks.get(layer)
-            assert kept is not None
-            gone += [(layer, i) for i, row in enumerate(kept) if i not in item.kept and not row.any()]
-    assert len(gone) == 13 == int(0.12 * 112), "8 / 4 + 16 / 4 + 32 / 4 = 14 filters are masked inside the blocks"
+    state = follow(baseline, "S(pattern=filter,ratio=0.25)", task, make_profile())
+    found = channel_pruning.groups(state.network)
+    dead = {group.root: group.n_dead for group in found}
+    inside = {root: n for root, n in dead.items() if root.endswith("conv1")}
+    assert inside == {"stages.0.0.conv1": 2, "stages.1.0.conv1": 4, "stages.2.0.conv1": 8}
+    n_dead, n_channels = sum(dead.values()), sum(group.n_channels for group in found)
+    profile = make_profile(prune={"ratio": n_dead / n_channels, "multiple": 1})
+    assert follow(state, "P", task, profile).steps[-1].decision.removed == {k: n for k, n in dead.items() if n}
 
 
 def test_order_of_the_channels_keeps_more_magnitude(baseline: CompressionState, task: Task, profile: Profile) -> None:
