@@ -21,6 +21,8 @@ from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
+N_NAMED = 3
+
 
 @dataclass(frozen=True)
 class SparsifyDecision:
@@ -116,4 +118,13 @@ def _percent(fraction: float) -> str:
 
 
 def _listed(dense: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} ({reason})" for name, reason in dense.items())
+    """The layers that stay dense by reason, of many the first ones."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in dense.items():
+        by_reason.setdefault(reason, []).append(name)
+    return ", ".join(f"{_first(names)} ({reason})" for reason, names in by_reason.items())
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return f"{', '.join(names[:N_NAMED])}{more}"
