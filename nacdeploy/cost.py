@@ -1,7 +1,8 @@
 """Analytic costs, recomputed from the model: MACs, BitOps and memory bits, in total and per layer.
 
 MACs are counted by torch's own flop counter per node of the captured graph (a multiply-accumulate is two flops).
-BitOps are MACs x weight bits x activation bits; memory is parameters x bits plus 32 bits per scale and buffer.
+BitOps are MACs x weight bits x activation bits; memory is parameters x bits plus 32 bits per scale and buffer. Masks
+change the memory only: whether a kernel skips zeros is the target's affair.
 Nothing here is measured and nothing is multiplied up from step to step.
 """
 
@@ -13,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nacdeploy.layers.network import Network, Simulation, count_parameters
+from nacdeploy.layers.sparsity import stored_bits
 
 FLOAT_BITS = 32
 
@@ -86,11 +88,11 @@ def cost(network: Network, example: Tensor, exit_fractions: Sequence[float] = (1
 
 
 def memory_bits(network: Network) -> int:
-    """The bits that weights, scales, biases, norms and exit heads need."""
+    """The bits that weights, scales, biases, norms and exit heads need; of masked weights what is kept and where."""
     bits = FLOAT_BITS * (count_parameters(network) + sum(b.numel() for b in _statistics(network.backbone)))
-    for layer, weight_bits in network.plan.weight_bits.items():
+    for layer in {**network.plan.weight_bits, **dict.fromkeys(network.masks.layers)}:
         weight: Tensor = network.backbone.get_submodule(layer).weight  # type: ignore[assignment]
-        bits += weight.numel() * (weight_bits - FLOAT_BITS) + FLOAT_BITS * weight.shape[0]
+        bits += _weight_bits(network, layer, weight) - FLOAT_BITS * weight.numel()
     return bits + 2 * FLOAT_BITS * len(network.quantizers)
 
 
@@ -104,6 +106,16 @@ def nac_ratios(network: Network, now: Cost, baseline: Cost, rho: float, depth: i
     normalised_cost = now.n_blocks_fraction + rho * now.nac_head_fraction / max(depth, 1)
     bitops_ratio = FLOAT_BITS**2 / (w * a) * baseline.macs / max(backbone_macs, 1) / normalised_cost
     return bitops_ratio, FLOAT_BITS / w * baseline.n_parameters / max(now.n_parameters - n_heads, 1)
+
+
+def _weight_bits(network: Network, layer: str, weight: Tensor) -> int:
+    """The stored bits of a layer's weight and, where it is quantized, of its scales."""
+    quantized_bits, kept = network.plan.weight_bits.get(layer), network.masks.get(layer)
+    bits = quantized_bits or FLOAT_BITS
+    scales = FLOAT_BITS * weight.shape[0] if quantized_bits else 0
+    if kept is None or network.sparsity is None:
+        return bits * weight.numel() + scales
+    return stored_bits(kept, network.sparsity.pattern, bits) + scales
 
 
 def _statistics(backbone: nn.Module) -> list[Tensor]:

@@ -81,6 +81,14 @@ class QuantizeTable(Table):
         return tuple(map(str, rungs))
 
 
+class SparsifyTable(Table):
+    pattern: Literal["2:4", "element", "kernel", "filter"] = "2:4"
+    ratio: float = Field(0.5, gt=0, lt=1)
+    permute: bool = True
+    exclude: tuple[str, ...] = ()
+    min_channels: int = Field(1, ge=1)
+
+
 class ExitTable(Table):
     n_exits: int = Field(2, ge=1)
     places: tuple[str, ...] = ()
@@ -158,6 +166,7 @@ class Profile(Table):
     finetune: TrainTable = FINETUNE
     prune: PruneTable = PruneTable()
     quantize: QuantizeTable = QuantizeTable()
+    sparsify: SparsifyTable = SparsifyTable()
     exits: ExitTable = ExitTable()
     settle: SettleTable = SettleTable()
     search: SearchTable = SearchTable()

@@ -15,7 +15,7 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.layers import fake_quant
 from nacdeploy.layers.capture import WEIGHTED, weighted_consumer
 from nacdeploy.layers.fake_quant import ActivationQuantizer, kind_of
-from nacdeploy.layers.network import Network
+from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.precision import FLOAT32, Precision
 
 _LARGEST_BIAS = 2.0**30
@@ -96,7 +96,7 @@ def _parameters(
     edge: ActivationQuantizer | None,
     reads_tokens: bool,
 ) -> LayerParameters:
-    weight = module.weight.detach()
+    weight = masked_weight(network, name, module).detach()
     bias = module.bias.detach() if module.bias is not None else torch.zeros(len(weight))
     factor = None
     if norm is not None:

@@ -8,9 +8,11 @@ parameter stays, attributes are compared likewise, and the plan is plain slicing
 import copy
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import MethodType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,7 +20,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from nacdeploy.errors import NacdeployError
-from nacdeploy.layers.network import Network, plain_outputs
+from nacdeploy.layers.network import Network, masked_backbone, plain_outputs
+from nacdeploy.layers.sparsity import Masks
 
 _ROOTS = (nn.Conv2d, nn.Linear)
 
@@ -72,6 +75,23 @@ class Group:
         return math.lcm(multiple, self.quantum)
 
 
+@dataclass(frozen=True)
+class Axis:
+    """Where channels lie on one axis of one tensor: `indices` has an equal part for each, in their order."""
+
+    tensor: str
+    axis: int
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """All the places of the channels that a root layer shares with the layers coupled to it."""
+
+    n_channels: int
+    axes: tuple[Axis, ...]
+
+
 def groups(network: Network) -> tuple[Group, ...]:
     """The prunable groups of the plain backbone with the importance of their channels: the group's L2 norm over all
     coupled parameters, divided by its maximum (NAC's GroupNorm). Exits and quantizers are not seen.
@@ -87,9 +107,10 @@ _FOUND: WeakKeyDictionary[Network, tuple[Group, ...]] = WeakKeyDictionary()
 
 
 def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
-    backbone = copy.deepcopy(network.backbone).double().eval()
+    backbone = masked_backbone(network).double().eval()
     graph = _dependencies(backbone, example.double())
-    ranked = (_ranked(graph, group, backbone) for group in _all_groups(graph, backbone, example.double()))
+    last = _last_weighted(backbone, example.double())
+    ranked = (_ranked(graph, group, backbone) for group in _all_groups(graph, [last]))
     return tuple(_sound(network, [group for group in ranked if group is not None and group.n_channels > 1]))
 
 
@@ -124,6 +145,50 @@ def apply_cut(network: Network, cut: Cut) -> None:
         setattr(network.get_submodule(attribute.module), attribute.name, attribute.value)
     network.changed()
     _FOUND.pop(network, None)
+
+
+def couplings(network: Network) -> tuple[Coupling, ...]:
+    """Where the channels of every group lie, exit heads included; the parts of grouped convolutions are left out."""
+    view = copy.deepcopy(_View(network)).double().eval()
+    graph = _dependencies(view, network.example_input().double())
+    heads = [module for module in view.network.exits.modules() if isinstance(module, nn.Linear)]
+    last = _last_weighted(view.network.backbone, network.example_input().double())
+    names = {part: name for name, part in (*view.network.named_modules(), *view.network.named_parameters())}
+    found = (_coupling(group, names) for group in _all_groups(graph, [last, *heads]))
+    return tuple(coupling for coupling in found if coupling is not None)
+
+
+def _coupling(group: tp.Group, names: dict[nn.Module | Tensor, str]) -> Coupling | None:
+    n_channels = len(group[0].idxs)
+    axes = [
+        Axis(tensor, axis, indices)
+        for item in group.items
+        for indices in [_by_channel(item, n_channels)]
+        for tensor, axis in _places(item.dep, names)
+    ]
+    whole = _quantum(group, n_channels) == 1 and all(axis.indices for axis in axes)
+    return Coupling(n_channels, tuple(dict.fromkeys(axes))) if whole else None
+
+
+def _by_channel(item: Any, n_channels: int) -> tuple[int, ...]:
+    """The indices of one layer in the order of the group's channels, which the library does not keep; none where the
+    channels have unequal shares."""
+    ordered = sorted(zip(item.root_idxs, item.idxs, strict=True))
+    shares = Counter(root for root, _ in ordered)
+    is_even = len(shares) == n_channels and len(set(shares.values())) == 1
+    return tuple(int(index) for _, index in ordered) if is_even else ()
+
+
+def _places(dependency: tp.Dependency, names: dict[nn.Module | Tensor, str]) -> list[tuple[str, int]]:
+    """The tensors of one layer, and the axis of each, that the channels of its group lie on."""
+    part = dependency.target.module
+    if part not in names:
+        return []
+    if isinstance(part, nn.Parameter):
+        return [(names[part], dependency.target.pruning_dim % part.dim())]
+    if _role(dependency)[0] == "reader":
+        return [(f"{names[part]}.weight", 1)]
+    return [(f"{names[part]}.{name}", 0) for name, tensor in _tensors(part).items() if tensor.dim()]
 
 
 def choose(
@@ -189,9 +254,8 @@ def _dependencies(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
             raise NacdeployError(f"the channel dependencies of this model cannot be traced ({error})") from error
 
 
-def _all_groups(graph: tp.DependencyGraph, backbone: nn.Module, example: Tensor) -> list[tp.Group]:
-    last = _last_weighted(backbone, example)
-    return list(graph.get_all_groups(ignored_layers=[last], root_module_types=list(_ROOTS)))
+def _all_groups(graph: tp.DependencyGraph, ignored: list[nn.Module | None]) -> list[tp.Group]:
+    return list(graph.get_all_groups(ignored_layers=ignored, root_module_types=list(_ROOTS)))
 
 
 def _last_weighted(backbone: nn.Module, example: Tensor) -> nn.Module | None:
@@ -242,9 +306,10 @@ def _dead_channels(group: tp.Group, n_channels: int) -> list[bool]:
     """Channels that carry no information: every producer's filter is zero, every norm's factor is zero (what is left
     is a constant), or no reader weighs them."""
     alive: dict[str, Tensor] = {}
-    for dependency, indices in group:
-        role, magnitude = _role(dependency)
-        if magnitude is None or len(indices) % n_channels:
+    for item in group.items:
+        role, magnitude = _role(item.dep)
+        indices = _by_channel(item, n_channels)
+        if magnitude is None or not indices:
             continue
         per_channel = magnitude[torch.as_tensor(indices)].reshape(n_channels, -1).amax(1) > 0
         alive[role] = alive.get(role, torch.zeros(n_channels, dtype=torch.bool)) | per_channel
@@ -293,7 +358,7 @@ def _blank(network: Network, cut: Cut) -> None:
     """Write zeros where `cut` would slice."""
     tensors = _tensors(network)
     with torch.no_grad():
-        for item in cut.slices:
+        for item in (item for item in cut.slices if item.tensor in tensors):
             gone = set(range(tensors[item.tensor].shape[item.axis])) - set(item.kept)
             tensors[item.tensor].index_fill_(item.axis, torch.tensor(sorted(gone)), 0.0)
 
@@ -310,12 +375,15 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _slices(whole: "_View", cut: "_View") -> Iterable[Slice]:
     shapes = {name: tensor.shape for name, tensor in _tensors(whole.network).items()}
+    masks = {f"backbone.{layer}.weight": f"masks.{Masks.buffer(layer)}" for layer in whole.network.masks.layers}
     for name, left in _tensors(cut.network).items():
         for axis in range(left.dim()):
             if left.shape[axis] != shapes[name][axis]:
                 first = left.detach().movedim(axis, 0).reshape(left.shape[axis], -1)[:, 0].long()
                 index = first // int(torch.tensor(shapes[name][axis + 1 :]).prod()) % shapes[name][axis]
                 yield Slice(name, axis, tuple(index.tolist()))
+                if name in masks:
+                    yield Slice(masks[name], axis, tuple(index.tolist()))
 
 
 def _attributes(whole: "_View", cut: "_View") -> Iterable[Attribute]:

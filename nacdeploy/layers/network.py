@@ -1,10 +1,11 @@
 """Network: a plain network with its attachments, run through the captured graph.
 
-The plain network is never changed by attaching something to it: fake quantization and exits are submodules beside it,
-found by the names of the graph's nodes. What happens at a quantized edge or layer is said by a `Semantics`: the
-simulation here, the observation of ranges in settle, real integers in the exporter.
+The plain network is never changed by attaching something to it: fake quantization, masks and exits are submodules
+beside it, found by the names of the graph's nodes and of layers. What happens at a quantized edge or a layer is said by
+a `Semantics`: the simulation here, the observation of ranges in settle, real integers in the exporter.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from nacdeploy.layers import fake_quant, placement
+from nacdeploy.layers import fake_quant, placement, sparsity
 from nacdeploy.layers.capture import capture
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
 from nacdeploy.layers.placement import Plan
+from nacdeploy.layers.sparsity import Masks, Sparsity
 
 Use = tuple[str, int]
 
@@ -34,7 +36,9 @@ class Semantics(Protocol):
 
 
 class Network(nn.Module):
-    """A plain backbone, its quantizers by edge and its exit heads by place.
+    """A plain backbone, its quantizers by edge, its masks by layer and its exit heads by place.
+
+    The backbone keeps the values that a mask hides, so that a mask can be chosen anew after a cut.
 
     `network(x)` answers as the plain network does, (N, K) logits from (N, C, H, W) images; the exits answer through
     `forward_exits`.
@@ -45,9 +49,11 @@ class Network(nn.Module):
         self.backbone = backbone
         self.input_shape = input_shape
         self.quantizers = nn.ModuleDict()
+        self.masks = Masks({})
         self.exits = nn.ModuleDict()
         self.grid = grid
         self.rule: Rule | None = None
+        self.sparsity: Sparsity | None = None
         self.plan = Plan()
         self._graph: fx.Graph | None = None
         self._is_captured = False
@@ -64,8 +70,12 @@ class Network(nn.Module):
         return self._graph
 
     def changed(self) -> None:
-        """Say that the backbone was cut: the graph and everything derived from it is made anew."""
+        """Say that the backbone was cut: the graph and everything derived from it is made anew. Masks were cut with
+        their weights; those of 2:4 are chosen anew, since channels have moved to other fours."""
         self._graph, self._is_captured = None, False
+        if self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
+            self.masks = Masks({})
+            self.sparsify(self.sparsity)
         if self.rule is not None:
             self.quantize(self.rule)
 
@@ -79,6 +89,13 @@ class Network(nn.Module):
         for key in quantizers.keys() & former.keys():
             quantizers[key].load_state_dict(former[key].state_dict())
         self.quantizers = nn.ModuleDict(quantizers).train(self.training)
+
+    def sparsify(self, rule: Sparsity) -> None:
+        """Attach masks by `rule` in place of those there were; what these hide stays hidden as far as it goes."""
+        layers = sparsity.weighted_layers(self.backbone).items()
+        covered = {name: layer for name, layer in layers if rule.why_dense(name, layer) is None}
+        masks = {name: sparsity.mask(masked_weight(self, name, layer), rule) for name, layer in covered.items()}
+        self.sparsity, self.masks = rule, Masks(masks).train(self.training)
 
     def lay_on(self, grid: Grid) -> None:
         """Change to another target's grid and its edges."""
@@ -94,7 +111,8 @@ class Network(nn.Module):
         return dict(sorted(heads.items(), key=lambda item: position[item[0]]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.run(x, Simulation(self)) if self.plan.weight_bits else self.backbone(x)
+        is_plain = not (self.plan.weight_bits or self.masks.layers)
+        return self.backbone(x) if is_plain else self.run(x, Simulation(self))
 
     def forward_exits(self, x: Tensor) -> tuple[Tensor, ...]:
         """The logits (N, K) of every exit in order of execution, the network's own last."""
@@ -122,13 +140,14 @@ class Network(nn.Module):
 
     def _run_uncaptured(self, x: Tensor, semantics: Semantics) -> Tensor:
         with ExitStack() as stack:
-            for layer, edges in self.plan.inputs.items():
-                stack.enter_context(_called_through(self.backbone.get_submodule(layer), layer, edges[0], semantics))
+            for layer in {*self.plan.inputs, *self.masks.layers}:
+                edge = self.plan.inputs.get(layer, {}).get(0)
+                stack.enter_context(_called_through(self.backbone.get_submodule(layer), layer, edge, semantics))
             return self.backbone(x)
 
 
 class Simulation:
-    """Fake quantization: edges through their quantizers, weights rounded to their grid."""
+    """Fake quantization and masks: edges through their quantizers, weights masked and rounded to their grid."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -140,14 +159,23 @@ class Simulation:
         return simulated_layer(self._network, name, module, x)
 
 
-def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
-    """The output of a layer with its weight rounded to its grid; of a float layer as it is."""
-    bits = network.plan.weight_bits.get(name)
-    if bits is None:
-        return module(x)
+def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
+    """The weight of a layer with zeros where its mask hides it, itself where it has no mask. Hidden values get no
+    gradient."""
     weight: Tensor = module.weight  # type: ignore[assignment]
-    rounded = fake_quant.fake_quantize_symmetric(weight, network.grid.weight_maximum(bits))
-    return with_weights(module, x, rounded, module.bias)  # type: ignore[arg-type]
+    kept = network.masks.get(name)
+    return weight if kept is None else weight.masked_fill(~kept, 0.0)
+
+
+def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
+    """The output of a layer with its weight masked and rounded to its grid; of a dense float layer as it is."""
+    bits = network.plan.weight_bits.get(name)
+    if bits is None and network.masks.get(name) is None:
+        return module(x)
+    weight = masked_weight(network, name, module)
+    if bits is not None:
+        weight = fake_quant.fake_quantize_symmetric(weight, network.grid.weight_maximum(bits))
+    return with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
 
 
 def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -158,9 +186,12 @@ def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | No
 
 
 @contextmanager
-def _called_through(module: nn.Module, name: str, edge: str, semantics: Semantics) -> Iterator[None]:
+def _called_through(module: nn.Module, name: str, edge: str | None, semantics: Semantics) -> Iterator[None]:
     """For the length of one run, calls of `module` go through `semantics`."""
-    module.forward = lambda x: semantics.layer(name, module, semantics.edge(edge, x, (name, 0)))
+    def forward(x: Tensor) -> Tensor:
+        return semantics.layer(name, module, x if edge is None else semantics.edge(edge, x, (name, 0)))
+
+    module.forward = forward
     try:
         yield
     finally:
@@ -201,7 +232,8 @@ class _Interpreter(fx.Interpreter):
 
 
 def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
-    """The logits of the exits and of the plain backbone without any quantizer, for tools that trace the network."""
+    """The logits of the exits and of the plain backbone without quantizers and masks, for tools that trace the
+    network."""
     if not network.exits:
         return (network.backbone(x),)
     found: dict[str, Tensor] = {}
@@ -209,6 +241,16 @@ def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
     bare._graph, bare._is_captured = network.graph, True
     logits = bare.run(x, Simulation(bare), lambda node, value: found.update({node: value}), set(network.heads))
     return (*(head(found[node]) for node, head in network.heads.items()), logits)
+
+
+def masked_backbone(network: Network) -> nn.Module:
+    """A copy of the backbone with zeros where masks hide its weights."""
+    backbone = copy.deepcopy(network.backbone)
+    with torch.no_grad():
+        for name in network.masks.layers:
+            layer = backbone.get_submodule(name)
+            layer.weight.copy_(masked_weight(network, name, layer))  # type: ignore[operator]
+    return backbone
 
 
 def count_parameters(module: nn.Module) -> int:

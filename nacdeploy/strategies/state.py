@@ -66,7 +66,7 @@ class CompressionState:
 
 
 def state_key(network: Network, with_exits: bool = True) -> str:
-    """The sha256 of what a network is: structure (precision, grid, exits) and every value, in a fixed order."""
+    """The sha256 of what a network is: structure (precision, grid, masks, exits) and every value, in a fixed order."""
     digest = hashlib.sha256(json.dumps(_structure(network, with_exits), sort_keys=True).encode())
     for name, tensor in sorted(content(network, with_exits).items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -85,7 +85,8 @@ def measure(network: Network, task: Task, split: str = "validation") -> Metrics:
 def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
     rule = records.to_data(network.rule) if network.rule else None
     exits = [head.node for head in network.heads.values()] if with_exits else []
-    return {"rule": rule, "grid": network.grid.name, "exits": exits}
+    masked = {"sparsity": records.to_data(network.sparsity)} if network.sparsity else {}
+    return {"rule": rule, "grid": network.grid.name, "exits": exits, **masked}
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -35,7 +35,7 @@ class Bomb:
         return Path.touch, (self._path,)
 
 
-@pytest.mark.parametrize("word", ["", "E", "QPPF", "PQQ", "EQP"])
+@pytest.mark.parametrize("word", ["", "E", "QPPF", "PQQ", "EQP", "SPF", "ESQ", "S(pattern=kernel)P"])
 def test_loaded_state_equals_the_saved_one(
     word: str, baseline: CompressionState, task: Task, profile: Profile, tmp_path: Path
 ) -> None:
@@ -67,7 +67,7 @@ def test_checkpoint_holds_no_pickle(baseline: CompressionState, task: Task, prof
 def test_loading_continues_the_chain_as_if_never_saved(
     baseline: CompressionState, task: Task, profile: Profile, tmp_path: Path
 ) -> None:
-    state = follow(baseline, "QP", task, profile)
+    state = follow(baseline, "QPS", task, profile)
     loaded, _ = checkpoint.load(saved(tmp_path, state, task, profile))
     assert follow(loaded, "PF", task, profile).key == follow(state, "PF", task, profile).key
 

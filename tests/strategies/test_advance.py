@@ -47,6 +47,7 @@ def same_bits(a: CompressionState, b: CompressionState) -> bool:
         ("PQF", "QPF"),
         ("QEF", "QFE"),
         ("EFP", "FEP"),
+        ("SQF", "QSF"),
         pytest.param("PPQF", "QPPF", marks=pytest.mark.slow),
         pytest.param("QEPF", "EPQF", marks=pytest.mark.slow),
     ],

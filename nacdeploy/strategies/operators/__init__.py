@@ -11,8 +11,9 @@ from nacdeploy.strategies.operators.base import Operator
 from nacdeploy.strategies.operators.finetune import Finetune
 from nacdeploy.strategies.operators.prune import Prune
 from nacdeploy.strategies.operators.quantize import Quantize
+from nacdeploy.strategies.operators.sparsify import Sparsify
 
-OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize)
+OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize, Sparsify)
 
 
 def by_letter() -> dict[str, type[Operator[Any]]]:

@@ -1,0 +1,196 @@
+"""Sparse weights: masks by pattern, the order of channels in which 2:4 keeps most, what a masked weight costs.
+
+2:4 keeps two of every four consecutive input channels, for each output channel and kernel position: what the sparse
+tensor cores of NVIDIA GPUs take (Mishra et al., 2021). A last part of fewer than four is padded with zeros, as kernels
+pad it. The criterion of every pattern is magnitude.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+TWO_FOUR, ELEMENT, KERNEL, FILTER = "2:4", "element", "kernel", "filter"
+_INDEX_BITS = 2  # a value kept by 2:4 says at which of four places it stood
+_LARGEST_SAMPLE = 2048
+_LEAST_GAIN = 1e-6
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Which layers are masked and how: a function of the network alone, so that it can be applied anew.
+
+    `ratio` is the fraction of each layer's elements, kernels or filters that is masked.
+    """
+
+    pattern: str
+    ratio: float = 0.5
+    exclude: tuple[str, ...] = ()
+    min_channels: int = 1
+
+    def why_dense(self, name: str, layer: nn.Module) -> str | None:
+        """Why `layer` gets no mask, None where it does."""
+        n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
+        if any(name == entry or name.startswith(f"{entry}.") for entry in self.exclude):
+            return "excluded"
+        if getattr(layer, "groups", 1) > 1:
+            return "depthwise or grouped"
+        if self.pattern in (KERNEL, FILTER) and not isinstance(layer, nn.Conv2d):
+            return "no convolution"
+        if self.pattern == TWO_FOUR and n_inputs < 4:
+            return "fewer than 4 input channels"
+        return f"fewer than {self.min_channels} channels" if min(n_outputs, n_inputs) < self.min_channels else None
+
+
+def weighted_layers(backbone: nn.Module) -> dict[str, nn.Module]:
+    """The layers that a mask could cover, by name."""
+    return {name: module for name, module in backbone.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
+
+
+class Masks(nn.Module):
+    """The masks (bool, True is kept, of the weight's shape) as buffers by layer."""
+
+    def __init__(self, masks: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.layers = tuple(masks)
+        for layer, mask in masks.items():
+            self.register_buffer(self.buffer(layer), mask)
+
+    @staticmethod
+    def buffer(layer: str) -> str:
+        """The name of a layer's mask: the path of its weight, which holds no dots as a buffer's name may not."""
+        return f"{layer}.weight".replace(".", "/")
+
+    def get(self, layer: str) -> Tensor | None:
+        """The mask of a layer, None where it has none."""
+        return self._buffers.get(self.buffer(layer))
+
+    def extra_repr(self) -> str:
+        return ", ".join(self.layers)
+
+
+def mask(weight: Tensor, sparsity: Sparsity) -> Tensor:
+    """What is kept (bool) of a weight (O, I) or (O, I, kh, kw): the largest magnitudes that the pattern allows."""
+    magnitude = weight.detach().abs()
+    if sparsity.pattern == TWO_FOUR:
+        return _two_of_four(magnitude)
+    scores = {ELEMENT: magnitude, KERNEL: _summed(magnitude, 2), FILTER: _summed(magnitude, 1)}[sparsity.pattern]
+    kept = torch.ones(scores.numel(), dtype=torch.bool, device=weight.device)
+    kept[scores.flatten().argsort(stable=True)[: int(sparsity.ratio * scores.numel())]] = False
+    return kept.reshape(scores.shape).expand(weight.shape).contiguous()
+
+
+def _two_of_four(magnitude: Tensor) -> Tensor:
+    n_inputs = magnitude.shape[1]
+    fours = _in_fours(magnitude.movedim(1, -1), padding=-1.0)
+    largest = fours.argsort(dim=-1, descending=True, stable=True)[..., :2]
+    kept = torch.zeros(fours.shape, dtype=torch.bool, device=fours.device).scatter_(-1, largest, True)
+    return kept.flatten(-2)[..., :n_inputs].movedim(-1, 1).contiguous()
+
+
+def _in_fours(values: Tensor, padding: float) -> Tensor:
+    """(..., C) as (..., C / 4, 4), a last part of fewer filled with `padding`."""
+    return functional.pad(values, (0, -values.shape[-1] % 4), value=padding).unflatten(-1, (-1, 4))
+
+
+def _summed(magnitude: Tensor, first: int) -> Tensor:
+    """Sums over all axes from `first` on, these kept as axes of size 1."""
+    return magnitude.sum(tuple(range(first, magnitude.dim())), keepdim=True) if magnitude.dim() > first else magnitude
+
+
+def kept_fraction(weight: Tensor, kept: Tensor) -> float:
+    """The share of the magnitude of `weight` that a mask keeps."""
+    magnitude = weight.detach().abs().double()
+    return float(magnitude[kept].sum() / magnitude.sum().clamp(min=1e-300))
+
+
+def stored_bits(kept: Tensor, pattern: str, value_bits: int) -> int:
+    """Bits of a masked weight: its kept values, and for each of those a place of two bits (2:4), or one bit for every
+    element, kernel or filter that says whether it is kept."""
+    n_kept = int(kept.sum())
+    if pattern == TWO_FOUR:
+        return n_kept * (value_bits + _INDEX_BITS)
+    n_flags = {ELEMENT: kept.numel(), KERNEL: kept.shape[:2].numel(), FILTER: kept.shape[0]}[pattern]
+    return n_kept * value_bits + n_flags
+
+
+def best_order(readers: Sequence[Tensor]) -> tuple[int, ...]:
+    """The order of channels in which 2:4 keeps most of the `readers`' magnitudes, each (rows, C).
+
+    Greedy swaps (Pool & Yu, 2021, section 4), those that gain most first, until none gains. Every reader counts alike,
+    since a norm behind it undoes its scale; of many rows a drawn sample is looked at.
+    """
+    rows = torch.cat([reader.double() / reader.sum().clamp(min=1e-300) for reader in readers])
+    if len(rows) > _LARGEST_SAMPLE:
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:_LARGEST_SAMPLE]]
+    n_channels, total = rows.shape[1], float(rows.sum())
+    columns = functional.pad(rows, (0, -n_channels % 4)).T.contiguous()
+    order = list(range(n_channels))
+    kept, offered = zip(*(_offers(columns, four) for four in range(len(columns) // 4)), strict=True)
+    gains = _Gains(torch.stack(kept), torch.cat(offered))
+    while swaps := gains.best(n_channels, _LEAST_GAIN * total):
+        for a, b in swaps:
+            order[a], order[b] = order[b], order[a]
+            columns[[a, b]] = columns[[b, a]]
+            gains.offered[:, [a, b]] = gains.offered[:, [b, a]]
+        for four in {column // 4 for swap in swaps for column in swap}:
+            gains.kept[four], gains.offered[4 * four : 4 * four + 4] = _offers(columns, four)
+    return tuple(order)
+
+
+@dataclass(frozen=True)
+class _Gains:
+    """What each four keeps (C / 4,), and what it would keep with column j in place of its member i, (C, C)."""
+
+    kept: Tensor
+    offered: Tensor
+
+    def best(self, n_channels: int, least: float) -> list[tuple[int, int]]:
+        """Swaps among the first `n_channels` columns that gain at least `least`, the best first, no four twice: those
+        of other fours do not change what a swap gains."""
+        now, four = self.kept.repeat_interleave(4), torch.arange(len(self.offered)) // 4
+        gains = self.offered + self.offered.T - now[:, None] - now[None, :]
+        gains = gains.masked_fill(four[:, None] >= four[None, :], 0.0)[:n_channels, :n_channels].flatten()
+        swaps: list[tuple[int, int]] = []
+        taken: set[int] = set()
+        best = gains.topk(n_channels)
+        for gain, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            a, b = divmod(place, n_channels)
+            if gain > least and not taken & {a // 4, b // 4}:
+                swaps.append((a, b))
+                taken |= {a // 4, b // 4}
+        return swaps
+
+
+def _offers(columns: Tensor, four: int) -> tuple[Tensor, Tensor]:
+    """What one four of `columns` (C, rows) keeps, (), and with any column in place of each member, (4, C).
+
+    With m1 >= m2 the two largest of the three that stay, a row keeps m1 + max(m2, x) of them and x.
+    """
+    members = columns[4 * four : 4 * four + 4]
+    kept = members.topk(2, dim=0).values.sum()
+    offered = []
+    for leaving in range(4):
+        first, second = members[[i for i in range(4) if i != leaving]].topk(2, dim=0).values
+        offered.append(first.sum() + torch.maximum(columns, second).sum(1))
+    return kept, torch.stack(offered)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the values of a weight show: the fraction of zeros, and whether every four input channels hold two."""
+
+    zero_fraction: float
+    is_two_four: bool
+
+
+def sparsity_of(weight: np.ndarray) -> Found:
+    """What the values of a weight (O, I, ...), integers or floats, show. Fewer than four input channels are not 2:4."""
+    nonzero = np.moveaxis(weight != 0, 1, -1)
+    n_inputs = nonzero.shape[-1]
+    padded = np.pad(nonzero, [(0, 0)] * (nonzero.ndim - 1) + [(0, -n_inputs % 4)])
+    in_fours = padded.reshape(*padded.shape[:-1], -1, 4).sum(-1)
+    return Found(1.0 - float(nonzero.mean()), n_inputs >= 4 and int(in_fours.max()) <= 2)
