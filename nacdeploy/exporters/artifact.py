@@ -46,7 +46,8 @@ class Lowering:
 
     `layer` is the torch module path, `kind` its type ("conv", "linear"), `asked` the precision of the chain ("w8a8"),
     `held` what the graph holds ("int8", "float32", "float16"), `reason` why the two differ ("" where they do not) and
-    `node` the name of the ONNX node.
+    `node` the name of the ONNX node. `zero_fraction` and `is_two_four` (at most 2 of 4 consecutive input channels)
+    are those of the weight in the graph.
     """
 
     layer: str
@@ -55,6 +56,8 @@ class Lowering:
     held: str
     reason: str
     node: str
+    zero_fraction: float = 0.0
+    is_two_four: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,16 @@ import onnx
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy import records
+from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import artifact, onnx_checks, parity, targets, trt
 from nacdeploy.exporters.artifact import Lowering, Manifest, Preprocessing, TensorInfo
 from nacdeploy.exporters.guard import Guarded, guarded
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import INPUT, Traced, lower, trace
 from nacdeploy.exporters.targets import Target
+from nacdeploy.exporters.tune import Names
 from nacdeploy.layers.network import Network
+from nacdeploy.layers.sparsity import TWO_FOUR
 from nacdeploy.profile import ExportTable, Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.runners.timing import onnx_timer
@@ -69,7 +72,7 @@ def export(
     n_steps = 4 + (len(profile.export.compute_capabilities) if chosen.builder else 0)
     with progress.bar(f"exporting for {target}") as bar:
         network, notes = on_grid(state, task, profile, chosen)
-        traced = trace(network, profile.export.opset)
+        traced_network, traced = network, trace(network, profile.export.opset)
         bar.update(1, n_steps, "precision")
         timed = _guarded(network, traced, task, profile, chosen, tuning, progress)
         network, notes = timed.network, (*notes, *timed.notes)
@@ -79,7 +82,7 @@ def export(
         bar.update(2, n_steps, "parity")
         checks = parity.check(network, graph, task, profile.export, chosen.optimizations)
         worst_step = _worst_step(network, graph, task, chosen)
-        rows = onnx_checks.lowering_rows(onnx.load_model_from_string(graph.model), graph.asked)
+        rows = _rows(graph, traced_network, timed.floats)
         manifest = _manifest(state, network, graph, task, profile, target, context)
         manifest = replace(
             manifest, parity=checks[0], checks=checks, worst_step=worst_step, notes=(*notes, *_notes(network))
@@ -144,6 +147,22 @@ def _guarded(
         measurements=tuning.measurements,
         report=progress.say,
     )
+
+
+def _rows(graph: OnnxGraph, asked: Network, floats: Names) -> list[Lowering]:
+    """The lowering rows; what the chain asked of a layer that is better off in float here is said as asked.
+
+    Raises:
+        NacdeployError: a layer that is to be 2:4 sparse is not in the graph.
+    """
+    rows = onnx_checks.lowering_rows(onnx.load_model_from_string(graph.model), graph.asked)
+    for index, row in enumerate(rows):
+        if row.layer in floats and asked.rule is not None:
+            rows[index] = replace(row, asked=str(asked.rule.precision), reason="measured to be faster in float")
+        is_sparse = asked.sparsity is not None and asked.sparsity.pattern == TWO_FOUR
+        if is_sparse and asked.masks.get(row.layer) is not None and not row.is_two_four:
+            raise NacdeployError(f"layer '{row.layer}' is to be 2:4 sparse, but its weight in the graph is not")
+    return rows
 
 
 def _worst_step(network: Network, graph: OnnxGraph, task: Task, target: Target) -> int | None:

@@ -22,6 +22,7 @@ class Guarded:
 
     network: Network
     precisions: Precisions | None = None
+    floats: Names = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -43,11 +44,11 @@ def guarded(
     everything = tuner.speed(frozenset())
     if everything.value >= 1 and not autotune:
         note = f"latency guard: {_times(everything)} the speed of the same network in float"
-        return Guarded(network, tuner.precisions(frozenset(), target, latency.machine()), (note,))
+        return Guarded(network, tuner.precisions(frozenset(), target, latency.machine()), notes=(note,))
     report(f"timing precisions by layer group: all in integers is {_times(everything)} as fast as all in float")
     floats = tuner.tuned()
     precisions = tuner.precisions(floats, target, latency.machine())
-    return Guarded(with_float(network, floats), precisions, (_note(everything, floats, precisions),))
+    return Guarded(with_float(network, floats), precisions, floats, (_note(everything, floats, precisions),))
 
 
 def _note(everything: Ratio, floats: Names, precisions: Precisions) -> str:

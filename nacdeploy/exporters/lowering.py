@@ -64,14 +64,14 @@ def lower_markers(
     del model.opset_import[:]
     model.opset_import.extend(kept)
     model.ir_version = min(model.ir_version, IR_VERSION)
-    asked = {
-        layer: Asked(p.kind, str(p.precision), f"layers.{layer}.{_weight_name(p)}") for layer, p in parameters.items()
-    }
+    asked = {layer: _asked(layer, each, network) for layer, each in parameters.items()}
     return OnnxGraph(model.SerializeToString(), outputs, asked, writer.edges)
 
 
-def _weight_name(parameters: LayerParameters) -> str:
-    return "weight_q" if isinstance(parameters.deployed, IntegerParameters) else "weight"
+def _asked(layer: str, parameters: LayerParameters, network: Network) -> Asked:
+    tensor = "weight_q" if isinstance(parameters.deployed, IntegerParameters) else "weight"
+    why = network.rule.why_float(layer, network.backbone.get_submodule(layer)) if network.rule else None
+    return Asked(parameters.kind, str(parameters.precision), f"layers.{layer}.{tensor}", why or "")
 
 
 @dataclass

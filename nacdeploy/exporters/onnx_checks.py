@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters.artifact import Lowering, Parity
+from nacdeploy.layers.sparsity import Found, sparsity_of
 from nacdeploy.precision import Precision
 
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -26,21 +27,28 @@ _INT8 = frozenset({"int8", "uint8"})
 
 
 class Asked(NamedTuple):
-    """What was asked of one layer; `weight` is the name of its weight initializer."""
+    """What was asked of one layer; `weight` is the name of its weight initializer, `why_float` says why a layer of a
+    quantized network was asked to stay float."""
 
     kind: str
     precision: str
     weight: str
+    why_float: str = ""
+
+
+_NONE = Found(0.0, False)
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the graph holds for one layer; `reason` says why it is not int8, `n_bits` what its integers need."""
+    """What the graph holds for one layer; `reason` says why it is not int8, `n_bits` what its integers need, `zeros`
+    what its weight shows."""
 
     precision: str
     reason: str
     node: str
     n_bits: int | None = None
+    zeros: Found = _NONE
 
 
 @dataclass(frozen=True)
@@ -129,10 +137,7 @@ def held_precision(model: onnx.ModelProto, layer_weight_names: Mapping[str, str]
 def lowering_rows(model: onnx.ModelProto, asked: Mapping[str, Asked]) -> list[Lowering]:
     """One row per layer: what was asked, what the graph holds and why they differ."""
     held = held_precision(model, {layer: wish.weight for layer, wish in asked.items()})
-    return [
-        Lowering(layer, wish.kind, wish.precision, held[layer].precision, _reason(wish, held[layer]), held[layer].node)
-        for layer, wish in asked.items()
-    ]
+    return [_row(layer, wish, held[layer]) for layer, wish in asked.items()]
 
 
 def unsigned_nodes(model: onnx.ModelProto) -> list[str]:
@@ -186,6 +191,14 @@ def parity(reference: NDArray[Any], test: NDArray[Any], optimization: str) -> Pa
     return Parity(len(reference), agreement(reference, test), None if ratio_db == np.inf else ratio_db, optimization)
 
 
+def _row(layer: str, wish: Asked, held: Held) -> Lowering:
+    zeros = held.zeros
+    reason = _reason(wish, held)
+    return Lowering(
+        layer, wish.kind, wish.precision, held.precision, reason, held.node, zeros.zero_fraction, zeros.is_two_four
+    )
+
+
 def _held(graph: _Graph, layer: str, weight: str) -> Held:
     nodes = graph.computing_with(weight) or graph.by_layer.get(layer, [])
     if not nodes:
@@ -199,14 +212,23 @@ def _held_by(graph: _Graph, node: onnx.NodeProto) -> Held:
     if data.source in graph.constants and weight.source not in graph.constants:
         data, weight = weight, data
     float_type = weight.float_type or data.float_type or "float32"
-    if not weight.integer_type or weight.source not in graph.constants:
-        return Held(float_type, "weight is float", node.name)
+    if weight.source not in graph.constants:
+        return Held(float_type, "weight is no constant", node.name)
+    zeros = _zeros(graph.constants[weight.source], node)
+    if not weight.integer_type:
+        return Held(float_type, "weight is float", node.name, zeros=zeros)
     n_bits = n_bits_used(graph.constants[weight.source])
     if weight.integer_type != "int8":
-        return Held(float_type, f"weight is {weight.integer_type}, not int8", node.name, n_bits)
+        return Held(float_type, f"weight is {weight.integer_type}, not int8", node.name, n_bits, zeros)
     if data.integer_type not in _INT8:
-        return Held(float_type, "activation input is not quantised", node.name, n_bits)
-    return Held("int8", "", node.name, n_bits)
+        return Held(float_type, "activation input is not quantised", node.name, n_bits, zeros)
+    return Held("int8", "", node.name, n_bits, zeros)
+
+
+def _zeros(weight: onnx.TensorProto, node: onnx.NodeProto) -> Found:
+    """What a weight shows along its input channels, which a matrix product has first."""
+    values = numpy_helper.to_array(weight)
+    return sparsity_of(values.T if node.op_type == "MatMul" else values)
 
 
 def _reason(wish: Asked, held: Held) -> str:
@@ -214,7 +236,7 @@ def _reason(wish: Asked, held: Held) -> str:
     if held.precision == "absent":
         return held.reason
     if min(asked.weight_bits, asked.activation_bits) > 8:
-        return "" if held.precision == "float32" else _instead_of_float(held)
+        return wish.why_float if held.precision == "float32" else _instead_of_float(held)
     if held.precision != "int8":
         return held.reason
     reasons = []

@@ -118,13 +118,21 @@ class Rule:
     min_channels: int = 1
 
     def covers(self, name: str, layer: nn.Module) -> bool:
-        """Whether `layer` is quantized: not excluded, at least `min_channels` outputs and inputs (of each group, except
-        depthwise), and padded with nothing but zeros (others stand between the integers and the kernel)."""
+        """Whether `layer` is quantized."""
+        return self.why_float(name, layer) is None
+
+    def why_float(self, name: str, layer: nn.Module) -> str | None:
+        """Why `layer` stays float: excluded, fewer than `min_channels` outputs or inputs (of each group, except
+        depthwise), or padded with more than zeros (which stands between the integers and the kernel); None where it is
+        quantized."""
         n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
         is_depthwise = n_inputs == 1 and getattr(layer, "groups", 1) == n_outputs
-        narrow = (n_outputs if is_depthwise else min(n_outputs, n_inputs)) < self.min_channels
-        padded = getattr(layer, "padding_mode", "zeros") != "zeros"
-        return not (narrow or padded or self.excludes(name))
+        if self.excludes(name):
+            return "excluded by the profile"
+        if (n_outputs if is_depthwise else min(n_outputs, n_inputs)) < self.min_channels:
+            return f"fewer than {self.min_channels} channels"
+        padding = getattr(layer, "padding_mode", "zeros")
+        return None if padding == "zeros" else f"padding mode {padding}"
 
     def excludes(self, name: str) -> bool:
         """Whether a layer, or one of the modules that it lies in, is named to stay float."""

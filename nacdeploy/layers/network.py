@@ -188,6 +188,7 @@ def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | No
 @contextmanager
 def _called_through(module: nn.Module, name: str, edge: str | None, semantics: Semantics) -> Iterator[None]:
     """For the length of one run, calls of `module` go through `semantics`."""
+
     def forward(x: Tensor) -> Tensor:
         return semantics.layer(name, module, x if edge is None else semantics.edge(edge, x, (name, 0)))
 
