@@ -13,16 +13,16 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import artifact, onnx_checks, parity, targets, trt
 from nacdeploy.exporters.artifact import Lowering, Manifest, Preprocessing, TensorInfo
-from nacdeploy.exporters.guard import Guarded, guarded
+from nacdeploy.exporters.guard import Guarded, guarded, speed_note
 from nacdeploy.exporters.lowering import OnnxGraph
-from nacdeploy.exporters.onnx import INPUT, Traced, lower, trace
+from nacdeploy.exporters.onnx import INPUT, Traced, lower, to_onnx, trace
 from nacdeploy.exporters.targets import Target
 from nacdeploy.exporters.tune import Names
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import TWO_FOUR
 from nacdeploy.profile import ExportTable, Profile
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.runners.timing import onnx_timer
+from nacdeploy.runners.timing import Timer, onnx_timer
 from nacdeploy.strategies.settle import calibrate_gates, settle
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
@@ -42,11 +42,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Whether precision is chosen by measured time even where integers pay as a whole, and the file in which
-    measurements are kept, so that a tuning that was stopped goes on."""
+    """How measured time decides: whether precision is chosen by it even where integers pay as a whole, the file in
+    which measurements are kept (so that a tuning that was stopped goes on), and the FP32 network that the state came
+    from."""
 
     autotune: bool = False
     measurements: Path | None = None
+    original: Network | None = None
 
 
 def export(
@@ -74,11 +76,15 @@ def export(
         network, notes = on_grid(state, task, profile, chosen)
         traced_network, traced = network, trace(network, profile.export.opset)
         bar.update(1, n_steps, "precision")
-        timed = _guarded(network, traced, task, profile, chosen, tuning, progress)
+        timer = _timer(task, profile, chosen, tuning)
+        timed = _guarded(network, traced, timer, chosen, tuning, progress)
         network, notes = timed.network, (*notes, *timed.notes)
         if network is not state.network:  # the accuracy that is written down is that of what is written
             network, state, notes = _settled(network, state, task, profile, notes)
         graph = lower(traced, network)
+        if timer is not None and tuning.original is not None:
+            original = to_onnx(tuning.original, profile.export.opset)
+            notes = (*notes, speed_note(graph.model, original.model, timer))
         bar.update(2, n_steps, "parity")
         checks = parity.check(network, graph, task, profile.export, chosen.optimizations)
         worst_step = _worst_step(network, graph, task, chosen)
@@ -125,19 +131,19 @@ def _settled(
     return network, replace(state, network=network, metrics=metrics), (*notes, cost)
 
 
+def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Timer | None:
+    """What times graphs on the target, where that is asked for and the target is present."""
+    if target.name != "ort" or not (profile.export.guard or tuning.autotune):
+        return None
+    return onnx_timer(task.example_input().numpy(), profile.bench, profile.export.n_autotune_rounds)
+
+
 def _guarded(
-    network: Network,
-    traced: Traced,
-    task: Task,
-    profile: Profile,
-    target: Target,
-    tuning: Tuning,
-    progress: Progress,
+    network: Network, traced: Traced, timer: Timer | None, target: Target, tuning: Tuning, progress: Progress
 ) -> Guarded:
     """The network that is not slower than its float twin on the target, where that can be timed here."""
-    if not network.quantizers or target.name != "ort" or not (profile.export.guard or tuning.autotune):
+    if timer is None or not network.quantizers:
         return Guarded(network)
-    timer = onnx_timer(task.example_input().numpy(), profile.bench, profile.export.n_autotune_rounds)
     return guarded(
         network,
         traced,

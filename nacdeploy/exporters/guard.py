@@ -51,6 +51,17 @@ def guarded(
     return Guarded(with_float(network, floats), precisions, floats, (_note(everything, floats, precisions),))
 
 
+def speed_note(model: bytes, original: bytes, timer: Timer) -> str:
+    """How fast a model is against the FP32 network that it came from; loud where it is slower."""
+    ratio = timer({"now": model, "original": original}, "original").ratios["now"]
+    if ratio.high >= 1:
+        return f"{_times(ratio)} the speed of the FP32 network that it came from, measured here"
+    return (
+        f"SLOWER than the FP32 network that it came from: {_times(ratio)} its speed, with every layer in its faster "
+        "precision; a chain with larger or aligned steps (prune.multiple) would help; 'nacdeploy explain' says where"
+    )
+
+
 def _note(everything: Ratio, floats: Names, precisions: Precisions) -> str:
     n_members = len(precisions.layers)
     kept = f"{n_members - len(floats)} of {n_members} layers stay on integers"

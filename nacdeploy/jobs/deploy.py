@@ -13,6 +13,7 @@ from nacdeploy.exporters import export as exporting
 from nacdeploy.jobs.outcome import checkpoint_folder
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import task_of
+from nacdeploy.layers.network import Network
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.runners import bench as bench_runner
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -60,7 +61,8 @@ def export(
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
     target = targets.named(target or settings.target).name
     place = home.place(out, f"export-{target}")
-    tuning = exporting.Tuning(autotune, home.measurements(state.key, settings, target))
+    measurements = home.measurements(state.key, settings, target)
+    tuning = exporting.Tuning(autotune, measurements, _original(record) if state.steps else None)
     context = _context(record, folder)
     path = exporting.export(state, task_of(record), settings, target, place, context, progress, tuning)
     tracker = tracking.open_tracker(
@@ -99,6 +101,15 @@ def bench(
     reference = Path(baseline) if baseline is not None else _exported_baseline(manifest, progress)
     progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
     return bench_runner.bench(paths, reference, dataset, settings)
+
+
+def _original(record: checkpoints.Record) -> Network | None:
+    """The FP32 network that a compressed checkpoint came from, where it is still there."""
+    folder = Path(str(record.baseline_checkpoint))
+    if not checkpoints.is_checkpoint(folder):
+        return None
+    state, _ = checkpoints.load(folder)
+    return state.network
 
 
 def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
