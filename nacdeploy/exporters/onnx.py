@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from nacdeploy.errors import NacdeployError
@@ -76,7 +77,9 @@ def trace(network: Network, opset: int) -> Traced:
             raise NacdeployError(f"torch cannot export this network to ONNX: {_cause(error)}") from error
     if program is None:
         raise NacdeployError("torch's exporter returned no program")
-    return Traced(_slim(program.model_proto), outputs, marked.norms, marked.token_layers)
+    model = _slim(program.model_proto)
+    _name_average_pools(model.graph)
+    return Traced(model, outputs, marked.norms, marked.token_layers)
 
 
 def lower(traced: Traced, network: Network) -> OnnxGraph:
@@ -186,6 +189,18 @@ def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.value_info[:]
     del model.graph.metadata_props[:], model.metadata_props[:]
     return model
+
+
+def _name_average_pools(graph: onnx.GraphProto) -> None:
+    """Write means over height and width as GlobalAveragePool: runtimes have a kernel on integers for that name alone."""
+    axes = {t.name: sorted(numpy_helper.to_array(t).flatten().tolist()) for t in graph.initializer if len(t.dims) == 1}
+    for node in graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2:
+            continue
+        keeps = all(a.i == 1 for a in node.attribute if a.name == "keepdims")
+        if keeps and axes.get(node.input[1]) in ([2, 3], [-2, -1]):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
 
 
 @contextmanager
