@@ -3,17 +3,26 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-slow bench bench-fashion lint clean
+# What cannot run here is checked against the real wheels, which lie beside the packages and are never imported as such.
+SIGNATURES := .venv/signatures
+WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
+  torch-tensorrt=torch-tensorrt==2.14.0
+
+.PHONY: demo test test-slow test-gpu bench bench-fashion lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
 
 # pytest comes last, so that its summary ends the output.
-test: lint
+test: lint .venv/.signatures
 	$(BIN)/python -m pytest -n 2
 
 test-slow: .venv/.stamp
 	$(BIN)/python -m pytest -m slow
+
+# On a machine with an NVIDIA GPU: tests and measurements, in one file to send back.
+test-gpu: .venv/.stamp
+	$(BIN)/python benchmarks/gpu.py
 
 bench: .venv/.stamp
 	$(BIN)/python benchmarks/bench.py
@@ -38,3 +47,11 @@ clean:
 	  { rm -rf .venv; echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
+
+# Wheels that a platform does not have are left out: their tests say so.
+.venv/.signatures: .venv/.stamp Makefile
+	@for wheel in $(WHEELS); do \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	    --target $(SIGNATURES)/$${wheel%%=*} $${wheel#*=} || echo "no wheel of $${wheel#*=} for this platform"; \
+	done
+	@touch $@

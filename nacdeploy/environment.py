@@ -72,7 +72,7 @@ _PACKAGES = (
     _Package("onnx", ("onnx",), "every export"),
     _Package("onnxscript", ("onnxscript",), "torch's ONNX exporter"),
     _Package("onnxruntime", _ONNXRUNTIME, "parity, bench, target ort"),
-    _Package("tensorrt_rtx", ("tensorrt-rtx-cu13",), "target trt, built ahead of time without a GPU"),
+    _Package("tensorrt_rtx", ("tensorrt-rtx-cu13",), "targets trt and trt-rtx, built ahead of time without a GPU"),
     _Package("safetensors", ("safetensors",), "checkpoints"),
     _Package("sklearn", ("scikit-learn",), "the embedded digits"),
     _Package("pydantic", ("pydantic",), "profiles and records"),
@@ -81,7 +81,8 @@ _PACKAGES = (
     _Package("wandb", ("wandb",), "tracking"),
     _Package("matplotlib", ("matplotlib",), "plots"),
     _Package("tensorrt", ("tensorrt",), "target trt, built on the GPU itself", "trt"),
-    _Package("torch_tensorrt", ("torch-tensorrt",), "TensorRT inside torch", "torch-trt"),
+    _Package("torch_tensorrt", ("torch-tensorrt",), "target torch-trt, on the GPU itself", "torch-trt"),
+    _Package("openvino", ("openvino",), "target openvino", "openvino"),
     _Package("timm", ("timm",), "timm: models", "timm"),
     _Package("ray", ("ray",), "parallel search", "ray"),
 )
@@ -99,7 +100,9 @@ def inspect() -> Report:
         targets=(
             _target("onnx", ("torch", "onnx", "onnxscript", "onnxruntime"), "an ONNX file, checked in ONNX Runtime"),
             _target("ort", ("torch", "onnx", "onnxscript", "onnxruntime"), "ONNX Runtime on the CPU"),
-            trt_target(import_problem("tensorrt"), import_problem("tensorrt_rtx"), gpus),
+            *engine_targets(import_problem("tensorrt"), import_problem("tensorrt_rtx"), gpus),
+            torch_trt_target(util.find_spec("torch_tensorrt") is not None, gpus),
+            _target("openvino", ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"), "OpenVINO on the CPU"),
         ),
     )
 
@@ -112,21 +115,34 @@ def conflicts(installed: Mapping[str, str]) -> tuple[Conflict, ...]:
     return (Conflict(problem, ("pip uninstall -y onnxruntime onnxruntime-gpu", "pip install onnxruntime-gpu")),)
 
 
-def trt_target(tensorrt_problem: str | None, rtx_problem: str | None, gpus: tuple[str, ...]) -> Target:
-    """Which builder makes a TensorRT engine here; a problem of None means that the package can be imported."""
+def engine_targets(
+    tensorrt_problem: str | None, rtx_problem: str | None, gpus: tuple[str, ...]
+) -> tuple[Target, Target]:
+    """`trt` and `trt-rtx`: which builder makes an engine here; a problem of None means that the package imports."""
+    ahead = ", ".join(RTX_CAPABILITIES)
+    by_rtx = f"TensorRT-RTX, built ahead of time for {ahead}; its engines run on a GPU only"
+    rtx = Target("trt-rtx", rtx_problem is None, rtx_problem or by_rtx)
     if tensorrt_problem is None:
-        return _tensorrt_proper(rtx_problem, gpus)
+        return _tensorrt_proper(rtx_problem, gpus), rtx
     if rtx_problem is None:
-        ahead = ", ".join(RTX_CAPABILITIES)
-        return Target("trt", True, f"TensorRT-RTX, built ahead of time for {ahead}; its engines run on a GPU only")
-    return Target("trt", False, f"{rtx_problem}; TensorRT itself: pip install 'nacdeploy[trt]'")
+        return Target("trt", True, by_rtx), rtx
+    return Target("trt", False, f"{rtx_problem}; TensorRT itself: pip install 'nacdeploy[trt]'"), rtx
+
+
+def torch_trt_target(is_installed: bool, gpus: tuple[str, ...]) -> Target:
+    """torch-tensorrt is not imported to find out: without a driver it raises."""
+    if not is_installed:
+        return Target("torch-trt", False, "torch_tensorrt is not installed: pip install 'nacdeploy[torch-trt]'")
+    if not gpus:
+        return Target("torch-trt", False, "torch-tensorrt is installed and needs an NVIDIA GPU, which is not here")
+    return Target("torch-trt", True, f"torch-tensorrt, compiled on the GPU here: {', '.join(gpus)}")
 
 
 def _tensorrt_proper(rtx_problem: str | None, gpus: tuple[str, ...]) -> Target:
     """Where TensorRT imports, it is the one that is used; it builds for the GPU it runs on."""
     if gpus:
         return Target("trt", True, f"TensorRT, built for the GPU here: {', '.join(gpus)}")
-    way_out = "" if rtx_problem else "; to build ahead of time with TensorRT-RTX instead: pip uninstall tensorrt"
+    way_out = "" if rtx_problem else "; to build ahead of time with TensorRT-RTX instead: --target trt-rtx"
     return Target("trt", False, f"TensorRT is installed and comes first, but finds no GPU{way_out}")
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.precision import Precision
@@ -138,10 +138,17 @@ class ExportTable(Table):
     n_parity: int = Field(500, ge=1)
     guard: bool = True
     n_autotune_rounds: int = Field(12, ge=3)
-    float_type: Literal["fp32", "fp16"] = "fp32"
+    float_type: Literal["fp32", "fp16"] = "fp16"
+    io_type: Literal["fp32", "fp16"] = "fp32"
     compute_capabilities: tuple[str, ...] = ("SM80", "SM86", "SM89", "SM120")
     max_batch: int = Field(16, ge=1)
     workspace_mib: int = Field(1024, ge=1)
+
+    @model_validator(mode="after")
+    def _types_agree(self) -> "ExportTable":
+        if self.io_type == "fp16" and self.float_type == "fp32":
+            raise ValueError("io_type = 'fp16' needs float_type = 'fp16'")
+        return self
 
 
 class BenchTable(Table):

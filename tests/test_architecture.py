@@ -33,12 +33,12 @@ ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 
 HOMES = {
     "torch_pruning": {"layers.channel_pruning"},
-    "tensorrt": {"exporters.trt", "runners.trt", "environment"},
-    "tensorrt_rtx": {"exporters.trt", "runners.trt", "environment"},
+    "tensorrt": {"exporters.trt_api", "environment"},
+    "tensorrt_rtx": {"exporters.trt_api", "environment"},
     "torch_tensorrt": {"exporters.torch_trt"},
     "wandb": {"tracking"},
     "onnxruntime": {"runners.onnx"},
-    "onnxruntime.transformers.float16": {"exporters.trt"},
+    "onnxruntime.transformers.float16": {"exporters.fp16"},
     "ray": {"strategies.search"},
     "timm": {"models"},
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nacdeploy import environment, records
-from nacdeploy.environment import Report, conflicts, import_problem, inspect, trt_target
+from nacdeploy.environment import Report, conflicts, engine_targets, import_problem, inspect, torch_trt_target
 
 GPU = ("NVIDIA L4 (SM89)",)
 
@@ -39,7 +39,7 @@ def test_components_name_the_declared_dependencies(report: Report) -> None:
 def test_targets_ort_and_onnx_work_here(report: Report) -> None:
     works = {target.name: target.works for target in report.targets}
     assert works["onnx"] and works["ort"]
-    assert set(works) == {"onnx", "ort", "trt"}
+    assert set(works) == {"onnx", "ort", "trt", "trt-rtx", "torch-trt", "openvino"}
 
 
 def test_gpus_are_those_of_torch(report: Report) -> None:
@@ -64,7 +64,7 @@ def test_both_onnxruntimes_are_a_conflict_with_the_lines_that_mend_it() -> None:
     [
         ("missing", None, (), True, "TensorRT-RTX, built ahead of time for SM75"),
         (None, None, GPU, True, "TensorRT, built for the GPU here: NVIDIA L4 (SM89)"),
-        (None, None, (), False, "pip uninstall tensorrt"),
+        (None, None, (), False, "--target trt-rtx"),
         (None, "missing", (), False, "finds no GPU"),
         ("missing", "rtx is missing", (), False, "rtx is missing; TensorRT itself: pip install 'nacdeploy[trt]'"),
     ],
@@ -72,7 +72,24 @@ def test_both_onnxruntimes_are_a_conflict_with_the_lines_that_mend_it() -> None:
 def test_trt_target_says_which_builder(
     tensorrt: str | None, rtx: str | None, gpus: tuple[str, ...], works: bool, said: str
 ) -> None:
-    target = trt_target(tensorrt, rtx, gpus)
+    target, forced = engine_targets(tensorrt, rtx, gpus)
+    assert (target.name, target.works) == ("trt", works)
+    assert said in target.why
+    assert (forced.name, forced.works) == ("trt-rtx", rtx is None)
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "gpus", "works", "said"),
+    [
+        (False, GPU, False, "pip install 'nacdeploy[torch-trt]'"),
+        (True, (), False, "needs an NVIDIA GPU"),
+        (True, GPU, True, "NVIDIA L4 (SM89)"),
+    ],
+)
+def test_torch_trt_needs_its_package_and_a_gpu(
+    is_installed: bool, gpus: tuple[str, ...], works: bool, said: str
+) -> None:
+    target = torch_trt_target(is_installed, gpus)
     assert target.works is works
     assert said in target.why
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nacdeploy.errors import UsageError
-from nacdeploy.latency import Comparison, compare, machine
+from nacdeploy.latency import Comparison, Subject, compare, is_stable, machine
 
 
 class Bench:
@@ -58,7 +58,7 @@ def test_compare_keeps_the_ratio_when_the_machine_slows_down() -> None:
 
     found = bench.compare(20, 20, slow=lambda: 10 * slowdown(), fast=lambda: 2 * slowdown())
     latency = found.latencies["fast"]
-    assert latency.p90_ms > 1.3 * latency.p50_ms
+    assert latency.p90_ms > 1.2 * latency.p50_ms
     assert found.ratios["fast"].value == pytest.approx(5.0, rel=0.05)
 
 
@@ -88,6 +88,58 @@ def test_compare_calls_each_subject_about_round_ms_per_round() -> None:
 def test_compare_survives_a_clock_that_sees_no_time_pass() -> None:
     found = Bench().compare(1, 1, nothing=lambda: 0.0)
     assert found.latencies["nothing"].p50_ms == pytest.approx(1e-6)
+
+
+def test_device_times_are_taken_in_the_same_rounds_and_shown_apart() -> None:
+    bench = Bench()
+    copies = {"slow": 9.0, "fast": 1.5}
+    subjects = {
+        name: Subject(bench.subject(name, lambda ms=ms: ms + 1), lambda ms=ms: ms) for name, ms in copies.items()
+    }
+    subjects["cpu"] = Subject(bench.subject("cpu", lambda: 4.0))
+    found = compare(subjects, baseline="slow", batch_size=1, threads=1, n_rounds=4, round_ms=20, clock=bench.clock)
+    assert found.ratios["fast"].value == pytest.approx(10 / 2.5)
+    assert found.device_ratios["fast"].value == pytest.approx(9 / 1.5)
+    assert found.device_latencies["slow"].p50_ms == pytest.approx(9.0)
+    assert found.device_latencies.keys() == {"slow", "fast"} and "cpu" in found.latencies
+
+
+def test_device_ratios_are_left_out_where_the_baseline_tells_no_device_time() -> None:
+    bench = Bench()
+    subjects = {
+        "cpu": bench.subject("cpu", lambda: 4.0),
+        "gpu": Subject(bench.subject("gpu", lambda: 2.0), lambda: 1.0),
+    }
+    found = compare(subjects, baseline="cpu", batch_size=1, threads=1, n_rounds=3, round_ms=5, clock=bench.clock)
+    assert found.device_ratios == {} and found.device_latencies.keys() == {"gpu"}
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "stable"),
+    [
+        ([5.0] * 9, False),
+        ([5.0] * 10, True),
+        ([9.0, 8.0, 7.0, 6.5, 6.0, 5.5, 5.2, 5.1, 5.0, 5.0], False),
+        ([9.0, 8.0] + [5.0] * 10, True),
+        ([5.0, 5.0, 50.0, 5.0, 5.0, 5.0, 5.05, 70.0, 5.05, 5.0], True),
+    ],
+    ids=["too few", "constant", "still falling", "settled", "with outliers"],
+)
+def test_times_are_stable_when_their_median_stands(times_ms: list[float], stable: bool) -> None:
+    assert is_stable(times_ms) is stable
+
+
+def test_compare_warms_up_until_the_times_are_stable() -> None:
+    durations = iter([40.0, *(20.0 - i for i in range(15)), *[5.0] * 10**6])
+    bench = Bench()
+    found = bench.compare(2, 20, only=lambda: next(durations))
+    assert found.latencies["only"].p90_ms == pytest.approx(5.0)
+
+
+def test_compare_does_not_warm_up_without_end() -> None:
+    bench = Bench()
+    bench.compare(1, 10, growing=lambda: 1.0 + bench.now_ns / 1e7)
+    assert bench.now_ns < 1e9
 
 
 @pytest.mark.parametrize(("baseline", "n_rounds", "message"), [("c", 3, "unknown baseline 'c'"), ("a", 0, "one round")])

@@ -83,7 +83,7 @@ def test_gpu_profile_builds_for_its_class_in_units_of_tensor_cores(name: str, ca
     loaded = profile.load(name)
     assert (loaded.target, loaded.export.compute_capabilities) == ("trt", (capability,))
     assert (loaded.prune.multiple, loaded.prune.scope) == (32, "uniform")
-    assert loaded.export.float_type == ("fp16" if capability == "SM75" else "fp32")
+    assert (loaded.export.float_type, loaded.export.io_type) == ("fp16", "fp32")
 
 
 @pytest.mark.parametrize("name", NAC)

@@ -116,7 +116,8 @@ def print_result(result: Any) -> None:
 
 
 def print_bench(table: Any) -> None:
-    """The rows of one bench run."""
+    """The rows of one bench run; the device's own times where it ran on a GPU."""
+    on_gpu = any(row.device_latency for row in table.rows)
     columns = [
         "artifact",
         "chain",
@@ -128,6 +129,7 @@ def print_bench(table: Any) -> None:
         "p90 ms",
         "images/s",
         "faster (95 %)",
+        *(["CUDA graph", "device p50 ms", "device faster"] if on_gpu else []),
     ]
     rows = [
         [
@@ -140,7 +142,8 @@ def print_bench(table: Any) -> None:
             f"{row.latency.p50_ms:.3f}",
             f"{row.latency.p90_ms:.3f}",
             f"{row.latency.throughput_per_s:.0f}",
-            f"{row.speed.value:.2f}x ({row.speed.low:.2f}-{row.speed.high:.2f})",
+            _interval(row.speed),
+            *(_device_cells(row) if on_gpu else []),
         ]
         for row in table.rows
     ]
@@ -148,6 +151,22 @@ def print_bench(table: Any) -> None:
     print_table(f"{table.machine}; {threads} thread(s); {table.runtime}", columns, rows)
     for note in dict.fromkeys(row.note for row in table.rows if row.note):
         click.echo(f"note: {note}")
+    for when, states in (("before", table.gpus_before), ("after", table.gpus_after)):
+        for gpu in states:
+            click.echo(
+                f"GPU {when}: {gpu.name}, driver {gpu.driver}, {gpu.power_state}, {gpu.temperature_c} C, "
+                f"{gpu.sm_clock_mhz} MHz of {gpu.max_sm_clock_mhz}, {gpu.power_w} W of {gpu.power_limit_w}"
+            )
+
+
+def _device_cells(row: Any) -> list[str]:
+    latency, speed = row.device_latency, row.device_speed
+    graph = "on" if row.cuda_graph else "off"
+    return [graph, f"{latency.p50_ms:.3f}" if latency else "", _interval(speed) if speed else ""]
+
+
+def _interval(ratio: Any) -> str:
+    return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
 def _percent(fraction: float) -> str:
@@ -177,6 +196,17 @@ def print_artifact(folder: Any, manifest: Any, rows: Any) -> None:
     for note in manifest.notes:
         click.echo(f"note: {note}")
     click.echo(f"artifact: {folder}")
+
+
+def print_verified(found: Any) -> None:
+    """Hashes, then each engine against its second build."""
+    click.echo(f"{found.artifact}: {found.n_files} files are as their hashes say")
+    for engine in found.engines:
+        click.echo(f"engine {engine.capability}, built again: {engine.said}")
+    for engine in found.unbuilt:
+        click.echo(f"engine {engine.capability}, not built again: {engine.why}")
+    for said in found.repeats.values():
+        click.echo(f"note: {said}")
 
 
 def print_doctor(report: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 
+MODEL_FILE = "model.onnx"
 MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
 
 _DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13")
@@ -78,9 +79,10 @@ class Parity:
 class Manifest:
     """What an artifact is and how it was made. `write` fills `files`, `created` and `versions`.
 
-    `files` maps names to sha256, `engines` compute capabilities to files, `steps` are the decisions as plain JSON.
-    `parity` is the check that counts, `checks` all of them (with and without graph optimisation); `worst_step` is the
-    largest distance of any quantized layer from the simulation, in steps of its output grid.
+    `files` maps names to sha256, `engines` compute capabilities to files, `builds` to the records of their builds
+    (`trt_build.BuildRecord`); `steps` are the decisions as plain JSON. `parity` is the check that counts, `checks`
+    all of them (with and without graph optimisation); `worst_step` is the largest distance of any quantized layer
+    from the simulation, in steps of its output grid.
     """
 
     target: str
@@ -99,6 +101,7 @@ class Manifest:
     gate: dict[str, Any] | None = None
     engines: dict[str, str] = field(default_factory=dict)
     builder: str | None = None
+    builds: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)

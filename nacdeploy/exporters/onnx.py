@@ -192,7 +192,8 @@ def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_average_pools(graph: onnx.GraphProto) -> None:
-    """Write means over height and width as GlobalAveragePool: runtimes have a kernel on integers for that name alone."""
+    """Write means over height and width as GlobalAveragePool: runtimes have a kernel on integers for that name
+    alone."""
     axes = {t.name: sorted(numpy_helper.to_array(t).flatten().tolist()) for t in graph.initializer if len(t.dims) == 1}
     for node in graph.node:
         if node.op_type != "ReduceMean" or len(node.input) < 2:

@@ -56,7 +56,7 @@ def check(
     found = []
     for optimization in optimizations:
         outputs = run_all(OnnxRunner(graph.model, optimization=optimization), batches)
-        parity = _least([logits, *exits], outputs, optimization)
+        parity = least([logits, *exits], outputs, optimization)
         if parity.agreement < table.min_agreement or _snr_db(parity) < table.min_snr_db:
             divergence = first_divergence(network, graph, batches[0], optimization, table.min_snr_db)
             raise NacdeployError(_refusal(parity, divergence, table))
@@ -182,7 +182,8 @@ def _computing_node(model: onnx.ModelProto, tensor: str) -> str:
     return makers[tensor].name if tensor in makers else tensor
 
 
-def _least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: Optimization) -> Parity:
+def least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: Optimization) -> Parity:
+    """The least agreement and the least signal to noise ratio of several outputs (N, K)."""
     each = [
         onnx_checks.parity(reference.numpy(), output, optimization)
         for reference, output in zip(references, outputs, strict=True)

@@ -10,6 +10,7 @@ from nacdeploy import records, tracking
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact, targets
 from nacdeploy.exporters import export as exporting
+from nacdeploy.exporters.describe import Context
 from nacdeploy.jobs.outcome import checkpoint_folder
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import task_of
@@ -127,7 +128,7 @@ def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
     return place
 
 
-def _context(record: checkpoints.Record, folder: Path) -> exporting.Context:
+def _context(record: checkpoints.Record, folder: Path) -> Context:
     baseline = {"checkpoint": record.baseline_checkpoint or str(folder), "test": record.test}
     data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
-    return exporting.Context(list(record.steps), records.to_data(record.model), data, baseline)
+    return Context(list(record.steps), records.to_data(record.model), data, baseline)

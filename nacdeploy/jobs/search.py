@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.jobs import speed
 from nacdeploy.jobs.evaluator import Evaluator
 from nacdeploy.jobs.outcome import Job, Result, finish
 from nacdeploy.jobs.runs import Runs
@@ -16,7 +17,6 @@ from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.report import figures as pictures
-from nacdeploy.runners import bench as bench_runner
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain, Link
@@ -172,14 +172,12 @@ def _fastest(
     speeds = records.read(dict[str, float], path) if path.is_file() else {}
     limit = session.profile.search.max_drop + DROP_TOLERANCE
     front = [e for e in (*found.front, found.best) if e and e.figures and e.figures.drop_points <= limit]
+    speed.say_where(session, progress)
     for evaluation in front:
         if evaluation.state_key not in speeds:
             state = evaluator.state(Chain.parse(evaluation.chain))
-            speeds[evaluation.state_key] = bench_runner.speed_ratio(
-                state, session.baseline, session.profile.bench, session.profile.export.opset
-            )
+            speeds[evaluation.state_key] = speed.measured(state, session, progress)
             records.write_json(path, speeds)
-            progress.say(f"{evaluation.chain}: {speeds[evaluation.state_key]:.2f}x measured (a fresh run may differ)")
     best = max(front, key=lambda e: speeds[e.state_key])
     figures = replace(best.figures, speed_ratio=speeds[best.state_key]) if best.figures else None
     return replace(best, figures=figures)

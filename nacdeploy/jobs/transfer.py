@@ -6,6 +6,7 @@ from typing import Unpack
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.errors import UsageError
+from nacdeploy.jobs import speed
 from nacdeploy.jobs.outcome import Job, Result, checkpoint_folder, finish
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import (
@@ -69,7 +70,11 @@ def transfer(
     job = Job("transfer", Runs(Path(options.runs)).place(out, f"transfer-{chain.word}"), options, progress)
     session = open_session(options, profile, progress)
     state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
-    return finish(job, session, state, skipped=skipped)
+    speed_ratio = None
+    if session.profile.search.figure == "speed":
+        speed.say_where(session, progress)
+        speed_ratio = speed.measured(state, session, progress)
+    return finish(job, session, state, skipped=skipped, speed_ratio=speed_ratio)
 
 
 def preview(

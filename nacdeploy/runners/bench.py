@@ -1,8 +1,11 @@
-"""Bench: artifacts and the FP32 baseline timed in turns in one run, and the accuracy of what is deployed."""
+"""Bench: artifacts and their uncompressed baseline timed in turns in one run, and the accuracy of what is deployed.
+
+On a GPU the baseline is an FP16 engine, everything is timed with and without CUDA graphs, and the device's own time
+stands beside the time end to end.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +15,24 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import latency, records
 from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.errors import UsageError
-from nacdeploy.exporters import artifact
+from nacdeploy.exporters import artifact, trt_api
 from nacdeploy.exporters.artifact import Manifest
-from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.onnx import INPUT, to_onnx
 from nacdeploy.latency import Latency, Ratio
 from nacdeploy.layers.early_exit import take_exits
-from nacdeploy.profile import BenchTable
+from nacdeploy.profile import BenchTable, Profile
+from nacdeploy.runners import gpu, pick
+from nacdeploy.runners.gpu import GpuState
 from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.runners.pick import Picked, Runner
 from nacdeploy.strategies.state import CompressionState
 
 
 @dataclass(frozen=True)
 class Row:
     """One artifact at one batch size: accuracy (fraction, of the session that is timed), bytes of the model file,
-    measured latency, and the speed against the baseline with its 95 % interval."""
+    measured latency end to end, and the speed against the baseline with its 95 % interval; on a GPU the device's own
+    latency and speed too."""
 
     artifact: str
     chain: str
@@ -36,17 +43,23 @@ class Row:
     size_ratio: float
     latency: Latency
     speed: Ratio
+    runtime: str
+    cuda_graph: bool = False
+    device_latency: Latency | None = None
+    device_speed: Ratio | None = None
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one interleaved run, and the machine it ran on."""
+    """The rows of one interleaved run, the machine it ran on, and the state of its GPUs before and after."""
 
     baseline: str
     machine: str
     runtime: str
     rows: tuple[Row, ...]
+    gpus_before: tuple[GpuState, ...] = ()
+    gpus_after: tuple[GpuState, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,8 @@ class _Subject:
     name: str
     path: Path
     manifest: Manifest
-    runner: OnnxRunner
+    picked: Picked
+    cuda_graph: bool
     accuracy: float
 
 
@@ -74,25 +88,21 @@ def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: Bench
         UsageError: an artifact takes other images than the data has, or is no artifact.
         NacdeployError: an artifact is damaged.
     """
-    subjects = [_subject(path, data, table.threads) for path in dict.fromkeys([baseline, *artifacts])]
-    rows: list[Row] = []
-    for batch_size in table.batch_sizes:
-        images = data.normalize(data.test.images[:1]).repeat(batch_size, 1, 1, 1).numpy()
-        calls = {s.name: partial(s.runner.run, images) for s in subjects}
-        compared = latency.compare(
-            calls,
-            baseline=subjects[0].name,
-            batch_size=batch_size,
-            threads=table.threads,
-            n_rounds=table.n_rounds,
-            round_ms=table.round_ms,
-        )
-        rows += [_row(s, subjects[0], compared, len(data.test)) for s in subjects]
-    runtime = "ONNX Runtime, CPUExecutionProvider, all graph optimisations"
-    return Table(subjects[0].name, latency.machine(), runtime, tuple(rows))
+    loaded = {path: _checked(path, data) for path in dict.fromkeys([baseline, *artifacts])}
+    on_gpu = pick.runs_engines(loaded.values())
+    before, rows = gpu.states() if on_gpu else (), []
+    for cuda_graph in (False, True) if on_gpu else (False,):
+        subjects = []
+        for path, manifest in loaded.items():
+            picked = pick.pick(path, manifest, threads=table.threads, on_gpu=on_gpu, cuda_graph=cuda_graph)
+            accuracy = deployed_accuracy(picked.runner, manifest, data, data.test)
+            subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, accuracy))
+        rows += _timed(subjects, data, table)
+    after = gpu.states() if on_gpu else ()
+    return Table(str(baseline), latency.machine(), rows[0].runtime, tuple(rows), before, after)
 
 
-def deployed_accuracy(runner: OnnxRunner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
+def deployed_accuracy(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
     """The accuracy (fraction) of what the artifact answers, its gate applied."""
     parts = [runner.run(x.numpy()) for x in evaluation.batches(data, images, 64)]
     outputs = dict(zip(runner.output_names, (np.concatenate(c) for c in zip(*parts, strict=True)), strict=True))
@@ -104,18 +114,32 @@ def deployed_accuracy(runner: OnnxRunner, manifest: Manifest, data: Dataset, ima
     return float((answer.argmax(1) == images.labels).double().mean())
 
 
-def speed_ratio(state: CompressionState, baseline: CompressionState, table: BenchTable, opset: int) -> float:
-    """How many times faster than the baseline a state runs as exported for ONNX Runtime (batch 1), measured."""
+def speed_ratio(
+    state: CompressionState, baseline: CompressionState, table: BenchTable, opset: int, profile: Profile | None = None
+) -> float:
+    """How many times faster than the baseline a state runs as exported (batch 1), measured: as engines where the GPU
+    of `profile` is here, and else in ONNX Runtime on the CPU (`pick.speed_note` says so)."""
     image = state.network.example_input().numpy()
-    runners = {n: OnnxRunner(to_onnx(s.network, opset).model) for n, s in (("baseline", baseline), ("now", state))}
-    calls = {name: partial(runner.run, image) for name, runner in runners.items()}
+    runners = {n: _runner(s, opset, profile) for n, s in (("baseline", baseline), ("now", state))}
+    subjects = {name: runner.subject(image) for name, runner in runners.items()}
     compared = latency.compare(
-        calls, baseline="baseline", batch_size=1, threads=1, n_rounds=table.n_rounds, round_ms=table.round_ms
+        subjects, baseline="baseline", batch_size=1, threads=1, n_rounds=table.n_rounds, round_ms=table.round_ms
     )
-    return compared.ratios["now"].value
+    return (compared.device_ratios or compared.ratios)["now"].value
 
 
-def _subject(path: Path, data: Dataset, threads: int) -> _Subject:
+def _runner(state: CompressionState, opset: int, profile: Profile | None) -> Runner:
+    model = to_onnx(state.network, opset).model
+    if profile is None or profile.target not in pick.ENGINE_TARGETS:
+        return OnnxRunner(model)
+    if gpu.present_capability() not in profile.export.compute_capabilities:
+        return OnnxRunner(model)
+    builder = trt_api.builder_of(profile.target)
+    return pick.engine_here(model, INPUT, state.network.input_shape, table=profile.export, builder=builder).runner
+
+
+def _checked(path: Path, data: Dataset) -> Manifest:
+    """The manifest of an artifact that takes the images and tells the classes of a data set."""
     manifest, _ = artifact.load(path)
     expected = manifest.inputs[0].shape[1:] if manifest.inputs else ()
     given = (data.channels, *data.input_size)
@@ -125,17 +149,30 @@ def _subject(path: Path, data: Dataset, threads: int) -> _Subject:
         )
     if manifest.class_names != data.class_names:
         raise UsageError(f"{path} tells other classes apart than data set '{data.name}'; give its own with --data")
-    runner = OnnxRunner(path / manifest.model_file, threads=threads)
-    return _Subject(str(path), path, manifest, runner, deployed_accuracy(runner, manifest, data, data.test))
+    return manifest
+
+
+def _timed(subjects: Sequence[_Subject], data: Dataset, table: BenchTable) -> list[Row]:
+    """The rows of subjects of which the first is the baseline, at every batch size."""
+    rows: list[Row] = []
+    for batch_size in table.batch_sizes:
+        images = data.normalize(data.test.images[:1]).repeat(batch_size, 1, 1, 1).numpy()
+        compared = latency.compare(
+            {s.name: s.picked.runner.subject(images) for s in subjects},
+            baseline=subjects[0].name,
+            batch_size=batch_size,
+            threads=table.threads,
+            n_rounds=table.n_rounds,
+            round_ms=table.round_ms,
+        )
+        rows += [_row(s, subjects[0], compared, len(data.test)) for s in subjects]
+    return rows
 
 
 def _row(subject: _Subject, baseline: _Subject, compared: latency.Comparison, n_images: int) -> Row:
     size = artifact.size_bytes(subject.path, subject.manifest)
-    notes = []
-    if subject.manifest.gate:
-        notes.append("no time saved by exits in this form")
-    if subject.manifest.engines:
-        notes.append("the ONNX graph in ONNX Runtime; the engines' speed is measured on a GPU")
+    notes = ["no time saved by exits in this form"] if subject.manifest.gate else []
+    notes += [subject.picked.note] if subject.picked.note else []
     return Row(
         artifact=subject.name,
         chain=subject.manifest.chain,
@@ -146,5 +183,9 @@ def _row(subject: _Subject, baseline: _Subject, compared: latency.Comparison, n_
         size_ratio=artifact.size_bytes(baseline.path, baseline.manifest) / size,
         latency=compared.latencies[subject.name],
         speed=compared.ratios[subject.name],
+        runtime=subject.picked.runtime,
+        cuda_graph=subject.cuda_graph,
+        device_latency=compared.device_latencies.get(subject.name),
+        device_speed=compared.device_ratios.get(subject.name),
         note="; ".join(notes),
     )

@@ -323,6 +323,25 @@ def test_training_that_diverges_in_f_stops_the_transfer(home: Path) -> None:
     assert "the loss is not a number" in refused("transfer", "--strategy", "QF").err
 
 
+@pytest.mark.parametrize(
+    ("settings", "code", "expected"),
+    [
+        ({"compute_capabilities": ["SM88"]}, 2, "unknown compute capability 'SM88'"),
+        ({"compute_capabilities": ["SM90"]}, 1, "TensorRT-RTX does not build for SM90: install TensorRT proper"),
+        ({"compute_capabilities": ["SM75"], "float_type": "fp32"}, 2, "no FP32 matrix multiplication for SM75"),
+        ({"io_type": "fp16", "float_type": "fp32"}, 2, "io_type = 'fp16' needs float_type = 'fp16'"),
+    ],
+)
+def test_engine_settings_are_refused_before_any_work(
+    settings: dict[str, object], code: int, expected: str, home: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    change("export", **settings)
+    done = refused("export", "--target", "trt", "--profile", "tiny.toml")
+    assert (done.code, expected in done.err) == (code, True), done.err
+    assert "exporting" not in done.err
+
+
 def test_missing_extra_names_its_pip_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     done = refused(*(TRANSFER + "--model timm:resnet18").split())

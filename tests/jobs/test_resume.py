@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from command_line import change, run, succeed
 
-from nacdeploy.jobs import evaluator, search
+from nacdeploy.jobs import evaluator, speed
 
 SCRIPT = str(Path(sys.executable).with_name("nacdeploy"))
 DEADLINE_S = 120
@@ -126,7 +126,7 @@ def test_speed_is_measured_once_and_reused_by_a_resumed_run(home: Path, monkeypa
     def again(*arguments: Any) -> float:
         raise AssertionError("a measurement that was journaled is made again")
 
-    monkeypatch.setattr(search.bench_runner, "speed_ratio", again)
+    monkeypatch.setattr(speed, "measured", again)
     succeed("search", "--resume", "fast")
     assert json.loads(Path("fast/speeds.json").read_text()) == speeds
 

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nacdeploy.errors import NacdeployError
+from nacdeploy.latency import compare
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
 
 
@@ -70,3 +71,29 @@ def test_run_refuses_images_of_another_shape() -> None:
     with pytest.raises(NacdeployError, match=r"cannot run images of shape \(1, 3, 2, 2\)") as caught:
         OnnxRunner(two_output_model()).run(np.ones((1, 3, 2, 2)))
     assert "\n" not in str(caught.value)
+
+
+def test_gpu_provider_is_refused_without_gpu_though_it_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider"):
+        with pytest.raises(NacdeployError, match=f"ONNX Runtime's {provider} needs an NVIDIA GPU"):
+            OnnxRunner(two_output_model(), providers=provider)
+
+
+def test_bound_buffers_give_what_a_plain_call_gives() -> None:
+    runner = OnnxRunner(two_output_model())
+    binding = runner.bound((3, 1, 2, 2))
+    for seed in range(2):
+        images = np.random.default_rng(seed).normal(size=(3, 1, 2, 2)).astype(np.float32)
+        binding.load(images)
+        binding.enqueue()
+        for bound, plain in zip(binding.read(), runner.run(images), strict=True):
+            np.testing.assert_array_equal(bound, plain)
+
+
+def test_subject_is_timed_as_any_call_and_has_no_device_time() -> None:
+    runner = OnnxRunner(two_output_model())
+    subject = runner.subject(np.ones((2, 1, 2, 2), np.float32))
+    found = compare({"a": subject, "b": subject.run}, baseline="a", batch_size=2, threads=1, n_rounds=3, round_ms=1)
+    assert subject.device_ms is None and found.device_latencies == {}
+    assert found.latencies.keys() == {"a", "b"} and found.latencies["a"].p50_ms > 0

@@ -1,0 +1,74 @@
+"""The manifest of an artifact: what stands in it before checks, measurements and engines add theirs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from nacdeploy import records
+from nacdeploy.exporters.artifact import MODEL_FILE, Manifest, Preprocessing, TensorInfo
+from nacdeploy.exporters.lowering import OnnxGraph
+from nacdeploy.exporters.onnx import INPUT
+from nacdeploy.layers.network import Network
+from nacdeploy.profile import Profile
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the manifest says of an artifact's origin, as plain data."""
+
+    steps: list[Any]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    baseline: dict[str, Any]
+
+
+def manifest_of(
+    state: CompressionState,
+    network: Network,
+    graph: OnnxGraph,
+    task: Task,
+    profile: Profile,
+    target: str,
+    context: Context,
+) -> Manifest:
+    """The manifest of a network that is deployed as `graph`, before it is checked and built from."""
+    height, width = task.data.input_size
+    shape = ("batch", task.data.channels, height, width)
+    preprocessing = Preprocessing(
+        input_size=height, channels=task.data.channels, mean=task.data.mean, std=task.data.std
+    )
+    return Manifest(
+        target=target,
+        model_file=MODEL_FILE,
+        inputs=(TensorInfo(INPUT, shape, "float32"),),
+        outputs=tuple(TensorInfo(name, ("batch", task.data.n_classes), "float32") for name in graph.outputs),
+        preprocessing=preprocessing,
+        class_names=task.data.class_names,
+        chain=str(state.chain),
+        steps=context.steps,
+        metrics={**records.to_data(state.metrics), "profile": profile.name},
+        baseline=context.baseline,
+        gate=_gate(network, graph),
+        model=context.model,
+        data=context.data,
+    )
+
+
+def _gate(network: Network, graph: OnnxGraph) -> dict[str, Any] | None:
+    if not network.exits:
+        return None
+    exits = [
+        {"output": name, "place": head.place, "threshold": float(head.threshold)}
+        for name, head in zip(graph.outputs[1:], network.heads.values(), strict=True)
+    ]
+    return {"rule": "take the first exit whose softmax maximum reaches its threshold", "exits": exits}
+
+
+def notes_of(network: Network) -> tuple[str, ...]:
+    notes = []
+    if network.exits:
+        notes.append("exits are extra outputs of one graph: the gate decides accuracy, no time saved in this form")
+    if network.quantizers and network.graph is None:
+        notes.append("the network's graph cannot be captured: only the inputs of its layers are quantized")
+    return tuple(notes)

@@ -1,0 +1,141 @@
+"""What a target builds from the checked graph: engines of TensorRT or TensorRT-RTX, the program of torch-tensorrt, or
+nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+from numpy.typing import NDArray
+
+from nacdeploy import evaluate as evaluation
+from nacdeploy import latency, records
+from nacdeploy.errors import NacdeployError
+from nacdeploy.exporters import parity, torch_trt, trt, trt_api, trt_plan
+from nacdeploy.exporters.artifact import MODEL_FILE, Lowering, Manifest
+from nacdeploy.exporters.onnx import INPUT
+from nacdeploy.exporters.targets import Target
+from nacdeploy.latency import Comparison
+from nacdeploy.layers.network import Network
+from nacdeploy.profile import ExportTable, Profile
+from nacdeploy.runners import gpu, pick
+from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.runners.timing import Timer
+from nacdeploy.task import Task
+
+Files = dict[str, bytes]
+_TORCH = "torch_tensorrt"
+
+
+def check(target: Target, table: ExportTable) -> None:
+    """Refuse early what a build would refuse late.
+
+    Raises:
+        UsageError: a capability or type that the builder does not know.
+        NacdeployError: the builder is not installed, or there is no GPU for it.
+    """
+    if target.builder == _TORCH:
+        torch_trt.check()
+    elif target.builder:
+        trt.check(table, _named(target))
+
+
+def n_builds(target: Target, table: ExportTable) -> int:
+    """How many builds there will be, for progress."""
+    return 0 if not target.builder else 1 if target.builder == _TORCH else len(table.compute_capabilities)
+
+
+def add(
+    manifest: Manifest,
+    files: Files,
+    rows: Sequence[Lowering],
+    network: Network,
+    task: Task,
+    profile: Profile,
+    target: Target,
+    log: trt.Log,
+) -> tuple[Manifest, Files]:
+    """The manifest and the files with what `target` builds from the graph in `files`.
+
+    Raises:
+        NacdeployError: the builder rejects the graph, or the graph with its float rest in FP16 answers otherwise.
+    """
+    if not target.builder:
+        return manifest, files
+    n_sparse = sum(row.is_two_four for row in rows)
+    if target.builder == _TORCH:
+        program, compiler = torch_trt.compile_network(network, profile.export, sparse=n_sparse > 0)
+        return replace(manifest, builder=compiler), {**files, torch_trt.MODEL_FILE: program}
+    engines = trt.build_engines(
+        files[MODEL_FILE],
+        profile.export,
+        INPUT,
+        network.input_shape,
+        builder=_named(target),
+        sparse=n_sparse > 0,
+        seed=profile.seed,
+        log=log,
+    )
+    notes = [*manifest.notes, *engines.notes, *trt_plan.engine_notes(rows, engines.layers)]
+    if engines.graph != files[MODEL_FILE]:
+        notes.append(_agreement_in_fp16(network, engines.graph, task, profile.export))
+        files = {**files, trt.FP16_FILE: engines.graph}
+    if n_sparse:
+        notes.append(
+            f"2:4: {n_sparse} layers are eligible for sparse kernels; how many the engine picks, and what that gains, "
+            "is not verifiable here: it takes the GPU"
+        )
+    notes.append("engines are built, not timed: their speed is to be measured on the GPU itself")
+    named = {capability: f"engine-{capability.lower()}.trt" for capability in engines.files}
+    plans = {named[capability]: plan for capability, plan in engines.files.items()}
+    caches = {trt.cache_file(capability): cache for capability, cache in engines.timing_caches.items()}
+    builds = {capability: records.to_data(record) for capability, record in engines.records.items()}
+    manifest = replace(manifest, engines=named, builder=engines.builder, builds=builds, notes=tuple(notes))
+    return manifest, {**files, **plans, **caches}
+
+
+def engine_timer(images: NDArray, profile: Profile, target: Target, n_rounds: int) -> Timer | None:
+    """A timer of graphs as engines on the GPU that is here, their float rest in FP16; None without a GPU."""
+    if target.builder in ("", _TORCH) or gpu.present_capability() is None:
+        return None
+
+    def compare(models: Mapping[str, bytes], baseline: str) -> Comparison:
+        shape = tuple(images.shape[1:])
+        picked = {
+            name: pick.engine_here(model, INPUT, shape, table=profile.export, builder=_named(target))
+            for name, model in models.items()
+        }
+        return latency.compare(
+            {name: each.runner.subject(images) for name, each in picked.items()},
+            baseline=baseline,
+            batch_size=len(images),
+            threads=profile.bench.threads,
+            n_rounds=n_rounds,
+            round_ms=profile.bench.round_ms,
+        )
+
+    return compare
+
+
+def _named(target: Target) -> trt_api.BuilderName:
+    return cast("trt_api.BuilderName", target.builder)
+
+
+def _agreement_in_fp16(network: Network, model: bytes, task: Task, table: ExportTable) -> str:
+    """How the graph with its float rest in FP16 agrees with the torch model.
+
+    Raises:
+        NacdeployError: less than the profile asks for.
+    """
+    images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
+    *exits, logits = evaluation.predict_exits(network, task.data, images)
+    batches = [x.numpy() for x in evaluation.batches(task.data, images, 64)]
+    outputs = parity.run_all(OnnxRunner(model, optimization="basic"), batches)
+    found = parity.least([logits, *exits], outputs, "basic")
+    if found.agreement < table.min_agreement:
+        raise NacdeployError(
+            f"with its float rest in FP16 the graph agrees with the torch model on {100 * found.agreement:.2f} % of "
+            f"{found.n_images} images (needed {100 * table.min_agreement:g} %): set export.float_type = 'fp32'"
+        )
+    snr = "exact" if found.snr_db is None else f"{found.snr_db:.1f} dB"
+    return f"{trt.FP16_FILE} agrees with the torch model on {100 * found.agreement:.2f} % of the images, {snr}"

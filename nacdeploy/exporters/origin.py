@@ -1,0 +1,57 @@
+"""Where an ONNX node comes from: the layer of the torch model, from what torch's exporter left in the graph."""
+
+import ast
+from collections.abc import Iterator
+
+import onnx
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_PREFIXES = ("network.backbone.", "layers.", "edges.")
+
+
+def torch_layer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
+    """The torch module that made a node, in words; for what the model's own forward computes, the layer before it."""
+    if own := _scope(node):
+        return f"made by torch layer '{own}'"
+    for name in node.input:
+        if layer := _of_weight(model, name):
+            return f"made by torch layer '{layer}'"
+    behind = next((scope for maker in _makers(model, node) if (scope := _scope(maker))), "")
+    place = f" behind torch layer '{behind}'" if behind else ""
+    return f"made by the torch model's forward{place}"
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """`['', 'network.backbone.body.0', 'relu']` in the metadata means the module body.0; ['', 'add'] means none."""
+    scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
+    try:
+        path = ast.literal_eval(scopes)
+    except (ValueError, SyntaxError):
+        return ""
+    return _plain(str(path[-2])) if isinstance(path, list) and len(path) > 2 else ""
+
+
+def _of_weight(model: onnx.ModelProto, name: str) -> str:
+    """The layer whose weight a tensor is, or is dequantised from: `layers.stem_0.weight_q` belongs to stem_0."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    source = makers[name].input[0] if name in makers and makers[name].op_type == "DequantizeLinear" else name
+    is_weight = source.startswith("layers.") and any(tensor.name == source for tensor in model.graph.initializer)
+    return _plain(source.rpartition(".")[0]) if is_weight else ""
+
+
+def _makers(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """The nodes before a node, nearest first."""
+    by_output = {output: maker for maker in model.graph.node for output in maker.output}
+    waiting, seen = list(node.input), set()
+    while waiting:
+        name = waiting.pop(0)
+        if name in by_output and name not in seen:
+            seen.add(name)
+            yield by_output[name]
+            waiting += by_output[name].input
+
+
+def _plain(path: str) -> str:
+    for prefix in _PREFIXES:
+        path = path.removeprefix(prefix)
+    return path
