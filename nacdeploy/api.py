@@ -1,13 +1,15 @@
 """The commands as functions, with the options of the command of the same name as keyword arguments.
 
-`nacdeploy.search(model="resnet8", budget=8)` returns a frozen dataclass (`Result`), `export` a folder, `bench` a table.
+`nacdeploy.search(model="resnet8", budget=8)` returns a frozen dataclass (`Result`), `export` a folder, `bench` a table,
+`explain` the reasons layer by layer.
 Progress goes to a `Progress`, silent by default.
 """
 
 from nacdeploy.jobs.deploy import bench, export
+from nacdeploy.jobs.explain import explain
 from nacdeploy.jobs.outcome import Result
 from nacdeploy.jobs.search import search
 from nacdeploy.jobs.show import show
 from nacdeploy.jobs.transfer import finetune, preview, train, transfer
 
-__all__ = ["Result", "bench", "export", "finetune", "preview", "search", "show", "train", "transfer"]
+__all__ = ["Result", "bench", "explain", "export", "finetune", "preview", "search", "show", "train", "transfer"]

@@ -38,6 +38,7 @@ ratio = 0.1
 multiple = 2
 
 [quantize]
+grid = "ort"
 n_calibration = 100
 
 [exits]

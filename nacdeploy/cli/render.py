@@ -221,3 +221,86 @@ def print_doctor(report: Any) -> None:
     for conflict in report.conflicts:
         click.echo(f"conflict: {conflict.problem}; mend it with: {' && '.join(conflict.pip)}")
     print_table("", ["target", "works", "why"], [[t.name, "yes" if t.works else "no", t.why] for t in report.targets])
+
+
+def print_measured(measured: Any) -> None:
+    """What the probes of this CPU found."""
+    rows = [
+        [t.model, t.signs, f"{t.p50_ms:.3f}", *(["chosen", str(e.weight_bits)] if t.signs == e.signs else ["", ""])]
+        for e in measured.encodings
+        for t in e.times
+    ]
+    columns = ["model, 1 thread", "activations", "p50 ms", "", "exact with weight bits"]
+    print_table(f"INT8 encodings in ONNX Runtime on {measured.machine}", columns, rows)
+    by_channels: dict[int, list[str]] = {}
+    for t in measured.channels.times:
+        by_channels.setdefault(t.channels, [str(t.channels)]).extend([f"{t.p50_ms:.3f}", f"{t.over_expected:.2f}x"])
+    columns = ["channels", "FP32 p50 ms", "over expected", "INT8 p50 ms", "over expected"]
+    print_table("3x3 convolutions, 14 px, against counts in multiples of 16", columns, [*by_channels.values()])
+    click.echo(f"channels pay in multiples of {measured.channels.float32} in FP32, {measured.channels.int8} in INT8")
+
+
+def print_explanation(explained: Any) -> None:
+    """The layers of an artifact, worst first, and the totals."""
+    columns = ["layer", "MACs %", "time %", "us", "float us", "asked", "held", "channels", "waste %", "zeros %"]
+    columns += [*(["engine"] if any(row.engine for row in explained.rows) else []), "kernel", "around it", "why"]
+    rows = [_explained(row, "engine" in columns) for row in explained.rows]
+    between = explained.between
+    times = [_percent1(explained.between_fraction), *_times(between)]
+    rows.append(["(between layers)", "", *times, *[""] * (len(columns) - 7), ", ".join(_around(between)), ""])
+    title = f"{explained.artifact}: {explained.chain or 'FP32'} for {explained.target}; {explained.machine}"
+    print_table(f"{title}; {explained.threads} thread(s); {explained.runtime}", columns, rows)
+    for line in _totals(explained):
+        click.echo(line)
+
+
+def _explained(row: Any, with_engine: bool) -> list[str]:
+    fit, facts = row.alignment, row.facts
+    channels = "" if fit.n_outputs is None else f"{fit.n_inputs or fit.n_outputs}->{fit.n_outputs} /{fit.multiple}"
+    return [
+        row.layer,
+        _percent1(row.macs_fraction),
+        _percent1(row.time_fraction),
+        *_times(facts),
+        row.asked or "-",
+        facts.held or "-",
+        channels,
+        f"{100 * fit.wasted_fraction:.0f}" if channels else "",
+        "" if row.zero_fraction is None else f"{100 * row.zero_fraction:.0f}{' 2:4' if row.is_two_four else ''}",
+        *([row.engine or "unknown"] if with_engine else []),
+        " + ".join((*facts.kernels, *facts.fused)),
+        ", ".join(_around(facts)),
+        row.reason.text,
+    ]
+
+
+def _times(facts: Any) -> list[str]:
+    """The time of a layer and that of its float twin, in microseconds."""
+    return [f"{1000 * t:.1f}" if t is not None else "" for t in (facts.time_ms, facts.twin_ms)]
+
+
+def _around(facts: Any) -> tuple[str, ...]:
+    return (*facts.reformats, *facts.apart)
+
+
+def _totals(explained: Any) -> list[str]:
+    int8, in_file = (_percent1(f) for f in (explained.int8_macs_fraction, explained.int8_macs_in_file_fraction))
+    lines = [f"INT8 kernels do {int8} % of the multiplications; the file holds {in_file} % of them in INT8"]
+    if explained.speed is None:
+        lines.append(f"one call takes {explained.call_ms:.3f} ms; there is no Q/DQ pair in the file, so no float twin")
+    else:
+        ratio = explained.speed
+        interval = f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
+        lines.append(
+            f"one call takes {explained.call_ms:.3f} ms, of the float twin {explained.twin_call_ms:.3f} ms: {interval}"
+        )
+    found = explained.sparsity
+    known = "" if found.n_picked is None else f", {found.n_picked} with a sparse kernel, {found.n_gained} faster by it"
+    lines.append(f"2:4 weights: {found.n_eligible} of {len(explained.rows)} layers{known} ({found.note})")
+    reasons = "; ".join(f"{cause} ({_percent1(share)} % of the time)" for cause, share in explained.top_reasons)
+    lines.append(f"time without gain: {reasons or 'none'}")
+    return [*lines, *(f"note: {note}" for note in explained.notes)]
+
+
+def _percent1(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"

@@ -11,6 +11,7 @@ from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.describe import Context
+from nacdeploy.jobs import measured
 from nacdeploy.jobs.outcome import checkpoint_folder
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import task_of
@@ -61,6 +62,8 @@ def export(
     if guard is not None:
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
     target = targets.named(target or settings.target).name
+    if target == "ort":
+        settings = measured.exact_here(settings, progress)
     place = home.place(out, f"export-{target}")
     measurements = home.measurements(state.key, settings, target)
     tuning = exporting.Tuning(autotune, measurements, _original(record) if state.steps else None)

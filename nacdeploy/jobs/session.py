@@ -12,6 +12,7 @@ from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.jobs import measured
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
@@ -111,6 +112,7 @@ def open_session(options: Options, profile: Profile, progress: Progress) -> Sess
     """
     if options.checkpoint is not None and Path(options.checkpoint).is_dir():
         profile = _with_model_of(checkpoints.read_record(Path(options.checkpoint)), options, profile)
+    profile = measured.resolved(profile, progress)
     task = tasks.make(profile.model, profile.data, profile)
     if options.checkpoint is not None:
         baseline, folder = _given_baseline(Path(options.checkpoint), task, profile, Runs(Path(options.runs)))

@@ -18,6 +18,7 @@ from nacdeploy.runners.binding import Binding
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 Optimization = Literal["all", "basic", "disabled"]
+OPTIMIZED = "optimized.onnx"
 
 _LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -43,7 +44,9 @@ class OnnxRunner:
     """One session on one provider.
 
     On a GPU it runs on a torch stream with bound buffers, so that CUDA events see its work; `cuda_graph` records it.
-    ONNX Runtime lists GPU providers where there is no GPU and falls back without a word: both are refused here.
+    ONNX Runtime lists GPU providers where there is no GPU and falls back without a word: both are refused here. With
+    `trace`, a folder, it writes the graph that it really runs there as `optimized.onnx`, and records the time of every
+    node until `end_trace`.
 
     Raises:
         NacdeployError: the model is missing, damaged or not supported, or the provider does not work here.
@@ -57,13 +60,14 @@ class OnnxRunner:
         optimization: Optimization = "all",
         providers: Provider = "CPUExecutionProvider",
         cuda_graph: bool = False,
+        trace: Path | None = None,
     ) -> None:
         where = "the ONNX model" if isinstance(model, bytes) else str(model)
         self._stream = None if providers == "CPUExecutionProvider" else _stream(providers)
         try:
             self._session = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else str(model),
-                _options(threads, optimization),
+                _options(threads, optimization, trace),
                 providers=[(providers, _provider_options(providers, self._stream, cuda_graph))],
             )
         except _FAILURES as error:
@@ -110,6 +114,10 @@ class OnnxRunner:
         self._run_bound(binding, images)
         return Subject(partial(self._run_bound, binding, images), partial(gpu.event_ms, binding.enqueue, self._stream))
 
+    def end_trace(self) -> Path:
+        """Stop recording; returns the file of events (Chrome's trace format)."""
+        return Path(self._session.end_profiling())
+
     def _run_bound(self, binding: Binding, images: NDArray[Any]) -> list[NDArray[Any]]:
         import torch
 
@@ -145,12 +153,16 @@ def _provider_options(provider: Provider, stream: Any, cuda_graph: bool) -> dict
     return {**shared, **types, "trt_cuda_graph_enable": str(int(cuda_graph))}
 
 
-def _options(threads: int, optimization: Optimization) -> onnxruntime.SessionOptions:
+def _options(threads: int, optimization: Optimization, trace: Path | None = None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = _LEVELS[optimization]
     options.log_severity_level = 3
+    if trace is not None:
+        options.optimized_model_filepath = str(trace / OPTIMIZED)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace / "events")
     # Spinning threads of one session take the cores of the next: several sessions live side by side in a benchmark.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -45,16 +45,24 @@ class Prune:
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        return cls(with_parameters(cls.letter, profile.prune, parameters))
+        table = with_parameters(cls.letter, profile.prune, parameters)
+        if table.multiple == "target":
+            table = table.model_copy(update={"multiple": target_multiple(profile.target)})
+        return cls(table)
+
+    @property
+    def multiple(self) -> int:
+        """The channels of one unit, as a number."""
+        return int(self.table.multiple)
 
     def refusal(self, state: CompressionState) -> str | None:
         try:
             found = channel_pruning.groups(state.network)
         except NacdeployError as error:
             return str(error)
-        if channel_pruning.has_unit_left(found, self.table.multiple):
+        if channel_pruning.has_unit_left(found, self.multiple):
             return None
-        return f"no layer has a unit of {self.table.multiple} channels left to give"
+        return f"no layer has a unit of {self.multiple} channels left to give"
 
     def decide(self, state: CompressionState, task: Task) -> PruneDecision:
         found = channel_pruning.groups(state.network)
@@ -62,7 +70,7 @@ class Prune:
         widths = earlier[0].baseline_widths if earlier else _widths(found)
         asked = self.table.ratio * sum(widths.values()) + (earlier[-1].carried if earlier else 0.0)
         whole = math.floor(asked + ROUNDING)
-        removed = channel_pruning.choose(found, widths, whole, self.table.multiple, self.table.scope)
+        removed = channel_pruning.choose(found, widths, whole, self.multiple, self.table.scope)
         taken = sum(map(len, removed.values()))
         cut = channel_pruning.plan_cut(state.network, removed) if removed else Cut()
         by_root = {root: len(channels) for root, channels in removed.items()}
@@ -83,7 +91,17 @@ class Prune:
         if decision.taken == 0:
             return f"{text}: the share of {decision.asked:g} is less than one unit and carried to the next P"
         where = ", ".join(f"{root} {n}" for root, n in decision.removed.items())
-        return f"{text} (asked {decision.asked:g}, carried {decision.carried:g}): {where}"
+        return f"{text}, {self._rounding(decision)}: {where}"
+
+    def _rounding(self, decision: PruneDecision) -> str:
+        """What rounding to whole units took and left for the next P."""
+        took = f"took {decision.taken} of {decision.asked:g} channels asked, {decision.carried:g} carried"
+        return f"rounding to units of {self.multiple} {took}"
+
+
+def target_multiple(target: str) -> int:
+    """The unit that a target's kernels work in: INT8 tensor cores want 32 channels, CPU kernels blocks of 8."""
+    return 32 if target.startswith("trt") else 8
 
 
 def _widths(found: tuple[Group, ...]) -> dict[str, int]:
