@@ -106,7 +106,7 @@ class ExitTable(Table):
 
 
 class SettleTable(Table):
-    n_images: int = Field(512, ge=1)
+    n_images: int = Field(2048, ge=1)
     batch_size: int = Field(128, ge=1)
 
 
