@@ -20,7 +20,7 @@ def model() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("operator", "expected"),
     [
-        ("Conv", "made by torch layer 'stem_0'"),
+        ("Conv", "made by torch layer 'stem.0'"),
         ("Relu", "made by torch layer 'stem.2'"),
         ("Add", "made by the torch model's forward behind torch layer"),
     ],

@@ -101,7 +101,7 @@ class Prune:
 
 def target_multiple(target: str) -> int:
     """The unit that a target's kernels work in: INT8 tensor cores want 32 channels, CPU kernels blocks of 8."""
-    return 32 if target.startswith("trt") else 8
+    return 32 if "trt" in target else 8
 
 
 def _widths(found: tuple[Group, ...]) -> dict[str, int]:
