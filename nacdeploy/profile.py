@@ -132,7 +132,7 @@ class SearchTable(Table):
 
 
 class ExportTable(Table):
-    opset: int = Field(20, ge=17)
+    opset: int = Field(20, ge=18)
     min_agreement: float = Field(0.99, ge=0, le=1)
     min_snr_db: float = 20.0
     n_parity: int = Field(500, ge=1)
