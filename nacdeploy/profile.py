@@ -56,7 +56,7 @@ def _over(default: TrainTable, given: Any) -> Any:
 
 class PruneTable(Table):
     ratio: float = Field(0.025, gt=0, lt=1)
-    multiple: Annotated[int, Field(ge=1)] | Literal["target"] = 1
+    multiple: Annotated[int, Field(ge=1)] | Literal["target"] = "target"
     scope: Literal["global", "uniform"] = "global"
 
 

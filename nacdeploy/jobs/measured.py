@@ -6,26 +6,33 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
 from nacdeploy.runners import probes
+from nacdeploy.strategies.operators.prune import target_multiple
 
 MEASURED = "measured"
 SMALLEST_BLOCK = 8  # what Q leaves in float runs in blocks of at least so many channels on every CPU
 
 
-def resolved(profile: Profile, progress: Progress) -> Profile:
-    """The profile with numbers and names in place of what it leaves to measurement; for other targets than ONNX Runtime
-    on the CPU, whose kernels can be timed here, it is as it was."""
-    if profile.target != "ort":
-        return profile
-    if profile.quantize.grid == MEASURED:
+def resolved(profile: Profile, letters: str, progress: Progress) -> Profile:
+    """The profile with numbers and names in place of what it leaves to the target, for chains of `letters`. What ONNX
+    Runtime's kernels here want is measured."""
+    if profile.target == "ort" and profile.quantize.grid == MEASURED:
         profile = _on_best_grid(profile, progress)
-    if profile.prune.multiple == "target":
-        found = probes.channel_multiple()
-        multiple = max(found.int8, SMALLEST_BLOCK)
-        progress.say(
-            f"P takes units of {multiple} channels; measured: {found.float32} pay in FP32, {found.int8} in INT8"
-        )
+    if profile.prune.multiple == "target" and "P" in letters:
+        multiple = _multiple(profile.target, "Q" in letters, progress)
         profile = profiles.override(profile, {"prune": {"multiple": multiple}})
     return profile
+
+
+def _multiple(target: str, is_quantized: bool, progress: Progress) -> int:
+    """The channels of one unit of P."""
+    if target != "ort":
+        return target_multiple(target, is_quantized)
+    found = probes.channel_multiple()
+    multiple = max(found.int8 if is_quantized else found.float32, SMALLEST_BLOCK)
+    progress.say(
+        f"P takes units of {multiple} channels; measured here: {found.float32} pay in FP32, {found.int8} in INT8"
+    )
+    return multiple
 
 
 def exact_here(profile: Profile, progress: Progress) -> Profile:

@@ -63,7 +63,7 @@ def search(
         place = Runs(Path(options.runs)).place(out, "search")
     make_searcher(profile.search.searcher, profile.search, profile.seed)
     _check_alphabet(profile)
-    session = open_session(options, profile, progress)
+    session = open_session(options, profile, profile.search.alphabet, progress)
     profile = session.profile
     with progress.bar("searching") as bar, Journal.open(place / "journal.jsonl", _fingerprint(session)) as journal:
         records.write_json(place / RUN_FILE, Run(profile.model_dump(mode="json"), options.checkpoint))

@@ -103,16 +103,16 @@ def effective_profile(options: Options, search: dict[str, Any] | None = None) ->
     return profiles.override(profile, given)
 
 
-def open_session(options: Options, profile: Profile, progress: Progress) -> Session:
+def open_session(options: Options, profile: Profile, letters: str, progress: Progress) -> Session:
     """The task of the profile, and its baseline: the user's checkpoint, one trained before with these settings, or one
-    that is trained now.
+    that is trained now. `letters` are those of the chains to come.
 
     Raises:
         NacdeployError: a name is unknown, data are missing, or the checkpoint does not fit.
     """
     if options.checkpoint is not None and Path(options.checkpoint).is_dir():
         profile = _with_model_of(checkpoints.read_record(Path(options.checkpoint)), options, profile)
-    profile = measured.resolved(profile, progress)
+    profile = measured.resolved(profile, letters, progress)
     task = tasks.make(profile.model, profile.data, profile)
     if options.checkpoint is not None:
         baseline, folder = _given_baseline(Path(options.checkpoint), task, profile, Runs(Path(options.runs)))

@@ -68,7 +68,7 @@ def transfer(
     chain = Chain.parse(found.chain)
     operators.check(chain, profile)
     job = Job("transfer", Runs(Path(options.runs)).place(out, f"transfer-{chain.word}"), options, progress)
-    session = open_session(options, profile, progress)
+    session = open_session(options, profile, chain.word, progress)
     state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
     speed_ratio = None
     if session.profile.search.figure == "speed":
@@ -85,7 +85,7 @@ def preview(
     profile = _with_settings(effective_profile(options), found)
     chain = Chain.parse(found.chain)
     operators.check(chain, profile)
-    session = open_session(options, profile, progress or Silent())
+    session = open_session(options, profile, chain.word, progress or Silent())
     return transferring.previews(chain, session.baseline, session.task, session.profile, skip_refused)
 
 

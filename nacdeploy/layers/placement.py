@@ -85,6 +85,7 @@ class _Placement:
         self, graph: fx.Graph, backbone: nn.Module, layers: Mapping[str, nn.Module], rule: Rule, grid: Grid
     ) -> None:
         self._graph, self._backbone, self._layers, self._rule, self._grid = graph, backbone, layers, rule, grid
+        self._wanted = self._read_by_layers()
         self._writers: dict[fx.Node, str] = {}
         for node in graph.nodes:
             self._writers[node] = self._integer_writer(node)
@@ -110,16 +111,41 @@ class _Placement:
             return "conv"
         if operands and self._kind(node) in CLAMPS | NORMS | POOLS | LABELS:
             return operands[0]
-        joins = node.target in ADDITIONS | CONCATENATIONS or self._kind(node) in AVERAGES
+        if self._is_joined(node, operands):
+            return "join"
+        joins = node.target in ADDITIONS or self._kind(node) in AVERAGES
         return "join" if joins and operands and all(operands) else ""
+
+    def _read_by_layers(self) -> set[fx.Node]:
+        """The tensors that a quantized layer or product reads, directly or through renamings, pools and
+        concatenations."""
+        wanted: set[fx.Node] = set()
+        for node in reversed(self._graph.nodes):
+            passes = node.target in CONCATENATIONS or self._kind(node) in POOLS | LABELS
+            if self._layer_inputs(node) or (node in wanted and passes):
+                wanted.update(self._layer_inputs(node) or node.all_input_nodes)
+        return wanted
+
+    def _layer_inputs(self, node: fx.Node) -> list[fx.Node]:
+        """What a quantized layer or product multiplies."""
+        operands = [a for a in node.all_input_nodes if a.op != "get_attr"]
+        if weighted_consumer(node, self._backbone) is not None and node.target in self._layers:
+            return operands[:1]
+        return operands if node.target in PRODUCTS and self._layers and not self._rule.excludes(node.name) else []
+
+    def _is_joined(self, node: fx.Node, writers: list[str]) -> bool:
+        """Whether a node is a concatenation on integers: all its operands are, or some and its reader wants
+        integers."""
+        if node.target not in CONCATENATIONS or not writers:
+            return False
+        return all(writers) or (node in self._wanted and any(writers))
 
     def _reads(self, node: fx.Node) -> list[_Use]:
         """What `node` reads quantized, max pools apart, which follow what is read behind them."""
         operands = [a for a in node.all_input_nodes if a.op != "get_attr"]
-        if weighted_consumer(node, self._backbone) is not None and node.target in self._layers:
-            return [_Use(node, operands[0], kind_of(self._layers[str(node.target)]))]
-        if node.target in PRODUCTS and self._layers and not self._rule.excludes(node.name):
-            return [_Use(node, operand, "linear") for operand in operands]
+        if multiplied := self._layer_inputs(node):
+            layer = self._layers.get(str(node.target))
+            return [_Use(node, operand, kind_of(layer) if layer else "linear") for operand in multiplied]
         if node.op in ("output", "placeholder") or self._kind(node) in CLAMPS | LABELS | QUESTIONS | NORMS | POOLS:
             return []
         return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
@@ -127,7 +153,7 @@ class _Placement:
     def _integers_for(self, node: fx.Node, operands: list[fx.Node]) -> list[fx.Node]:
         """The operands that a node without weights reads quantized, because they were computed from integers."""
         writers = [self._writers[operand] for operand in operands]
-        if operands and all(writers) and node.target in CONCATENATIONS:
+        if self._is_joined(node, writers):
             return operands
         if node.target in ADDITIONS and (all(writers) or "conv" in writers):
             return self._added(operands, writers)

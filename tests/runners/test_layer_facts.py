@@ -24,7 +24,7 @@ def test_facts_hold_every_layer_and_what_lies_between() -> None:
     assert set(facts) == {"stem.0", "conv1", "conv2", "classifier", BETWEEN}
     assert all(f.time_ms >= f.reformat_ms >= 0 for f in facts.values())
     assert all(f.twin_ms is not None for f in facts.values())
-    assert "Add" in facts[BETWEEN].apart
+    assert "QLinearAdd" in facts[BETWEEN].apart
 
 
 def test_facts_read_precision_and_fusion_from_the_built_graph() -> None:

@@ -99,9 +99,10 @@ class Prune:
         return f"rounding to units of {self.multiple} {took}"
 
 
-def target_multiple(target: str) -> int:
-    """The unit that a target's kernels work in: INT8 tensor cores want 32 channels, CPU kernels blocks of 8."""
-    return 32 if "trt" in target else 8
+def target_multiple(target: str, is_quantized: bool = True) -> int:
+    """The unit that a target's kernels work in: INT8 tensor cores want 32 channels, FP16 ones 8, CPU kernels blocks of
+    8."""
+    return 32 if is_quantized and "trt" in target else 8
 
 
 def _widths(found: tuple[Group, ...]) -> dict[str, int]:

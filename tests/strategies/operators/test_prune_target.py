@@ -11,7 +11,7 @@ from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
 
-@pytest.mark.parametrize(("target", "multiple"), [("ort", 8), ("onnx", 8), ("trt", 32)])
+@pytest.mark.parametrize(("target", "multiple"), [("ort", 8), ("onnx", 8), ("trt", 32), ("torch-trt", 32)])
 def test_target_multiple_is_the_targets(target: str, multiple: int) -> None:
     from_profile = Prune.configure(make_profile(target=target, prune={"multiple": "target"}), {})
     from_chain = Prune.configure(make_profile(target=target), {"multiple": "target"})
