@@ -132,7 +132,7 @@ class SearchTable(Table):
 
 
 class ExportTable(Table):
-    opset: int = Field(20, ge=17)
+    opset: int = Field(20, ge=18)
     min_agreement: float = Field(0.99, ge=0, le=1)
     min_snr_db: float = 20.0
     n_parity: int = Field(500, ge=1)
@@ -181,7 +181,7 @@ class Profile(Table):
     bench: BenchTable = BenchTable()
 
     def grid_for(self, target: str) -> str:
-        """The name of the integer grid for a target. ONNX Runtime's is chosen by measurement (`jobs/grids.py`); until
+        """The name of the integer grid for a target. ONNX Runtime's is chosen by measurement (`jobs/measured.py`); until
         then it is the one that every CPU computes exactly."""
         if target == "ort" and self.quantize.grid != "measured":
             return self.quantize.grid

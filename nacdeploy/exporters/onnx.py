@@ -77,9 +77,12 @@ def trace(network: Network, opset: int) -> Traced:
             raise NacdeployError(f"torch cannot export this network to ONNX: {_cause(error)}") from error
     if program is None:
         raise NacdeployError("torch's exporter returned no program")
-    model = _slim(program.model_proto)
+    model = program.model_proto
+    (written,) = (each.version for each in model.opset_import if each.domain == "")
+    if written != opset:
+        raise NacdeployError(f"torch's exporter wrote opset {written}, not {opset}: change export.opset in the profile")
     _name_average_pools(model.graph)
-    return Traced(model, outputs, marked.norms, marked.token_layers)
+    return Traced(_slim(model), outputs, marked.norms, marked.token_layers)
 
 
 def lower(traced: Traced, network: Network) -> OnnxGraph:
@@ -96,9 +99,8 @@ class _Marked(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
-        self.norms = _folded_norms(network)
         self.token_layers = frozenset(_reading_tokens(network))
-        self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
+        self.norms = _folded_norms(network, self.token_layers)
         for name, module in network.backbone.named_modules():
             if type(module) in WEIGHTED:
                 self._add(name, module)
@@ -115,10 +117,12 @@ class _Marked(nn.Module):
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         if name in self.norms.values():
             return x
-        if _key(name) not in self.weights:
+        if type(module) not in WEIGHTED:
             return module(x)
-        weight = _marker(PARAMETER, self.weights[_key(name)], {"layer": name, "kind": "weight"})
-        bias = _marker(PARAMETER, self.biases[_key(name)], {"layer": name, "kind": "bias"})
+        weight, bias = (
+            _marker(PARAMETER, self.get_buffer(_buffer(name, kind)), {"layer": name, "kind": kind})
+            for kind in ("weight", "bias")
+        )
         if name in self.token_layers:  # ONNX Runtime wants a plain matrix product
             return torch.matmul(x, weight) + bias
         return with_weights(module, x, weight, bias)
@@ -126,20 +130,23 @@ class _Marked(nn.Module):
     def _add(self, name: str, module: nn.Module) -> None:
         """Parameters of the right shapes; lowering brings the values."""
         weight: Tensor = module.weight.detach()  # type: ignore[operator]
-        self.weights[_key(name)] = weight.T.contiguous() if name in self.token_layers else weight
-        self.biases[_key(name)] = torch.zeros(len(weight))
+        laid_out = weight.T.contiguous() if name in self.token_layers else weight
+        self.register_buffer(_buffer(name, "weight"), laid_out)
+        self.register_buffer(_buffer(name, "bias"), torch.zeros(len(weight)))
 
 
 def _marker(kind: str, x: Tensor, attributes: dict[str, Any]) -> Tensor:
     return torch.onnx.ops.symbolic(f"{DOMAIN}::{kind}", [x], attributes, dtype=x.dtype, shape=x.shape, version=1)
 
 
-def _key(layer: str) -> str:
-    return layer.replace(".", "_")
+def _buffer(layer: str, kind: str) -> str:
+    """The name of a layer's weight or bias, without the dots that a buffer's name may not have."""
+    return f"{layer}.{kind}".replace(".", "/")
 
 
-def _folded_norms(network: Network) -> dict[str, str]:
-    """The batch norm that follows each weighted layer as its only reader, where both are called once.
+def _folded_norms(network: Network, token_layers: frozenset[str]) -> dict[str, str]:
+    """The batch norm that follows each weighted layer as its only reader, where both are called once; not behind
+    `token_layers`, whose output channels are not the axis that it normalises.
 
     Raises:
         NacdeployError: one of them keeps no statistics.
@@ -155,7 +162,8 @@ def _folded_norms(network: Network) -> dict[str, str]:
             continue
         reader = next(iter(node.users))
         is_norm = reader.op == "call_module" and isinstance(modules[str(reader.target)], NORMS)
-        if is_norm and calls[str(node.target)] == calls[str(reader.target)] == 1:
+        is_once = calls[str(node.target)] == calls[str(reader.target)] == 1
+        if is_norm and is_once and node.target not in token_layers:
             affine(modules[str(reader.target)])
             norms[str(node.target)] = str(reader.target)
     return norms
@@ -192,11 +200,12 @@ def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_average_pools(graph: onnx.GraphProto) -> None:
-    """Write means over height and width as GlobalAveragePool: runtimes have a kernel on integers for that name
-    alone."""
+    """Write means over height and width of (N, C, H, W) as GlobalAveragePool: runtimes have a kernel on integers for
+    that name alone."""
+    n_axes = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
     axes = {t.name: sorted(numpy_helper.to_array(t).flatten().tolist()) for t in graph.initializer if len(t.dims) == 1}
     for node in graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) < 2:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or n_axes.get(node.input[0]) != 4:
             continue
         keeps = all(a.i == 1 for a in node.attribute if a.name == "keepdims")
         if keeps and axes.get(node.input[1]) in ([2, 3], [-2, -1]):

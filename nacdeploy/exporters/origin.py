@@ -32,7 +32,7 @@ def _scope(node: onnx.NodeProto) -> str:
 
 
 def _of_weight(model: onnx.ModelProto, name: str) -> str:
-    """The layer whose weight a tensor is, or is dequantised from: `layers.stem_0.weight_q` belongs to stem_0."""
+    """The layer whose weight a tensor is, or is dequantised from: `layers.stem.0.weight_q` belongs to stem.0."""
     makers = {output: node for node in model.graph.node for output in node.output}
     source = makers[name].input[0] if name in makers and makers[name].op_type == "DequantizeLinear" else name
     is_weight = source.startswith("layers.") and any(tensor.name == source for tensor in model.graph.initializer)

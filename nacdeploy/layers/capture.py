@@ -13,9 +13,13 @@ ACTIVATIONS = {"relu", "relu_", "relu6", "hardtanh", "silu", "gelu", "hardswish"
 def capture(backbone: nn.Module) -> fx.Graph | None:
     """The graph of `backbone` by symbolic tracing, or None where its control flow depends on its input."""
     try:
-        return fx.Tracer().trace(backbone)
+        graph = fx.Tracer().trace(backbone)
     except Exception:  # tracing runs the user's code on proxies: anything may be raised there, and all of it means "no"
         return None
+    for node in graph.nodes:  # torch's layers name their one tensor so; everywhere else it is the first argument
+        if node.op == "call_module" and not node.args and node.kwargs.keys() == {"input"}:
+            node.args, node.kwargs = (node.kwargs["input"],), {}
+    return graph
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,8 @@ def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | No
 def _called_through(module: nn.Module, name: str, edge: str | None, semantics: Semantics) -> Iterator[None]:
     """For the length of one run, calls of `module` go through `semantics`."""
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(*given: Tensor, **named: Tensor) -> Tensor:
+        (x,) = (*given, *named.values())
         return semantics.layer(name, module, x if edge is None else semantics.edge(edge, x, (name, 0)))
 
     module.forward = forward

@@ -98,7 +98,7 @@ class _Placement:
         kinds: dict[str, str] = {}
         for reader, source, kind in uses:
             origin = self._origin(source)
-            key = scales.get(origin, origin).name
+            key = _key(scales.get(origin, origin))
             inputs.setdefault(reader.name, {})[reader.all_input_nodes.index(source)] = key
             kinds[key] = "conv" if "conv" in (kind, kinds.get(key)) else kind
         return Plan(bits, inputs, kinds)
@@ -211,3 +211,9 @@ class _Placement:
             kind = type(self._backbone.get_submodule(str(node.target)))
             return kind.__name__.lower() if kind.__module__.endswith("activation") else kind.__name__
         return str(getattr(node.target, "__name__", node.target)) if node.op.startswith("call") else node.op
+
+
+def _key(node: fx.Node) -> str:
+    """The key of the quantizer of what a node computes: its name, unless a module may not have a child of that name
+    (`keys`, `values`, `to`)."""
+    return f"{node.name}_output" if hasattr(nn.ModuleDict, node.name) else node.name
