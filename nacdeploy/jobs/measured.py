@@ -1,25 +1,33 @@
-"""Settings that a profile leaves to measurement, found on the machine at hand: the integer grid of ONNX Runtime, the
-channels of one unit."""
+"""Settings that a profile leaves to measurement, found on the machine at hand: the integer grid of ONNX Runtime or
+OpenVINO, the channels of one unit."""
 
 from nacdeploy import profile as profiles
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
 from nacdeploy.runners import probes
+from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.runners.openvino import OpenVinoRunner
 
 MEASURED = "measured"
+RUNTIMES = {"ort": OnnxRunner, "openvino": OpenVinoRunner}
+TITLES = {"ort": "ONNX Runtime", "openvino": "OpenVINO"}
 SMALLEST_BLOCK = 8  # what Q leaves in float runs in blocks of at least so many channels on every CPU
 
 
 def resolved(profile: Profile, progress: Progress) -> Profile:
-    """The profile with numbers and names in place of what it leaves to measurement; for other targets than ONNX Runtime
-    on the CPU, whose kernels can be timed here, it is as it was."""
-    if profile.target != "ort":
+    """The profile with numbers and names in place of what it leaves to measurement; for other targets than those on the
+    CPU, whose kernels can be timed here, it is as it was.
+
+    Raises:
+        MissingExtraError: the target is OpenVINO, which is not installed.
+    """
+    if profile.target not in RUNTIMES:
         return profile
     if profile.quantize.grid == MEASURED:
-        profile = _on_best_grid(profile, progress)
+        profile = _on_best_grid(profile, profile.target, progress)
     if profile.prune.multiple == "target":
-        found = probes.channel_multiple()
+        found = probes.channel_multiple(RUNTIMES[profile.target])
         multiple = max(found.int8, SMALLEST_BLOCK)
         progress.say(
             f"P takes units of {multiple} channels; measured: {found.float32} pay in FP32, {found.int8} in INT8"
@@ -28,31 +36,41 @@ def resolved(profile: Profile, progress: Progress) -> Profile:
     return profile
 
 
-def exact_here(profile: Profile, progress: Progress) -> Profile:
-    """The profile with a grid that this CPU computes exactly, where it was made on another one."""
-    if profile.quantize.grid == MEASURED:
-        return _on_best_grid(profile, progress)
-    grid = GRIDS[profile.grid_for("ort")]
-    if grid.max_weight_bits == 7 or _weight_bits() == 8:
+def exact_here(profile: Profile, target: str, progress: Progress) -> Profile:
+    """The profile with a grid that this CPU computes exactly, where it was made on another one or for another target;
+    for other targets than those on the CPU it is as it was.
+
+    Raises:
+        MissingExtraError: the target is OpenVINO, which is not installed.
+    """
+    if target not in RUNTIMES:
+        return profile
+    if profile.quantize.grid.partition("-")[0] != target:
+        return _on_best_grid(profile, target, progress)
+    grid = GRIDS[profile.grid_for(target)]
+    if grid.max_weight_bits == 7 or _weight_bits(target) == 8:
         return profile
     progress.say(f"grid {grid.name} saturates on this CPU and is left")
-    return _on_best_grid(profile, progress)
+    return _on_best_grid(profile, target, progress)
 
 
-def _on_best_grid(profile: Profile, progress: Progress) -> Profile:
-    name = best_grid()
-    progress.say(f"integers for ONNX Runtime on this CPU, as measured: {_described(name)}")
+def _on_best_grid(profile: Profile, target: str, progress: Progress) -> Profile:
+    name = best_grid(target)
+    progress.say(f"integers for {TITLES[target]} on this CPU, as measured: {_described(name)}")
     return profiles.override(profile, {"quantize": {"grid": name}})
 
 
-def best_grid() -> str:
-    """The name of the grid that ONNX Runtime's kernels here are fastest with and compute exactly, as measured. Linear
-    layers read signed integers on all of them: unsigned products lose accuracy under ONNX Runtime's fusions."""
-    signs = "-signed" if probes.best_conv_encoding().signs == "signed" else ""
-    return f"ort{signs}{'-8bit' if _weight_bits() == 8 else ''}"
+def best_grid(target: str) -> str:
+    """The name of the grid that the kernels of "ort" or "openvino" here are fastest with and compute exactly, as
+    measured. Linear layers read signed integers on all of them: unsigned products lose accuracy under ONNX Runtime's
+    fusions."""
+    is_signed = target == "ort" and probes.best_conv_encoding().signs == "signed"
+    return f"{target}{'-signed' if is_signed else ''}{'-8bit' if _weight_bits(target) == 8 else ''}"
 
 
-def _weight_bits() -> int:
+def _weight_bits(target: str) -> int:
+    if target == "openvino":
+        return probes.openvino_weight_bits()
     return min(probes.best_conv_encoding().weight_bits, probes.best_linear_encoding().weight_bits)
 
 
