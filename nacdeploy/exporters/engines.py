@@ -1,5 +1,5 @@
-"""What a target builds from the checked graph: engines of TensorRT or TensorRT-RTX, the program of torch-tensorrt, or
-nothing."""
+"""What a target builds from the checked graph: engines of TensorRT or TensorRT-RTX, the program of torch-tensorrt,
+OpenVINO's IR, or nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,19 +12,19 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import parity, torch_trt, trt, trt_api, trt_plan
-from nacdeploy.exporters.artifact import MODEL_FILE, Lowering, Manifest
+from nacdeploy.exporters.artifact import IR_FILES, MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.onnx import INPUT
 from nacdeploy.exporters.targets import Target
 from nacdeploy.latency import Comparison
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import ExportTable, Profile
-from nacdeploy.runners import gpu, pick
+from nacdeploy.runners import gpu, openvino, pick
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.timing import Timer
 from nacdeploy.task import Task
 
 Files = dict[str, bytes]
-_TORCH = "torch_tensorrt"
+_TORCH, _OPENVINO = "torch_tensorrt", "openvino"
 
 
 def check(target: Target, table: ExportTable) -> None:
@@ -36,13 +36,15 @@ def check(target: Target, table: ExportTable) -> None:
     """
     if target.builder == _TORCH:
         torch_trt.check()
+    elif target.builder == _OPENVINO:
+        openvino.package()
     elif target.builder:
         trt.check(table, _named(target))
 
 
 def n_builds(target: Target, table: ExportTable) -> int:
     """How many builds there will be, for progress."""
-    return 0 if not target.builder else 1 if target.builder == _TORCH else len(table.compute_capabilities)
+    return 0 if not target.builder else 1 if target.builder in (_TORCH, _OPENVINO) else len(table.compute_capabilities)
 
 
 def add(
@@ -62,6 +64,10 @@ def add(
     """
     if not target.builder:
         return manifest, files
+    if target.builder == _OPENVINO:
+        ir = openvino.ir_from_onnx(files[MODEL_FILE])
+        added = dict(zip(IR_FILES, (ir.xml, ir.weights), strict=True))
+        return replace(manifest, builder=openvino.version()), {**files, **added}
     n_sparse = sum(row.is_two_four for row in rows)
     if target.builder == _TORCH:
         program, compiler = torch_trt.compile_network(network, profile.export, sparse=n_sparse > 0)
@@ -96,7 +102,7 @@ def add(
 
 def engine_timer(images: NDArray, profile: Profile, target: Target, n_rounds: int) -> Timer | None:
     """A timer of graphs as engines on the GPU that is here, their float rest in FP16; None without a GPU."""
-    if target.builder in ("", _TORCH) or gpu.present_capability() is None:
+    if target.builder in ("", _TORCH, _OPENVINO) or gpu.present_capability() is None:
         return None
 
     def compare(models: Mapping[str, bytes], baseline: str) -> Comparison:

@@ -10,12 +10,12 @@ Each rule holds for a reader of tensors and says which of them it reads quantize
 
 The rest depends on what the target's kernels fuse (`Grid.fuses_outputs`):
 
-- Kernels that only run on integers if they write integers (ONNX Runtime, OpenVINO): whatever reads a quantized
+- Kernels that only run on integers if they write integers (ONNX Runtime): whatever reads a quantized
   convolution reads it quantized, an addition all its operands if one of them, a smooth activation (SiLU, hard-swish)
   its own input.
-- Kernels that fuse what follows (TensorRT): the addition's last convolution stays in float so that convolution,
-  addition and activation are one kernel, and the other operands are quantized; a smooth activation stays with its
-  convolution, unsplit.
+- Kernels that fuse what follows (TensorRT, OpenVINO): the addition's last convolution stays in float so that
+  convolution, addition and activation are one kernel, and the other operands are quantized; a smooth activation stays
+  with its convolution, unsplit.
 """
 
 import operator
