@@ -181,8 +181,8 @@ class Profile(Table):
     bench: BenchTable = BenchTable()
 
     def grid_for(self, target: str) -> str:
-        """The name of the integer grid for a target. ONNX Runtime's is chosen by measurement (`jobs/measured.py`); until
-        then it is the one that every CPU computes exactly."""
+        """The name of the integer grid for a target. ONNX Runtime's is chosen by measurement (`jobs/measured.py`);
+        until then it is the one that every CPU computes exactly."""
         if target == "ort" and self.quantize.grid != "measured":
             return self.quantize.grid
         return "trt" if target in ("trt-rtx", "torch-trt") else target

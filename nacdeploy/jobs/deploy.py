@@ -62,7 +62,7 @@ def export(
     if guard is not None:
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
     target = targets.named(target or settings.target).name
-    if target == "ort":
+    if target == "ort" and state.network.quantizers:
         settings = measured.exact_here(settings, progress)
     place = home.place(out, f"export-{target}")
     measurements = home.measurements(state.key, settings, target)

@@ -127,7 +127,10 @@ WRONG_NAMES: list[tuple[str, str]] = [
     (f"transfer --strategy Q --checkpoint {QEF}", "is compressed already ('QEF')"),
     ("finetune", "Missing option '--from'"),
     ("finetune --from runs/export-ort-1", "holds no checkpoint"),
-    ("export --target tensorrt", "unknown target 'tensorrt'; did you mean 'torch-trt'?; known: onnx, openvino, ort, torch-trt, trt, trt-rtx"),
+    (
+        "export --target tensorrt",
+        "unknown target 'tensorrt'; did you mean 'torch-trt'?; known: onnx, openvino, ort, torch-trt, trt, trt-rtx",
+    ),
     ("export --from tiny.toml", "tiny.toml holds no checkpoint"),
     ("bench", "Missing argument 'ARTIFACTS...'"),
     (f"bench {ARTIFACT} --batch 0", "Invalid value for '--batch'"),
