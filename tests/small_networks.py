@@ -1,10 +1,13 @@
 """Small networks of every kind of connection, written by hand."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.layers.fake_quant import GRIDS
-from nacdeploy.layers.network import Network
+from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.network import Network, Use, with_weights
+from nacdeploy.precision import Precision
 
 SHAPE = (3, 8, 8)
 
@@ -122,3 +125,31 @@ def network(backbone: nn.Module, grid: str = "ort", seed: int = 0) -> Network:
 
 def images(n: int = 8, seed: int = 1) -> Tensor:
     return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def quantized(made: Network, bits: int = 8, **rule: Any) -> Network:
+    """With quantizers whose ranges were seen on the test images."""
+    made.quantize(Rule(Precision(bits, 8), **rule))
+    observed = Observed()
+    with torch.no_grad():
+        made.run(images(64), observed)
+    for key, quantizer in made.quantizers.items():
+        values = torch.cat(observed.seen[key])
+        quantizer.set_range(float(values.min()), float(values.max()))  # type: ignore[operator]
+    return made
+
+
+class Observed:
+    """Lets everything pass as it is and keeps what it saw at the edges."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[Tensor]] = {}
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
+        self.seen.setdefault(key, []).append(x.flatten())
+        return x
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            return with_weights(module, x, module.weight, module.bias)
+        return module(x)

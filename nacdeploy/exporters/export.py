@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from nacdeploy import evaluate as evaluation
@@ -144,9 +145,10 @@ def _settled(
 
 def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Timer | None:
     """What times graphs on the target, where that is asked for and the target is present."""
-    images, n_rounds = task.example_input().numpy(), profile.export.n_autotune_rounds
     if not (profile.export.guard or tuning.autotune):
         return None
+    images = np.repeat(task.example_input().numpy(), profile.bench.batch_sizes[0], axis=0)
+    n_rounds = profile.export.n_autotune_rounds
     if target.name == "ort":
         return onnx_timer(images, profile.bench, n_rounds)
     if target.name == "openvino":

@@ -20,7 +20,7 @@ from nacdeploy.exporters.artifact import Lowering, Parity
 from nacdeploy.layers.sparsity import Found, sparsity_of
 from nacdeploy.precision import Precision
 
-_COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # These move or rename values and change none of them, so a quantised value stays quantised through them.
 _SHAPE_ONLY = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _INT8 = frozenset({"int8", "uint8"})
@@ -85,7 +85,7 @@ class _Graph:
         """The computing nodes by the module path that torch's exporter left in their metadata."""
         found = defaultdict(list)
         for node in self.nodes:
-            if node.op_type in _COMPUTE:
+            if node.op_type in COMPUTE:
                 found[_module_path(node)].append(node)
         return found
 
@@ -93,7 +93,7 @@ class _Graph:
         """The multiplications that a weight reaches, directly or through dequantisation and layout."""
         found = []
         for node in self.readers.get(weight, []):
-            if node.op_type in _COMPUTE:
+            if node.op_type in COMPUTE:
                 found.append(node)
             elif node.op_type in _SHAPE_ONLY | {"DequantizeLinear", "Cast"}:
                 found += self.computing_with(node.output[0])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import onnx_checks
+from nacdeploy.exporters import onnx_checks, origin
 from nacdeploy.exporters.artifact import Parity
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.layers.network import Network, Simulation, Use
@@ -33,10 +33,11 @@ N_LAYERWISE = 16
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first node whose output parts from the simulation: its ONNX name, the tensor, and the ratio of signal to
-    error."""
+    """The first node whose output parts from the simulation: its ONNX name, what made it in words, the tensor that was
+    compared, and the ratio of signal to error."""
 
     node: str
+    origin: str
     tensor: str
     snr_db: float
 
@@ -73,19 +74,21 @@ def run_all(runner: Runner, batches: Sequence[NDArray]) -> list[NDArray]:
 def first_divergence(
     network: Network, graph: OnnxGraph, images: NDArray, runtime: Runtime, limit_db: float
 ) -> Divergence | None:
-    """The first quantized tensor, in order of execution, that is further from the simulation's than `limit_db`; None
-    where all are closer."""
+    """The first quantized tensor or output, in order of execution, that is further from the simulation's than
+    `limit_db`; None where all are closer."""
     model = onnx.load_model_from_string(graph.model)
-    readings = _simulated(network, images)
+    readings, answers = _simulated(network, images)
     tensors = {tensor: readings[use] for use, tensor in graph.edges.items() if use in readings}
-    order = [name for node in model.graph.node for name in node.output if name in tensors]
-    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in order)
+    inner = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors]
+    model.graph.output.extend(inner)
     runner = runtime(model.SerializeToString())
     outputs = dict(zip(runner.output_names, runner.run(images), strict=True))
-    for tensor in order:
+    tensors |= dict(zip(graph.outputs, answers, strict=True))
+    for tensor in [name for node in model.graph.node for name in node.output if name in tensors]:
         ratio_db = onnx_checks.snr_db(tensors[tensor].numpy(), outputs[tensor])
         if ratio_db < limit_db:
-            return Divergence(_computing_node(model, tensor), tensor, ratio_db)
+            node = _computing_node(model, tensor)
+            return Divergence(node.name, origin.torch_layer(model, node), tensor, ratio_db)
     return None
 
 
@@ -97,13 +100,13 @@ def worst_steps(
     `images` (N, C, H, W)."""
     model = onnx.load_model_from_string(graph.model)
     makers = {name: node for node in model.graph.node for name in node.output}
-    readings = _simulated(network, images)
+    readings, _ = _simulated(network, images)
     integers = {
         makers[tensor].input[0]: _integers(readings[use], network, use)
         for use, tensor in graph.edges.items()
         if use in readings
     }
-    worst = {}
+    worst: dict[str, int] = {}
     for quantize in [makers[name] for name in integers]:
         segment = _segment(model, makers, quantize, integers.keys())
         if segment is None:
@@ -112,7 +115,8 @@ def worst_steps(
         runner = OnnxRunner(segment.SerializeToString(), optimization=optimization)
         (answer,) = runner.run_feeds({name: integers[name] for name in given})
         distance = np.abs(answer.astype(np.int64) - integers[quantize.output[0]].astype(np.int64))
-        worst[makers[quantize.input[0]].name] = int(distance.max())
+        node = _computing_node(model, quantize.output[0]).name
+        worst[node] = max(worst.get(node, 0), int(distance.max()))
     return worst
 
 
@@ -128,11 +132,14 @@ class _Recording(Simulation):
         return self.read[use]
 
 
-def _simulated(network: Network, images: NDArray) -> dict[Use, Tensor]:
+def _simulated(network: Network, images: NDArray) -> tuple[dict[Use, Tensor], list[Tensor]]:
+    """What each use of a quantized tensor reads, and the outputs in the order of the graph's."""
     recording = _Recording(network)
+    found: dict[str, Tensor] = {}
     with torch.inference_mode():
-        network.run(torch.from_numpy(images), recording)
-    return recording.read
+        x, heads = torch.from_numpy(images), network.heads
+        logits = network.run(x, recording, lambda node, value: found.update({node: value}), set(heads))
+        return recording.read, [logits, *(head(found[node]) for node, head in heads.items())]
 
 
 def _integers(values: Tensor, network: Network, use: Use) -> NDArray:
@@ -175,12 +182,24 @@ def _segment(
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
-def _computing_node(model: onnx.ModelProto, tensor: str) -> str:
-    """The node that computed what a Q/DQ pair rounds."""
+def _computing_node(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
+    """The node that computed what a Q/DQ pair rounds: the one multiplication since the last quantized tensors, where
+    there is one, else the node just before the pair."""
     makers = {name: node for node in model.graph.node for name in node.output}
-    while tensor in makers and makers[tensor].op_type in ("DequantizeLinear", "QuantizeLinear", "Clip"):
-        tensor = makers[tensor].input[0]
-    return makers[tensor].name if tensor in makers else tensor
+    nearest = makers[tensor]
+    while nearest.op_type in ("DequantizeLinear", "QuantizeLinear", "Clip") and nearest.input[0] in makers:
+        nearest = makers[nearest.input[0]]
+    found: dict[str, onnx.NodeProto] = {}
+    waiting, seen = [nearest], set()
+    while waiting:
+        node = waiting.pop()
+        seen.add(node.name)
+        if node.op_type in onnx_checks.COMPUTE:
+            found[node.name] = node
+        elif node.op_type != "DequantizeLinear":
+            before = (makers[name] for name in node.input if name in makers)
+            waiting += [each for each in before if each.name not in seen]
+    return next(iter(found.values())) if len(found) == 1 else nearest
 
 
 def least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: str) -> Parity:
@@ -198,10 +217,11 @@ def _snr_db(parity: Parity) -> float:
 
 
 def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable) -> str:
-    where = "no quantized tensor diverges before the outputs"
+    where = f"no tensor is below {table.min_snr_db:g} dB"
     if divergence is not None:
         where = (
-            f"the first node that diverges is '{divergence.node}', {divergence.snr_db:.1f} dB at '{divergence.tensor}'"
+            f"the first node that diverges is '{divergence.node}' ({divergence.origin}), {divergence.snr_db:.1f} dB "
+            f"at '{divergence.tensor}'"
         )
     how = "in OpenVINO" if parity.optimization == "openvino" else f"graph optimisation: {parity.optimization}"
     return (

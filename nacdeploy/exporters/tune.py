@@ -115,6 +115,8 @@ class Tuner:
 
     def _ratio(self, floats: Names, reference: Names) -> Ratio:
         """The time with `reference` in float over that with `floats` in float."""
+        if floats == reference:
+            return Ratio(1.0, 1.0, 1.0)
         key = f"{_key(floats)}/{_key(reference)}"
         if key not in self.measured.ratios:
             graphs = {
@@ -126,10 +128,12 @@ class Tuner:
 
 
 def with_float(network: Network, names: Iterable[str]) -> Network:
-    """A copy of a quantized network with some of its layers or products in float; ranges stay where edges stay."""
+    """A copy of a quantized network with some of its layers or products in float, itself where there are none; ranges
+    stay where edges stay."""
+    if not (excluded := tuple(sorted(names))) or network.rule is None:
+        return network
     changed = copy.deepcopy(network)
-    if changed.rule is not None:
-        changed.quantize(replace(changed.rule, exclude=(*changed.rule.exclude, *sorted(names))))
+    changed.quantize(replace(network.rule, exclude=(*network.rule.exclude, *excluded)))
     return changed
 
 

@@ -66,7 +66,8 @@ def export(
     if guard is not None:
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
     target = targets.named(target or settings.target).name
-    settings = measured.exact_here(settings, target, progress)
+    if state.network.quantizers:
+        settings = measured.exact_here(settings, target, progress)
     place = home.place(out, f"export-{target}")
     measurements = home.measurements(state.key, settings, target)
     tuning = exporting.Tuning(autotune, measurements, _original(record) if state.steps else None, given)

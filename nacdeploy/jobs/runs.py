@@ -6,7 +6,9 @@ from pathlib import Path
 
 from nacdeploy import latency, records
 from nacdeploy.errors import UsageError
+from nacdeploy.exporters import artifact
 from nacdeploy.profile import Profile
+from nacdeploy.runners import gpu
 
 LAST = "last.json"
 MAX_NAME = 60
@@ -41,9 +43,11 @@ class Runs:
         return self.root / "baselines" / key[:16]
 
     def measurements(self, state_key: str, profile: Profile, target: str) -> Path:
-        """The file of the times that decided precisions: of one state, target and machine, measured one way."""
-        ways = [profile.bench.model_dump(mode="json"), profile.export.n_autotune_rounds, profile.grid_for(target)]
-        key = records.sha256_data([state_key, target, latency.machine(), ways])
+        """The file of the times that decided precisions: of one state and target on one machine with its runtimes,
+        measured one way."""
+        tables = [table.model_dump(mode="json") for table in (profile.bench, profile.export)]
+        here = [latency.machine(), [state.name for state in gpu.states()], artifact.versions()]
+        key = records.sha256_data([state_key, target, profile.grid_for(target), tables, here])
         return self.root / "autotune" / f"{key[:16]}.json"
 
     def finished(self, result: Path) -> None:

@@ -129,7 +129,7 @@ WRONG_NAMES: list[tuple[str, str]] = [
     ("finetune --from runs/export-ort-1", "holds no checkpoint"),
     (
         "export --target tensorrt",
-        "unknown target 'tensorrt'; did you mean 'torch-trt'?; known: onnx, openvino, ort, torch",
+        "unknown target 'tensorrt'; did you mean 'torch-trt'?; known: onnx, openvino, ort, torch-trt, trt, trt-rtx",
     ),
     ("export --from tiny.toml", "tiny.toml holds no checkpoint"),
     ("bench", "Missing argument 'ARTIFACTS...'"),

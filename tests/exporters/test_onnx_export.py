@@ -24,6 +24,7 @@ from small_networks import (
     Residual,
     images,
     network,
+    quantized,
 )
 from torch import nn
 
@@ -33,43 +34,14 @@ from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.exporters.parameters import fold
 from nacdeploy.layers import fake_quant
-from nacdeploy.layers.fake_quant import GRIDS, Rule
-from nacdeploy.layers.network import Network, Use, with_weights
-from nacdeploy.precision import Precision
+from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.layers.network import Network
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 
 OPSET = 20
 SESSIONS: dict[str, Optimization] = {"ort": "all", "trt": "basic", "onnx": "all"}
-
-
-def quantized(made: Network, bits: int = 8, **rule: Any) -> Network:
-    """With quantizers whose ranges were seen on the test images."""
-    made.quantize(Rule(Precision(bits, 8), **rule))
-    observed = Observed()
-    with torch.no_grad():
-        made.run(images(64), observed)
-    for key, quantizer in made.quantizers.items():
-        values = torch.cat(observed.seen[key])
-        quantizer.set_range(float(values.min()), float(values.max()))  # type: ignore[operator]
-    return made
-
-
-class Observed:
-    """Lets everything pass as it is and keeps what it saw at the edges."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, list[torch.Tensor]] = {}
-
-    def edge(self, key: str, x: torch.Tensor, use: Use) -> torch.Tensor:
-        self.seen.setdefault(key, []).append(x.flatten())
-        return x
-
-    def layer(self, name: str, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            return with_weights(module, x, module.weight, module.bias)
-        return module(x)
 
 
 def initializers(graph: OnnxGraph) -> dict[str, NDArray[Any]]:
