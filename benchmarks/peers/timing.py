@@ -1,0 +1,110 @@
+"""Networks of several environments timed in one interleaved run: a worker process each, nacdeploy's statistics."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.environments import HERE, python_of
+from nacdeploy import latency
+from nacdeploy.latency import Comparison
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model file, what runs it, and in whose environment."""
+
+    name: str
+    kind: str
+    path: Path
+    runtime: str = "onnxruntime"
+    environment: str = "own"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    n_epochs: int = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """The model file, and the weights that OpenVINO keeps beside it."""
+        weights = self.path.with_suffix(".bin")
+        return self.path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
+
+
+class Worker:
+    """A process that runs models in an environment."""
+
+    def __init__(self, python: Path) -> None:
+        command = [str(python), str(HERE / "worker.py")]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The answer to one request.
+
+        Raises:
+            RuntimeError: the runtime refuses, or the process is gone.
+        """
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        answer = json.loads(self._process.stdout.readline() or '{"error": "the worker has ended"}')
+        if "error" in answer:
+            raise RuntimeError(f"{request['name']}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+class WorkClock:
+    """The time that the workers say their calls took; the way to them and back does not count."""
+
+    def __init__(self) -> None:
+        self._now_ns = 0
+
+    def __call__(self) -> int:
+        return self._now_ns
+
+    def call(self, worker: Worker, name: str) -> Callable[[], None]:
+        """One call of a model as a subject of `latency.compare`."""
+
+        def timed() -> None:
+            self._now_ns += worker.ask(do="call", name=name)["ns"]
+
+        return timed
+
+
+@contextmanager
+def loaded(subjects: Sequence[Subject], folder: Path, image: Path) -> Iterator[dict[str, Worker]]:
+    """The worker of each subject, by its name, with all models open; `image` (.npy) is what they are called with."""
+    workers = {e: Worker(python_of(e, folder)) for e in dict.fromkeys(s.environment for s in subjects)}
+    try:
+        for s in subjects:
+            request = {"path": str(s.path), "runtime": s.runtime, "settings": dict(s.settings), "image": str(image)}
+            workers[s.environment].ask(do="load", name=s.name, **request)
+        yield {s.name: workers[s.environment] for s in subjects}
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def compare(workers: Mapping[str, Worker], baseline: str, *, n_rounds: int = 40, round_ms: float = 20.0) -> Comparison:
+    """All subjects timed in turns, batch 1, 1 thread."""
+    clock = WorkClock()
+    calls = {name: clock.call(worker, name) for name, worker in workers.items()}
+    return latency.compare(
+        calls, baseline=baseline, batch_size=1, threads=1, n_rounds=n_rounds, round_ms=round_ms, clock=clock
+    )
+
+
+def accuracy(worker: Worker, name: str, images: Path, labels: np.ndarray) -> float:
+    """The accuracy (a fraction) of the session that is timed on images.npy."""
+    out = images.with_suffix(".answers.npy")
+    worker.ask(do="predict", name=name, images=str(images), out=str(out))
+    return float((np.load(out).argmax(1) == labels).mean())
