@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-slow bench bench-fashion lint clean
+.PHONY: demo test test-slow bench bench-fashion bench-peers lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -21,6 +21,11 @@ bench: .venv/.stamp
 # Fashion-MNIST: apt-get install dataset-fashion-mnist, or a download on the first run.
 bench-fashion: .venv/.stamp
 	$(BIN)/python benchmarks/fashion.py
+
+# Against ONNX Runtime's quantiser, modelopt, NNCF + OpenVINO and torch-pruning: about two hours of one core the first time.
+bench-peers: .venv/.stamp
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers.guarded
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

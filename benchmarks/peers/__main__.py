@@ -7,10 +7,7 @@ the test split is scored once, at the end.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.peers import quantisers, results, timing, trained
 from benchmarks.peers.environments import versions
@@ -18,7 +15,6 @@ from benchmarks.peers.results import Row
 from benchmarks.peers.timing import Subject
 from nacdeploy import latency, records
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.jobs.session import Options, Session, effective_profile, open_session
 from nacdeploy.jobs.transfer import train
@@ -27,24 +23,11 @@ from nacdeploy.strategies.settle import calibration_images
 FOLDER = Path("bench-run") / "peers"
 PROFILE = Path(__file__).with_name("fashion.toml")
 FP32, PTQ = "FP32 ONNX Runtime", "nacdeploy `Q`"
-# Each chain trains for two F's of eight epochs; every opponent is given as many.
-CHAINS = ("P(ratio=0.67)FQF", "P(ratio=0.72)FQF", "P(ratio=0.75)FQF")
+# Each chain trains for sixteen epochs in all (F is eight where it does not say); every opponent is given as many.
+CHAINS = ("P(ratio=0.67)QF(epochs=16)", "P(ratio=0.72)QF(epochs=16)", "P(ratio=0.67)FQF")
 N_EPOCHS = 16
-RATIOS = (0.5, 0.6, 0.67, 0.75, 0.8)
+RATIOS = (0.5, 0.6, 0.65, 0.67, 0.75)
 DENSE_WIDTHS = range(5, 17)
-
-
-@dataclass(frozen=True)
-class Images:
-    """A split's normalised images as .npy, and the labels (N,) that answers are scored by."""
-
-    path: Path
-    labels: np.ndarray
-
-    @property
-    def first(self) -> Path:
-        """Its first image alone, which is what is timed."""
-        return self.path.with_suffix(".one.npy")
 
 
 def main() -> None:
@@ -52,11 +35,14 @@ def main() -> None:
     progress = RichProgress()
     session = _session(progress)
     data = session.task.data
-    validation, test = _written("validation", data, data.validation), _written("test", data, data.test)
+    validation, test = (
+        timing.written(FOLDER / "validation.npy", data, data.validation),
+        timing.written(FOLDER / "test.npy", data, data.test),
+    )
     subjects = [*_untrained(session, progress), *_trained(session, progress)]
     chosen = _chosen(subjects, validation)
     subjects += _opponents(chosen, session, validation, progress)
-    rows = _measured(subjects, validation)
+    rows = timing.measured(subjects, FOLDER, validation)
     _report(_scored(rows, subjects, chosen.name, test), chosen.name)
 
 
@@ -68,20 +54,13 @@ def _session(progress: RichProgress) -> Session:
     return open_session(options, effective_profile(options), progress)
 
 
-def _written(name: str, data: Dataset, images: ImageSet) -> Images:
-    written = Images((FOLDER / f"{name}.npy").absolute(), images.labels.numpy())
-    pictures = data.normalize(images.images).numpy()
-    np.save(written.path, pictures)
-    np.save(written.first, pictures[:1])
-    return written
-
-
 def _untrained(session: Session, progress: RichProgress) -> list[Subject]:
     """The FP32 network in both runtimes, and what quantises it without training."""
     fp32 = FOLDER / "fp32.onnx"
     fp32.write_bytes(to_onnx(session.baseline.network, session.profile.export.opset).model)
     n_images = session.profile.quantize.n_calibration
-    calibration = _written("calibration", session.task.data, calibration_images(session.task.data, n_images))
+    images = calibration_images(session.task.data, n_images)
+    calibration = timing.written(FOLDER / "calibration.npy", session.task.data, images)
     settings = (*quantisers.STATIC, *quantisers.MODELOPT, *quantisers.NNCF)
     quantised = quantisers.quantised(settings, fp32, calibration.path, FOLDER / "quantised", FOLDER)
     chain_q = trained.chain("Q", session, FOLDER / "trained" / "Q", progress)
@@ -106,15 +85,15 @@ def _trained(session: Session, progress: RichProgress) -> list[Subject]:
     return found
 
 
-def _chosen(subjects: Sequence[Subject], validation: Images) -> Subject:
+def _chosen(subjects: Sequence[Subject], validation: timing.Images) -> Subject:
     """The fastest chain within the drop on validation; without one, the most accurate."""
-    rows = _measured([s for s in subjects if s.name == FP32 or s.kind == "nacdeploy"], validation)
+    rows = timing.measured([s for s in subjects if s.name == FP32 or s.kind == "nacdeploy"], FOLDER, validation)
     chains = [row for row in rows if row.kind == "nacdeploy"]
     row = results.fastest(rows, "nacdeploy", rows[0]) or max(chains, key=lambda r: r.validation_accuracy)
     return next(s for s in subjects if s.name == row.name)
 
 
-def _opponents(chosen: Subject, session: Session, validation: Images, progress: RichProgress) -> list[Subject]:
+def _opponents(chosen: Subject, session: Session, validation: timing.Images, progress: RichProgress) -> list[Subject]:
     """The baseline trained on, and a dense network of the chosen chain's latency trained from scratch."""
     more = trained.control(N_EPOCHS, session, FOLDER / "trained" / "control", progress)
     width = _width_of_latency(chosen, session, validation)
@@ -126,7 +105,7 @@ def _opponents(chosen: Subject, session: Session, validation: Images, progress: 
     ]
 
 
-def _width_of_latency(chosen: Subject, session: Session, validation: Images) -> int:
+def _width_of_latency(chosen: Subject, session: Session, validation: timing.Images) -> int:
     """The widest dense network that is not slower than `chosen`; else the fastest, kept once it was found."""
     kept = FOLDER / "trained" / "dense-width.json"
     if not kept.is_file():
@@ -143,34 +122,12 @@ def _width_of_latency(chosen: Subject, session: Session, validation: Images) -> 
     return int(records.read_json(kept))
 
 
-def _measured(subjects: Sequence[Subject], validation: Images) -> list[Row]:
-    """Validation accuracy and time of the same sessions, all subjects in one interleaved run; the first is the base."""
-    with timing.loaded(subjects, FOLDER, validation.first) as workers:
-        accuracies = [timing.accuracy(workers[s.name], s.name, validation.path, validation.labels) for s in subjects]
-        compared = timing.compare(workers, subjects[0].name)
-    return [
-        Row(
-            name=s.name,
-            kind=s.kind,
-            validation_accuracy=accuracy,
-            test_accuracy=None,
-            n_bytes=s.n_bytes,
-            p50_ms=compared.latencies[s.name].p50_ms,
-            speed=compared.ratios[s.name],
-            n_epochs=s.n_epochs,
-        )
-        for s, accuracy in zip(subjects, accuracies, strict=True)
-    ]
-
-
-def _scored(rows: Sequence[Row], subjects: Sequence[Subject], chosen: str, test: Images) -> list[Row]:
+def _scored(rows: Sequence[Row], subjects: Sequence[Subject], chosen: str, test: timing.Images) -> list[Row]:
     """The rows with the test accuracy of those that count: all but the candidates that validation left behind."""
     pruned = results.fastest(rows, "pruned", rows[0])
     counted = {chosen, pruned.name if pruned else ""}
     wanted = [s for s in subjects if s.kind not in ("nacdeploy", "pruned") or s.name in counted]
-    with timing.loaded(wanted, FOLDER, test.first) as workers:
-        accuracies = {s.name: timing.accuracy(workers[s.name], s.name, test.path, test.labels) for s in wanted}
-    return [replace(row, test_accuracy=accuracies.get(row.name)) for row in rows]
+    return timing.scored(rows, wanted, FOLDER, test)
 
 
 def _report(rows: Sequence[Row], chosen: str) -> None:

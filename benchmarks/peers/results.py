@@ -93,10 +93,10 @@ def goals(rows: Sequence[Row], baseline: Row, chosen: Row, ptq: Row) -> list[Goa
     found.append(_speed_goal("torch-pruning alone, best ratio", chosen, pruned, 1.4))
     found += [_above(chosen, row) for row in rows if row.kind == "dense" and row.test_accuracy is not None]
     drop = _points(baseline, ptq)
-    found.append(Goal(f"`{ptq.name}` at most 0.3 points below FP32", f"{drop:.2f} points", drop <= 0.3 + 1e-9))
+    found.append(Goal(f"{ptq.name} at most 0.3 points below FP32", f"{drop:.2f} points", drop <= 0.3 + 1e-9))
     for row in (r for r in rows if r.kind == "quantised" and "OpenVINO" not in r.name):
         gap = _points(row, ptq)
-        found.append(Goal(f"`{ptq.name}` at most 0.2 points below {row.name}", f"{gap:.2f} points", gap <= 0.2 + 1e-9))
+        found.append(Goal(f"{ptq.name} at most 0.2 points below {row.name}", f"{gap:.2f} points", gap <= 0.2 + 1e-9))
     return found
 
 
@@ -119,7 +119,8 @@ def _speed_goal(whom: str, chosen: Row, other: Row | None, wanted: float) -> Goa
     if other is None:
         return Goal(question, "none of them is within the drop", True)
     ratio = quotient(chosen.speed, other.speed)
-    return Goal(f"{question} ({other.name})", text(ratio), ratio.value >= wanted)
+    named = question if other.kind == "fp32" else f"{question} ({other.name})"
+    return Goal(named, text(ratio), ratio.value >= wanted)
 
 
 def _above(chosen: Row, other: Row) -> Goal:

@@ -4,14 +4,16 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers.environments import HERE, python_of
+from benchmarks.peers.results import Row
 from nacdeploy import latency
+from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.latency import Comparison
 
 
@@ -32,6 +34,19 @@ class Subject:
         """The model file, and the weights that OpenVINO keeps beside it."""
         weights = self.path.with_suffix(".bin")
         return self.path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split's normalised images as .npy, and the labels (N,) that answers are scored by."""
+
+    path: Path
+    labels: np.ndarray
+
+    @property
+    def first(self) -> Path:
+        """Its first image alone, which is what is timed."""
+        return self.path.with_suffix(".one.npy")
 
 
 class Worker:
@@ -103,8 +118,43 @@ def compare(workers: Mapping[str, Worker], baseline: str, *, n_rounds: int = 40,
     )
 
 
-def accuracy(worker: Worker, name: str, images: Path, labels: np.ndarray) -> float:
-    """The accuracy (a fraction) of the session that is timed on images.npy."""
-    out = images.with_suffix(".answers.npy")
-    worker.ask(do="predict", name=name, images=str(images), out=str(out))
-    return float((np.load(out).argmax(1) == labels).mean())
+def accuracy(worker: Worker, name: str, images: Images) -> float:
+    """The accuracy (a fraction) of the session that is timed."""
+    out = images.path.with_suffix(".answers.npy")
+    worker.ask(do="predict", name=name, images=str(images.path), out=str(out))
+    return float((np.load(out).argmax(1) == images.labels).mean())
+
+
+def written(path: Path, data: Dataset, images: ImageSet) -> Images:
+    """Images as every network is given them."""
+    pictures, found = data.normalize(images.images).numpy(), Images(path.absolute(), images.labels.numpy())
+    np.save(found.path, pictures)
+    np.save(found.first, pictures[:1])
+    return found
+
+
+def measured(subjects: Sequence[Subject], folder: Path, validation: Images) -> list[Row]:
+    """Validation accuracy and time of the same sessions, all subjects in one interleaved run; ratios to the first."""
+    with loaded(subjects, folder, validation.first) as workers:
+        accuracies = [accuracy(workers[s.name], s.name, validation) for s in subjects]
+        compared = compare(workers, subjects[0].name)
+    return [
+        Row(
+            name=s.name,
+            kind=s.kind,
+            validation_accuracy=right,
+            test_accuracy=None,
+            n_bytes=s.n_bytes,
+            p50_ms=compared.latencies[s.name].p50_ms,
+            speed=compared.ratios[s.name],
+            n_epochs=s.n_epochs,
+        )
+        for s, right in zip(subjects, accuracies, strict=True)
+    ]
+
+
+def scored(rows: Sequence[Row], subjects: Sequence[Subject], folder: Path, test: Images) -> list[Row]:
+    """The rows, those of `subjects` with their accuracy on the test split."""
+    with loaded(subjects, folder, test.first) as workers:
+        accuracies = {s.name: accuracy(workers[s.name], s.name, test) for s in subjects}
+    return [replace(row, test_accuracy=accuracies.get(row.name)) for row in rows]

@@ -3,6 +3,7 @@ networks from scratch. Each leaves a folder with a model.onnx that is reused whe
 """
 
 import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,22 +41,20 @@ class Trained:
 
 
 def chain(word: str, session: Session, place: Path, progress: Progress) -> Path:
-    """The artifact of a chain of nacdeploy; chains with the same beginning share its training."""
-    artifact = place / "artifact"
-    if not artifact.is_dir():
-        memory = DiskMemory(place.parent / "memory", session.task, session.profile)
-        with progress.bar(f"chain {word}") as bar:
-            report = epoch_report(bar, f"{word}: epoch")
-            done = follow(
-                Chain.parse(word), session.baseline, session.task, session.profile, memory=memory, report=report
-            )
-        origin = str(session.baseline_folder)
-        record = checkpoint.record_of(done.state, session.task, session.profile, baseline_checkpoint=origin)
-        with records.new_directory(place / "checkpoint", replace=True) as folder:
-            checkpoint.write(folder, done.state, record)
-        nacdeploy.export(source=place / "checkpoint", out=artifact, target="ort", runs=place / "runs", wandb=False)
-        progress.say(f"chain {word}: {100 * done.state.metrics.accuracy:.2f} % on validation in torch")
-    return artifact / MODEL
+    """The artifact of a chain of nacdeploy, exported anew each time by the code at hand; its trainings are remembered,
+    and chains with the same beginning share them."""
+    memory = DiskMemory(place.parent / "memory", session.task, session.profile)
+    with progress.bar(f"chain {word}") as bar:
+        report = epoch_report(bar, f"{word}: epoch")
+        task, profile = session.task, session.profile
+        state = follow(Chain.parse(word), session.baseline, task, profile, memory=memory, report=report).state
+    progress.say(f"chain {word}: {100 * state.metrics.accuracy:.2f} % on validation in torch")
+    record = checkpoint.record_of(state, task, profile, baseline_checkpoint=str(session.baseline_folder))
+    with records.new_directory(place / "checkpoint", replace=True) as folder:
+        checkpoint.write(folder, state, record)
+    shutil.rmtree(place / "artifact", ignore_errors=True)
+    source, runs = place / "checkpoint", place / "runs"
+    return nacdeploy.export(source=source, out=place / "artifact", target="ort", runs=runs, wandb=False) / MODEL
 
 
 def torch_pruning_alone(ratio: float, n_epochs: int, session: Session, place: Path, progress: Progress) -> Path:
