@@ -23,8 +23,8 @@ from nacdeploy.strategies.settle import calibration_images
 FOLDER = Path("bench-run") / "peers"
 PROFILE = Path(__file__).with_name("fashion.toml")
 FP32, PTQ = "FP32 ONNX Runtime", "nacdeploy `Q`"
-# Each chain trains for sixteen epochs in all (F is eight where it does not say); every opponent is given as many.
-CHAINS = ("P(ratio=0.67)QF(epochs=16)", "P(ratio=0.72)QF(epochs=16)", "P(ratio=0.67)FQF")
+# Every opponent is given as many epochs as the chains train.
+CHAINS = ("P(ratio=0.79)QF(epochs=16)", "P(ratio=0.82)QF(epochs=16)", "P(ratio=0.75)QF(epochs=16)")
 N_EPOCHS = 16
 RATIOS = (0.5, 0.6, 0.65, 0.67, 0.75)
 DENSE_WIDTHS = range(5, 17)
