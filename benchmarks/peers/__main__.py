@@ -35,10 +35,8 @@ def main() -> None:
     progress = RichProgress()
     session = _session(progress)
     data = session.task.data
-    validation, test = (
-        timing.written(FOLDER / "validation.npy", data, data.validation),
-        timing.written(FOLDER / "test.npy", data, data.test),
-    )
+    validation = timing.written(FOLDER / "validation.npy", data, data.validation)
+    test = timing.written(FOLDER / "test.npy", data, data.test)
     subjects = [*_untrained(session, progress), *_trained(session, progress)]
     chosen = _chosen(subjects, validation)
     subjects += _opponents(chosen, session, validation, progress)
@@ -106,7 +104,7 @@ def _opponents(chosen: Subject, session: Session, validation: timing.Images, pro
 
 
 def _width_of_latency(chosen: Subject, session: Session, validation: timing.Images) -> int:
-    """The widest dense network that is not slower than `chosen`; else the fastest, kept once it was found."""
+    """The widest dense network of the latency of `chosen`, kept once it was found."""
     kept = FOLDER / "trained" / "dense-width.json"
     if not kept.is_file():
         place = FOLDER / "trained" / "widths"

@@ -87,10 +87,10 @@ class WorkClock:
         return self._now_ns
 
     def call(self, worker: Worker, name: str) -> Callable[[], None]:
-        """One call of a model as a subject of `latency.compare`."""
+        """A short turn of a model, counted as one call of it, as a subject of `latency.compare`."""
 
         def timed() -> None:
-            self._now_ns += worker.ask(do="call", name=name)["ns"]
+            self._now_ns += worker.ask(do="turn", name=name)["ns"]
 
         return timed
 
@@ -109,7 +109,7 @@ def loaded(subjects: Sequence[Subject], folder: Path, image: Path) -> Iterator[d
             worker.close()
 
 
-def compare(workers: Mapping[str, Worker], baseline: str, *, n_rounds: int = 40, round_ms: float = 20.0) -> Comparison:
+def compare(workers: Mapping[str, Worker], baseline: str, *, n_rounds: int = 40, round_ms: float = 3.0) -> Comparison:
     """All subjects timed in turns, batch 1, 1 thread."""
     clock = WorkClock()
     calls = {name: clock.call(worker, name) for name, worker in workers.items()}
