@@ -13,7 +13,8 @@ from benchmarks.peers.timing import Subject
 from nacdeploy import latency, records
 from nacdeploy import task as tasks
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.jobs.session import Options, effective_profile
+from nacdeploy.jobs.outcome import RESULT_FILE, Result
+from nacdeploy.jobs.session import Options, OptionValues, effective_profile
 from nacdeploy.strategies.settle import calibration_images
 
 FOLDER = Path("bench-run") / "peers"
@@ -54,14 +55,14 @@ def _rows(model: str, progress: RichProgress) -> list[Row]:
 
 def _artifacts(model: str, place: Path, progress: RichProgress) -> tuple[Path, Path]:
     """The FP32 network and its chain Q as nacdeploy exports them, the way a user would."""
-    shared = {"runs": place / "runs", "wandb": False, "progress": progress}
-    if not (place / "q").is_dir():
-        nacdeploy.transfer(strategy="Q", model=model, profile=str(PROFILE), out=place / "q", **shared)
-    result = records.read_json(place / "q" / "result.json")
-    sources = {"fp32": result["baseline_checkpoint"], "int8": place / "q"}
+    runs, found = place / "runs", place / "q"
+    if not found.is_dir():
+        options = OptionValues(model=model, profile=str(PROFILE), runs=runs, wandb=False)
+        nacdeploy.transfer(strategy="Q", out=found, progress=progress, **options)
+    sources = {"fp32": records.read(Result, found / RESULT_FILE).baseline_checkpoint, "int8": found}
     for name, source in sources.items():
         shutil.rmtree(place / name, ignore_errors=True)  # exported anew by the code at hand
-        nacdeploy.export(source=source, target="ort", out=place / name, **shared)
+        nacdeploy.export(source=source, target="ort", out=place / name, runs=runs, wandb=False, progress=progress)
     return place / "fp32" / "model.onnx", place / "int8" / "model.onnx"
 
 
