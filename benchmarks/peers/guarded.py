@@ -59,7 +59,10 @@ def _artifacts(model: str, place: Path, progress: RichProgress) -> tuple[Path, P
     if not found.is_dir():
         options = OptionValues(model=model, profile=str(PROFILE), runs=runs, wandb=False)
         nacdeploy.transfer(strategy="Q", out=found, progress=progress, **options)
-    sources = {"fp32": records.read(Result, found / RESULT_FILE).baseline_checkpoint, "int8": found}
+    sources: dict[str, Path | str] = {
+        "fp32": records.read(Result, found / RESULT_FILE).baseline_checkpoint,
+        "int8": found,
+    }
     for name, source in sources.items():
         shutil.rmtree(place / name, ignore_errors=True)  # exported anew by the code at hand
         nacdeploy.export(source=source, target="ort", out=place / name, runs=runs, wandb=False, progress=progress)
