@@ -24,7 +24,7 @@ FOLDER = Path("bench-run") / "peers"
 PROFILE = Path(__file__).with_name("fashion.toml")
 FP32, PTQ = "FP32 ONNX Runtime", "nacdeploy `Q`"
 # Every opponent is given as many epochs as the chains train.
-CHAINS = ("P(ratio=0.79)QF(epochs=16)", "P(ratio=0.82)QF(epochs=16)", "P(ratio=0.75)QF(epochs=16)")
+CHAINS = tuple(f"P(ratio={ratio})QF(epochs=16)" for ratio in (0.75, 0.77, 0.79, 0.82))
 N_EPOCHS = 16
 RATIOS = (0.5, 0.6, 0.65, 0.67, 0.75)
 DENSE_WIDTHS = range(5, 17)
