@@ -3,16 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-<<<<<<< HEAD
 # What cannot run here is checked against the real wheels, which lie beside the packages and are never imported as such.
 SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion lint clean
-=======
-.PHONY: demo test test-slow bench bench-fashion bench-peers lint clean
->>>>>>> h-peers
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-peers lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py

@@ -49,7 +49,7 @@ def _session(progress: RichProgress) -> Session:
     if not baseline.is_dir():
         train(profile=str(PROFILE), out=baseline, runs=FOLDER / "runs", wandb=False, progress=progress)
     options = Options(profile=str(PROFILE), checkpoint=str(baseline), runs=FOLDER / "runs", wandb=False)
-    return open_session(options, effective_profile(options), progress)
+    return open_session(options, effective_profile(options), "PQF", progress)
 
 
 def _untrained(session: Session, progress: RichProgress) -> list[Subject]:
