@@ -13,19 +13,19 @@ from nacdeploy.layers.network import Network
 
 @dataclass(frozen=True)
 class Carried:
-    """The layers and products of a network that stay float, and how many of all were decided by their name and how
-    many by their kind alone."""
+    """The layers and products of a network that stay float, how many of all were decided by their name, by their kind
+    alone and not at all, and where they were measured."""
 
     floats: tuple[str, ...]
     n_by_name: int
     n_by_kind: int
+    n_unknown: int
     measured: str
 
     def __str__(self) -> str:
-        return (
-            f"precision {self.measured}: {self.n_by_name} layers by name, {self.n_by_kind} by kind; in {FLOAT}: "
-            f"{', '.join(self.floats) or 'none'}"
-        )
+        unknown = f", {self.n_unknown} of kinds that were not measured as asked" if self.n_unknown else ""
+        counted = f"{self.n_by_name} layers by name, {self.n_by_kind} by kind{unknown}"
+        return f"precision {self.measured}: {counted}; in {FLOAT}: {', '.join(self.floats) or 'none'}"
 
 
 def read(source: Path) -> Precisions:
@@ -62,7 +62,7 @@ def carried(precisions: Precisions, network: Network) -> Carried:
     chosen = by_name | by_kind
     floats = tuple(name for name in kinds if chosen.get(name) == FLOAT)
     where = f"measured for {precisions.target} on {precisions.machine}"
-    return Carried(floats, len(by_name), len(by_kind), where)
+    return Carried(floats, len(by_name), len(by_kind), len(kinds) - len(chosen), where)
 
 
 def _most(precisions: Precisions, kind: str) -> str | None:

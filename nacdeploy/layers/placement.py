@@ -113,7 +113,7 @@ class _Placement:
             return operands[0]
         if self._is_joined(node, operands):
             return "join"
-        joins = node.target in ADDITIONS or self._kind(node) in AVERAGES
+        joins = _adds(node) or self._kind(node) in AVERAGES
         return "join" if joins and operands and all(operands) else ""
 
     def _read_by_layers(self) -> set[fx.Node]:
@@ -155,7 +155,7 @@ class _Placement:
         writers = [self._writers[operand] for operand in operands]
         if self._is_joined(node, writers):
             return operands
-        if node.target in ADDITIONS and (all(writers) or "conv" in writers):
+        if _adds(node) and (all(writers) or "conv" in writers):
             return self._added(operands, writers)
         if self._kind(node) in AVERAGES:
             return [operand for operand, writer in zip(operands, writers, strict=True) if writer]
@@ -217,3 +217,8 @@ def _key(node: fx.Node) -> str:
     """The key of the quantizer of what a node computes: its name, unless a module may not have a child of that name
     (`keys`, `values`, `to`)."""
     return f"{node.name}_output" if hasattr(nn.ModuleDict, node.name) else node.name
+
+
+def _adds(node: fx.Node) -> bool:
+    """Whether a node adds two tensors; what adds a number (x + 3 in a hard-swish) is part of an activation."""
+    return node.target in ADDITIONS and len(node.all_input_nodes) > 1
