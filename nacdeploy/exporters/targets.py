@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from functools import partial
 
-from nacdeploy.errors import unknown
+from nacdeploy.errors import UsageError, unknown
 from nacdeploy.layers.fake_quant import GRIDS, Grid
-from nacdeploy.profile import Profile
+from nacdeploy.profile import ExportTable, Profile
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.runners.openvino import OpenVinoRunner
 from nacdeploy.runners.runner import Runtime
@@ -46,6 +46,18 @@ def named(name: str) -> Target:
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
     return TARGETS[name]
+
+
+def check_types(target: Target, table: ExportTable) -> None:
+    """Refuse a precision that the target has not.
+
+    Raises:
+        UsageError: inputs and outputs in FP16 for a runtime on the CPU.
+    """
+    if table.io_type == "fp16" and "trt" not in target.name:
+        raise UsageError(
+            f"export.io_type = 'fp16' is for TensorRT; target '{target.name}' takes and gives FP32: leave the key out"
+        )
 
 
 def runtimes(target: Target) -> dict[str, Runtime]:

@@ -66,6 +66,7 @@ def export(
     if guard is not None:
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
     target = targets.named(target or settings.target).name
+    targets.check_types(targets.named(target), settings.export)
     if state.network.quantizers:
         settings = measured.exact_here(settings, target, progress)
     place = home.place(out, f"export-{target}")
