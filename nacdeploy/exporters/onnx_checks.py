@@ -3,9 +3,8 @@
 Everything here is read from the graph or from outputs, never from what was asked for.
 """
 
-import ast
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from onnx import numpy_helper
 
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters.artifact import Lowering, Parity
+from nacdeploy.exporters.onnx_links import Links, module_path
 from nacdeploy.layers.sparsity import Found, sparsity_of
 from nacdeploy.precision import Precision
 
@@ -61,38 +61,26 @@ class _Operand:
 
 
 class _Graph:
-    """Look-ups over a model: who makes a tensor, who reads it, which tensors are constant. Subgraphs included."""
+    """What the links of a model say of its multiplications."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.nodes = list(_nodes(model.graph))
-        self.constants = {tensor.name: tensor for tensor in _constants(model.graph)}
+        self.links = Links(model.graph)
+        self.constants = self.links.constants
         self.input_types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-
-    @cached_property
-    def producers(self) -> dict[str, onnx.NodeProto]:
-        return {name: node for node in self.nodes for name in node.output if name}
-
-    @cached_property
-    def readers(self) -> dict[str, list[onnx.NodeProto]]:
-        found = defaultdict(list)
-        for node in self.nodes:
-            for name in node.input:
-                found[name].append(node)
-        return found
 
     @cached_property
     def by_layer(self) -> dict[str, list[onnx.NodeProto]]:
         """The computing nodes by the module path that torch's exporter left in their metadata."""
         found = defaultdict(list)
-        for node in self.nodes:
+        for node in self.links.nodes:
             if node.op_type in COMPUTE:
-                found[_module_path(node)].append(node)
+                found[module_path(node)].append(node)
         return found
 
     def computing_with(self, weight: str) -> list[onnx.NodeProto]:
         """The multiplications that a weight reaches, directly or through dequantisation and layout."""
         found = []
-        for node in self.readers.get(weight, []):
+        for node in self.links.readers.get(weight, []):
             if node.op_type in COMPUTE:
                 found.append(node)
             elif node.op_type in _SHAPE_ONLY | {"DequantizeLinear", "Cast"}:
@@ -101,7 +89,7 @@ class _Graph:
 
     def operand(self, name: str) -> _Operand:
         """Follow one input of a multiplication back to where its values come from."""
-        maker = self.producers.get(name)
+        maker = self.links.producers.get(name)
         if maker is not None and maker.op_type in _SHAPE_ONLY:
             return self.operand(maker.input[0])
         if maker is not None and maker.op_type == "DequantizeLinear":
@@ -116,8 +104,8 @@ class _Graph:
             written = (a.i for a in node.attribute if a.name == "output_dtype")
             return _type_name(next(written, 0) or onnx.TensorProto.UINT8)
         source = node.input[0]
-        if source in self.producers:
-            return self.integer_type(self.producers[source])
+        if source in self.links.producers:
+            return self.integer_type(self.links.producers[source])
         return self._constant_type(source) or _type_name(self.input_types.get(source, 0))
 
     def _constant_type(self, name: str) -> str:
@@ -143,7 +131,7 @@ def lowering_rows(model: onnx.ModelProto, asked: Mapping[str, Asked]) -> list[Lo
 def unsigned_nodes(model: onnx.ModelProto) -> list[str]:
     """The names of the quantise and dequantise nodes whose integers are unsigned."""
     graph = _Graph(model)
-    pairs = (node for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
+    pairs = (node for node in graph.links.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
     return [node.name for node in pairs if graph.integer_type(node).startswith("uint")]
 
 
@@ -250,38 +238,6 @@ def _reason(wish: Asked, held: Held) -> str:
 
 def _instead_of_float(held: Held) -> str:
     return "the float rest is FP16" if held.precision == "float16" else "the graph is quantised here"
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(attribute.g)
-
-
-def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Initializers and Constant nodes alike, each under the name of the tensor it makes; subgraphs included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _constants(attribute.g)
-            elif node.op_type == "Constant" and attribute.name == "value":
-                named = onnx.TensorProto()
-                named.CopyFrom(attribute.t)
-                named.name = node.output[0]
-                yield named
-
-
-def _module_path(node: onnx.NodeProto) -> str:
-    """`['', 'body', 'body.0', 'linear']` in the metadata means the layer body.0."""
-    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
-    try:
-        path = ast.literal_eval(scopes)
-    except (ValueError, SyntaxError):
-        return ""
-    return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""
 
 
 def _type_name(data_type: int) -> str:

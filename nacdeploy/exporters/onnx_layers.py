@@ -2,12 +2,10 @@
 the graph that a runtime made of that file belongs to.
 """
 
-import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from nacdeploy.exporters.artifact import Lowering
+from nacdeploy.exporters.onnx_links import Links, module_path
 from nacdeploy.layers.sparsity import sparsity_of
 
 INT8_KERNELS = frozenset(
@@ -53,50 +52,6 @@ class OnnxLayer:
     held: str
 
 
-class Links:
-    """Who makes and who reads each tensor of a graph."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.nodes = list(graph.node)
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
-
-    @cached_property
-    def by_name(self) -> dict[str, onnx.NodeProto]:
-        return {node.name: node for node in self.nodes}
-
-    @cached_property
-    def producers(self) -> dict[str, onnx.NodeProto]:
-        return {name: node for node in self.nodes for name in node.output if name}
-
-    @cached_property
-    def readers(self) -> dict[str, list[onnx.NodeProto]]:
-        found = defaultdict(list)
-        for node in self.nodes:
-            for name in node.input:
-                found[name].append(node)
-        return found
-
-    def sources(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """The nodes that a node reads from."""
-        return [self.producers[name] for name in node.input if name in self.producers]
-
-    def weight(self, name: str) -> tuple[onnx.TensorProto, bool] | None:
-        """The constant that a tensor is made of, and whether it was transposed on the way."""
-        is_transposed = False
-        while (maker := self.producers.get(name)) is not None and maker.op_type in _CONSTANT_STEPS:
-            is_transposed ^= maker.op_type == "Transpose"
-            name = maker.input[0]
-        return (self.constants[name], is_transposed) if name in self.constants else None
-
-    def is_dequantized(self, name: str) -> bool:
-        """Whether a tensor comes through DequantizeLinear, seen through changes of layout."""
-        while (maker := self.producers.get(name)) is not None and maker.op_type in _CONSTANT_STEPS:
-            if maker.op_type == "DequantizeLinear":
-                return True
-            name = maker.input[0]
-        return False
-
-
 def onnx_layers(
     model: onnx.ModelProto, rows: Sequence[Lowering], shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 ) -> tuple[OnnxLayer, ...]:
@@ -112,7 +67,7 @@ def onnx_layers(
             weight = _weight_name(links, node)
             row = named.of(node)
             kind = row.kind if row else ("product" if weight is None else _kind(node))
-            found[row.layer if row else _path(node) or node.name].append((node, kind))
+            found[row.layer if row else module_path(node).removeprefix("network.") or node.name].append((node, kind))
     return tuple(_layer(name, nodes, links, shapes) for name, nodes in found.items())
 
 
@@ -193,7 +148,7 @@ class _Origin:
     def _upstream(self, node: onnx.NodeProto) -> str | None:
         """The layer of a node of the file, or of the one multiplication that its data comes from."""
         while node.name not in self._layer_of:
-            sources = [s for s in self._file.sources(node) if self._file.weight(s.output[0]) is None]
+            sources = [s for s in self._file.sources(node) if _constant(self._file, s.output[0]) is None]
             if len(sources) != 1:
                 return None
             node = sources[0]
@@ -214,7 +169,7 @@ def _layer(
     first, kind = found[0]
     weight = _weight(links, first)
     macs = sum(_macs(node, links, *shapes[node.name]) for node, _ in found if node.name in shapes)
-    held = "int8" if all(links.is_dequantized(name) for node, _ in found for name in node.input[:2]) else "float32"
+    held = "int8" if all(_is_dequantized(links, name) for node, _ in found for name in node.input[:2]) else "float32"
     if weight is None:
         return OnnxLayer(name, kind, nodes, macs, None, None, None, False, held)
     n_outputs, n_inputs = weight.shape[:2]
@@ -235,9 +190,27 @@ def _macs(node: onnx.NodeProto, links: Links, read: tuple[int, ...], written: tu
     return int(np.prod(written) * read[-1])
 
 
+def _constant(links: Links, name: str) -> tuple[onnx.TensorProto, bool] | None:
+    """The constant that a tensor is made of, and whether it was transposed on the way."""
+    is_transposed = False
+    while (maker := links.producers.get(name)) is not None and maker.op_type in _CONSTANT_STEPS:
+        is_transposed ^= maker.op_type == "Transpose"
+        name = maker.input[0]
+    return (links.constants[name], is_transposed) if name in links.constants else None
+
+
+def _is_dequantized(links: Links, name: str) -> bool:
+    """Whether a tensor comes through DequantizeLinear, seen through changes of layout."""
+    while (maker := links.producers.get(name)) is not None and maker.op_type in _CONSTANT_STEPS:
+        if maker.op_type == "DequantizeLinear":
+            return True
+        name = maker.input[0]
+    return False
+
+
 def _weight(links: Links, node: onnx.NodeProto) -> NDArray[Any] | None:
     """The weights of a multiplication as (out, in, ...), integers where the file holds integers."""
-    found = links.weight(node.input[1])
+    found = _constant(links, node.input[1])
     if found is None:
         return None
     tensor, is_transposed = found
@@ -249,7 +222,7 @@ def _weight(links: Links, node: onnx.NodeProto) -> NDArray[Any] | None:
 
 
 def _weight_name(links: Links, node: onnx.NodeProto) -> str | None:
-    found = links.weight(node.input[1])
+    found = _constant(links, node.input[1])
     return found[0].name if found else None
 
 
@@ -259,13 +232,3 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 def _kind(node: onnx.NodeProto) -> str:
     return "conv" if node.op_type.startswith("Conv") else "linear"
-
-
-def _path(node: onnx.NodeProto) -> str:
-    """The module path in the exporter's metadata: `['', 'network.exits.a', 'linear']` is exits.a."""
-    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
-    try:
-        path = ast.literal_eval(scopes)
-    except (ValueError, SyntaxError):
-        return ""
-    return str(path[-2]).removeprefix("network.") if isinstance(path, list) and len(path) > 1 else ""

@@ -1,11 +1,11 @@
 """Where an ONNX node comes from: the layer of the torch model, from what torch's exporter left in the graph."""
 
-import ast
 from collections.abc import Iterator
 
 import onnx
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
+from nacdeploy.exporters.onnx_links import module_path
+
 _PREFIXES = ("network.backbone.", "layers.", "edges.")
 
 
@@ -22,13 +22,7 @@ def torch_layer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """`['', 'network.backbone.body.0', 'relu']` in the metadata means the module body.0; ['', 'add'] means none."""
-    scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
-    try:
-        path = ast.literal_eval(scopes)
-    except (ValueError, SyntaxError):
-        return ""
-    return _plain(str(path[-2])) if isinstance(path, list) and len(path) > 2 else ""
+    return _plain(module_path(node))
 
 
 def _of_weight(model: onnx.ModelProto, name: str) -> str:
