@@ -85,6 +85,23 @@ class FlattenLinear(nn.Sequential):
         super().__init__(conv(3, 8), nn.ReLU(), nn.MaxPool2d(2), *reading)
 
 
+class Attention(nn.Module):
+    """Tokens of a convolution, a layer norm, one head of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 8, 2, stride=2), nn.LayerNorm(8)
+        self.query, self.key, self.value, self.last = (nn.Linear(8, 8) for _ in range(4))
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.last(self.patches(x).flatten(2).transpose(1, 2))
+        x = self.norm(x)
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        weights = torch.softmax(torch.matmul(query, key.transpose(1, 2)), -1)
+        return self.classifier(torch.matmul(weights, value)[:, 0])
+
+
 class DataDependent(nn.Module):
     """Its control flow depends on its input: there is no graph of it."""
 

@@ -72,7 +72,7 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
         int8_macs_in_file_fraction=sum(row.macs_fraction for row in rows if row.in_file == "int8"),
         sparsity=explanation.sparsity(layers, manifest.target),
         top_reasons=explanation.top_reasons(rows, between),
-        notes=(*_notes(is_gpu, file), *_rounding(manifest)),
+        notes=(*_notes(manifest.target, file), *_rounding(manifest)),
     )
 
 
@@ -118,9 +118,11 @@ def _engine(path: Path, manifest: Manifest) -> dict[str, str]:
     return types
 
 
-def _notes(is_gpu: bool, file: onnx.ModelProto) -> tuple[str, ...]:
+def _notes(target: str, file: onnx.ModelProto) -> tuple[str, ...]:
     notes = []
-    if is_gpu:
+    if target == "openvino":
+        notes.append("times are ONNX Runtime's; OpenVINO has kernels of its own, and 'nacdeploy bench' times those")
+    if target in _GPU_TARGETS:
         notes.append("no GPU here: times are ONNX Runtime's on this CPU, and say nothing about an engine's")
     n_norms = sum(node.op_type == "BatchNormalization" for node in file.graph.node)
     if n_norms:

@@ -1,4 +1,4 @@
-"""Verifying an artifact: its files against their hashes, its engines against a second build."""
+"""Verifying an artifact: its files against their hashes, its engines or OpenVINO's IR against a second build."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters import artifact, trt, trt_build
-from nacdeploy.exporters.artifact import Manifest
+from nacdeploy.exporters.artifact import IR_FILES, Manifest
 from nacdeploy.exporters.trt_build import BuildRecord, Comparison
 from nacdeploy.progress import Progress, Silent
+from nacdeploy.runners import openvino
+
+_IR_REPEATS = "measured with OpenVINO 2026.4.1: conversions of one graph repeat byte for byte"
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,29 @@ def verify(path: Path | str, progress: Progress | None = None) -> Verified:
             continue
         engines.append(trt_build.compare(capability, (folder / file).read_bytes(), again))
         progress.say(f"engine {capability} built again: {engines[-1].said}")
+    if manifest.target == "openvino":
+        try:
+            engines.append(_ir_again(folder, manifest))
+        except NacdeployError as error:
+            unbuilt.append(Unbuilt("openvino", str(error)))
     builders = {str(build.get("builder")) for build in manifest.builds.values()}
     repeats = {name: said for name, said in trt_build.REPEATS.items() if name in builders}
+    if manifest.target == "openvino":
+        repeats["openvino"] = _IR_REPEATS
     return Verified(str(folder), len(manifest.files), tuple(engines), tuple(unbuilt), repeats)
+
+
+def _ir_again(folder: Path, manifest: Manifest) -> Comparison:
+    """The IR against another conversion of the graph.
+
+    Raises:
+        NacdeployError: OpenVINO, or the version that converted it, is not installed.
+    """
+    if openvino.version() != manifest.builder:
+        raise NacdeployError(f"converted by {manifest.builder}, and {openvino.version()} is installed: export again")
+    ir = openvino.ir_from_onnx((folder / manifest.model_file).read_bytes())
+    is_equal = [(folder / name).read_bytes() for name in IR_FILES] == [ir.xml, ir.weights]
+    return Comparison("openvino", is_equal, is_equal, "bytes equal" if is_equal else "bytes differ")
 
 
 def _record(manifest: Manifest, capability: str, folder: Path) -> BuildRecord:
