@@ -65,7 +65,9 @@ class QuantizeTable(Table):
     calibration: Literal["minmax", "percentile", "mse"] = "percentile"
     percentile: float = Field(99.99, gt=50, le=100)
     n_calibration: int = Field(512, ge=1)
-    grid: Literal["measured", "ort", "ort-8bit", "ort-signed", "ort-signed-8bit"] = "measured"
+    grid: Literal["measured", "ort", "ort-8bit", "ort-signed", "ort-signed-8bit", "openvino", "openvino-8bit"] = (
+        "measured"
+    )
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)
 
@@ -106,7 +108,7 @@ class ExitTable(Table):
 
 
 class SettleTable(Table):
-    n_images: int = Field(512, ge=1)
+    n_images: int = Field(2048, ge=1)
     batch_size: int = Field(128, ge=1)
 
 
@@ -181,9 +183,9 @@ class Profile(Table):
     bench: BenchTable = BenchTable()
 
     def grid_for(self, target: str) -> str:
-        """The name of the integer grid for a target. ONNX Runtime's is chosen by measurement (`jobs/measured.py`);
-        until then it is the one that every CPU computes exactly."""
-        if target == "ort" and self.quantize.grid != "measured":
+        """The name of the integer grid for a target. Those of ONNX Runtime and OpenVINO are chosen by measurement
+        (`jobs/measured.py`); until then it is the one that every CPU computes exactly."""
+        if self.quantize.grid.partition("-")[0] == target:
             return self.quantize.grid
         return "trt" if target in ("trt-rtx", "torch-trt") else target
 

@@ -39,6 +39,7 @@ HOMES = {
     "wandb": {"tracking"},
     "onnxruntime": {"runners.onnx"},
     "onnxruntime.transformers.float16": {"exporters.fp16"},
+    "openvino": {"runners.openvino"},
     "ray": {"strategies.search"},
     "timm": {"models"},
 }

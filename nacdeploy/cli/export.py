@@ -15,6 +15,7 @@ from nacdeploy.cli import options, render
 @click.option("--profile", metavar="P", help="Take the export settings of this profile.")
 @click.option("--autotune", is_flag=True, help="Keep INT8 only where it is measured to pay.")
 @click.option("--guard/--no-guard", default=None, help="Fall back to float where INT8 is slower; the profile's choice.")
+@options.precision
 @options.wandb
 @options.as_json
 def command(
@@ -24,6 +25,7 @@ def command(
     profile: str | None,
     autotune: bool,
     guard: bool | None,
+    precision: Path | None,
     wandb: bool,
     as_json: bool,
 ) -> None:
@@ -38,6 +40,7 @@ def command(
         profile=profile,
         autotune=autotune,
         guard=guard,
+        precision=precision,
         wandb=wandb,
         progress=render.RichProgress(),
     )

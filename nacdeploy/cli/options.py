@@ -27,6 +27,12 @@ out = click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help
 source = click.option(
     "--from", "source", metavar="DIR", type=click.Path(path_type=Path), help="A result or checkpoint."
 )
+precision = click.option(
+    "--precision",
+    metavar="A",
+    type=click.Path(path_type=Path),
+    help="Measured precision of a similar model, taken as it is: an artifact or its precision.json.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 wandb = click.option(
     "--wandb/--no-wandb", default=True, help="Log to Weights & Biases (offline without key or network)."

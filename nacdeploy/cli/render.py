@@ -149,6 +149,8 @@ def print_bench(table: Any) -> None:
     ]
     threads = table.rows[0].latency.threads
     print_table(f"{table.machine}; {threads} thread(s); {table.runtime}", columns, rows)
+    for artifact, runtime in dict.fromkeys((r.artifact, r.runtime) for r in table.rows if r.runtime != table.runtime):
+        click.echo(f"{artifact} runs in {runtime}")
     for note in dict.fromkeys(row.note for row in table.rows if row.note):
         click.echo(f"note: {note}")
     for when, states in (("before", table.gpus_before), ("after", table.gpus_after)):

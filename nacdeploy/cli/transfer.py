@@ -10,6 +10,7 @@ from nacdeploy.cli import options, render
 
 @click.command("transfer")
 @click.option("--strategy", metavar="S", required=True, help="A word such as QPPF, a strategy.json, or catalog:NAME.")
+@options.precision
 @options.task_options
 @options.out
 @click.option("--dry-run", is_flag=True, help="Say what every letter would do; train and write nothing.")
@@ -19,6 +20,7 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(
     strategy: str,
+    precision: Path | None,
     out: Path | None,
     dry_run: bool,
     skip_refused: bool,
@@ -31,11 +33,14 @@ def command(
 
     progress = render.RichProgress()
     if dry_run:
-        rows = api.preview(strategy=strategy, skip_refused=skip_refused, progress=progress, **shared)
+        rows = api.preview(
+            strategy=strategy, precision=precision, skip_refused=skip_refused, progress=progress, **shared
+        )
         render.print_json([records.to_data(r) for r in rows]) if as_json else render.print_previews(rows)
         return
     result = api.transfer(
         strategy=strategy,
+        precision=precision,
         out=out,
         skip_refused=skip_refused,
         post_finetune=post_finetune or 0,

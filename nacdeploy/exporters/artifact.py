@@ -15,9 +15,11 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 
 MODEL_FILE = "model.onnx"
+IR_FILES = ("model.xml", "model.bin")
 MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
 
-_DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13")
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
+_DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", *_RUNTIMES)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Parity:
     """Agreement of the built graph with the torch model on real images.
 
     `agreement` is the fraction of equal top-1 answers, `snr_db` the signal to noise ratio of the logits (None: equal
-    bit for bit), `optimization` the graph optimisation of the session ("all", "basic").
+    bit for bit), `optimization` the graph optimisation of ONNX Runtime's session ("all", "basic", "disabled"), or the
+    other runtime that answered ("openvino").
     """
 
     n_images: int
@@ -156,8 +159,9 @@ def is_artifact(path: Path) -> bool:
 
 
 def size_bytes(path: Path, manifest: Manifest) -> int:
-    """The size of the model file that is deployed."""
-    return (path / manifest.model_file).stat().st_size
+    """The size of what is deployed: the graph, or OpenVINO's IR of it."""
+    deployed = [name for name in IR_FILES if name in manifest.files] or [manifest.model_file]
+    return sum((path / name).stat().st_size for name in deployed)
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,5 @@
-"""What a target builds from the checked graph: engines of TensorRT or TensorRT-RTX, the program of torch-tensorrt, or
-nothing."""
+"""What a target builds from the checked graph: engines of TensorRT or TensorRT-RTX, the program of torch-tensorrt,
+OpenVINO's IR, or nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,19 +12,21 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import parity, torch_trt, trt, trt_api, trt_plan
-from nacdeploy.exporters.artifact import MODEL_FILE, Lowering, Manifest
-from nacdeploy.exporters.onnx import INPUT
+from nacdeploy.exporters.artifact import IR_FILES, MODEL_FILE, Lowering, Manifest
+from nacdeploy.exporters.onnx import INPUT, OUTPUT
 from nacdeploy.exporters.targets import Target
 from nacdeploy.latency import Comparison
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import ExportTable, Profile
-from nacdeploy.runners import gpu, pick
+from nacdeploy.runners import gpu, openvino, pick
 from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.runners.runner import Runner
 from nacdeploy.runners.timing import Timer
+from nacdeploy.runners.trt import TrtRunner
 from nacdeploy.task import Task
 
 Files = dict[str, bytes]
-_TORCH = "torch_tensorrt"
+_TORCH, _OPENVINO = "torch_tensorrt", "openvino"
 
 
 def check(target: Target, table: ExportTable) -> None:
@@ -36,13 +38,15 @@ def check(target: Target, table: ExportTable) -> None:
     """
     if target.builder == _TORCH:
         torch_trt.check()
+    elif target.builder == _OPENVINO:
+        openvino.package()
     elif target.builder:
         trt.check(table, _named(target))
 
 
 def n_builds(target: Target, table: ExportTable) -> int:
     """How many builds there will be, for progress."""
-    return 0 if not target.builder else 1 if target.builder == _TORCH else len(table.compute_capabilities)
+    return 0 if not target.builder else 1 if target.builder in (_TORCH, _OPENVINO) else len(table.compute_capabilities)
 
 
 def add(
@@ -62,6 +66,10 @@ def add(
     """
     if not target.builder:
         return manifest, files
+    if target.builder == _OPENVINO:
+        ir = openvino.ir_from_onnx(files[MODEL_FILE])
+        added = dict(zip(IR_FILES, (ir.xml, ir.weights), strict=True))
+        return replace(manifest, builder=openvino.version()), {**files, **added}
     n_sparse = sum(row.is_two_four for row in rows)
     if target.builder == _TORCH:
         program, compiler = torch_trt.compile_network(network, profile.export, sparse=n_sparse > 0)
@@ -78,13 +86,17 @@ def add(
     )
     notes = [*manifest.notes, *engines.notes, *trt_plan.engine_notes(rows, engines.layers)]
     if engines.graph != files[MODEL_FILE]:
-        notes.append(_agreement_in_fp16(network, engines.graph, task, profile.export))
+        runner = OnnxRunner(engines.graph, optimization="basic")
+        notes.append(_agreement(trt.FP16_FILE, runner, network, task, profile.export))
         files = {**files, trt.FP16_FILE: engines.graph}
     if n_sparse:
         notes.append(
             f"2:4: {n_sparse} layers are eligible for sparse kernels; how many the engine picks, and what that gains, "
             "is not verifiable here: it takes the GPU"
         )
+    if (present := gpu.present_capability()) in engines.files:
+        engine = TrtRunner(engines.files[str(present)], built_by=engines.builder)
+        notes.append(_agreement(f"the engine for {present}", engine, network, task, profile.export))
     notes.append("engines are built, not timed: their speed is to be measured on the GPU itself")
     named = {capability: f"engine-{capability.lower()}.trt" for capability in engines.files}
     plans = {named[capability]: plan for capability, plan in engines.files.items()}
@@ -96,7 +108,7 @@ def add(
 
 def engine_timer(images: NDArray, profile: Profile, target: Target, n_rounds: int) -> Timer | None:
     """A timer of graphs as engines on the GPU that is here, their float rest in FP16; None without a GPU."""
-    if target.builder in ("", _TORCH) or gpu.present_capability() is None:
+    if target.builder in ("", _TORCH, _OPENVINO) or gpu.present_capability() is None:
         return None
 
     def compare(models: Mapping[str, bytes], baseline: str) -> Comparison:
@@ -121,21 +133,23 @@ def _named(target: Target) -> trt_api.BuilderName:
     return cast("trt_api.BuilderName", target.builder)
 
 
-def _agreement_in_fp16(network: Network, model: bytes, task: Task, table: ExportTable) -> str:
-    """How the graph with its float rest in FP16 agrees with the torch model.
+def _agreement(what: str, runner: Runner, network: Network, task: Task, table: ExportTable) -> str:
+    """How something that was built from the graph agrees with the torch model, in words.
 
     Raises:
         NacdeployError: less than the profile asks for.
     """
     images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
     *exits, logits = evaluation.predict_exits(network, task.data, images)
-    batches = [x.numpy() for x in evaluation.batches(task.data, images, 64)]
-    outputs = parity.run_all(OnnxRunner(model, optimization="basic"), batches)
-    found = parity.least([logits, *exits], outputs, "basic")
+    batches = [x.numpy() for x in evaluation.batches(task.data, images, table.max_batch)]
+    answers = dict(zip(runner.output_names, parity.run_all(runner, batches), strict=True))
+    outputs = [answers[name] for name in sorted(answers, key=lambda name: (name != OUTPUT, len(name), name))]
+    found = parity.least([logits, *exits], outputs, what)
+    percent = f"{100 * found.agreement:.2f} % of {found.n_images} images"
     if found.agreement < table.min_agreement:
         raise NacdeployError(
-            f"with its float rest in FP16 the graph agrees with the torch model on {100 * found.agreement:.2f} % of "
-            f"{found.n_images} images (needed {100 * table.min_agreement:g} %): set export.float_type = 'fp32'"
+            f"{what}, whose float rest is {table.float_type}, agrees with the torch model on {percent} (needed "
+            f"{100 * table.min_agreement:g} %): try export.float_type = 'fp32', or quantize.exclude"
         )
     snr = "exact" if found.snr_db is None else f"{found.snr_db:.1f} dB"
-    return f"{trt.FP16_FILE} agrees with the torch model on {100 * found.agreement:.2f} % of the images, {snr}"
+    return f"{what} agrees with the torch model on {percent}, {snr}"

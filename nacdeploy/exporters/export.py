@@ -14,7 +14,7 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import artifact, describe, engines, onnx_checks, parity, targets
 from nacdeploy.exporters.artifact import MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.describe import Context
-from nacdeploy.exporters.guard import Guarded, guarded, speed_note
+from nacdeploy.exporters.guard import Guarded, guarded, speed_note, taken
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import Traced, lower, to_onnx, trace
 from nacdeploy.exporters.targets import Target
@@ -23,7 +23,7 @@ from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import TWO_FOUR
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.runners.timing import Timer, onnx_timer
+from nacdeploy.runners.timing import Timer, onnx_timer, openvino_timer
 from nacdeploy.strategies.settle import calibrate_gates, settle
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
@@ -32,12 +32,13 @@ from nacdeploy.task import Task
 @dataclass(frozen=True)
 class Tuning:
     """How measured time decides: whether precision is chosen by it even where integers pay as a whole, the file in
-    which measurements are kept (so that a tuning that was stopped goes on), and the FP32 network that the state came
-    from."""
+    which measurements are kept (so that a tuning that was stopped goes on), the FP32 network that the state came from,
+    and a choice of precision that is taken as it is, without measuring."""
 
     autotune: bool = False
     measurements: Path | None = None
     original: Network | None = None
+    given: Precisions | None = None
 
 
 def export(
@@ -111,7 +112,7 @@ def _lowered(
 
 def _checked(lowered: _Lowered, task: Task, profile: Profile, target: Target, context: Context) -> Manifest:
     """The manifest of a graph that agrees with the simulation, end to end and layer by layer."""
-    checks = parity.check(lowered.network, lowered.graph, task, profile.export, target.optimizations)
+    checks = parity.check(lowered.network, lowered.graph, task, profile.export, targets.runtimes(target))
     images = next(evaluation.batches(task.data, task.data.validation, parity.N_LAYERWISE)).numpy()
     steps = parity.worst_steps(lowered.network, lowered.graph, images, target.optimizations[0])
     manifest = describe.manifest_of(lowered.state, lowered.network, lowered.graph, task, profile, target.name, context)
@@ -150,13 +151,18 @@ def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Time
     n_rounds = profile.export.n_autotune_rounds
     if target.name == "ort":
         return onnx_timer(images, profile.bench, n_rounds)
+    if target.name == "openvino":
+        return openvino_timer(images, profile.bench, n_rounds)
     return engines.engine_timer(images, profile, target, n_rounds)
 
 
 def _guarded(
     network: Network, traced: Traced, timer: Timer | None, target: Target, tuning: Tuning, progress: Progress
 ) -> Guarded:
-    """The network that is not slower than its float twin on the target, where that can be timed here."""
+    """The network that is not slower than its float twin on the target, where that can be timed here, or in the
+    precision that is given."""
+    if tuning.given is not None:
+        return taken(network, tuning.given)
     if timer is None or not network.quantizers:
         return Guarded(network)
     return guarded(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy import latency
+from nacdeploy.errors import UsageError
+from nacdeploy.exporters import carry
 from nacdeploy.exporters.onnx import Traced
 from nacdeploy.exporters.tune import FLOAT, Measurements, Names, Precisions, Tuner, with_float
 from nacdeploy.latency import Ratio
@@ -49,6 +51,18 @@ def guarded(
     floats = tuner.tuned()
     precisions = tuner.precisions(floats, target, latency.machine())
     return Guarded(with_float(network, floats), precisions, floats, (_note(everything, floats, precisions),))
+
+
+def taken(network: Network, precisions: Precisions) -> Guarded:
+    """The network with those layers in float that were measured elsewhere to be better off so; nothing is timed.
+
+    Raises:
+        UsageError: nothing is quantized, or no layer is of a kind that was measured.
+    """
+    if not network.quantizers:
+        raise UsageError("the checkpoint is in FP32: measured precision says which quantized layers go back to float")
+    found = carry.carried(precisions, network)
+    return Guarded(with_float(network, found.floats), floats=frozenset(found.floats), notes=(str(found),))
 
 
 def speed_note(model: bytes, original: bytes, timer: Timer) -> str:

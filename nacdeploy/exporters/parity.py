@@ -1,12 +1,12 @@
 """Parity: the built graph against the network that simulates it, end to end and layer by layer.
 
-Fake-quantized torch, ONNX Runtime with all graph optimisations and ONNX Runtime with none answer for the same images.
-Where they part, the first node that diverges is named. Layer by layer, every quantized layer is fed with the same
-integers as in the simulation: it may be off by one step of its output grid, which is what rounding at the boundary
-between two steps costs.
+Fake-quantized torch, ONNX Runtime with graph optimisations and with none, and the target's own runtime where it runs
+here answer for the same images. Where they part, the first node that diverges is named. Layer by layer, every quantized
+layer is fed with the same integers as in the simulation: it may be off by one step of its output grid, which is what
+rounding at the boundary between two steps costs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -25,6 +25,7 @@ from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.layers.network import Network, Simulation, Use
 from nacdeploy.profile import ExportTable
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
+from nacdeploy.runners.runner import Runner, Runtime
 from nacdeploy.task import Task
 
 N_LAYERWISE = 16
@@ -42,10 +43,10 @@ class Divergence:
 
 
 def check(
-    network: Network, graph: OnnxGraph, task: Task, table: ExportTable, optimizations: Sequence[Optimization]
+    network: Network, graph: OnnxGraph, task: Task, table: ExportTable, runtimes: Mapping[str, Runtime]
 ) -> tuple[Parity, ...]:
-    """Compare the graph in ONNX Runtime with the simulating network on validation images, every output, once for each
-    graph optimisation; the least agreement and the least ratio of any output count.
+    """Compare the graph with the simulating network on validation images, every output, once for each named runtime;
+    the least agreement and the least ratio of any output count.
 
     Raises:
         NacdeployError: agreement or signal to noise ratio is below the profile's bound; the first diverging node is
@@ -55,23 +56,23 @@ def check(
     *exits, logits = evaluation.predict_exits(network, task.data, images)
     batches = [x.numpy() for x in evaluation.batches(task.data, images, 64)]
     found = []
-    for optimization in optimizations:
-        outputs = run_all(OnnxRunner(graph.model, optimization=optimization), batches)
-        parity = least([logits, *exits], outputs, optimization)
+    for name, runtime in runtimes.items():
+        outputs = run_all(runtime(graph.model), batches)
+        parity = least([logits, *exits], outputs, name)
         if parity.agreement < table.min_agreement or _snr_db(parity) < table.min_snr_db:
-            divergence = first_divergence(network, graph, batches[0], optimization, table.min_snr_db)
+            divergence = first_divergence(network, graph, batches[0], runtime, table.min_snr_db)
             raise NacdeployError(_refusal(parity, divergence, table))
         found.append(parity)
     return tuple(found)
 
 
-def run_all(runner: OnnxRunner, batches: Sequence[NDArray]) -> list[NDArray]:
+def run_all(runner: Runner, batches: Sequence[NDArray]) -> list[NDArray]:
     """All outputs of a runner over batches of images (N, C, H, W), each (sum of N, K)."""
     return [np.concatenate(column) for column in zip(*(runner.run(x) for x in batches), strict=True)]
 
 
 def first_divergence(
-    network: Network, graph: OnnxGraph, images: NDArray, optimization: Optimization, limit_db: float
+    network: Network, graph: OnnxGraph, images: NDArray, runtime: Runtime, limit_db: float
 ) -> Divergence | None:
     """The first quantized tensor or output, in order of execution, that is further from the simulation's than
     `limit_db`; None where all are closer."""
@@ -80,7 +81,7 @@ def first_divergence(
     tensors = {tensor: readings[use] for use, tensor in graph.edges.items() if use in readings}
     inner = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors]
     model.graph.output.extend(inner)
-    runner = OnnxRunner(model.SerializeToString(), optimization=optimization)
+    runner = runtime(model.SerializeToString())
     outputs = dict(zip(runner.output_names, runner.run(images), strict=True))
     tensors |= dict(zip(graph.outputs, answers, strict=True))
     for tensor in [name for node in model.graph.node for name in node.output if name in tensors]:
@@ -201,7 +202,7 @@ def _computing_node(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
     return next(iter(found.values())) if len(found) == 1 else nearest
 
 
-def least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: Optimization) -> Parity:
+def least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: str) -> Parity:
     """The least agreement and the least signal to noise ratio of several outputs (N, K)."""
     each = [
         onnx_checks.parity(reference.numpy(), output, optimization)
@@ -222,8 +223,9 @@ def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable) 
             f"the first node that diverges is '{divergence.node}' ({divergence.origin}), {divergence.snr_db:.1f} dB "
             f"at '{divergence.tensor}'"
         )
+    how = "in OpenVINO" if parity.optimization == "openvino" else f"graph optimisation: {parity.optimization}"
     return (
-        f"the ONNX graph (graph optimisation: {parity.optimization}) does not agree with the torch model on "
+        f"the ONNX graph ({how}) does not agree with the torch model on "
         f"{parity.n_images} images: top-1 agreement {100 * parity.agreement:.2f} % (needed "
         f"{100 * table.min_agreement:g} %), signal to noise {_snr_db(parity):.1f} dB (needed {table.min_snr_db:g}); "
         f"{where}; no artifact is written. quantize.exclude in the profile takes layers out"

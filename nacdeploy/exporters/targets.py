@@ -1,11 +1,14 @@
 """The targets: what each is judged on, and how it wants its integers."""
 
 from dataclasses import dataclass
+from functools import partial
 
-from nacdeploy.errors import unknown
+from nacdeploy.errors import UsageError, unknown
 from nacdeploy.layers.fake_quant import GRIDS, Grid
-from nacdeploy.profile import Profile
-from nacdeploy.runners.onnx import Optimization
+from nacdeploy.profile import ExportTable, Profile
+from nacdeploy.runners.onnx import OnnxRunner, Optimization
+from nacdeploy.runners.openvino import OpenVinoRunner
+from nacdeploy.runners.runner import Runtime
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,7 @@ class Target:
     """One target of `export`.
 
     `optimizations` are those under which ONNX Runtime must agree with the torch model, the one that counts first:
-    TensorRT never sees ONNX Runtime's own fusions. `builder` names who builds engines, "" for none.
+    TensorRT and OpenVINO never see ONNX Runtime's own fusions. `builder` names who builds from the graph, "" for none.
     """
 
     name: str
@@ -26,7 +29,7 @@ TARGETS = {
     for target in (
         Target("onnx", ("basic", "disabled")),
         Target("ort"),
-        Target("openvino", ("basic", "disabled")),
+        Target("openvino", ("basic", "disabled"), builder="openvino"),
         Target("trt", ("basic", "disabled"), builder="auto"),
         Target("trt-rtx", ("basic", "disabled"), builder="tensorrt_rtx"),
         Target("torch-trt", ("basic", "disabled"), builder="torch_tensorrt"),
@@ -43,6 +46,25 @@ def named(name: str) -> Target:
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
     return TARGETS[name]
+
+
+def check_types(target: Target, table: ExportTable) -> None:
+    """Refuse a precision that the target has not.
+
+    Raises:
+        UsageError: inputs and outputs in FP16 for a runtime on the CPU.
+    """
+    if table.io_type == "fp16" and "trt" not in target.name:
+        raise UsageError(
+            f"export.io_type = 'fp16' is for TensorRT; target '{target.name}' takes and gives FP32: leave the key out"
+        )
+
+
+def runtimes(target: Target) -> dict[str, Runtime]:
+    """What must agree with the torch model, by name, the one that counts first: the target itself where it runs on
+    every CPU, and ONNX Runtime under each graph optimisation."""
+    own: dict[str, Runtime] = {"openvino": OpenVinoRunner} if target.builder == "openvino" else {}
+    return own | {level: partial(OnnxRunner, optimization=level) for level in target.optimizations}
 
 
 def grid(target: Target, profile: Profile) -> Grid:

@@ -10,18 +10,24 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final, Literal
 
 from torch import nn
 
 from nacdeploy import records
 from nacdeploy.exporters.onnx import Traced, lower
 from nacdeploy.latency import Ratio
+from nacdeploy.layers import placement
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.placement import PRODUCTS
+from nacdeploy.precision import Precision
 from nacdeploy.runners.timing import Timer
 
 Names = frozenset[str]
-FLOAT, INTEGER = "float", "int8"
+FLOAT: Final = "float"
+INTEGER: Final = "int8"
+Held = Literal["int8", "float"]
 NARROW = 16
 
 
@@ -32,7 +38,7 @@ class Precisions:
 
     target: str
     machine: str
-    layers: dict[str, str]
+    layers: dict[str, Held]
     kinds: dict[str, str]
     speed: Ratio
     n_timed: int
@@ -87,7 +93,7 @@ class Tuner:
 
     def precisions(self, floats: Names, target: str, machine: str) -> Precisions:
         """The record of a choice."""
-        layers = {name: FLOAT if name in floats else INTEGER for name in sorted(self.members)}
+        layers: dict[str, Held] = {name: FLOAT if name in floats else INTEGER for name in sorted(self.members)}
         return Precisions(target, machine, layers, self._kinds(), self.speed(floats), len(self.measured.ratios))
 
     def _kinds(self) -> dict[str, str]:
@@ -132,30 +138,20 @@ def with_float(network: Network, names: Iterable[str]) -> Network:
 
 
 def member_kinds(network: Network) -> dict[str, str]:
-    """The kind of every layer and product that is quantized, in order of execution: "conv", "pointwise", "depthwise",
-    "linear", "product"."""
+    """The kind of every layer and product that is quantized (without a rule: that could be), in order of execution:
+    "conv", "pointwise", "depthwise", "linear", "product"."""
+    plan = network.plan
+    if network.rule is None:
+        plan = placement.plan(network.graph, network.backbone, Rule(Precision(8, 8)), network.grid)
     if network.graph is None:
-        return {name: _kind(network.backbone.get_submodule(name)) for name in network.plan.weight_bits}
+        return {name: _kind(network.backbone.get_submodule(name)) for name in plan.weight_bits}
     kinds = {}
     for node in network.graph.nodes:
-        if node.op == "call_module" and node.target in network.plan.weight_bits:
+        if node.op == "call_module" and node.target in plan.weight_bits:
             kinds[str(node.target)] = _kind(network.backbone.get_submodule(str(node.target)))
-        elif node.target in PRODUCTS and node.name in network.plan.inputs:
+        elif node.target in PRODUCTS and node.name in plan.inputs:
             kinds[node.name] = "product"
     return kinds
-
-
-def carried(precisions: Precisions, network: Network) -> tuple[str, ...]:
-    """The layers of another, similar network that measured precisions put in float: a layer of the same name and kind
-    has the same precision, another one that of most layers of its kind."""
-    floats = []
-    for name, kind in member_kinds(network).items():
-        alike = [precisions.layers[n] for n, k in precisions.kinds.items() if k == kind]
-        if precisions.kinds.get(name) == kind:
-            alike = [precisions.layers[name]]
-        if alike.count(FLOAT) > len(alike) / 2:
-            floats.append(name)
-    return tuple(floats)
 
 
 def _kind(layer: nn.Module) -> str:

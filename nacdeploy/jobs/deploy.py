@@ -8,7 +8,7 @@ from nacdeploy import data as datasets
 from nacdeploy import profile as profiles
 from nacdeploy import records, tracking
 from nacdeploy.errors import UsageError
-from nacdeploy.exporters import artifact, targets
+from nacdeploy.exporters import artifact, carry, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.describe import Context
 from nacdeploy.jobs import measured
@@ -38,6 +38,7 @@ def export(
     profile: str | None = None,
     autotune: bool = False,
     guard: bool | None = None,
+    precision: Path | str | None = None,
     runs: Path | str = "runs",
     wandb: bool = True,
     progress: Progress | None = None,
@@ -46,27 +47,31 @@ def export(
 
     With `autotune` the precision of every layer group is the one that was measured to be fastest; measurements are
     kept under `runs` and used again. `guard` (the profile's by default) does so only where integers are slower than
-    float as a whole.
+    float as a whole. `precision`, an artifact or its precision.json, is taken in place of measuring.
 
     Raises:
-        UsageError: unknown target, no such checkpoint.
+        UsageError: unknown target, no such checkpoint, both `autotune` and `precision`.
         NacdeployError: the exported graph does not agree with the torch model, or the builder rejects it.
     """
     progress, home = progress or Silent(), Runs(Path(runs))
+    if autotune and precision is not None:
+        raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")
+    given = carry.read(Path(precision)) if precision is not None else None
     folder = checkpoint_folder(Path(source) if source is not None else home.last())
     state, record = checkpoints.load(folder)
     settings = record.settings()
     if profile is not None:
-        given = profiles.load(profile)
-        settings = settings.model_copy(update={"export": given.export, "target": given.target})
+        wanted = profiles.load(profile)
+        settings = settings.model_copy(update={"export": wanted.export, "target": wanted.target})
     if guard is not None:
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
     target = targets.named(target or settings.target).name
-    if target == "ort" and state.network.quantizers:
-        settings = measured.exact_here(settings, progress)
+    targets.check_types(targets.named(target), settings.export)
+    if state.network.quantizers:
+        settings = measured.exact_here(settings, target, progress)
     place = home.place(out, f"export-{target}")
     measurements = home.measurements(state.key, settings, target)
-    tuning = exporting.Tuning(autotune, measurements, _original(record) if state.steps else None)
+    tuning = exporting.Tuning(autotune, measurements, _original(record) if state.steps else None, given)
     context = _context(record, folder)
     path = exporting.export(state, task_of(record), settings, target, place, context, progress, tuning)
     tracker = tracking.open_tracker(

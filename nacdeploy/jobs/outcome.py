@@ -117,6 +117,7 @@ def _whole(place: Path) -> Iterator[Path]:
 
 def _strategy(session: Session, state: CompressionState, result: Result) -> Strategy:
     settings = session.profile.model_dump(mode="json", include=set(TABLES))
+    del settings["quantize"]["grid"]  # the machine's own, measured again where the strategy is applied
     origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
     return Strategy(str(state.chain), settings, origin)
 

@@ -1,11 +1,14 @@
 """Training a baseline, applying a strategy, finetuning a result."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.errors import UsageError
+from nacdeploy.exporters import carry
+from nacdeploy.exporters.tune import Precisions
 from nacdeploy.jobs import speed
 from nacdeploy.jobs.outcome import Job, Result, checkpoint_folder, finish
 from nacdeploy.jobs.runs import Runs
@@ -50,6 +53,7 @@ def train(
 def transfer(
     *,
     strategy: str,
+    precision: Path | str | None = None,
     out: Path | str | None = None,
     skip_refused: bool = False,
     post_finetune: int = 0,
@@ -58,8 +62,10 @@ def transfer(
 ) -> Result:
     """Apply a word, a strategy file or a published strategy to a model, deciding anew; leaves a checkpoint.
 
+    Layers that `precision`, an artifact or its precision.json, was measured to be better off with in float stay float.
+
     Raises:
-        UsageError: unknown letter, parameter, model, data or profile.
+        UsageError: unknown letter, parameter, model, data or profile; `precision` holds none that fits.
         RefusedError: a letter does not apply (without `skip_refused`).
     """
     progress, options = progress or Silent(), Options(**shared)
@@ -67,8 +73,9 @@ def transfer(
     profile = _with_settings(effective_profile(options), found)
     chain = Chain.parse(found.chain)
     operators.check(chain, profile)
+    precisions = _measured(precision, chain)
     job = Job("transfer", Runs(Path(options.runs)).place(out, f"transfer-{chain.word}"), options, progress)
-    session = open_session(options, profile, chain.word, progress)
+    session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
     state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
     speed_ratio = None
     if session.profile.search.figure == "speed":
@@ -78,14 +85,20 @@ def transfer(
 
 
 def preview(
-    *, strategy: str, skip_refused: bool = False, progress: Progress | None = None, **shared: Unpack[OptionValues]
+    *,
+    strategy: str,
+    precision: Path | str | None = None,
+    skip_refused: bool = False,
+    progress: Progress | None = None,
+    **shared: Unpack[OptionValues],
 ) -> list[transferring.Preview]:
     """What `transfer` would do: every letter decided on the structure it would find, nothing trained or written."""
-    found, options = resolve(strategy), Options(**shared)
+    progress, found, options = progress or Silent(), resolve(strategy), Options(**shared)
     profile = _with_settings(effective_profile(options), found)
     chain = Chain.parse(found.chain)
     operators.check(chain, profile)
-    session = open_session(options, profile, chain.word, progress or Silent())
+    precisions = _measured(precision, chain)
+    session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
     return transferring.previews(chain, session.baseline, session.task, session.profile, skip_refused)
 
 
@@ -109,6 +122,22 @@ def finetune(
 def _with_settings(profile: Profile, strategy: Strategy) -> Profile:
     """A strategy file brings the tables that its letters were found with."""
     return profiles.override(profile, {t: strategy.settings[t] for t in TABLES if t in strategy.settings})
+
+
+def _measured(precision: Path | str | None, chain: Chain) -> Precisions | None:
+    if precision is not None and "Q" not in chain.word:
+        raise UsageError(f"--precision says which layers Q leaves in float, and '{chain}' has no Q")
+    return carry.read(Path(precision)) if precision is not None else None
+
+
+def _in_precision(session: Session, precisions: Precisions | None, progress: Progress) -> Session:
+    """The session with the layers left out of Q that were measured elsewhere to be better off in float."""
+    if precisions is None:
+        return session
+    found = carry.carried(precisions, session.baseline.network)
+    progress.say(str(found))
+    exclude = dict.fromkeys((*session.profile.quantize.exclude, *found.floats))
+    return replace(session, profile=profiles.override(session.profile, {"quantize": {"exclude": [*exclude]}}))
 
 
 def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionState]:

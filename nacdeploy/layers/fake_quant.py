@@ -37,8 +37,8 @@ class Grid:
         return 2 ** (min(bits, self.max_weight_bits) - 1) - 1
 
 
-# For ONNX Runtime the encoding is chosen by measurement on the machine at hand (`runners/probes.py`); "ort" is exact
-# and quick on every x86 CPU.
+# For ONNX Runtime and OpenVINO the encoding is chosen by measurement on the machine at hand (`runners/probes.py`);
+# "ort" and "openvino" are exact and quick on every x86 CPU.
 GRIDS = {
     grid.name: grid
     for grid in (
@@ -46,8 +46,8 @@ GRIDS = {
         Grid("ort-8bit", 8, ("conv",), integer_biases=True),
         Grid("ort-signed", 7, (), integer_biases=True),
         Grid("ort-signed-8bit", 8, (), integer_biases=True),
-        Grid("openvino", 8, ("conv",)),
-        Grid("openvino-7bit", 7, ("conv",)),
+        Grid("openvino", 7, ("conv",), fuses_outputs=True),
+        Grid("openvino-8bit", 8, ("conv",), fuses_outputs=True),
         Grid("trt", 8, (), fuses_outputs=True),
         Grid("onnx", 8, ()),
     )

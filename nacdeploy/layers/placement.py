@@ -10,12 +10,12 @@ Each rule holds for a reader of tensors and says which of them it reads quantize
 
 The rest depends on what the target's kernels fuse (`Grid.fuses_outputs`):
 
-- Kernels that only run on integers if they write integers (ONNX Runtime, OpenVINO): whatever reads a quantized
+- Kernels that only run on integers if they write integers (ONNX Runtime): whatever reads a quantized
   convolution reads it quantized, an addition all its operands if one of them, a smooth activation (SiLU, hard-swish)
   its own input.
-- Kernels that fuse what follows (TensorRT): the addition's last convolution stays in float so that convolution,
-  addition and activation are one kernel, and the other operands are quantized; a smooth activation stays with its
-  convolution, unsplit.
+- Kernels that fuse what follows (TensorRT, OpenVINO): the addition's last convolution stays in float so that
+  convolution, addition and activation are one kernel, and the other operands are quantized; a smooth activation stays
+  with its convolution, unsplit.
 """
 
 import operator
@@ -113,7 +113,7 @@ class _Placement:
             return operands[0]
         if self._is_joined(node, operands):
             return "join"
-        joins = node.target in ADDITIONS or self._kind(node) in AVERAGES
+        joins = _adds(node) or self._kind(node) in AVERAGES
         return "join" if joins and operands and all(operands) else ""
 
     def _read_by_layers(self) -> set[fx.Node]:
@@ -155,7 +155,7 @@ class _Placement:
         writers = [self._writers[operand] for operand in operands]
         if self._is_joined(node, writers):
             return operands
-        if node.target in ADDITIONS and (all(writers) or "conv" in writers):
+        if _adds(node) and (all(writers) or "conv" in writers):
             return self._added(operands, writers)
         if self._kind(node) in AVERAGES:
             return [operand for operand, writer in zip(operands, writers, strict=True) if writer]
@@ -217,3 +217,8 @@ def _key(node: fx.Node) -> str:
     """The key of the quantizer of what a node computes: its name, unless a module may not have a child of that name
     (`keys`, `values`, `to`)."""
     return f"{node.name}_output" if hasattr(nn.ModuleDict, node.name) else node.name
+
+
+def _adds(node: fx.Node) -> bool:
+    """Whether a node adds two tensors; what adds a number (x + 3 in a hard-swish) is part of an activation."""
+    return node.target in ADDITIONS and len(node.all_input_nodes) > 1

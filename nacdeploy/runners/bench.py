@@ -24,7 +24,9 @@ from nacdeploy.profile import BenchTable, Profile
 from nacdeploy.runners import gpu, pick
 from nacdeploy.runners.gpu import GpuState
 from nacdeploy.runners.onnx import OnnxRunner
-from nacdeploy.runners.pick import Picked, Runner
+from nacdeploy.runners.openvino import OpenVinoRunner
+from nacdeploy.runners.pick import Picked
+from nacdeploy.runners.runner import Runner
 from nacdeploy.strategies.state import CompressionState
 
 
@@ -118,7 +120,8 @@ def speed_ratio(
     state: CompressionState, baseline: CompressionState, table: BenchTable, opset: int, profile: Profile | None = None
 ) -> float:
     """How many times faster than the baseline a state runs as exported (batch 1), measured: as engines where the GPU
-    of `profile` is here, and else in ONNX Runtime on the CPU (`pick.speed_note` says so)."""
+    of `profile` is here, in OpenVINO where that is its target, and else in ONNX Runtime on the CPU (`pick.speed_note`
+    says so)."""
     image = state.network.example_input().numpy()
     runners = {n: _runner(s, opset, profile) for n, s in (("baseline", baseline), ("now", state))}
     subjects = {name: runner.subject(image) for name, runner in runners.items()}
@@ -130,6 +133,8 @@ def speed_ratio(
 
 def _runner(state: CompressionState, opset: int, profile: Profile | None) -> Runner:
     model = to_onnx(state.network, opset).model
+    if profile is not None and profile.target == "openvino":
+        return OpenVinoRunner(model)
     if profile is None or profile.target not in pick.ENGINE_TARGETS:
         return OnnxRunner(model)
     if gpu.present_capability() not in profile.export.compute_capabilities:

@@ -3,30 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
 
 from nacdeploy.exporters import trt
-from nacdeploy.exporters.artifact import Manifest
+from nacdeploy.exporters.artifact import IR_FILES, Manifest
 from nacdeploy.exporters.trt_api import BuilderName
-from nacdeploy.latency import Subject
 from nacdeploy.profile import ExportTable
-from nacdeploy.runners import gpu
+from nacdeploy.runners import gpu, openvino
 from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.runners.openvino import OpenVinoRunner
+from nacdeploy.runners.runner import Runner
 from nacdeploy.runners.trt import TrtRunner
 
 ENGINE_TARGETS = ("trt", "trt-rtx")
 _ON_CPU = "ONNX Runtime, CPUExecutionProvider, all graph optimisations"
-
-
-class Runner(Protocol):
-    """A model that runs: images (N, C, H, W) to all outputs, and the same call as what is timed."""
-
-    output_names: tuple[str, ...]
-
-    def run(self, images: NDArray[Any]) -> list[NDArray[Any]]: ...
-    def subject(self, images: NDArray[Any]) -> Subject: ...
 
 
 @dataclass(frozen=True)
@@ -48,11 +37,14 @@ def pick(folder: Path, manifest: Manifest, *, threads: int, on_gpu: bool, cuda_g
 
     On a GPU: its engine for that GPU; for the uncompressed original an FP16 engine, built here, since FP16 is what
     INT8 has to beat there; for graphs that are not TensorRT's, ONNX Runtime's CUDA provider. Else ONNX Runtime on the
-    CPU.
+    CPU. OpenVINO's own on the CPU in any case.
 
     Raises:
+        MissingExtraError: OpenVINO is needed and not installed.
         NacdeployError: the engine is of another version, or ONNX Runtime cannot use the GPU.
     """
+    if manifest.target == "openvino":
+        return Picked(OpenVinoRunner(folder / IR_FILES[0], threads=threads), f"{openvino.version()}, CPU")
     model = folder / manifest.model_file
     if not on_gpu:
         note = "the ONNX graph in ONNX Runtime; the engines' speed is measured on a GPU" if manifest.engines else ""

@@ -1,4 +1,5 @@
-"""Probes of this CPU: what ONNX Runtime's kernels here are fast and exact with, found by running small models.
+"""Probes of this CPU: what the kernels of ONNX Runtime and OpenVINO here are fast and exact with, found by running
+small models.
 
 Grids, weight widths and channel multiples are chosen by what these measure, not by what the CPU's flags promise.
 One thread, batch 1, a few seconds at most; a result is kept for the life of the process.
@@ -15,7 +16,9 @@ import onnx
 
 from nacdeploy import latency
 from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.runners.openvino import OpenVinoRunner
 from nacdeploy.runners.probe_models import Signs, conv_stack, linear_stack, worst_case
+from nacdeploy.runners.runner import Runtime
 
 Kind = Literal["conv", "linear"]
 Precision = Literal["float32", "int8"]
@@ -112,7 +115,14 @@ def best_linear_encoding() -> Encoding:
 
 
 @cache
-def channel_multiple() -> ChannelMultiple:
+def openvino_weight_bits() -> int:
+    """The weight width that OpenVINO's kernels here are exact with: 8, or 7 where pairs of products saturate."""
+    worst: dict[Kind, Signs] = {"conv": "unsigned", "linear": "signed"}
+    return 8 if all(is_exact(kind, signs, 8, OpenVinoRunner) for kind, signs in worst.items()) else 7
+
+
+@cache
+def channel_multiple(runtime: Runtime = OnnxRunner) -> ChannelMultiple:
     """Which multiple of channels pays here, for 3x3 convolutions of 32 to 64 channels on 14 x 14 pixels."""
     side = 14
     signs: dict[Precision, Signs | None] = {"float32": None, "int8": "unsigned"}
@@ -121,7 +131,7 @@ def channel_multiple() -> ChannelMultiple:
         for channels in CHANNELS
         for precision in signs
     }
-    p50_ms = _times(models)
+    p50_ms = _times(models, runtime)
     times = {precision: {channels: p50_ms[f"{precision} {channels}"] for channels in CHANNELS} for precision in signs}
     rows = (ChannelTime(c, p, t, t / expected_ms(times[p], c)) for p in signs for c, t in times[p].items())
     return ChannelMultiple(best_multiple(times["float32"]), best_multiple(times["int8"]), tuple(rows))
@@ -162,19 +172,23 @@ def _encoding(kind: Kind, models: Mapping[str, tuple[partial[onnx.ModelProto], t
     return Encoding(kind, chosen, bits, is_exact(kind, chosen, bits), ratio, times)
 
 
-def is_exact(kind: Kind, signs: Signs, weight_bits: int) -> bool:
-    """Whether the optimised session answers as the unoptimised one, to one step of its output grid, where every
+def is_exact(kind: Kind, signs: Signs, weight_bits: int, runtime: Runtime = OnnxRunner) -> bool:
+    """Whether a runtime answers as ONNX Runtime's unoptimised session, to one step of its output grid, where every
     activation and every weight is at its limit: there pairs of products saturate if they can."""
     model, images, step = worst_case(kind, signs, weight_bits)
     content = model.SerializeToString()
-    optimised, plain = (OnnxRunner(content, optimization=level).run(images)[0] for level in ("all", "disabled"))
-    return bool(np.abs(optimised - plain).max() <= 1.01 * step)
+    found, plain = (
+        runner.run(images)[0] for runner in (runtime(content), OnnxRunner(content, optimization="disabled"))
+    )
+    return bool(np.abs(found - plain).max() <= 1.01 * step)
 
 
-def _times(models: Mapping[str, tuple[onnx.ModelProto, tuple[int, ...]]]) -> dict[str, float]:
+def _times(
+    models: Mapping[str, tuple[onnx.ModelProto, tuple[int, ...]]], runtime: Runtime = OnnxRunner
+) -> dict[str, float]:
     """The median time of each model in ms, in turns."""
     calls = {
-        name: partial(OnnxRunner(model.SerializeToString()).run, np.ones(shape, np.float32))
+        name: runtime(model.SerializeToString()).subject(np.ones(shape, np.float32))
         for name, (model, shape) in models.items()
     }
     compared = latency.compare(

@@ -9,6 +9,8 @@ from nacdeploy import latency
 from nacdeploy.latency import Comparison
 from nacdeploy.profile import BenchTable
 from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.runners.openvino import OpenVinoRunner
+from nacdeploy.runners.runner import Runtime
 
 Timer = Callable[[Mapping[str, bytes], str], Comparison]
 """Times serialised models by name, in turns, and gives their ratios to the named baseline."""
@@ -16,11 +18,18 @@ Timer = Callable[[Mapping[str, bytes], str], Comparison]
 
 def onnx_timer(images: NDArray, table: BenchTable, n_rounds: int) -> Timer:
     """A timer of ONNX models in ONNX Runtime on the CPU, for one batch of images (N, C, H, W)."""
+    return _timer(partial(OnnxRunner, threads=table.threads), images, table, n_rounds)
 
+
+def openvino_timer(images: NDArray, table: BenchTable, n_rounds: int) -> Timer:
+    """A timer of ONNX models in OpenVINO on the CPU, for one batch of images (N, C, H, W)."""
+    return _timer(partial(OpenVinoRunner, threads=table.threads), images, table, n_rounds)
+
+
+def _timer(runtime: Runtime, images: NDArray, table: BenchTable, n_rounds: int) -> Timer:
     def compare(models: Mapping[str, bytes], baseline: str) -> Comparison:
-        runners = {name: OnnxRunner(model, threads=table.threads) for name, model in models.items()}
         return latency.compare(
-            {name: partial(runner.run, images) for name, runner in runners.items()},
+            {name: runtime(model).subject(images) for name, model in models.items()},
             baseline=baseline,
             batch_size=len(images),
             threads=table.threads,

@@ -423,3 +423,11 @@ def files_of_at_most(n_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_fp16_inputs_are_refused_where_the_target_has_none(home: Path) -> None:
+    Path("fp16.toml").write_text(Path("tiny.toml").read_text().replace("[export]", '[export]\nio_type = "fp16"'))
+    before = files()
+    done = refused("export", "--target", "ort", "--profile", "fp16.toml")
+    assert "export.io_type = 'fp16' is for TensorRT" in done.err
+    assert files() == before

@@ -48,7 +48,10 @@ class Quantize:
         if rung is None:
             return f"the precision ladder ends at {now}" if self.bits is None else f"{self.bits} is not below {now}"
         if not self._plan(state.network, rung).weight_bits:
-            return f"no layer has {self.table.min_channels} input and output channels (quantize.min_channels)"
+            return (
+                f"no layer is left to quantize: none has {self.table.min_channels} input and output channels "
+                "(quantize.min_channels) and may be (quantize.exclude)"
+            )
         return None
 
     def decide(self, state: CompressionState, task: Task) -> QuantizeDecision:

@@ -1,0 +1,1 @@
+"""nacdeploy against its peers: `make bench-peers`, or `python -m benchmarks.peers`."""

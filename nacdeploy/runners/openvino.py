@@ -1,0 +1,132 @@
+"""OpenVinoRunner: a model in OpenVINO on the CPU, and the IR that OpenVINO makes of an ONNX graph."""
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacdeploy.errors import MissingExtraError, NacdeployError
+from nacdeploy.latency import Subject
+
+
+@dataclass(frozen=True)
+class Ir:
+    """OpenVINO's intermediate representation: the graph in XML, and its weights."""
+
+    xml: bytes
+    weights: bytes
+
+
+class OpenVinoRunner:
+    """A model compiled for each shape of images that it is given: fixed shapes run faster than a free batch.
+
+    What is not on integers is computed in FP32, as the graph holds it: on some CPUs OpenVINO would take BF16. Threads
+    are not pinned to cores, since runners that are timed in turns would share one.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        NacdeployError: the model is missing, damaged or not supported.
+    """
+
+    def __init__(self, model: Path | bytes | Ir, *, threads: int = 1) -> None:
+        """`model` is an IR file beside its weights, the bytes of an ONNX model, or an IR."""
+        where = str(model) if isinstance(model, Path) else "the model"
+        self._threads = threads
+        self._requests: dict[tuple[int, ...], Any] = {}
+        with _failing_in_one_line(f"load {where}"):
+            self._model = _read(ir_from_onnx(model) if isinstance(model, bytes) else model)
+            self.output_names: tuple[str, ...] = tuple(output.get_any_name() for output in self._model.outputs)
+
+    def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
+        """All outputs for images (N, C, H, W).
+
+        Raises:
+            NacdeployError: the images do not have the shape that the model takes.
+        """
+        images = np.ascontiguousarray(images, dtype=np.float32)
+        with _failing_in_one_line(f"run images of shape {images.shape}"):
+            if images.shape not in self._requests:
+                self._requests[images.shape] = self._compiled(images.shape).create_infer_request()
+            return list(self._requests[images.shape].infer([images], share_inputs=True).values())
+
+    def subject(self, images: NDArray[Any]) -> Subject:
+        """What is timed: a call from array to arrays."""
+        return Subject(partial(self.run, images))
+
+    def _compiled(self, shape: tuple[int, ...]) -> Any:
+        model = self._model.clone()
+        model.reshape(list(shape))
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,
+        }
+        return _core().compile_model(model, "CPU", options)
+
+
+def ir_from_onnx(model: bytes) -> Ir:
+    """The IR of an ONNX model with a free batch, in FP32 as it is; the same bytes each time.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        NacdeployError: OpenVINO cannot read the model.
+    """
+    with _failing_in_one_line("convert the ONNX model"), tempfile.TemporaryDirectory() as folder:
+        read = _core().read_model(io.BytesIO(model))
+        _name_by_position(read)
+        package().save_model(read, Path(folder) / "ir.xml", compress_to_fp16=False)
+        return Ir((Path(folder) / "ir.xml").read_bytes(), (Path(folder) / "ir.bin").read_bytes())
+
+
+def package() -> Any:
+    """OpenVINO itself.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino", "target openvino") from error
+    return openvino
+
+
+def version() -> str:
+    """Who builds the IR: "OpenVINO 2026.4.1"."""
+    return f"OpenVINO {package().__version__.split('-')[0]}"
+
+
+@cache
+def _core() -> Any:
+    return package().Core()
+
+
+def _read(model: Path | Ir) -> Any:
+    if isinstance(model, Path):
+        return _core().read_model(model)
+    return _core().read_model(model=model.xml, weights=model.weights)
+
+
+def _name_by_position(model: Any) -> None:
+    """Nodes without a name of their own are numbered by a counter of the process: number them by their position."""
+    for position, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name().startswith(f"{node.get_type_name()}_"):
+            node.set_friendly_name(f"{node.get_type_name()}_{position}")
+
+
+@contextmanager
+def _failing_in_one_line(what: str) -> Iterator[None]:
+    """OpenVINO's errors are RuntimeErrors of several lines; the last says what happened, the first where."""
+    try:
+        yield
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise NacdeployError(f"OpenVINO cannot {what}: {lines[-1] if lines else 'no reason given'}") from error
