@@ -12,6 +12,7 @@ from nacdeploy.runners import gpu
 
 LAST = "last.json"
 MAX_NAME = 60
+_NOT_TIMED = {"guard", "min_agreement", "min_snr_db", "n_parity", "compute_capabilities"}
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ class Runs:
     def measurements(self, state_key: str, profile: Profile, target: str) -> Path:
         """The file of the times that decided precisions: of one state and target on one machine with its runtimes,
         measured one way."""
-        tables = [table.model_dump(mode="json") for table in (profile.bench, profile.export)]
+        bench, export = (
+            profile.bench.model_dump(mode="json"),
+            profile.export.model_dump(mode="json", exclude=_NOT_TIMED),
+        )
         here = [latency.machine(), [state.name for state in gpu.states()], artifact.versions()]
-        key = records.sha256_data([state_key, target, profile.grid_for(target), tables, here])
+        key = records.sha256_data([state_key, target, profile.grid_for(target), bench, export, here])
         return self.root / "autotune" / f"{key[:16]}.json"
 
     def finished(self, result: Path) -> None:
