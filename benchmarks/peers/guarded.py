@@ -1,5 +1,6 @@
 """MobileNetV2 and DeiT-tiny, where plain INT8 often loses on a CPU: nacdeploy's export against FP32, quantize_static
-and modelopt. nacdeploy chooses the precision of each layer group by time. The networks are trained for two epochs: latency is what is asked, accuracy only shows that they work.
+and modelopt. nacdeploy chooses the precision of each layer group by time. The networks are trained for two epochs:
+latency is what is asked, accuracy only shows that they work.
 """
 
 import shutil
