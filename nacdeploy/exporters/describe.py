@@ -25,14 +25,13 @@ class Context:
 
 def manifest_of(
     state: CompressionState,
-    network: Network,
     graph: OnnxGraph,
     task: Task,
     profile: Profile,
     target: str,
     context: Context,
 ) -> Manifest:
-    """The manifest of a network that is deployed as `graph`, before it is checked and built from."""
+    """The manifest of a state that is deployed as `graph`, before it is checked and built from."""
     height, width = task.data.input_size
     shape = ("batch", task.data.channels, height, width)
     preprocessing = Preprocessing(
@@ -49,7 +48,7 @@ def manifest_of(
         steps=context.steps,
         metrics={**records.to_data(state.metrics), "profile": profile.name},
         baseline=context.baseline,
-        gate=_gate(network, graph),
+        gate=_gate(state.network, graph),
         model=context.model,
         data=context.data,
     )

@@ -75,16 +75,15 @@ def export(
             bar.update(next(built), n_steps)
             progress.say(line)
 
-        manifest, files = engines.add(manifest, files, lowered.rows, lowered.network, task, profile, chosen, log)
+        manifest, files = engines.add(manifest, files, lowered.rows, lowered.state.network, task, profile, chosen, log)
     return artifact.write(out, files, manifest, lowered.rows)
 
 
 @dataclass(frozen=True)
 class _Lowered:
-    """The graph that is deployed, the network that simulates it, that network's state, and what to say of it."""
+    """The graph that is deployed, the state whose network simulates it, and what to say of it."""
 
     graph: OnnxGraph
-    network: Network
     state: CompressionState
     rows: list[Lowering]
     precisions: Precisions | None
@@ -95,52 +94,56 @@ def _lowered(
     state: CompressionState, task: Task, profile: Profile, target: Target, tuning: Tuning, progress: Progress
 ) -> _Lowered:
     """The state on the target's grid and in the precision that is fastest there, as a graph."""
-    asked, notes = on_grid(state, task, profile, target)
+    state, notes = _on_grid(state, task, profile, target)
+    asked = state.network
     traced = trace(asked, profile.export.opset)
     timer = _timer(task, profile, target, tuning)
     timed = _guarded(asked, traced, timer, target, tuning, progress)
-    network, notes = timed.network, (*notes, *timed.notes)
-    if network is not state.network:  # the accuracy that is written down is that of what is written
-        network, state, notes = _settled(network, state, task, profile, notes)
-    graph = lower(traced, network)
+    notes = (*notes, *timed.notes)
+    if timed.network is not asked:
+        state, cost = _settled(timed.network, state, task, profile)
+        notes, traced = (*notes, cost), trace(state.network, profile.export.opset)  # norms of their own are in a trace
+    graph = lower(traced, state.network)
     if timer is not None and tuning.original is not None:
         original = to_onnx(tuning.original, profile.export.opset)
         notes = (*notes, speed_note(graph.model, original.model, timer))
-    notes = (*notes, *describe.notes_of(network))
-    return _Lowered(graph, network, state, _rows(graph, asked, timed.floats), timed.precisions, notes)
+    notes = (*notes, *describe.notes_of(state.network))
+    return _Lowered(graph, state, _rows(graph, asked, timed.floats), timed.precisions, notes)
 
 
 def _checked(lowered: _Lowered, task: Task, profile: Profile, target: Target, context: Context) -> Manifest:
     """The manifest of a graph that agrees with the simulation, end to end and layer by layer."""
-    checks = parity.check(lowered.network, lowered.graph, task, profile.export, targets.runtimes(target))
+    checks = parity.check(lowered.state.network, lowered.graph, task, profile.export, targets.runtimes(target))
     images = next(evaluation.batches(task.data, task.data.validation, parity.N_LAYERWISE)).numpy()
-    steps = parity.worst_steps(lowered.network, lowered.graph, images, target.optimizations[0])
-    manifest = describe.manifest_of(lowered.state, lowered.network, lowered.graph, task, profile, target.name, context)
+    steps = parity.worst_steps(lowered.state.network, lowered.graph, images, target.optimizations[0])
+    manifest = describe.manifest_of(lowered.state, lowered.graph, task, profile, target.name, context)
     worst_step = max(steps.values(), default=None)
     return replace(manifest, parity=checks[0], checks=checks, worst_step=worst_step, notes=lowered.notes)
 
 
-def on_grid(state: CompressionState, task: Task, profile: Profile, target: Target) -> tuple[Network, tuple[str, ...]]:
-    """The state's network on the target's grid, and a note where that is another than its own. A network without
-    quantizers is as it was."""
+def _on_grid(
+    state: CompressionState, task: Task, profile: Profile, target: Target
+) -> tuple[CompressionState, tuple[str, ...]]:
+    """The state on the target's grid, and what that cost where it is another than its own. A network without quantizers
+    is as it was."""
     grid = targets.grid(target, profile)
     if grid == state.network.grid or not state.network.quantizers:
-        return state.network, ()
+        return state, ()
     network = copy.deepcopy(state.network)
     network.lay_on(grid)
-    return network, (f"settled anew on the grid {grid.name} (searched on {state.network.grid.name})",)
+    settled, cost = _settled(network, state, task, profile)
+    return settled, (f"settled anew on the grid {grid.name} (searched on {state.network.grid.name}): {cost}",)
 
 
-def _settled(
-    network: Network, state: CompressionState, task: Task, profile: Profile, notes: tuple[str, ...]
-) -> tuple[Network, CompressionState, tuple[str, ...]]:
-    """A network whose edges changed, with ranges and gates found anew, and what that cost in accuracy."""
+def _settled(network: Network, state: CompressionState, task: Task, profile: Profile) -> tuple[CompressionState, str]:
+    """The state of a network whose edges changed, with ranges and gates found anew (the accuracy that is written down
+    is that of what is written), and what that cost."""
     settle(network, task, profile)
     calibrate_gates(network, task, profile)
     metrics = measure(network, task)
     before, after = state.metrics.accuracy, metrics.accuracy
     cost = f"validation accuracy {100 * before:.2f} % -> {100 * after:.2f} %"
-    return network, replace(state, network=network, metrics=metrics), (*notes, cost)
+    return replace(state, network=network, metrics=metrics), cost
 
 
 def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Timer | None:
