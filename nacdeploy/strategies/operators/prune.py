@@ -39,7 +39,7 @@ class PruneDecision:
 class Prune:
     letter: ClassVar[str] = "P"
     name: ClassVar[str] = "Prune"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     decision_type: ClassVar[type] = PruneDecision
     table: PruneTable
 

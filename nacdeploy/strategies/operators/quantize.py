@@ -31,7 +31,7 @@ class QuantizeDecision:
 class Quantize:
     letter: ClassVar[str] = "Q"
     name: ClassVar[str] = "Quantize"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     decision_type: ClassVar[type] = QuantizeDecision
     table: QuantizeTable
     bits: str | None = None
