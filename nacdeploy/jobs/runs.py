@@ -46,10 +46,8 @@ class Runs:
     def measurements(self, state_key: str, profile: Profile, target: str) -> Path:
         """The file of the times that decided precisions: of one state and target on one machine with its runtimes,
         measured one way."""
-        bench, export = (
-            profile.bench.model_dump(mode="json"),
-            profile.export.model_dump(mode="json", exclude=_NOT_TIMED),
-        )
+        bench = profile.bench.model_dump(mode="json")
+        export = profile.export.model_dump(mode="json", exclude=_NOT_TIMED)
         here = [latency.machine(), [state.name for state in gpu.states()], artifact.versions()]
         key = records.sha256_data([state_key, target, profile.grid_for(target), bench, export, here])
         return self.root / "autotune" / f"{key[:16]}.json"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,13 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import export as exporting
-from nacdeploy.exporters import onnx_checks, parity
+from nacdeploy.exporters import onnx_checks, parity, targets
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
-from nacdeploy.runners.onnx import Optimization
+from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.settle import settle
 from nacdeploy.strategies.state import CompressionState
@@ -39,7 +40,9 @@ SESSIONS: list[tuple[str, Optimization]] = [
     ("ort-8bit", "disabled"),  # whose products saturate in ONNX Runtime's kernels on CPUs without VNNI
     ("trt", "basic"),
     ("trt", "disabled"),
+    ("openvino", "disabled"),
 ]
+OPTIMISED, UNOPTIMISED = OnnxRunner, partial(OnnxRunner, optimization="disabled")
 SESSION = pytest.mark.parametrize(("grid", "optimization"), SESSIONS)
 
 
@@ -135,7 +138,7 @@ def test_float_network_has_no_steps() -> None:
 def test_divergence_names_the_node_of_the_altered_layer(backbone: type[nn.Module], layer: str, grid: str) -> None:
     made = quantized(network(backbone(), grid))
     graph = altered(to_onnx(made, OPSET), layer, lambda weight: -weight)
-    found = parity.first_divergence(made, graph, images().numpy(), "disabled", 20.0)
+    found = parity.first_divergence(made, graph, images().numpy(), UNOPTIMISED, 20.0)
     assert found is not None
     assert found.node == nodes_of(graph)[layer]
     assert f"'{layer}'" in found.origin
@@ -145,13 +148,13 @@ def test_divergence_names_the_node_of_the_altered_layer(backbone: type[nn.Module
 @pytest.mark.parametrize("backbone", [Plain, Residual, Concat, Attention], ids=lambda each: each.__name__)
 def test_sound_graph_does_not_diverge(backbone: type[nn.Module]) -> None:
     made = quantized(network(backbone()))
-    assert parity.first_divergence(made, to_onnx(made, OPSET), images().numpy(), "all", 20.0) is None
+    assert parity.first_divergence(made, to_onnx(made, OPSET), images().numpy(), OPTIMISED, 20.0) is None
 
 
 def test_altered_float_network_diverges_at_its_outputs() -> None:
     made = network(Plain())
     other = network(Plain(), seed=3)
-    found = parity.first_divergence(made, to_onnx(other, OPSET), images().numpy(), "all", 20.0)
+    found = parity.first_divergence(made, to_onnx(other, OPSET), images().numpy(), OPTIMISED, 20.0)
     assert found is not None
     assert found.tensor == "logits"
 
@@ -164,11 +167,11 @@ def quantized_state(baseline: CompressionState, task: Task) -> CompressionState:
     return follow(baseline, "QE", task, make_profile())
 
 
-def test_check_returns_a_record_per_optimisation(quantized_state: CompressionState, task: Task) -> None:
+def test_check_returns_a_record_per_runtime(quantized_state: CompressionState, task: Task) -> None:
     graph = to_onnx(quantized_state.network, OPSET)
     table = make_profile(export={"n_parity": 60}).export
-    checks = parity.check(quantized_state.network, graph, task, table, ("all", "basic", "disabled"))
-    assert [(each.optimization, each.n_images) for each in checks] == [("all", 60), ("basic", 60), ("disabled", 60)]
+    checks = parity.check(quantized_state.network, graph, task, table, targets.runtimes(targets.named("ort")))
+    assert [(each.optimization, each.n_images) for each in checks] == [("all", 60), ("disabled", 60)]
     assert all(each.agreement >= 0.99 for each in checks)
 
 
@@ -177,7 +180,7 @@ def test_altered_layer_is_refused_by_its_name(quantized_state: CompressionState,
     layer = list(graph.asked)[3]
     wrong = altered(graph, layer, lambda weight: -weight)
     with pytest.raises(NacdeployError) as refusal:
-        parity.check(quantized_state.network, wrong, task, make_profile().export, ("all",))
+        parity.check(quantized_state.network, wrong, task, make_profile().export, {"all": OPTIMISED})
     message = str(refusal.value)
     assert "\n" not in message
     assert f"the first node that diverges is '{nodes_of(graph)[layer]}' (made by torch layer '{layer}')" in message
@@ -193,7 +196,7 @@ def test_altered_exit_is_refused_at_its_own_output(quantized_state: CompressionS
     tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
     wrong = replace(graph, model=model.SerializeToString())
     with pytest.raises(NacdeployError, match="dB at 'exit_2'"):
-        parity.check(quantized_state.network, wrong, task, make_profile().export, ("all",))
+        parity.check(quantized_state.network, wrong, task, make_profile().export, {"all": OPTIMISED})
 
 
 def test_nothing_is_written_where_parity_fails(

@@ -15,7 +15,7 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.guard import Guarded, guarded, speed_note
 from nacdeploy.exporters.onnx import Traced, lower, trace
-from nacdeploy.exporters.tune import Measurements, Names, Precisions, Tuner, carried, member_kinds, with_float
+from nacdeploy.exporters.tune import Measurements, Names, Precisions, Tuner, member_kinds, with_float
 from nacdeploy.latency import Comparison, Ratio
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import BenchTable
@@ -193,7 +193,7 @@ def test_file_of_measurements_that_is_none_is_refused_in_one_line(tmp_path: Path
     assert "\n" not in str(refusal.value)
 
 
-# --- the record, and what it says of another network -------------------------------------------------------------
+# --- the record --------------------------------------------------------------------------------------------------
 
 
 def test_precisions_survive_json_and_say_what_was_chosen() -> None:
@@ -205,31 +205,6 @@ def test_precisions_survive_json_and_say_what_was_chosen() -> None:
     assert record.speed == found.speed(floats)
     assert record.n_timed == len(found.measured.ratios)
     assert records.from_data(Precisions, records.to_data(record)) == record
-
-
-def made_of(layers: dict[str, str], kinds: dict[str, str]) -> Precisions:
-    return Precisions("ort", "here", layers, kinds, Ratio(1.5, 1.4, 1.6), 7)
-
-
-def test_carried_keeps_a_layer_of_the_same_name_and_kind() -> None:
-    kinds = member_kinds(prepared(Residual)[0])
-    layers = dict.fromkeys(kinds, "int8") | {"conv1": "float"}
-    assert carried(made_of(layers, kinds), prepared(Residual)[0]) == ("conv1",)
-
-
-def test_carried_goes_by_kind_where_names_are_others() -> None:
-    others = made_of(
-        {"a": "float", "b": "int8", "c": "float", "d": "int8"},
-        {"a": "depthwise", "b": "conv", "c": "pointwise", "d": "linear"},
-    )
-    assert carried(others, prepared(Depthwise)[0]) == ("depthwise", "project")
-
-
-def test_carried_goes_by_kind_where_a_name_is_another_kind() -> None:
-    others = made_of(
-        {"depthwise": "float", "a": "int8", "b": "int8"}, {"depthwise": "conv", "a": "depthwise", "b": "conv"}
-    )
-    assert carried(others, prepared(Depthwise)[0]) == ()
 
 
 # --- the guard ---------------------------------------------------------------------------------------------------
