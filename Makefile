@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-search lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -30,6 +30,11 @@ bench: .venv/.stamp
 # Fashion-MNIST: apt-get install dataset-fashion-mnist, or a download on the first run.
 bench-fashion: .venv/.stamp
 	$(BIN)/python benchmarks/fashion.py
+
+# Searchers by counts, on nacbench: BENCH is the folder of nacbench.py.
+BENCH ?= ../shared/nacbench
+bench-search: .venv/.stamp
+	$(BIN)/python benchmarks/search.py --bench $(BENCH)
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ BENCH = Path(__file__).resolve().parents[2] / "shared" / "nacbench"
 CAP = 600
 SHARE = 0.95
 DROP_LIMIT = 3.5
+DRAWS = {"dqn", "random"}  # the others are deterministic: one seed says what ten would
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ def observe(env: Any, chain: Chain, bench: Any) -> Observation:
     return Observation(chain, figures, row["score"], row["feasible"], letters, str(bench.canonical(word)))
 
 
-def walk(searcher: Searcher, env: Any, bench: Any) -> None:
-    """Let a searcher walk until the cap; `env` counts. Every prefix of a proposed chain must have been evaluated."""
+def walk(searcher: Searcher, env: Any, bench: Any, goal: float = math.inf) -> None:
+    """Let a searcher walk until the goal or the cap; `env` counts. Every prefix of a proposed chain was evaluated."""
     seen: dict[str, Observation] = {}
     chain: Chain | None = Chain()
     n_repeats = 0
-    while chain is not None and len(env.seen_canon) < CAP and n_repeats < MAX_REPEATS:
+    while chain is not None and env.best < goal and len(env.seen_canon) < CAP and n_repeats < MAX_REPEATS:
         n_repeats = n_repeats + 1 if chain.word in seen else 0
         if chain.word and chain.word[-1] not in seen[chain.word[:-1]].legal:
             raise ValueError(f"illegal proposal {chain}")
@@ -89,9 +90,10 @@ def counts_of(name: str, task: str, seed: int, bench: Any, noise: int | None = N
     """One search of one task."""
     env = bench.NacBench(task, drop_limit=DROP_LIMIT, noise=noise)
     start = time.process_time()
-    walk(make_searcher(name, table_of(env, name), seed), env, bench)
+    goal = SHARE * env.best_known()["score"]
+    walk(make_searcher(name, table_of(env, name), seed), env, bench, goal - 1e-9)
     seconds = time.process_time() - start
-    hit = bench.curve_hits(env, SHARE * env.best_known()["score"])
+    hit = bench.curve_hits(env, goal)
     if hit is None:
         return Counts(2.0 * len(env.seen_canon), 2.0 * max(1, len(env.seen_finetune)), False, seconds)
     return Counts(max(1, hit[1]), max(1, hit[2]), True, seconds)
@@ -100,13 +102,17 @@ def counts_of(name: str, task: str, seed: int, bench: Any, noise: int | None = N
 def published(task: str, bench: Any) -> Counts:
     """What NAC's own agent needed, from the order in which its log holds the chains."""
     env = bench.NacBench(task, drop_limit=DROP_LIMIT)
-    goal, trainings = SHARE * env.best_known()["score"], set()
-    for number, chain in enumerate(env.task.order, start=1):
-        trainings |= {chain[: chain.rindex("F") + 1]} if "F" in chain else set()
-        accuracy, *ratios = env.task.log[chain]
-        if env.task.base - accuracy <= DROP_LIMIT + 1e-9 and env.task.score(accuracy, *ratios) >= goal - 1e-9:
-            break
-    return Counts(number, max(1, len(trainings)), True)
+    goal = SHARE * env.best_known()["score"] - 1e-9
+    until = next(i for i, chain in enumerate(env.task.order, start=1) if _logged(env, chain) >= goal)
+    trainings = {chain[: chain.rindex("F") + 1] for chain in env.task.order[:until] if "F" in chain}
+    return Counts(until, max(1, len(trainings)), True)
+
+
+def _logged(env: Any, chain: str) -> float:
+    """The score of a logged chain; minus infinity where it lost too much."""
+    accuracy, *ratios = env.task.log[chain]
+    lost_too_much = env.task.base - accuracy > DROP_LIMIT + 1e-9
+    return -math.inf if lost_too_much else env.task.score(accuracy, *ratios)
 
 
 def typical(runs: list[Counts]) -> Counts:
@@ -152,7 +158,8 @@ def main() -> None:
     print("|---" * (len(tasks) + 5) + "|")
     print(row("NAC, published", nac, nac))
     for name in options.searchers.split(","):
-        found = {task: typical([counts_of(name, task, s, bench) for s in range(options.seeds)]) for task in tasks}
+        seeds = range(options.seeds if name in DRAWS else 1)
+        found = {task: typical([counts_of(name, task, seed, bench) for seed in seeds]) for task in tasks}
         print(row(name, found, nac), flush=True)
 
 

@@ -140,7 +140,7 @@ class DqnTable(Table):
 
 class SearchTable(Table):
     alphabet: str = "FPEQ"
-    searcher: str = "beam"
+    searcher: str = "surrogate"
     budget: int = Field(30, ge=1)
     objective: Literal["nac", "budget"] = "budget"
     figure: Literal["bitops", "macs", "bytes", "speed"] = "bitops"

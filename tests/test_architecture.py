@@ -40,6 +40,7 @@ HOMES = {
     "onnxruntime": {"runners.onnx"},
     "onnxruntime.transformers.float16": {"exporters.fp16"},
     "ray": {"strategies.search"},
+    "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
 }
 

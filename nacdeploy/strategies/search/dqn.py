@@ -1,8 +1,8 @@
 """NAC's own engine: a dueling double deep Q-network over NAC's states and rewards. The baseline for the others.
 
 Defaults are NAC's (`[search.dqn]`): an MLP of two hidden layers of 200, Adam, a soft target, replay, a random phase in
-which F comes with probability 0.6, then epsilon-greedy. Three of NAC's faults are not kept: its random draws are seeded,
-its masks also bind exploration and the maximum in the target, and what has no legal letter left is not bootstrapped.
+which F comes with probability 0.6, then epsilon-greedy. Three of NAC's faults are not kept: random draws are seeded,
+masks also bind exploration and the maximum in the target, and what has no legal letter left is not bootstrapped.
 
 The network is numpy: this room never imports torch, and 64 states through 45,000 weights are no work.
 Double Q: van Hasselt et al., 2016. Dueling: Wang et al., 2016, eq. 9. Adam: Kingma and Ba, 2015, algorithm 1.
@@ -102,7 +102,7 @@ def soft_update(target: Parameters, online: Parameters, tau: float) -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """Transitions: states `(N, inputs)`, actions and rewards `(N,)`, next states, and what is legal there `(N, actions)`."""
+    """Transitions: states `(N, inputs)`, actions and rewards `(N,)`, what follows, and its mask `(N, actions)`."""
 
     states: Array
     actions: NDArray[np.int64]
@@ -216,7 +216,7 @@ class DqnSearcher:
         self._replay.add(states[0], action, earned, states[1], self._legal(now))
 
     def _earned(self, reward: NacReward) -> float:
-        """What is learned from: the accuracy term ramped up, and in best-score mode the gain over the episode's best."""
+        """What is learned from: the accuracy term ramped up; in best-score mode the gain over the episode's best."""
         ramp = nac_warmup(self._n_steps) if self._table.ramp else 1.0
         earned = reward.total - (1.0 - ramp) * reward.weighted.ar
         if not self._table.best_score:

@@ -2,8 +2,8 @@
 
 `pip install nacdeploy[rl]`. The class derives from `gymnasium.Env` because Gymnasium's checker and wrappers ask for it.
 An action is the index of a letter. A letter that is not legal changes nothing and earns nothing, as in NAC;
-`info["action_mask"]` says which are. One fault of NAC is not kept: there, an E with a single exit left places it, and is
-then called invalid.
+`info["action_mask"]` says which are. One fault of NAC is not kept: there, an E with a single exit left places it, and
+is then called invalid.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class ChainEnvironment(gymnasium.Env[State, np.int64]):
         return state, terms.total, False, not now.observation.legal or self._is_long(), info | {"reward_terms": terms}
 
     def _unchanged(self, past: mdp.Situation, letter: str) -> tuple[State, float, bool, bool, dict[str, Any]]:
-        """An illegal letter. As in NAC, an F ends the episode where more than half of the drop that makes F due is left."""
+        """An illegal letter. As in NAC, an F still ends the episode where the drop is above half of F's due."""
         self._situation = mdp.Situation(past.observation, past.figures, past.prune_bitops, past.prune_memory)
         broken = past.figures.drop_points > self._rules.finetune_due / 2 + DROP_TOLERANCE
         state, info = self._answer(self._situation, valid=False)
