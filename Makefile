@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-peers lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-peers bench-search lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -35,6 +35,11 @@ bench-fashion: .venv/.stamp
 bench-peers: .venv/.stamp
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.peers.guarded
+
+# Searchers by counts, on nacbench: BENCH is the folder of nacbench.py.
+BENCH ?= ../shared/nacbench
+bench-search: .venv/.stamp
+	$(BIN)/python benchmarks/search.py --bench $(BENCH)
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

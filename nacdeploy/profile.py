@@ -121,9 +121,28 @@ class RulesTable(Table):
     max_length: int = Field(66, ge=1)
 
 
+class DqnTable(Table):
+    """The `dqn` searcher; the defaults are NAC's."""
+
+    n_random_steps: int = Field(300, ge=0)
+    random_f: float = Field(0.6, ge=0, le=1)
+    epsilon: float = Field(0.25, ge=0, le=1)
+    epsilon_decay: float = Field(0.99, gt=0, le=1)
+    decay_every: int = Field(100, ge=1)
+    update_every: int = Field(15, ge=1)
+    gamma: float = Field(0.99, ge=0, le=1)
+    tau: float = Field(0.005, gt=0, le=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    batch_size: int = Field(64, ge=1)
+    width: int = Field(200, ge=1)
+    replay_size: int = Field(1_000_000, ge=1)
+    ramp: bool = True
+    best_score: bool = True
+
+
 class SearchTable(Table):
     alphabet: str = "FPEQ"
-    searcher: str = "beam"
+    searcher: str = "surrogate"
     budget: int = Field(30, ge=1)
     objective: Literal["nac", "budget"] = "budget"
     figure: Literal["bitops", "macs", "bytes", "speed"] = "bitops"
@@ -131,6 +150,7 @@ class SearchTable(Table):
     beam_width: int = Field(2, ge=1)
     nac_accuracy_weight: float = Field(22.5, ge=0)
     rules: RulesTable = RulesTable()
+    dqn: DqnTable = DqnTable()
 
 
 class ExportTable(Table):

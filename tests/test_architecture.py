@@ -41,6 +41,7 @@ HOMES = {
     "onnxruntime.transformers.float16": {"exporters.fp16"},
     "openvino": {"runners.openvino"},
     "ray": {"strategies.search"},
+    "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
 }
 

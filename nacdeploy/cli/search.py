@@ -13,7 +13,7 @@ FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
 @click.command("search")
 @options.task_options
 @options.out
-@click.option("--searcher", metavar="X", help="beam or random.")
+@click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random.")
 @click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate.")
 @click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")

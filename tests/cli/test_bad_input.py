@@ -96,7 +96,7 @@ WRONG_NAMES: list[tuple[str, str]] = [
     ("search --max-drop -1", "Invalid value for '--max-drop'"),
     ("search --seed -1", "Invalid value for '--seed'"),
     ("search --width nan", "width: Input should be a finite number"),
-    ("search --searcher beem", "unknown searcher 'beem'; did you mean 'beam'?; known: beam, random"),
+    ("search --searcher beem", "unknown searcher 'beem'; did you mean 'beam'?; known: beam, dqn, random, surrogate"),
     ("search --model resnet9", "unknown model 'resnet9'; did you mean 'resnet8'?"),
     ("search --model torchvision:resnet19", "did you mean 'resnet18'?"),
     ("search --model torchvision:resnet18 --width 2", "width 2 is for built-in models only"),

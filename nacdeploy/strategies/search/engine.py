@@ -50,7 +50,7 @@ class SearchResult:
     """What a search found. `evaluations` begins with the untouched model; the other fields never hold it.
 
     `best` is the admissible chain of the highest score. `nearest` is set only where nothing is admissible: the chain
-    that lost the least accuracy. `front` holds the chains that no other beats in accuracy, score and bytes at once.
+    that lost the least accuracy. `front` holds the chains that no other beats in accuracy, speed (or BitOps) and bytes.
     """
 
     evaluations: tuple[Evaluation, ...]
@@ -139,7 +139,7 @@ def _result(evaluations: tuple[Evaluation, ...], objective: Objective) -> Search
         evaluations=evaluations,
         best=best,
         nearest=_nearest(evaluations, objective) if best is None else None,
-        front=_front(evaluations, objective),
+        front=_front(evaluations),
         n_trainings=sum(evaluation.trained for evaluation in evaluations),
     )
 
@@ -168,15 +168,17 @@ def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluat
     return max(scored, key=lambda row: row[:2])[2] if scored else None
 
 
-def _front(evaluations: Sequence[Evaluation], objective: Objective) -> tuple[Evaluation, ...]:
-    """The chains that nothing evaluated beats, the untouched model included; of equal points the earliest."""
+def _front(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """The chains that nothing evaluated beats in accuracy, cost and bytes, the untouched model included; of equals
+    the earliest. The cost is measured speed where every chain has it, else BitOps."""
+    figures = {e.chain: e.figures for e in evaluations if e.figures is not None}
+    measured = all(f.speed_ratio is not None for f in figures.values())
     points = {
-        (e.figures.accuracy, objective.score(e.figures), e.figures.bytes_ratio): e
-        for e in reversed(evaluations)
-        if e.figures is not None
+        (f.accuracy, f.speed_ratio or 0.0 if measured else f.bitops_ratio, f.bytes_ratio): chain
+        for chain, f in reversed(figures.items())
     }
-    front = [e for point, e in points.items() if not any(_dominates(other, point) for other in points)]
-    return tuple(e for e in evaluations if e in front and _compressed(e))
+    front = {chain for point, chain in points.items() if not any(_dominates(other, point) for other in points)}
+    return tuple(e for e in evaluations if e.chain in front and _compressed(e))
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

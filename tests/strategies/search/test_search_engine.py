@@ -175,7 +175,9 @@ def test_a_kill_in_an_evaluation_loses_only_that_one(tmp_path: Path) -> None:
 
 
 def test_unknown_searcher_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown searcher 'beem'; did you mean 'beam'\?; known: beam, random"):
+    with pytest.raises(
+        UsageError, match=r"unknown searcher 'beem'; did you mean 'beam'\?; known: beam, dqn, random, surrogate"
+    ):
         make_searcher("beem", table(), 0)
 
 

@@ -1,4 +1,4 @@
-"""The laws of every searcher, and what the beam must reach within the demo's budget."""
+"""The laws of every searcher, and what the beam and the surrogate must reach within the demo's budget."""
 
 import math
 from pathlib import Path
@@ -82,15 +82,17 @@ def every_legal_chain(asked: SearchTable) -> set[str]:
     return found
 
 
-def test_beam_goes_on_until_every_state_was_reached() -> None:
-    asked = table(budget=5000, rules={"finetune_due": 0.5, "forced_factor": 4.0, "max_length": 6})
+@pytest.mark.parametrize("name", ["beam", "surrogate"])
+def test_searcher_goes_on_until_every_state_was_reached(name: str) -> None:
+    asked = table(searcher=name, budget=5000, rules={"finetune_due": 0.5, "forced_factor": 4.0, "max_length": 6})
     result = search(Landscape(), asked)
     reached = {row.state_key for row in result.evaluations}
     assert reached == {Landscape()(Chain.parse(word)).state_key for word in every_legal_chain(asked)}
 
 
-def test_beam_never_walks_on_two_chains_of_one_state() -> None:
-    result = search(Landscape(), table(budget=60))
+@pytest.mark.parametrize("name", ["beam", "surrogate"])
+def test_searcher_never_walks_on_two_chains_of_one_state(name: str) -> None:
+    result = search(Landscape(), table(searcher=name, budget=60))
     expanded = {row.chain[:-1]: row for row in result.evaluations if row.chain}
     keys = {row.chain: row.state_key for row in result.evaluations}
     assert len({keys[chain] for chain in expanded}) == len(expanded)
@@ -98,22 +100,25 @@ def test_beam_never_walks_on_two_chains_of_one_state() -> None:
 
 @pytest.mark.parametrize("forced_factor", [1.5, 4.0, 20.0])
 @pytest.mark.parametrize("damage_points", [0.2, 0.35])
-@pytest.mark.parametrize("width", [1, 2])
-def test_beam_reaches_six_fold_within_the_demo_budget(forced_factor: float, damage_points: float, width: int) -> None:
+@pytest.mark.parametrize("name", ["beam", "surrogate"])
+def test_searcher_reaches_six_fold_within_the_demo_budget(
+    name: str, forced_factor: float, damage_points: float
+) -> None:
     rules = {"finetune_due": 0.5, "forced_factor": forced_factor}
-    result = search(Landscape(damage_points=damage_points), table(beam_width=width, rules=rules))
+    result = search(Landscape(damage_points=damage_points), table(searcher=name, rules=rules))
     assert result.best is not None and result.best.figures is not None
     assert result.best.figures.bitops_ratio >= 6.0
     assert result.best.figures.drop_points <= 1.0 + 1e-9
 
 
+@pytest.mark.parametrize("name", ["beam", "surrogate"])
 @pytest.mark.parametrize("convexity", [1.3, 1.7, 2.2])
-def test_beam_is_no_worse_than_the_median_random_search(convexity: float) -> None:
-    def reached(name: str, seed: int) -> float:
-        best = search(Landscape(convexity=convexity), table(searcher=name), seed).best
+def test_searcher_is_no_worse_than_the_median_random_search(name: str, convexity: float) -> None:
+    def reached(searcher: str, seed: int) -> float:
+        best = search(Landscape(convexity=convexity), table(searcher=searcher), seed).best
         return best.figures.bitops_ratio if best and best.figures else 1.0
 
-    assert reached("beam", 0) >= median(reached("random", seed) for seed in range(11))
+    assert reached(name, 0) >= median(reached("random", seed) for seed in range(11))
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHERS))
@@ -131,8 +136,9 @@ def test_searcher_survives_a_landscape_where_everything_fails(name: str) -> None
     assert result.best is None and result.nearest is None and result.front == ()
 
 
-def test_beam_takes_negative_scores(tmp_path: Path) -> None:
-    asked = table(objective="nac", alphabet="FP", max_drop=5.0)
+@pytest.mark.parametrize("name", ["beam", "surrogate"])
+def test_searcher_takes_negative_scores(name: str, tmp_path: Path) -> None:
+    asked = table(searcher=name, objective="nac", alphabet="FP", max_drop=5.0)
     result = search(Landscape(damage_points=2.0), asked)
     assert len(result.evaluations) > 5
     assert all(row.figures is not None and math.isfinite(row.figures.accuracy) for row in result.evaluations)
