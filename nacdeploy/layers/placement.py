@@ -13,7 +13,8 @@ The rest depends on what the target's kernels fuse (`Grid.fuses_outputs`):
 - Kernels that only run on integers if they write integers (ONNX Runtime): whatever reads a quantized
   convolution reads it quantized, an addition all its operands if one of them, a smooth activation (SiLU, hard-swish)
   its own input.
-- Kernels that fuse what follows (TensorRT, OpenVINO): the addition's last convolution stays in float so that
+- Kernels that fuse what follows (TensorRT), or that are as fast either way and then answer closer to the simulation
+  (OpenVINO, as measured: it adds in a kernel of its own): the addition's last convolution stays in float so that
   convolution, addition and activation are one kernel, and the other operands are quantized; a smooth activation stays
   with its convolution, unsplit.
 """
