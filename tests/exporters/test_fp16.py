@@ -1,8 +1,5 @@
 """The FP16 rest: what is converted, what stays, and that every network's graph builds (slow)."""
 
-import time
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -45,12 +42,13 @@ def test_fp16_rest_computes_nearly_the_same() -> None:
     assert snr_db(run(model, images), run(fp16_rest(model), images)) > 30
 
 
-def build_seconds(model: bytes, side: int, capabilities: tuple[str, ...]) -> Iterator[tuple[str, float]]:
-    for capability in capabilities:
-        settings = ExportTable(compute_capabilities=(capability,))
-        start = time.perf_counter()
-        trt.build_engines(model, settings, "images", (3, side, side), builder="tensorrt_rtx", log=lambda line: None)
-        yield capability, time.perf_counter() - start
+def builds(model: bytes, side: int, capabilities: tuple[str, ...]) -> set[str]:
+    """The capabilities that an engine came out for."""
+    settings = ExportTable(compute_capabilities=capabilities)
+    engines = trt.build_engines(
+        model, settings, "images", (3, side, side), builder="tensorrt_rtx", log=lambda line: None
+    )
+    return {capability for capability, plan in engines.files.items() if plan}
 
 
 def test_quantized_network_builds_in_fp16_and_is_nearly_the_same() -> None:
@@ -59,15 +57,14 @@ def test_quantized_network_builds_in_fp16_and_is_nearly_the_same() -> None:
     images = np.random.default_rng(1).normal(size=(4, *IMAGE)).astype(np.float32)
     loaded = onnx.load_model_from_string(model)
     assert snr_db(run(loaded, images), run(fp16_rest(loaded), images)) > 30
-    assert [name for name, _ in build_seconds(model, 16, ("SM75", "SM89"))] == ["SM75", "SM89"]
+    assert builds(model, 16, ("SM75", "SM89")) == {"SM75", "SM89"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet34", "mobilenet_v2", "deit_tiny"])
-def test_every_network_builds_for_every_capability_in_ten_seconds(name: str) -> None:
+def test_every_network_builds_for_every_capability(name: str) -> None:
     pytest.importorskip("tensorrt_rtx")
+    capabilities = ("SM75", "SM80", "SM86", "SM89", "SM120")
     model = to_onnx(quantized(name, 32), 20).model
     onnx.checker.check_model(fp16_rest(onnx.load_model_from_string(model)), full_check=True)
-    seconds = dict(build_seconds(model, 32, ("SM75", "SM80", "SM86", "SM89", "SM120")))
-    print(name, {capability: round(value, 2) for capability, value in seconds.items()})
-    assert max(seconds.values()) < 10, seconds
+    assert builds(model, 32, capabilities) == set(capabilities)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+import nacdeploy.strategies.search.mdp as mdp
 from nacdeploy.profile import DqnTable
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import NacReward, NacWeights, nac_warmup
-from nacdeploy.strategies.search import mdp
 from nacdeploy.strategies.search.observation import Observation
 
 Array = NDArray[np.float64]

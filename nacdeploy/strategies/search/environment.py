@@ -14,10 +14,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+import nacdeploy.strategies.search.mdp as mdp
 from nacdeploy.profile import RulesTable
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import DROP_TOLERANCE, NacWeights
-from nacdeploy.strategies.search import mdp
 from nacdeploy.strategies.search.observation import Observation
 
 State = NDArray[np.float64]
