@@ -58,6 +58,12 @@ class PruneTable(Table):
     ratio: float = Field(0.025, gt=0, lt=1)
     multiple: Annotated[int, Field(ge=1)] | Literal["target"] = "target"
     scope: Literal["global", "uniform"] = "global"
+    ratios: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field({})
+    importance: Literal[
+        "magnitude", "l1", "l2", "fpgm", "slim", "random", "apoz", "mean-activation", "taylor", "greedy", "lasso"
+    ] = "magnitude"
+    reconstruct: bool = False
+    n_calibration: int = Field(256, ge=2)
 
 
 class QuantizeTable(Table):

@@ -207,11 +207,15 @@ class _Placement:
         return node
 
     def _kind(self, node: fx.Node) -> str:
-        """The name of the function or method that a node calls; of an activation module that of its function."""
-        if node.op == "call_module":
-            kind = type(self._backbone.get_submodule(str(node.target)))
-            return kind.__name__.lower() if kind.__module__.endswith("activation") else kind.__name__
-        return str(getattr(node.target, "__name__", node.target)) if node.op.startswith("call") else node.op
+        return kind_of_node(node, self._backbone)
+
+
+def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
+    """The name of the function or method that a node calls; of an activation module that of its function."""
+    if node.op == "call_module":
+        kind = type(backbone.get_submodule(str(node.target)))
+        return kind.__name__.lower() if kind.__module__.endswith("activation") else kind.__name__
+    return str(getattr(node.target, "__name__", node.target)) if node.op.startswith("call") else node.op
 
 
 def _key(node: fx.Node) -> str:
