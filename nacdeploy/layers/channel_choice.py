@@ -96,10 +96,11 @@ def choose(
 
 def choose_each(found: Sequence[Group], asked: Mapping[str, float], multiple: int) -> dict[str, tuple[int, ...]]:
     """Whole units to remove of each group, at most the `asked` number of channels of its root; the last unit stays."""
-    whole = {
-        g.root: math.floor(asked.get(g.root, 0.0) + ROUNDING) // g.unit(multiple) * g.unit(multiple) for g in found
-    }
-    return _least(found, {g.root: min(whole[g.root], g.most(multiple)) for g in found})
+    taken = {}
+    for group in found:
+        unit, whole = group.unit(multiple), math.floor(asked.get(group.root, 0.0) + ROUNDING)
+        taken[group.root] = min(whole // unit * unit, group.most(multiple))
+    return _least(found, taken)
 
 
 def has_unit_left(found: Iterable[Group], multiple: int) -> bool:

@@ -191,7 +191,7 @@ def _seen_by_readers(group: Group, known: Evidence, sources: Mapping[str, str], 
     parts = {}
     for member in (m for m in group.members if m.role == READER and sources[m.layer] in seen):
         values, layer = seen[sources[member.layer]], known.backbone.get_submodule(member.layer)
-        n_inputs = layer.weight.shape[1]  # type: ignore[index,union-attr]
+        n_inputs = layer.weight.shape[1]  # type: ignore[index]
         first = torch.tensor(member.indices, device=values.device).reshape(group.n_channels, -1)[:, 0]
         channels = first // (n_inputs // len(values))  # a flattened channel has a column for every pixel
         parts[sources[member.layer], tuple(channels.tolist())] = values[channels]

@@ -15,13 +15,15 @@ from torch.nn import functional
 
 from nacdeploy.layers.channel_choice import READER, Group, Member
 
+Layer = nn.Conv2d | nn.Linear
+
 N_ROWS = 8192
 _IMAGES_AT_ONCE = 8
 _CHANNELS_AT_ONCE = 64
 _TINY = 1e-300
 
 
-def positions(layer: nn.Module, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
+def positions(layer: Layer, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
     """Positions (P,) among all outputs of a convolution or linear layer that reads `x`: all of them, or `n_rows` drawn
     ones, the same every time for the same number of positions."""
     n = x[..., 0].numel() if isinstance(layer, nn.Linear) else len(x) * len(_patches(layer, x[:1]))
@@ -30,7 +32,7 @@ def positions(layer: nn.Module, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(n))[:n_rows].sort().values
 
 
-def rows(layer: nn.Module, x: Tensor, drawn: Tensor) -> Tensor:
+def rows(layer: Layer, x: Tensor, drawn: Tensor) -> Tensor:
     """What a convolution or linear layer multiplies at some positions (P,) of its output, (P, I * kh * kw)."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])[drawn.to(x.device)]
@@ -59,11 +61,11 @@ def products(backbone: nn.Module, found: Sequence[Group], batches: Iterable[Tens
                 readers.setdefault(member.layer, []).append((group, member))
     sums: dict[tuple[str, str], Tensor] = {}
 
-    def add(name: str, layer: nn.Module, x: Tensor) -> None:
+    def add(name: str, layer: Layer, x: Tensor) -> None:
         seen = rows(layer, x, positions(layer, x, N_ROWS // 4)).double()
         for group, member in readers[name]:
             key = (group.root, name)
-            sums[key] = sums.get(key, 0.0) + _contributions(seen, layer.weight.double(), member, group.n_channels)  # type: ignore[operator]
+            sums[key] = sums.get(key, 0.0) + _contributions(seen, layer.weight.double(), member, group.n_channels)
 
     with torch.no_grad(), ExitStack() as stack:
         for name in readers:
@@ -152,11 +154,9 @@ def _contributions(seen: Tensor, weight: Tensor, member: Member, n_channels: int
     return torch.cat(parts)
 
 
-def _patches(layer: nn.Module, x: Tensor) -> Tensor:
+def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """What a convolution of one group multiplies, (N * H * W, I * kh * kw)."""
-    if not isinstance(layer, nn.Conv2d):
-        raise TypeError(f"{type(layer).__name__} has no patches")
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(x, layer._reversed_padding_repeated_twice, mode)
-    columns = functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)  # type: ignore[arg-type]
+    columns = functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
     return columns.transpose(1, 2).flatten(0, 1)

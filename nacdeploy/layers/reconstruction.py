@@ -15,6 +15,7 @@ from nacdeploy.layers import next_layer
 from nacdeploy.layers.channel_importance import with_batch_statistics
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network, masked_backbone
+from nacdeploy.layers.next_layer import Layer
 
 RIDGE = 1e-4
 
@@ -42,10 +43,10 @@ class _Targets:
         self.n_calls: dict[str, int] = {}
         self._kept = kept
 
-    def seen(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def seen(self, name: str) -> Callable[[Layer, tuple[Tensor, ...], Tensor], None]:
         """A hook that keeps the outputs of the layer `name`."""
 
-        def hook(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def hook(layer: Layer, args: tuple[Tensor, ...], output: Tensor) -> None:
             self.n_calls[name] = self.n_calls.get(name, 0) + 1
             answers = next_layer.outputs(output, next_layer.positions(layer, args[0]))
             kept = self._kept[name]
@@ -58,15 +59,15 @@ def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tup
     """Fit each layer in the moment in which it is run, so that the layers behind it see it fitted."""
     probe = _observed(network, images)
 
-    def fit(name: str, layer: nn.Module, x: Tensor) -> None:
+    def fit(name: str, layer: Layer, x: Tensor) -> None:
         seen = next_layer.rows(layer, x, next_layer.positions(layer, x)).double()
         bias = None if layer.bias is None else layer.bias.double()
-        now = functional.linear(seen, layer.weight.flatten(1).double(), bias)  # type: ignore[operator]
+        now = functional.linear(seen, layer.weight.flatten(1).double(), bias)
         change, shift = next_layer.least_squares(seen, targets[name] - now, RIDGE, bias is not None)
-        for each in (layer, network.backbone.get_submodule(name)):
-            each.weight += change.T.reshape(each.weight.shape).to(each.weight)  # type: ignore[operator,union-attr]
-            if shift is not None:
-                each.bias += shift.to(each.bias)  # type: ignore[operator,arg-type]
+        layer.weight += change.T.reshape(layer.weight.shape).to(layer.weight)
+        if layer.bias is not None and shift is not None:
+            layer.bias += shift.to(layer.bias)
+        network.backbone.get_submodule(name).load_state_dict(layer.state_dict())
 
     with ExitStack() as stack, torch.no_grad():
         for name in targets:

@@ -66,16 +66,13 @@ class Prune:
             found = channel_pruning.groups(state.network)
         except NacdeployError as error:
             return str(error)
-        named = self._named(found, state.network)
+        named, is_table = self._named(found, state.network), bool(self.table.ratios)
         if not channel_choice.has_unit_left(named, self.multiple):
-            return (
-                f"no {'named ' if self.table.ratios else ''}layer has a unit of {self.multiple} channels left to give"
-            )
+            return f"no {'named ' if is_table else ''}layer has a unit of {self.multiple} channels left to give"
         ranked = channel_importance.covered(named, self.table.importance, state.network)
-        is_enough = (
-            len(ranked) == len(named) if self.table.ratios else channel_choice.has_unit_left(ranked, self.multiple)
-        )
-        return None if is_enough else channel_importance.why_not(named, self.table.importance, state.network)
+        if len(ranked) == len(named) or (not is_table and channel_choice.has_unit_left(ranked, self.multiple)):
+            return None
+        return channel_importance.why_not(named, self.table.importance, state.network)
 
     def decide(self, state: CompressionState, task: Task) -> PruneDecision:
         found = channel_pruning.groups(state.network)
