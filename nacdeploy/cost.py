@@ -115,7 +115,7 @@ def _weight_bits(network: Network, layer: str, weight: Tensor) -> int:
     scales = FLOAT_BITS * weight.shape[0] if quantized_bits else 0
     if kept is None or network.sparsity is None:
         return bits * weight.numel() + scales
-    return stored_bits(kept, network.sparsity.pattern, bits) + scales
+    return stored_bits(kept, network.sparsity.pattern_of(layer), bits) + scales
 
 
 def _statistics(backbone: nn.Module) -> list[Tensor]:

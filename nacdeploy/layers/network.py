@@ -91,10 +91,14 @@ class Network(nn.Module):
         self.quantizers = nn.ModuleDict(quantizers).train(self.training)
 
     def sparsify(self, rule: Sparsity) -> None:
-        """Attach masks by `rule` in place of those there were; what these hide stays hidden as far as it goes."""
-        layers = sparsity.weighted_layers(self.backbone).items()
-        covered = {name: layer for name, layer in layers if rule.why_dense(name, layer) is None}
-        masks = {name: sparsity.mask(masked_weight(self, name, layer), rule) for name, layer in covered.items()}
+        """Attach masks by `rule` to those there were: what these hide stays hidden, but under 2:4."""
+        masks = {}
+        for name, layer in sparsity.weighted_layers(self.backbone).items():
+            former = self.masks.get(name)
+            if rule.why_dense(name, layer) is None:
+                masks[name] = sparsity.mask(masked_weight(self, name, layer), rule, name, former)
+            elif former is not None:
+                masks[name] = former
         self.sparsity, self.masks = rule, Masks(masks).train(self.training)
 
     def lay_on(self, grid: Grid) -> None:

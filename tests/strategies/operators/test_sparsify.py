@@ -13,7 +13,7 @@ from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.layers.sparsity import Sparsity, sparsity_of
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import checkpoint, operators, transfer
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.sparsify import SparsifyDecision
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -133,7 +133,7 @@ def test_higher_share_of_the_same_pattern_goes_on(baseline: CompressionState, ta
     [
         ("S(ratio=0.8)", "2:4 is always one half"),
         ("S(pattern=element,ratio=1)", r"S\(ratio=1\): Input should be less than 1"),
-        ("S(pattern=element,ratio=-0.1)", r"S\(ratio=-0.1\): Input should be greater than 0"),
+        ("S(pattern=element,ratio=-0.1)", r"S\(ratio=-0.1\): Input should be greater than or equal to 0"),
         ("S(pattern=1:4)", r"S\(pattern=1:4\): Input should be '2:4', 'element', 'kernel' or 'filter'"),
         ("S(shuffle=true)", "unknown parameter 'shuffle' of S"),
     ],
@@ -163,6 +163,6 @@ def test_show_explains_what_is_sparse_and_what_is_dense(
     assert line.endswith("; dense: stem.0 (fewer than 4 input channels)")
 
 
-def test_settings_of_a_strategy_bring_the_table() -> None:
-    made = operators.make(Link("S"), make_profile(sparsify={"pattern": "kernel", "ratio": 0.25}))
-    assert made._rule == Sparsity("kernel", 0.25)  # type: ignore[attr-defined]
+def test_settings_of_a_strategy_bring_the_table(baseline: CompressionState, task: Task) -> None:
+    state = follow(baseline, "S", task, make_profile(sparsify={"pattern": "kernel", "ratio": 0.25}))
+    assert state.network.sparsity == Sparsity("kernel", 0.25)
