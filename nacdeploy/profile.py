@@ -77,6 +77,16 @@ class QuantizeTable(Table):
     )
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)
+    layer_bits: dict[str, str] = Field({})
+    weights: Literal["symmetric", "dorefa", "binary"] = "symmetric"
+
+    @field_validator("layer_bits")
+    @classmethod
+    def _rungs(cls, layer_bits: dict[str, str]) -> dict[str, str]:
+        try:
+            return {layer: str(Precision.rung(text)) for layer, text in layer_bits.items()}
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("ladder")
     @classmethod

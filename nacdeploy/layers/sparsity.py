@@ -119,7 +119,9 @@ def _blocks(magnitude: Tensor, pattern: str, importance: str = "l1") -> Tensor:
     if first is None or magnitude.dim() <= first:
         return magnitude
     axes = tuple(range(first, magnitude.dim()))
-    return magnitude.norm(dim=axes, keepdim=True) if importance == "l2" else magnitude.sum(axes, keepdim=True)
+    if importance == "l2":
+        return torch.linalg.vector_norm(magnitude, dim=axes, keepdim=True)
+    return magnitude.sum(axes, keepdim=True)
 
 
 def _two_of_four(magnitude: Tensor) -> Tensor:
