@@ -108,21 +108,23 @@ def has_unit_left(found: Iterable[Group], multiple: int) -> bool:
     return any(group.n_channels >= 2 * group.unit(multiple) for group in found)
 
 
-def ratio_by_root(found: Sequence[Group], ratios: Mapping[str, float], layers: Iterable[str]) -> dict[str, float]:
+def ratio_by_root(found: Sequence[Group], ratios: Mapping[str, float], widths: Mapping[str, int]) -> dict[str, float]:
     """A table of ratios by layer as one by group; any layer whose outputs a group's channels are names that group.
 
     Args:
-        layers: all layers of the network, to tell a wrong name from a layer without channels to give.
+        widths: the output channels of all layers of the network, to tell a wrong name from a layer that has one left.
 
     Raises:
         UsageError: a name matches no layer (the nearest is named), its channels cannot be cut, or two layers of one
             group have different ratios.
     """
     root_of = {layer: group.root for group in found for layer in group.layers}
-    known, named_by, by_root = set(layers), dict[str, str](), dict[str, float]()
+    named_by, by_root = dict[str, str](), dict[str, float]()
     for layer, ratio in ratios.items():
-        if layer not in known:
+        if layer not in widths:
             raise UsageError(f"prune.ratios: no layer is named '{layer}'{nearest(layer, root_of)}")
+        if layer not in root_of and widths[layer] == 1:
+            continue
         if layer not in root_of:
             raise UsageError(f"prune.ratios: the outputs of '{layer}' cannot be cut{nearest(layer, root_of)}")
         root = root_of[layer]

@@ -18,6 +18,7 @@ from nacdeploy.layers import channel_choice, channel_importance, channel_pruning
 from nacdeploy.layers.channel_choice import ROUNDING, Group
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
+from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile, PruneTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
@@ -102,8 +103,8 @@ class Prune:
         return [group for group in found if shares.get(group.root)]
 
     def _shares(self, found: Sequence[Group], network: Network) -> dict[str, float]:
-        layers = [name for name, _ in network.backbone.named_modules() if name]
-        return channel_choice.ratio_by_root(found, self.table.ratios, layers)
+        outputs = {name: len(layer.weight) for name, layer in weighted_layers(network.backbone).items()}  # type: ignore[arg-type]
+        return channel_choice.ratio_by_root(found, self.table.ratios, outputs)
 
     def _asked_of_each(
         self, found: Sequence[Group], network: Network, widths: Mapping[str, int], earlier: Sequence[PruneDecision]
