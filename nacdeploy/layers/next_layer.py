@@ -113,21 +113,23 @@ def least_squares(x: Tensor, residual: Tensor, ridge: float, with_bias: bool) ->
     """The change (F, O) of weights, and of a bias (O,), that explains a residual (P, O) best from rows (P, F).
 
     The smallest change where several do: `ridge` is a penalty on it, in units of the rows' mean square. With fewer rows
-    than columns the equations are solved in the space of the rows.
+    than columns the equations are solved in the space of the rows. Products are summed in the type of the rows, the
+    equations solved in double precision.
     """
-    x, residual = x.double(), residual.double()
+    residual = residual.to(x.dtype)
     x_mean, residual_mean = (x.mean(0), residual.mean(0)) if with_bias else (x.new_zeros(()), x.new_zeros(()))
     centred, wanted = x - x_mean, residual - residual_mean
     if len(x) < x.shape[1]:
-        change = centred.T @ _solve(centred @ centred.T, wanted, ridge)
+        change = centred.double().T @ _solve(centred @ centred.T, wanted, ridge)
     else:
         change = _solve(centred.T @ centred, centred.T @ wanted, ridge)
-    return change, residual_mean - x_mean @ change if with_bias else None
+    return change, residual_mean.double() - x_mean.double() @ change if with_bias else None
 
 
 def _solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
-    penalty = ridge * gram.diagonal().mean().clamp(min=_TINY)
-    return torch.linalg.solve(gram + penalty * torch.eye(len(gram)).to(gram), right)
+    gram = gram.double()
+    gram.diagonal().add_(ridge * gram.diagonal().mean() + _TINY)
+    return torch.linalg.solve(gram, right.double())
 
 
 def _by_root(sums: dict[tuple[str, str], Tensor]) -> dict[str, Tensor]:

@@ -60,10 +60,9 @@ def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tup
     probe = _observed(network, images)
 
     def fit(name: str, layer: Layer, x: Tensor) -> None:
-        seen = next_layer.rows(layer, x, next_layer.positions(layer, x)).double()
-        bias = None if layer.bias is None else layer.bias.double()
-        now = functional.linear(seen, layer.weight.flatten(1).double(), bias)
-        change, shift = next_layer.least_squares(seen, targets[name] - now, RIDGE, bias is not None)
+        seen = next_layer.rows(layer, x, next_layer.positions(layer, x))
+        now = functional.linear(seen, layer.weight.flatten(1), layer.bias)
+        change, shift = next_layer.least_squares(seen, targets[name] - now, RIDGE, layer.bias is not None)
         layer.weight += change.T.reshape(layer.weight.shape).to(layer.weight)
         if layer.bias is not None and shift is not None:
             layer.bias += shift.to(layer.bias)
