@@ -115,7 +115,7 @@ def _weight_bits(network: Network, layer: str, weight: Tensor) -> int:
     scales = FLOAT_BITS * weight.shape[0] if quantized_bits else 0
     if kept is None or network.sparsity is None:
         return bits * weight.numel() + scales
-    return stored_bits(kept, network.sparsity.pattern, bits) + scales
+    return stored_bits(kept, network.sparsity.pattern_of(layer), bits) + scales
 
 
 def _statistics(backbone: nn.Module) -> list[Tensor]:
@@ -172,12 +172,13 @@ def _by_module(network: Network, example: Tensor) -> tuple[LayerCost, ...]:
         flops = sum(counts.get(f"{root}.{path}", {}).values()) if not any(module.children()) else 0
         if flops:
             bits = network.plan.weight_bits.get(path, FLOAT_BITS)
-            rows.append(LayerCost(path, path, flops // 2, bits, FLOAT_BITS if bits == FLOAT_BITS else _bits(network)))
+            rows.append(LayerCost(path, path, flops // 2, bits, _activation_bits(network, path)))
     return tuple(rows)
 
 
-def _bits(network: Network) -> int:
-    return network.rule.precision.activation_bits if network.rule else FLOAT_BITS
+def _activation_bits(network: Network, layer: str) -> int:
+    is_quantized = network.rule is not None and layer in network.plan.weight_bits
+    return network.rule.precision_of(layer).activation_bits if network.rule and is_quantized else FLOAT_BITS
 
 
 class _Counter(fx.Interpreter):

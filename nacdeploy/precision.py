@@ -22,13 +22,22 @@ class Precision:
         Raises:
             UsageError: the text has another form, or a width that no target here can hold.
         """
+        precision = cls.recorded(text)
+        if precision.weight_bits not in (*range(2, 9), 32) or precision.activation_bits not in (*range(4, 9), 32):
+            raise UsageError(f"precision '{text}': weights take 2 to 8 or 32 bits, activations 4 to 8 or 32")
+        return precision
+
+    @classmethod
+    def recorded(cls, text: str) -> "Precision":
+        """Read what a record holds, such as the `w1a8` of binary weights, whatever its widths.
+
+        Raises:
+            UsageError: the text has another form.
+        """
         match = _PATTERN.fullmatch(text.strip().lower())
         if match is None:
             raise UsageError(f"precision '{text}' is not of the form w8a8 (weight bits, activation bits)")
-        weight_bits, activation_bits = int(match[1]), int(match[2])
-        if weight_bits not in (*range(2, 9), 32) or activation_bits not in (*range(4, 9), 32):
-            raise UsageError(f"precision '{text}': weights take 2 to 8 or 32 bits, activations 4 to 8 or 32")
-        return cls(weight_bits, activation_bits)
+        return cls(int(match[1]), int(match[2]))
 
     @classmethod
     def rung(cls, text: str) -> "Precision":

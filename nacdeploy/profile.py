@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.precision import Precision
@@ -58,6 +59,12 @@ class PruneTable(Table):
     ratio: float = Field(0.025, gt=0, lt=1)
     multiple: Annotated[int, Field(ge=1)] | Literal["target"] = "target"
     scope: Literal["global", "uniform"] = "global"
+    ratios: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field({})
+    importance: Literal[
+        "magnitude", "l1", "l2", "fpgm", "slim", "random", "apoz", "mean-activation", "taylor", "greedy", "lasso"
+    ] = "magnitude"
+    reconstruct: bool = False
+    n_calibration: int = Field(256, ge=2)
 
 
 class QuantizeTable(Table):
@@ -70,6 +77,16 @@ class QuantizeTable(Table):
     )
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)
+    layer_bits: dict[str, str] = Field({})
+    weights: Literal["symmetric", "dorefa", "binary"] = "symmetric"
+
+    @field_validator("layer_bits")
+    @classmethod
+    def _rungs(cls, layer_bits: dict[str, str]) -> dict[str, str]:
+        try:
+            return {layer: str(Precision.rung(text)) for layer, text in layer_bits.items()}
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("ladder")
     @classmethod
@@ -83,9 +100,28 @@ class QuantizeTable(Table):
         return tuple(map(str, rungs))
 
 
+def _below_one(given: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    for share in given if isinstance(given, tuple) else (given,):
+        if share < 0:
+            raise PydanticCustomError("share", "Input should be greater than or equal to 0")
+        if share >= 1:
+            raise PydanticCustomError("share", "Input should be less than 1")
+    if given == ():
+        raise PydanticCustomError("share", "A list of shares should hold at least one")
+    return given
+
+
+# A fraction from 0 to below 1, or one for each time that a letter comes.
+Stages = Annotated[float | tuple[float, ...], Field(union_mode="left_to_right"), AfterValidator(_below_one)]
+
+
 class SparsifyTable(Table):
     pattern: Literal["2:4", "element", "kernel", "filter"] = "2:4"
-    ratio: float = Field(0.5, gt=0, lt=1)
+    ratio: Stages = 0.5
+    ratios: dict[str, Stages] = Field({})
+    patterns: dict[str, Literal["element", "kernel", "filter"]] = Field({})
+    importance: Literal["l1", "l2"] = "l1"
+    rounding: Literal["floor", "ceil"] = "floor"
     permute: bool = True
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)

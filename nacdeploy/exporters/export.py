@@ -188,7 +188,8 @@ def _rows(graph: OnnxGraph, asked: Network, floats: Names) -> list[Lowering]:
     rows = onnx_checks.lowering_rows(onnx.load_model_from_string(graph.model), graph.asked)
     for index, row in enumerate(rows):
         if row.layer in floats and asked.rule is not None:
-            rows[index] = replace(row, asked=str(asked.rule.precision), reason="measured to be faster in float")
+            wish = str(asked.rule.precision_of(row.layer))
+            rows[index] = replace(row, asked=wish, reason="measured to be faster in float")
         is_sparse = asked.sparsity is not None and asked.sparsity.pattern == TWO_FOUR
         if is_sparse and asked.masks.get(row.layer) is not None and not row.is_two_four:
             raise NacdeployError(f"layer '{row.layer}' is to be 2:4 sparse, but its weight in the graph is not")

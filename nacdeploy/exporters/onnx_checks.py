@@ -220,7 +220,7 @@ def _zeros(weight: onnx.TensorProto, node: onnx.NodeProto) -> Found:
 
 
 def _reason(wish: Asked, held: Held) -> str:
-    asked = Precision.parse(wish.precision)
+    asked = Precision.recorded(wish.precision)
     if held.precision == "absent":
         return held.reason
     if min(asked.weight_bits, asked.activation_bits) > 8:

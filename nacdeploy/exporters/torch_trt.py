@@ -61,8 +61,12 @@ def compile_network(network: Network, table: ExportTable, *, sparse: bool = Fals
         NacdeployError: there is no GPU, a precision is not INT8, or torch-tensorrt cannot compile the network.
     """
     torch_tensorrt = _module()
-    if any(bits != 8 for bits in network.plan.weight_bits.values()):
+    if any(bits != 8 for bits in (*network.plan.weight_bits.values(), *network.plan.activation_bits.values())):
         raise NacdeployError("torch-tensorrt holds INT8 alone: export w4a8 for another target, or Q(bits=w8a8)")
+    if network.rule is not None and network.rule.weights != "symmetric":
+        raise NacdeployError(
+            f"torch-tensorrt holds symmetric weights alone, not {network.rule.weights}: choose ort or trt"
+        )
     module = OperatorNetwork(network, _quantize_op()) if network.quantizers else network
     smallest, largest = ((n, *network.input_shape) for n in (1, table.max_batch))
     dtype = torch.float16 if table.io_type == "fp16" else torch.float32

@@ -9,7 +9,7 @@ import copy
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -20,6 +20,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from nacdeploy.errors import NacdeployError
+from nacdeploy.layers.channel_choice import NORM, PRODUCER, READER, Group, Member, families, ordered
 from nacdeploy.layers.network import Network, masked_backbone, plain_outputs
 from nacdeploy.layers.sparsity import Masks
 
@@ -50,29 +51,6 @@ class Cut:
 
     slices: tuple[Slice, ...] = ()
     attributes: tuple[Attribute, ...] = ()
-
-
-@dataclass(frozen=True)
-class Group:
-    """The channels that one root layer shares with all layers coupled to it.
-
-    `order` lists the channels from least to most important, dead ones first; `importance` is aligned with `order`.
-    `quantum` consecutive ones go together: one of each part of a grouped convolution.
-    """
-
-    root: str
-    order: tuple[int, ...]
-    importance: tuple[float, ...]
-    n_dead: int
-    quantum: int = 1
-
-    @property
-    def n_channels(self) -> int:
-        return len(self.order)
-
-    def unit(self, multiple: int) -> int:
-        """The channels that go together: `multiple`, and as many of each part of a grouped convolution."""
-        return math.lcm(multiple, self.quantum)
 
 
 @dataclass(frozen=True)
@@ -147,6 +125,14 @@ def apply_cut(network: Network, cut: Cut) -> None:
     _FOUND.pop(network, None)
 
 
+def dependency_sets(network: Network) -> tuple[tuple[str, ...], ...]:
+    """The convolutions and linear layers that share their output channels with others, set by set in the order of the
+    network's modules; depthwise ones, which pass channels on, are not named."""
+    order = [name for name, layer in network.backbone.named_modules() if getattr(layer, "groups", 1) == 1]
+    sets = (tuple(sorted({*group.layers} & {*order}, key=order.index)) for group in groups(network))
+    return tuple(sorted((each for each in sets if len(each) > 1), key=lambda each: order.index(each[0])))
+
+
 def couplings(network: Network) -> tuple[Coupling, ...]:
     """Where the channels of every group lie, exit heads included; the parts of grouped convolutions are left out."""
     view = copy.deepcopy(_View(network)).double().eval()
@@ -186,43 +172,9 @@ def _places(dependency: tp.Dependency, names: dict[nn.Module | Tensor, str]) -> 
         return []
     if isinstance(part, nn.Parameter):
         return [(names[part], dependency.target.pruning_dim % part.dim())]
-    if _role(dependency)[0] == "reader":
+    if _role(dependency)[0] == READER:
         return [(f"{names[part]}.weight", 1)]
     return [(f"{names[part]}.{name}", 0) for name, tensor in _tensors(part).items() if tensor.dim()]
-
-
-def choose(
-    found: Sequence[Group], widths: dict[str, int], n_channels: int, multiple: int, scope: str
-) -> dict[str, tuple[int, ...]]:
-    """Whole units (`multiple` channels of one group) to remove, at most `n_channels` in all, by root layer.
-
-    `widths` are the groups' channels at the baseline. A layer's last unit always stays. Units with dead channels go
-    first. `global` takes the unit of least mean importance anywhere, `uniform` one of the group that has lost the
-    smallest fraction of its baseline channels.
-    """
-    taken = {group.root: 0 for group in found}
-    while True:
-        left = n_channels - sum(taken.values())
-        units = {g.root: g.unit(multiple) for g in found}
-        candidates = [g for g in found if units[g.root] <= min(left, (g.n_channels - taken[g.root]) // 2)]
-        if not candidates:
-            break
-        best = min(candidates, key=lambda g: _rank(g, taken[g.root], widths.get(g.root, g.n_channels), units, scope))
-        taken[best.root] += units[best.root]
-    return {g.root: tuple(sorted(g.order[: taken[g.root]])) for g in found if taken[g.root]}
-
-
-def has_unit_left(found: Iterable[Group], multiple: int) -> bool:
-    """Whether any group could give a unit without giving its last."""
-    return any(group.n_channels >= 2 * group.unit(multiple) for group in found)
-
-
-def _rank(group: Group, taken: int, width: int, units: dict[str, int], scope: str) -> tuple[float, ...]:
-    multiple = units[group.root]
-    unit = group.importance[taken : taken + multiple]
-    n_dead = max(0, min(group.n_dead - taken, multiple))
-    lost_fraction = (width - group.n_channels + taken + multiple) / width if scope == "uniform" else 0.0
-    return (-n_dead, lost_fraction, sum(unit) / multiple)
 
 
 _LINEAR_OUT = tp.prune_linear_out_channels
@@ -281,12 +233,22 @@ def _ranked(graph: tp.DependencyGraph, group: tp.Group, backbone: nn.Module) -> 
     scores = importance.detach() if importance is not None else torch.zeros(len(group[0].idxs))
     dead = _dead_channels(group, len(scores))
     quantum = _quantum(group, len(scores))
-    families = _families(len(scores), quantum)
-    families.sort(key=lambda f: (not all(dead[c] for c in f), float(scores[list(f)].mean()), f))
-    order = [channel for family in families for channel in family]
-    n_dead = quantum * sum(all(dead[c] for c in family) for family in families)
-    root = group[0].dep.target.module
-    return Group(names[root], tuple(order), tuple(float(scores[c]) for c in order), n_dead, quantum)
+    dying = [c for family in families(len(scores), quantum) if all(dead[c] for c in family) for c in family]
+    alive = [c for c in range(len(scores)) if c not in set(dying)]
+    members = _members(group, len(scores), names)
+    root = names[group[0].dep.target.module]
+    unordered = Group(root, (*dying, *alive), (0.0,) * len(scores), len(dying), quantum, members)
+    return ordered(unordered, scores)
+
+
+def _members(group: tp.Group, n_channels: int, names: dict[nn.Module, str]) -> tuple[Member, ...]:
+    """The layers that lie on the channels of a group; those on which channels have unequal shares are left out."""
+    found = {}
+    for item in group.items:
+        role, indices = _role(item.dep)[0], _by_channel(item, n_channels)
+        if role and indices:
+            found[names[item.dep.target.module], role] = Member(names[item.dep.target.module], role, indices)
+    return tuple(found.values())
 
 
 def _quantum(group: tp.Group, n_channels: int) -> int:
@@ -294,12 +256,6 @@ def _quantum(group: tp.Group, n_channels: int) -> int:
     parts = [getattr(dependency.target.module, "groups", 1) for dependency, _ in group]
     quantum = math.lcm(*(n for n in parts if isinstance(n, int) and n < n_channels))
     return quantum if n_channels % quantum == 0 else 1
-
-
-def _families(n_channels: int, quantum: int) -> list[tuple[int, ...]]:
-    """The channels at the same place of each of `quantum` equal parts."""
-    step = n_channels // quantum
-    return [tuple(range(first, n_channels, step)) for first in range(step)]
 
 
 def _dead_channels(group: tp.Group, n_channels: int) -> list[bool]:
@@ -321,13 +277,13 @@ def _role(dependency: tp.Dependency) -> tuple[str, Tensor | None]:
     layer = dependency.target.module
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor):
-        return "none", None
+        return "", None
     if isinstance(layer, nn.Conv2d | nn.Linear):
         if dependency.handler.__name__ == "prune_in_channels" and getattr(layer, "groups", 1) == 1:
-            return "reader", weight.detach().abs().transpose(0, 1).flatten(1).amax(1)
+            return READER, weight.detach().abs().transpose(0, 1).flatten(1).amax(1)
         bias = layer.bias.detach().abs() if layer.bias is not None else 0.0
-        return "producer", weight.detach().abs().flatten(1).amax(1) + bias
-    return "norm", weight.detach().abs()
+        return PRODUCER, weight.detach().abs().flatten(1).amax(1) + bias
+    return NORM, weight.detach().abs()
 
 
 def _is_sound(network: Network, removed: dict[str, tuple[int, ...]]) -> bool:

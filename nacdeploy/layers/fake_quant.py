@@ -5,7 +5,8 @@ have one calibrated range per tensor. The uniform affine scheme is that of Jacob
 max-abs grid that of NAC.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -94,28 +95,32 @@ def integers(weight: Tensor, maximum: int) -> tuple[Tensor, Tensor]:
     return torch.round(weight.detach() / shaped).clamp(-maximum, maximum).to(torch.int8), scale
 
 
-def binarize(weight: Tensor) -> Tensor:
-    """One-bit weights: the sign of the filter standardised over its own elements, with NAC's gradient
-    1 - tanh(0.1 x)^2 (k t = 1, t = 0.1; after IR-Net, Qin et al., 2020)."""
-    flat = weight.flatten(1)
-    standardised = (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True)
-    soft = 10 * torch.tanh(0.1 * standardised)
-    return (soft + (torch.sign(standardised) - soft).detach()).reshape(weight.shape)
-
-
-def sign_times_peak(weight: Tensor) -> Tensor:
-    """NAC's two-bit weights: the sign times the largest magnitude of the tensor; gradients pass straight through."""
-    rounded = torch.sign(weight.detach()) * weight.detach().abs().amax()
-    return weight + (rounded - weight.detach())
+def affine_scale(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Float32 scale and int32 zero point of unsigned integers for a range, widened to contain 0 (Jacob et al., 2018,
+    eq. 1 and section 3): (high - low) / (2^bits - 1) and round(-low / scale)."""
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    scale = (high - low).clamp(min=TINY) / (2**bits - 1)
+    return scale, torch.round(-low / scale).to(torch.int32)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which layers a quantization step covers: a function of the network alone, so that it can be applied anew."""
+    """Which layers a quantization step covers: a function of the network alone, so that it can be applied anew.
+
+    `layer_bits` are the precisions ("w4a8") of layers that have another than `precision`; `weights` names what turns
+    weights into integers (`layers/weight_quantizers.py`).
+    """
 
     precision: Precision
     exclude: tuple[str, ...] = ()
     min_channels: int = 1
+    layer_bits: Mapping[str, str] = field(default_factory=dict)
+    weights: str = "symmetric"
+
+    def precision_of(self, layer: str) -> Precision:
+        """The precision of a layer that is covered, or of another node of the graph."""
+        own = Precision.parse(self.layer_bits[layer]) if layer in self.layer_bits else self.precision
+        return replace(own, weight_bits=1) if self.weights == "binary" else own
 
     def covers(self, name: str, layer: nn.Module) -> bool:
         """Whether `layer` is quantized."""
@@ -168,12 +173,10 @@ class ActivationQuantizer(nn.Module):
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """Scalars: float32 scale and int32 zero point of the current range on the current grid."""
-        lowest, highest = self.limits
         if not self.affine:
             peak = torch.maximum(-self.low, self.high).clamp(min=TINY)
-            return peak / highest, torch.zeros_like(self.low, dtype=torch.int32)
-        scale = (self.high - self.low).clamp(min=TINY) / (highest - lowest)
-        return scale, torch.round(-self.low / scale).to(torch.int32)
+            return peak / self.limits[1], torch.zeros_like(self.low, dtype=torch.int32)
+        return affine_scale(self.low, self.high, self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
         scale, zero_point = self.scale_and_zero_point()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from nacdeploy.layers import fake_quant, placement, sparsity
+from nacdeploy.layers import placement, sparsity, weight_quantizers
 from nacdeploy.layers.capture import capture
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
@@ -84,17 +84,21 @@ class Network(nn.Module):
         find."""
         self.rule, former = rule, self.quantizers
         self.plan = placement.plan(self.graph, self.backbone, rule, self.grid)
-        bits = rule.precision.activation_bits
-        quantizers = {k: ActivationQuantizer(bits, kind, self.grid) for k, kind in sorted(self.plan.kinds.items())}
+        bits = self.plan.activation_bits
+        quantizers = {k: ActivationQuantizer(bits[k], kind, self.grid) for k, kind in sorted(self.plan.kinds.items())}
         for key in quantizers.keys() & former.keys():
             quantizers[key].load_state_dict(former[key].state_dict())
         self.quantizers = nn.ModuleDict(quantizers).train(self.training)
 
     def sparsify(self, rule: Sparsity) -> None:
-        """Attach masks by `rule` in place of those there were; what these hide stays hidden as far as it goes."""
-        layers = sparsity.weighted_layers(self.backbone).items()
-        covered = {name: layer for name, layer in layers if rule.why_dense(name, layer) is None}
-        masks = {name: sparsity.mask(masked_weight(self, name, layer), rule) for name, layer in covered.items()}
+        """Attach masks by `rule` to those there were: what these hide stays hidden, but under 2:4."""
+        masks = {}
+        for name, layer in sparsity.weighted_layers(self.backbone).items():
+            former = self.masks.get(name)
+            if rule.why_dense(name, layer) is None:
+                masks[name] = sparsity.mask(masked_weight(self, name, layer), rule, name, former)
+            elif former is not None:
+                masks[name] = former
         self.sparsity, self.masks = rule, Masks(masks).train(self.training)
 
     def lay_on(self, grid: Grid) -> None:
@@ -173,8 +177,8 @@ def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -
     if bits is None and network.masks.get(name) is None:
         return module(x)
     weight = masked_weight(network, name, module)
-    if bits is not None:
-        weight = fake_quant.fake_quantize_symmetric(weight, network.grid.weight_maximum(bits))
+    if bits is not None and network.rule is not None:
+        weight = weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
     return with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
 
 

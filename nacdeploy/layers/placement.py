@@ -49,12 +49,13 @@ class Plan:
     """What is quantized in one network.
 
     Weight bits by layer; by consuming node (without a graph: by layer) the key of the quantizer of each tensor that it
-    reads quantized, by the tensor's position among those that it reads; the kind of each key.
+    reads quantized, by the tensor's position among those that it reads; the kind and the bits of each key.
     """
 
     weight_bits: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    activation_bits: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Use(NamedTuple):
@@ -72,10 +73,12 @@ def plan(graph: fx.Graph | None, backbone: nn.Module, rule: Rule, grid: Grid) ->
         for name, module in backbone.named_modules()
         if type(module) in WEIGHTED and rule.covers(name, module)
     }
-    bits = dict.fromkeys(layers, rule.precision.weight_bits)
+    bits = {name: rule.precision_of(name).weight_bits for name in layers}
     if graph is None:
         keys = {name: name.replace(".", "_") for name in layers}
-        return Plan(bits, {name: {0: keys[name]} for name in layers}, {keys[n]: kind_of(m) for n, m in layers.items()})
+        kinds = {keys[name]: kind_of(layer) for name, layer in layers.items()}
+        activation_bits = {keys[name]: rule.precision_of(name).activation_bits for name in layers}
+        return Plan(bits, {name: {0: keys[name]} for name in layers}, kinds, activation_bits)
     return _Placement(graph, backbone, layers, rule, grid).plan(bits)
 
 
@@ -97,12 +100,15 @@ class _Placement:
         uses += self._max_pools({self._origin(use.source) for use in uses})
         inputs: dict[str, dict[int, str]] = {}
         kinds: dict[str, str] = {}
+        activation_bits: dict[str, int] = {}
         for reader, source, kind in uses:
             origin = self._origin(source)
             key = _key(scales.get(origin, origin))
             inputs.setdefault(reader.name, {})[reader.all_input_nodes.index(source)] = key
             kinds[key] = "conv" if "conv" in (kind, kinds.get(key)) else kind
-        return Plan(bits, inputs, kinds)
+            asked = self._rule.precision_of(str(reader.target)).activation_bits
+            activation_bits[key] = max(asked, activation_bits.get(key, 0))
+        return Plan(bits, inputs, kinds, activation_bits)
 
     def _integer_writer(self, node: fx.Node) -> str:
         """What computed the values of `node` from integers: "conv", "join" (an addition, concatenation or average of
@@ -207,11 +213,15 @@ class _Placement:
         return node
 
     def _kind(self, node: fx.Node) -> str:
-        """The name of the function or method that a node calls; of an activation module that of its function."""
-        if node.op == "call_module":
-            kind = type(self._backbone.get_submodule(str(node.target)))
-            return kind.__name__.lower() if kind.__module__.endswith("activation") else kind.__name__
-        return str(getattr(node.target, "__name__", node.target)) if node.op.startswith("call") else node.op
+        return kind_of_node(node, self._backbone)
+
+
+def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
+    """The name of the function or method that a node calls; of an activation module that of its function."""
+    if node.op == "call_module":
+        kind = type(backbone.get_submodule(str(node.target)))
+        return kind.__name__.lower() if kind.__module__.endswith("activation") else kind.__name__
+    return str(getattr(node.target, "__name__", node.target)) if node.op.startswith("call") else node.op
 
 
 def _key(node: fx.Node) -> str:

@@ -2,11 +2,13 @@
 
 2:4 keeps two of every four consecutive input channels, for each output channel and kernel position: what the sparse
 tensor cores of NVIDIA GPUs take (Mishra et al., 2021). A last part of fewer than four is padded with zeros, as kernels
-pad it. The criterion of every pattern is magnitude.
+pad it. The criterion of every pattern is magnitude; of a block (kernel, filter) its L1 or L2 norm. What is masked
+already stays so.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,28 +19,51 @@ TWO_FOUR, ELEMENT, KERNEL, FILTER = "2:4", "element", "kernel", "filter"
 _INDEX_BITS = 2  # a value kept by 2:4 says at which of four places it stood
 _LARGEST_SAMPLE = 2048
 _LEAST_GAIN = 1e-6
+_ROUNDING = 1e-9
+_FIRST_AXIS = {ELEMENT: None, KERNEL: 2, FILTER: 1}  # from which on the axes of a weight belong to one block
 
 
 @dataclass(frozen=True)
 class Sparsity:
     """Which layers are masked and how: a function of the network alone, so that it can be applied anew.
 
-    `ratio` is the fraction of each layer's elements, kernels or filters that is masked.
+    `ratio` is the fraction of each layer's elements, kernels or filters that is masked, rounded down or up to whole
+    ones. A table of `ratios` by layer stands in its place: layers that it does not name stay dense. `patterns` are
+    those of layers that have another than `pattern`.
     """
 
     pattern: str
     ratio: float = 0.5
     exclude: tuple[str, ...] = ()
     min_channels: int = 1
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    importance: str = "l1"
+    rounding: str = "floor"
+
+    def share(self, name: str) -> float:
+        """The fraction of a layer that is masked."""
+        return self.ratios.get(name, 0.0) if self.ratios else self.ratio
+
+    def pattern_of(self, name: str) -> str:
+        """The pattern of a layer."""
+        return self.patterns.get(name, self.pattern)
+
+    def n_masked(self, name: str, n_blocks: int) -> int:
+        """How many of a layer's elements, kernels or filters are masked."""
+        exact = self.share(name) * n_blocks
+        return math.ceil(exact - _ROUNDING) if self.rounding == "ceil" else math.floor(exact + _ROUNDING)
 
     def why_dense(self, name: str, layer: nn.Module) -> str | None:
         """Why `layer` gets no mask, None where it does."""
         n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
+        if not self.share(name):
+            return "a share of 0" if name in self.ratios or not self.ratios else "not in sparsify.ratios"
         if any(name == entry or name.startswith(f"{entry}.") for entry in self.exclude):
             return "excluded"
         if getattr(layer, "groups", 1) > 1:
             return "depthwise or grouped"
-        if self.pattern in (KERNEL, FILTER) and not isinstance(layer, nn.Conv2d):
+        if self.pattern_of(name) in (KERNEL, FILTER) and not isinstance(layer, nn.Conv2d):
             return "no convolution"
         if self.pattern == TWO_FOUR and n_inputs < 4:
             return "fewer than 4 input channels"
@@ -72,15 +97,31 @@ class Masks(nn.Module):
         return ", ".join(self.layers)
 
 
-def mask(weight: Tensor, sparsity: Sparsity) -> Tensor:
-    """What is kept (bool) of a weight (O, I) or (O, I, kh, kw): the largest magnitudes that the pattern allows."""
+def mask(weight: Tensor, sparsity: Sparsity, layer: str = "", former: Tensor | None = None) -> Tensor:
+    """What is kept (bool) of a layer's weight (O, I) or (O, I, kh, kw): the largest magnitudes that the pattern allows,
+    of equal ones the last. What the `former` mask hides stays hidden, and counts."""
     magnitude = weight.detach().abs()
-    if sparsity.pattern == TWO_FOUR:
+    pattern = sparsity.pattern_of(layer)
+    if pattern == TWO_FOUR:
         return _two_of_four(magnitude)
-    scores = {ELEMENT: magnitude, KERNEL: _summed(magnitude, 2), FILTER: _summed(magnitude, 1)}[sparsity.pattern]
+    scores = _blocks(magnitude, pattern, sparsity.importance)
+    if former is not None:
+        scores = scores.masked_fill(~_blocks(former.to(magnitude), pattern).bool(), -1.0)
+    n_masked = max(sparsity.n_masked(layer, scores.numel()), int((scores < 0).sum()))
     kept = torch.ones(scores.numel(), dtype=torch.bool, device=weight.device)
-    kept[scores.flatten().argsort(stable=True)[: int(sparsity.ratio * scores.numel())]] = False
+    kept[scores.flatten().argsort(stable=True)[:n_masked]] = False
     return kept.reshape(scores.shape).expand(weight.shape).contiguous()
+
+
+def _blocks(magnitude: Tensor, pattern: str, importance: str = "l1") -> Tensor:
+    """The norm of each element, kernel or filter, the axes of a block kept as axes of size 1."""
+    first = _FIRST_AXIS[pattern]
+    if first is None or magnitude.dim() <= first:
+        return magnitude
+    axes = tuple(range(first, magnitude.dim()))
+    if importance == "l2":
+        return torch.linalg.vector_norm(magnitude, dim=axes, keepdim=True)
+    return magnitude.sum(axes, keepdim=True)
 
 
 def _two_of_four(magnitude: Tensor) -> Tensor:
@@ -94,11 +135,6 @@ def _two_of_four(magnitude: Tensor) -> Tensor:
 def _in_fours(values: Tensor, padding: float) -> Tensor:
     """(..., C) as (..., C / 4, 4), a last part of fewer filled with `padding`."""
     return functional.pad(values, (0, -values.shape[-1] % 4), value=padding).unflatten(-1, (-1, 4))
-
-
-def _summed(magnitude: Tensor, first: int) -> Tensor:
-    """Sums over all axes from `first` on, these kept as axes of size 1."""
-    return magnitude.sum(tuple(range(first, magnitude.dim())), keepdim=True) if magnitude.dim() > first else magnitude
 
 
 def kept_fraction(weight: Tensor, kept: Tensor) -> float:

@@ -1,6 +1,6 @@
 """advance(): one letter applied to one state. Everything that follows chains goes through here.
 
-refuse? -> decide -> perform on a copy -> settle -> recover -> settle -> measure
+refuse? -> decide -> perform on a copy -> refit -> settle -> recover -> settle -> measure
 """
 
 import copy
@@ -19,7 +19,7 @@ from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile, TrainTable
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.base import Operator, Recovery
+from nacdeploy.strategies.operators.base import Operator, Recovery, Refits
 from nacdeploy.strategies.settle import calibrate_gates, settle
 from nacdeploy.strategies.state import CompressionState, Metrics, Step, measure, state_key
 from nacdeploy.task import Task
@@ -73,6 +73,8 @@ def advance(
     decision = operator.decide(state, task)
     network = operator.perform(state.network, decision)
     if state_key(network, with_exits=False) != state_key(state.network, with_exits=False):
+        if isinstance(operator, Refits):
+            operator.refit(network, state.network, decision, task)
         settle(network, task, profile)  # exits alone change nothing that is settled
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
     metrics = memory.metrics(

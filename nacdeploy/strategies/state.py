@@ -11,9 +11,14 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import records
 from nacdeploy.cost import Cost, cost
 from nacdeploy.latency import Latency
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network, content
+from nacdeploy.layers.sparsity import Sparsity
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.task import Task
+
+_LATER: dict[str, Any] = {"layer_bits": {}, "weights": "symmetric"}  # of Rule
+_LATER |= {"ratios": {}, "patterns": {}, "importance": "l1", "rounding": "floor"}  # of Sparsity
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,16 @@ def measure(network: Network, task: Task, split: str = "validation") -> Metrics:
 
 
 def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
-    rule = records.to_data(network.rule) if network.rule else None
+    rule = _spoken(network.rule) if network.rule else None
     exits = [head.node for head in network.heads.values()] if with_exits else []
-    masked = {"sparsity": records.to_data(network.sparsity)} if network.sparsity else {}
+    masked = {"sparsity": _spoken(network.sparsity)} if network.sparsity else {}
     return {"rule": rule, "grid": network.grid.name, "exits": exits, **masked}
+
+
+def _spoken(rule: Rule | Sparsity) -> dict[str, Any]:
+    """A rule as data, without what it learned later and leaves at its default: keys, and the seeds drawn from them,
+    stay what they were."""
+    return {key: value for key, value in records.to_data(rule).items() if value != _LATER.get(key, ...)}
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -35,7 +35,11 @@ class Bomb:
         return Path.touch, (self._path,)
 
 
-@pytest.mark.parametrize("word", ["", "E", "QPPF", "PQQ", "EQP", "SPF", "ESQ", "S(pattern=kernel)P"])
+CHAINS = ["", "E", "QPPF", "PQQ", "EQP", "SPF", "ESQ", "S(pattern=kernel)P"]
+CHAINS += ["P(importance=lasso,reconstruct=true)Q(weights=dorefa)E", "Q(weights=binary)P(importance=apoz)"]
+
+
+@pytest.mark.parametrize("word", CHAINS)
 def test_loaded_state_equals_the_saved_one(
     word: str, baseline: CompressionState, task: Task, profile: Profile, tmp_path: Path
 ) -> None:

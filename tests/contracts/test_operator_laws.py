@@ -33,7 +33,24 @@ ROWS = (
     Row("Q", laws.bitops_fall, ("", "PE", "Q"), "QQ"),
     Row("S", laws.memory_falls, ("", "QP", "EQ"), "S"),
 )
-CASES = [pytest.param(row, word, id=f"{word or 'start'}-{row.letter}") for row in ROWS for word in row.after]
+# The letters with other settings than the profile's, which keep the same laws.
+SETTINGS = (
+    ("P(importance=l1)", laws.macs_fall),
+    ("P(importance=fpgm,scope=uniform)", laws.macs_fall),
+    ("P(importance=slim)", laws.macs_fall),
+    ("P(importance=apoz,reconstruct=true)", laws.macs_fall),
+    ("P(importance=taylor)", laws.macs_fall),
+    ("P(importance=greedy)", laws.macs_fall),
+    ("P(importance=lasso,reconstruct=true)", laws.macs_fall),
+    ("Q(weights=dorefa)", laws.bitops_fall),
+    ("Q(weights=binary)", laws.bitops_fall),
+    ("S(pattern=kernel,importance=l2,rounding=ceil)", laws.memory_falls),
+)
+TRIED = [(row.letter, word, row.figure) for row in ROWS for word in row.after]
+TRIED += [(text, "PE", figure) for text, figure in SETTINGS]
+NAMES = [f"{word or 'start'}-{text}" for text, word, _ in TRIED]
+FIGURES = [(*Chain.parse(text), word, figure) for text, word, figure in TRIED]
+CASES = [(link, word) for link, word, _ in FIGURES]
 LINKS = [Link(row.letter) for row in ROWS]
 
 
@@ -63,18 +80,18 @@ def test_every_operator_has_a_row() -> None:
     ],
     ids=["1-deterministic", "2-replay", "3-json", "4-input-untouched", "6-output-shape"],
 )
-@pytest.mark.parametrize(("row", "word"), CASES)
+@pytest.mark.parametrize(("link", "word"), CASES, ids=NAMES)
 def test_operator_keeps_law(
-    law: object, row: Row, word: str, states: dict[str, CompressionState], task: Task, quick: Profile
+    law: object, link: Link, word: str, states: dict[str, CompressionState], task: Task, quick: Profile
 ) -> None:
-    assert law(Link(row.letter), states[word], task, quick) is None  # type: ignore[operator]
+    assert law(link, states[word], task, quick) is None  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(("row", "word"), CASES)
+@pytest.mark.parametrize(("link", "word", "figure"), FIGURES, ids=NAMES)
 def test_operator_moves_its_own_figure(
-    row: Row, word: str, states: dict[str, CompressionState], task: Task, quick: Profile
+    link: Link, word: str, figure: laws.Figure, states: dict[str, CompressionState], task: Task, quick: Profile
 ) -> None:
-    assert laws.check_figure_moves(Link(row.letter), states[word], task, quick, row.figure) is None
+    assert laws.check_figure_moves(link, states[word], task, quick, figure) is None
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.refused_after], ids=lambda row: row.letter)

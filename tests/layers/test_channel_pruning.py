@@ -21,8 +21,9 @@ from small_networks import (
 from torch import nn
 
 from nacdeploy import models, records
-from nacdeploy.layers import channel_pruning
-from nacdeploy.layers.channel_pruning import Cut, Group
+from nacdeploy.layers import channel_choice, channel_pruning
+from nacdeploy.layers.channel_choice import Group
+from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import GRIDS, Rule
 from nacdeploy.layers.network import Network
@@ -149,7 +150,7 @@ def test_dead_channels_go_first_and_count(dead: str) -> None:
     found = {group.root: group for group in channel_pruning.groups(made)}
     assert found["0"].n_dead == 1
     assert found["0"].order[0] == 5
-    removed = channel_pruning.choose(list(found.values()), {}, 1, 1, "global")
+    removed = channel_choice.choose(list(found.values()), {}, 1, 1, "global")
     assert removed == {"0": (5,)}
 
 
@@ -166,13 +167,13 @@ def group(root: str, importance: list[float], n_dead: int = 0) -> Group:
 
 def test_global_scope_takes_the_least_important_units_anywhere() -> None:
     found = [group("a", [0.1, 0.2, 0.9, 1.0]), group("b", [0.3, 0.4, 0.5, 1.0])]
-    assert channel_pruning.choose(found, {}, 4, 1, "global") == {"a": (0, 1), "b": (0, 1)}
-    assert channel_pruning.choose(found, {}, 4, 2, "global") == {"a": (0, 1), "b": (0, 1)}
+    assert channel_choice.choose(found, {}, 4, 1, "global") == {"a": (0, 1), "b": (0, 1)}
+    assert channel_choice.choose(found, {}, 4, 2, "global") == {"a": (0, 1), "b": (0, 1)}
 
 
 def test_uniform_scope_takes_the_same_fraction_everywhere() -> None:
     found = [group("a", [0.1] * 8), group("b", [0.9] * 16)]
-    removed = channel_pruning.choose(found, {"a": 8, "b": 16}, 12, 2, "uniform")
+    removed = channel_choice.choose(found, {"a": 8, "b": 16}, 12, 2, "uniform")
     assert {root: len(channels) for root, channels in removed.items()} == {"a": 4, "b": 8}
 
 
@@ -180,19 +181,19 @@ def test_uniform_scope_takes_the_same_fraction_everywhere() -> None:
 @pytest.mark.parametrize("scope", ["global", "uniform"])
 def test_last_unit_of_a_layer_stays(multiple: int, scope: str) -> None:
     found = [group("a", [0.1] * 8), group("b", [0.2] * 16)]
-    removed = channel_pruning.choose(found, {"a": 8, "b": 16}, 1000, multiple, scope)
+    removed = channel_choice.choose(found, {"a": 8, "b": 16}, 1000, multiple, scope)
     left = {"a": 8 - len(removed.get("a", ())), "b": 16 - len(removed.get("b", ()))}
     assert left == {"a": multiple, "b": multiple}
 
 
 def test_nothing_is_taken_when_less_than_a_unit_is_asked() -> None:
-    assert channel_pruning.choose([group("a", [0.1] * 16)], {}, 7, 8, "global") == {}
+    assert channel_choice.choose([group("a", [0.1] * 16)], {}, 7, 8, "global") == {}
 
 
 def test_unit_is_left_while_a_layer_has_two() -> None:
-    assert channel_pruning.has_unit_left([group("a", [0.1] * 16)], 8)
-    assert not channel_pruning.has_unit_left([group("a", [0.1] * 15)], 8)
-    assert not channel_pruning.has_unit_left([], 1)
+    assert channel_choice.has_unit_left([group("a", [0.1] * 16)], 8)
+    assert not channel_choice.has_unit_left([group("a", [0.1] * 15)], 8)
+    assert not channel_choice.has_unit_left([], 1)
 
 
 def test_cut_after_quantization_keeps_the_quantizers() -> None:

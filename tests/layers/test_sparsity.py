@@ -70,6 +70,56 @@ def test_something_is_always_kept(pattern: str, ratio: float) -> None:
     assert mask(drawn(2, 1, 3, 3), Sparsity(pattern, ratio)).any()
 
 
+# Source of the numbers: golden/nncompression.json, prune (counts rounded up), of randn(16, 8, 3, 3) from seed 0.
+@pytest.mark.parametrize(
+    ("pattern", "ratio", "n_masked"),
+    [("element", 0.1, 116), ("element", 0.5, 576), ("element", 0.9, 1037), ("kernel", 0.5, 576), ("filter", 0.5, 576)],
+)
+def test_counts_rounded_up_equal_deep_compression(pattern: str, ratio: float, n_masked: int) -> None:
+    kept = mask(drawn(16, 8, 3, 3), Sparsity(pattern, ratio, rounding="ceil"))
+    assert int((~kept).sum()) == n_masked
+
+
+def test_level_of_ninety_percent_leaves_the_known_sum() -> None:
+    """golden/auptimizer.json, masks_known, level_tf: W[r][c] = c + r / 10."""
+    weight = torch.arange(10.0)[None, :] + torch.arange(10.0)[:, None] / 10
+    assert float((weight * mask(weight, Sparsity("element", 0.9))).sum()) == pytest.approx(94.5)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rounding", "n_masked"),
+    [
+        (0.29, "floor", 29),
+        (0.7, "floor", 70),
+        (0.295, "floor", 29),
+        (0.295, "ceil", 30),
+        (0.07, "ceil", 7),
+        (1 - 1e-6, "floor", 99),
+        (1 - 1e-6, "ceil", 100),
+    ],
+)
+def test_count_is_exact_among_equal_magnitudes(ratio: float, rounding: str, n_masked: int) -> None:
+    kept = mask(torch.ones(4, 25), Sparsity("element", ratio, rounding=rounding)).flatten()
+    assert (~kept).nonzero().flatten().tolist() == list(range(n_masked))
+
+
+def test_l2_ranks_blocks_by_their_norm() -> None:
+    weight = torch.tensor([[[3.0, 0.0]], [[2.0, 2.0]]])[..., None]  # sums 3 and 4, norms 3 and 2.83
+    assert mask(weight, Sparsity("filter", 0.5)).flatten(1).any(1).tolist() == [False, True]
+    assert mask(weight, Sparsity("filter", 0.5, importance="l2")).flatten(1).any(1).tolist() == [True, False]
+
+
+def test_hidden_values_stay_hidden_though_others_are_zero() -> None:
+    weight = torch.tensor([[0.0, 0.0, 5.0, 1.0]])
+    former = torch.tensor([[True, True, False, True]])
+    assert mask(weight, Sparsity("element", 0.5), "", former).int().tolist() == [[0, 1, 0, 1]]
+
+
+def test_share_below_what_is_hidden_shows_nothing() -> None:
+    weight, former = drawn(4, 8), mask(drawn(4, 8), Sparsity("element", 0.75))
+    assert torch.equal(mask(weight, Sparsity("element", 0.25), "", former), former)
+
+
 @pytest.mark.parametrize(
     ("pattern", "bits"),
     [

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -45,6 +45,14 @@ class Operator(Protocol[D]):
     def perform(self, network: Network, decision: D) -> Network: ...
     def recovery(self, profile: Profile) -> Recovery | None: ...
     def explain(self, decision: D) -> str: ...
+
+
+@runtime_checkable
+class Refits(Protocol):
+    """An operator that finds values anew from data after its surgery and before `settle`, in place; `former` is the
+    network before it. The values travel in the state dict: loading replays `perform` alone."""
+
+    def refit(self, network: Network, former: Network, decision: object, task: Task) -> None: ...
 
 
 def with_parameters(

@@ -1,31 +1,36 @@
 """P: remove channels for real, whole dependency groups at a time, least important first.
 
 The n-th P brings the network-wide number of removed channels to n x ratio of the baseline's, counting a channel shared
-by coupled layers once. What is not a whole unit (`multiple` channels of one group) is carried to the next P.
+by coupled layers once; with a table of ratios, each named layer's own number. What is not a whole unit (`multiple`
+channels of one group) is carried to the next P.
 """
 
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
+from nacdeploy import evaluate as evaluation
+from nacdeploy import train
 from nacdeploy.errors import NacdeployError
-from nacdeploy.layers import channel_pruning
-from nacdeploy.layers.channel_pruning import Cut, Group
+from nacdeploy.layers import channel_choice, channel_importance, channel_pruning, reconstruction
+from nacdeploy.layers.channel_choice import ROUNDING, Group
+from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
+from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile, PruneTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
+from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
-
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class PruneDecision:
-    """Channels asked for (a share may be left from before), taken in whole units, and carried to the next P."""
+    """Channels asked for (a share may be left from before), taken in whole units, and carried to the next P, in all and
+    of each layer of a table of ratios."""
 
     asked: float
     taken: int
@@ -33,6 +38,7 @@ class PruneDecision:
     baseline_widths: dict[str, int]
     removed: dict[str, int]
     cut: Cut
+    carried_by: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,14 @@ class Prune:
     version: ClassVar[int] = 2
     decision_type: ClassVar[type] = PruneDecision
     table: PruneTable
+    seed: int = 0
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.prune, parameters)
         if table.multiple == "target":
             table = table.model_copy(update={"multiple": target_multiple(profile.target)})
-        return cls(table)
+        return cls(table, profile.seed)
 
     @property
     def multiple(self) -> int:
@@ -60,21 +67,65 @@ class Prune:
             found = channel_pruning.groups(state.network)
         except NacdeployError as error:
             return str(error)
-        if channel_pruning.has_unit_left(found, self.multiple):
+        named, is_table = self._named(found, state.network), bool(self.table.ratios)
+        if not channel_choice.has_unit_left(named, self.multiple):
+            return f"no {'named ' if is_table else ''}layer has a unit of {self.multiple} channels left to give"
+        ranked = channel_importance.covered(named, self.table.importance, state.network)
+        if len(ranked) == len(named) or (not is_table and channel_choice.has_unit_left(ranked, self.multiple)):
             return None
-        return f"no layer has a unit of {self.multiple} channels left to give"
+        return channel_importance.why_not(named, self.table.importance, state.network)
 
     def decide(self, state: CompressionState, task: Task) -> PruneDecision:
         found = channel_pruning.groups(state.network)
         earlier = decisions(state, PruneDecision)
         widths = earlier[0].baseline_widths if earlier else _widths(found)
-        asked = self.table.ratio * sum(widths.values()) + (earlier[-1].carried if earlier else 0.0)
-        whole = math.floor(asked + ROUNDING)
-        removed = channel_pruning.choose(found, widths, whole, self.multiple, self.table.scope)
-        taken = sum(map(len, removed.values()))
-        cut = channel_pruning.plan_cut(state.network, removed) if removed else Cut()
+        ranked = self._ranked(self._named(found, state.network), state.network, task, len(earlier))
+        each: dict[str, float] = {}
+        if self.table.ratios:
+            each = self._asked_of_each(found, state.network, widths, earlier)
+            asked = sum(each.values())
+            removed = channel_choice.choose_each(ranked, each, self.multiple)
+        else:
+            asked = self.table.ratio * sum(widths.values()) + (earlier[-1].carried if earlier else 0.0)
+            whole = math.floor(asked + ROUNDING)
+            removed = channel_choice.choose(ranked, widths, whole, self.multiple, self.table.scope)
         by_root = {root: len(channels) for root, channels in removed.items()}
-        return PruneDecision(asked, taken, asked - taken, widths, by_root, cut)
+        cut = channel_pruning.plan_cut(state.network, removed) if removed else Cut()
+        carried_by = {root: share - by_root.get(root, 0) for root, share in each.items()}
+        taken = sum(by_root.values())
+        return PruneDecision(asked, taken, asked - taken, widths, by_root, cut, carried_by)
+
+    def _named(self, found: Sequence[Group], network: Network) -> Sequence[Group]:
+        """The groups that may give channels: all, or those of a table of ratios."""
+        if not self.table.ratios:
+            return found
+        shares = self._shares(found, network)
+        return [group for group in found if shares.get(group.root)]
+
+    def _shares(self, found: Sequence[Group], network: Network) -> dict[str, float]:
+        outputs = {name: len(layer.weight) for name, layer in weighted_layers(network.backbone).items()}  # type: ignore[arg-type]
+        return channel_choice.ratio_by_root(found, self.table.ratios, outputs)
+
+    def _asked_of_each(
+        self, found: Sequence[Group], network: Network, widths: Mapping[str, int], earlier: Sequence[PruneDecision]
+    ) -> dict[str, float]:
+        """The channels asked of each named group, with what its earlier P carried."""
+        carried = earlier[-1].carried_by if earlier else {}
+        n_now = _widths(found)
+        shares = self._shares(found, network)
+        return {root: share * widths.get(root, n_now[root]) + carried.get(root, 0.0) for root, share in shares.items()}
+
+    def _ranked(self, found: Sequence[Group], network: Network, task: Task, n_earlier: int) -> Sequence[Group]:
+        """The groups in the order of the profile's importance."""
+        name = self.table.importance
+        if name == channel_importance.MAGNITUDE:
+            return found
+        images = calibration_images(task.data, self.table.n_calibration)
+        seed = train.seed_of(self.seed, str(n_earlier), "random channels")
+        with evaluation.accelerated(network) as device:
+            x, labels = task.data.normalize(images.images).to(device), images.labels.to(device)
+            known = channel_importance.evidence(network, x, labels, seed)
+            return channel_importance.ranked(channel_importance.covered(found, name, network), name, known)
 
     def perform(self, network: Network, decision: PruneDecision) -> Network:
         if not decision.taken:
@@ -82,6 +133,13 @@ class Prune:
         cut = copy.deepcopy(network)
         channel_pruning.apply_cut(cut, decision.cut)
         return cut
+
+    def refit(self, network: Network, former: Network, decision: PruneDecision, task: Task) -> None:
+        """Least squares on training images, where `prune.reconstruct` asks for it."""
+        if self.table.reconstruct and decision.taken:
+            images = calibration_images(task.data, self.table.n_calibration).images
+            with evaluation.accelerated(former), evaluation.accelerated(network) as device:
+                reconstruction.refit(network, former, decision.cut, task.data.normalize(images).to(device))
 
     def recovery(self, profile: Profile) -> Recovery | None:
         return None
@@ -105,5 +163,5 @@ def target_multiple(target: str, is_quantized: bool = True) -> int:
     return 32 if is_quantized and "trt" in target else 8
 
 
-def _widths(found: tuple[Group, ...]) -> dict[str, int]:
+def _widths(found: Sequence[Group]) -> dict[str, int]:
     return {group.root: group.n_channels for group in found}

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from nacdeploy.errors import UsageError, nearest
 from nacdeploy.layers import placement
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
+from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.precision import FLOAT32, Precision
 from nacdeploy.profile import Profile, QuantizeTable
 from nacdeploy.strategies.chain import Value
@@ -47,11 +49,16 @@ class Quantize:
         now, rung = _precision(state.network), self._next(state.network)
         if rung is None:
             return f"the precision ladder ends at {now}" if self.bits is None else f"{self.bits} is not below {now}"
-        if not self._plan(state.network, rung).weight_bits:
+        self._check_names(state.network)
+        plan, before = self._plan(state.network, rung), state.network.plan
+        if not plan.weight_bits:
             return (
                 f"no layer is left to quantize: none has {self.table.min_channels} input and output channels "
                 "(quantize.min_channels) and may be (quantize.exclude)"
             )
+        is_same = (plan.weight_bits, plan.activation_bits) == (before.weight_bits, before.activation_bits)
+        if is_same and state.network.rule and state.network.rule.weights == self.table.weights:
+            return f"every layer has the bits that it would get with {rung} already"
         return None
 
     def decide(self, state: CompressionState, task: Task) -> QuantizeDecision:
@@ -68,7 +75,10 @@ class Quantize:
         return None
 
     def explain(self, decision: QuantizeDecision) -> str:
-        return f"{len(decision.layers)} layers to {decision.rule.precision}, {len(decision.edges)} tensors with a scale"
+        rule, own = decision.rule, [name for name in decision.layers if name in decision.rule.layer_bits]
+        text = f"{len(decision.layers)} layers to {rule.precision_of('')}, {len(decision.edges)} tensors with a scale"
+        text += f"; {rule.weights} weights" if rule.weights != "symmetric" else ""
+        return f"{text}; {', '.join(f'{name} {rule.precision_of(name)}' for name in own)}" if own else text
 
     def _next(self, network: Network) -> Precision | None:
         now = _precision(network)
@@ -76,7 +86,19 @@ class Quantize:
         return next((rung for rung in rungs if rung < now), None)
 
     def _rule(self, precision: Precision) -> Rule:
-        return Rule(precision, self.table.exclude, self.table.min_channels)
+        table = self.table
+        return Rule(precision, table.exclude, table.min_channels, table.layer_bits, table.weights)
+
+    def _check_names(self, network: Network) -> None:
+        """Refuse a table that names what is no layer.
+
+        Raises:
+            UsageError: names the nearest layer.
+        """
+        layers = weighted_layers(network.backbone)
+        for name in self.table.layer_bits:
+            if name not in layers:
+                raise UsageError(f"quantize.layer_bits: no layer is named '{name}'{nearest(name, layers)}")
 
     def _plan(self, network: Network, precision: Precision) -> placement.Plan:
         return placement.plan(network.graph, network.backbone, self._rule(precision), network.grid)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from nacdeploy.errors import UsageError
+from nacdeploy.errors import UsageError, nearest
 from nacdeploy.layers import channel_pruning
 from nacdeploy.layers.channel_permutation import plan_permutation
 from nacdeploy.layers.channel_pruning import Cut
@@ -17,7 +17,7 @@ from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import TWO_FOUR, Sparsity, kept_fraction, weighted_layers
 from nacdeploy.profile import Profile, SparsifyTable
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -48,31 +48,32 @@ class Sparsify:
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.sparsify, parameters)
-        if table.pattern == TWO_FOUR and "ratio" in parameters:
-            raise UsageError("2:4 is always one half: 'ratio' is for S(pattern=element), kernel or filter")
+        given = [key for key, is_given in _own_shares(table, parameters).items() if is_given]
+        if table.pattern == TWO_FOUR and given:
+            raise UsageError(f"2:4 is always one half: '{given[0]}' is for S(pattern=element), kernel or filter")
         return cls(table)
 
     def refusal(self, state: CompressionState) -> str | None:
-        now, rule = state.network.sparsity, self._rule
-        if now is not None and now.pattern != rule.pattern:
-            return f"the network is sparse by {now.pattern} already, and {rule.pattern} would take its place"
-        if now is not None and rule.ratio <= now.ratio:
-            return f"the network is sparse by {now.pattern} already, with a share of {now.ratio:g}"
-        dense = self._dense(state.network)
+        rule = self._rule(state)
+        self._check_names(state.network)
+        dense = _dense(state.network, rule)
+        if reason := _sparse_already(state.network, rule, dense):
+            return reason
         if len(dense) == len(weighted_layers(state.network.backbone)):
             return f"no layer takes {rule.pattern}{': ' if dense else ''}{_listed(dense)}"
         return None
 
     def decide(self, state: CompressionState, task: Task) -> SparsifyDecision:
-        dense = self._dense(state.network)
+        rule = self._rule(state)
+        dense = _dense(state.network, rule)
         layers = tuple(name for name in weighted_layers(state.network.backbone) if name not in dense)
-        permute = self.table.permute and self._rule.pattern == TWO_FOUR
-        before = _kept_fraction(_sparsified(state.network, Cut(), self._rule))
-        cut = plan_permutation(state.network, self._rule) if permute else Cut()
-        after = _kept_fraction(_sparsified(state.network, cut, self._rule))
+        permute = self.table.permute and rule.pattern == TWO_FOUR
+        before = _kept_fraction(_sparsified(state.network, Cut(), rule))
+        cut = plan_permutation(state.network, rule) if permute else Cut()
+        after = _kept_fraction(_sparsified(state.network, cut, rule))
         if after <= before:
             cut, after = Cut(), before
-        return SparsifyDecision(self._rule, layers, dense, cut, after, before)
+        return SparsifyDecision(rule, layers, dense, cut, after, before)
 
     def perform(self, network: Network, decision: SparsifyDecision) -> Network:
         return _sparsified(network, decision.permutation, decision.rule)
@@ -82,20 +83,74 @@ class Sparsify:
 
     def explain(self, decision: SparsifyDecision) -> str:
         rule, kept = decision.rule, _percent(decision.kept_fraction)
-        share = "" if rule.pattern == TWO_FOUR else f" (share {rule.ratio:g})"
+        share = "" if rule.pattern == TWO_FOUR else f" (share {_shares(rule)})"
         text = f"{rule.pattern}{share} in {len(decision.layers)} layers, {kept} of their magnitude kept"
         if decision.permutation.slices:
             text += f" ({_percent(decision.unpermuted_kept_fraction)} without another order of the channels)"
         return f"{text}; dense: {_listed(decision.dense)}" if decision.dense else text
 
-    @property
-    def _rule(self) -> Sparsity:
-        ratio = 0.5 if self.table.pattern == TWO_FOUR else self.table.ratio
-        return Sparsity(self.table.pattern, ratio, self.table.exclude, self.table.min_channels)
+    def _rule(self, state: CompressionState) -> Sparsity:
+        """The rule of this S: of a list of shares the one of its place among the S's of the chain."""
+        table, stage = self.table, len(decisions(state, SparsifyDecision))
+        return Sparsity(
+            table.pattern,
+            0.5 if table.pattern == TWO_FOUR else _at(table.ratio, stage),
+            table.exclude,
+            table.min_channels,
+            {name: _at(shares, stage) for name, shares in table.ratios.items()},
+            table.patterns,
+            table.importance,
+            table.rounding,
+        )
 
-    def _dense(self, network: Network) -> dict[str, str]:
-        reasons = {n: self._rule.why_dense(n, layer) for n, layer in weighted_layers(network.backbone).items()}
-        return {name: reason for name, reason in reasons.items() if reason is not None}
+    def _check_names(self, network: Network) -> None:
+        """Refuse a table that names what is no layer.
+
+        Raises:
+            UsageError: names the nearest layer.
+        """
+        layers = weighted_layers(network.backbone)
+        for key in ("ratios", "patterns"):
+            for name in getattr(self.table, key):
+                if name not in layers:
+                    raise UsageError(f"sparsify.{key}: no layer is named '{name}'{nearest(name, layers)}")
+
+
+def _own_shares(table: SparsifyTable, parameters: Mapping[str, Value]) -> dict[str, bool]:
+    """What says how sparse a layer becomes, and whether it was given."""
+    return {"ratio": "ratio" in parameters, "ratios": bool(table.ratios), "patterns": bool(table.patterns)}
+
+
+def _sparse_already(network: Network, rule: Sparsity, dense: Mapping[str, str]) -> str | None:
+    """Why a rule cannot go on from the masks that there are, None where it can."""
+    now = network.sparsity
+    if now is None:
+        return None
+    for pair in ((now.pattern_of(name), rule.pattern_of(name)) for name in network.masks.layers):
+        if pair[0] != pair[1]:
+            return f"the network is sparse by {pair[0]} already, and {pair[1]} would take its place"
+    covered = [name for name in weighted_layers(network.backbone) if name not in dense]
+    if all(rule.share(name) <= now.share(name) for name in covered):
+        return f"the network is sparse by {now.pattern} already, with a share of {_shares(now)}"
+    return None
+
+
+def _dense(network: Network, rule: Sparsity) -> dict[str, str]:
+    """The layers that a rule leaves dense, and why."""
+    reasons = {name: rule.why_dense(name, layer) for name, layer in weighted_layers(network.backbone).items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _at(shares: float | tuple[float, ...], stage: int) -> float:
+    return shares[min(stage, len(shares) - 1)] if isinstance(shares, tuple) else shares
+
+
+def _shares(rule: Sparsity) -> str:
+    """The share of a rule, or from the least to the largest of its table."""
+    if not rule.ratios:
+        return f"{rule.ratio:g}"
+    least, most = min(rule.ratios.values()), max(rule.ratios.values())
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
 
 
 def _sparsified(network: Network, permutation: Cut, rule: Sparsity) -> Network:

@@ -13,7 +13,7 @@ from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.layers.sparsity import Sparsity, sparsity_of
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import checkpoint, operators, transfer
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.sparsify import SparsifyDecision
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -122,6 +122,73 @@ def test_refusal_says_why(
         follow(state, again, task, profile)
 
 
+def zero_shares(state: CompressionState) -> dict[str, float]:
+    masks = state.network.masks
+    return {name: float((~masks.get(name)).double().mean()) for name in masks.layers}  # type: ignore[operator]
+
+
+def test_list_of_shares_gives_one_to_each_s_and_zeros_stay_zeros(baseline: CompressionState, task: Task) -> None:
+    profile = make_profile(sparsify={"pattern": "element", "ratio": [0.5, 0.8]})
+    first = follow(baseline, "SF", task, profile)
+    second = follow(first, "SF", task, profile)
+    assert set(zero_shares(first).values()) == {0.5}
+    assert all(share == pytest.approx(0.8, abs=0.01) for share in zero_shares(second).values())
+    for name in first.network.masks.layers:
+        assert not (second.network.masks.get(name) & ~first.network.masks.get(name)).any()  # type: ignore[operator]
+    same = follow(baseline, "S(pattern=element,ratio=0.5)FS(pattern=element,ratio=0.8)F", task, make_profile())
+    assert same.key == second.key
+    with pytest.raises(RefusedError, match=r"with a share of 0\.8"):
+        follow(second, "S", task, profile)
+
+
+def test_ratios_mask_the_named_layers_alone_by_stages(baseline: CompressionState, task: Task) -> None:
+    ratios = {"stages.0.0.conv1": [0.25, 0.5], "classifier": [0.0, 0.5], "stages.1.0.conv1": 0.5}
+    profile = make_profile(sparsify={"pattern": "element", "ratios": ratios})
+    first, second = (follow(baseline, word, task, profile) for word in ("S", "SS"))
+    assert zero_shares(first) == {"stages.0.0.conv1": 0.25, "stages.1.0.conv1": 0.5}
+    assert zero_shares(second) == {"stages.0.0.conv1": 0.5, "stages.1.0.conv1": 0.5, "classifier": 0.5}
+    explained = operators.make(second.steps[-1].link, profile).explain(second.steps[-1].decision)
+    assert explained.startswith("element (share 0.5) in 3 layers")
+    assert "not in sparsify.ratios" in explained
+
+
+def test_patterns_by_layer_are_counted_by_layer(baseline: CompressionState, task: Task) -> None:
+    table = {"pattern": "element", "ratio": 0.5, "patterns": {"stages.2.0.conv2": "filter"}}
+    state = follow(baseline, "S", task, make_profile(sparsify=table))
+    kept = state.network.masks.get("stages.2.0.conv2")
+    assert (kept.flatten(1).any(1) == kept.flatten(1).all(1)).all()  # type: ignore[union-attr]
+    plain = follow(baseline, "S(pattern=element)", task, make_profile())
+    saved = plain.metrics.cost.memory_bits - state.metrics.cost.memory_bits
+    assert saved == kept.numel() - kept.shape[0]  # type: ignore[union-attr]
+    with pytest.raises(RefusedError, match="sparse by filter already, and element would take its place"):
+        follow(state, "S(pattern=element,ratio=0.8)", task, make_profile())
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            {"pattern": "element", "ratios": {"stages.0.0.conv3": 0.5}},
+            r"sparsify.ratios: no layer .*did you mean 'stages",
+        ),
+        ({"pattern": "element", "patterns": {"clasifier": "element"}}, "did you mean 'classifier'"),
+        ({"ratios": {"classifier": 0.5}}, "2:4 is always one half: 'ratios'"),
+    ],
+)
+def test_table_that_cannot_hold_is_refused_by_name(
+    table: dict[str, object], said: str, baseline: CompressionState, task: Task
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        follow(baseline, "S", task, make_profile(sparsify=table))
+
+
+@pytest.mark.parametrize("shares", [1.0, -0.1, [], [0.5, 1.0]])
+def test_share_outside_its_range_is_refused_by_the_profile(shares: object) -> None:
+    for table in ({"ratio": shares}, {"ratios": {"classifier": shares}}):
+        with pytest.raises(UsageError, match=r"sparsify\.ratio"):
+            make_profile(sparsify={"pattern": "element", **table})
+
+
 def test_higher_share_of_the_same_pattern_goes_on(baseline: CompressionState, task: Task, profile: Profile) -> None:
     word = "S(pattern=element,ratio=0.3)S(pattern=element,ratio=0.6)"
     state = follow(baseline, word, task, profile)
@@ -133,7 +200,7 @@ def test_higher_share_of_the_same_pattern_goes_on(baseline: CompressionState, ta
     [
         ("S(ratio=0.8)", "2:4 is always one half"),
         ("S(pattern=element,ratio=1)", r"S\(ratio=1\): Input should be less than 1"),
-        ("S(pattern=element,ratio=-0.1)", r"S\(ratio=-0.1\): Input should be greater than 0"),
+        ("S(pattern=element,ratio=-0.1)", r"S\(ratio=-0.1\): Input should be greater than or equal to 0"),
         ("S(pattern=1:4)", r"S\(pattern=1:4\): Input should be '2:4', 'element', 'kernel' or 'filter'"),
         ("S(shuffle=true)", "unknown parameter 'shuffle' of S"),
     ],
@@ -163,6 +230,6 @@ def test_show_explains_what_is_sparse_and_what_is_dense(
     assert line.endswith("; dense: stem.0 (fewer than 4 input channels)")
 
 
-def test_settings_of_a_strategy_bring_the_table() -> None:
-    made = operators.make(Link("S"), make_profile(sparsify={"pattern": "kernel", "ratio": 0.25}))
-    assert made._rule == Sparsity("kernel", 0.25)  # type: ignore[attr-defined]
+def test_settings_of_a_strategy_bring_the_table(baseline: CompressionState, task: Task) -> None:
+    state = follow(baseline, "S", task, make_profile(sparsify={"pattern": "kernel", "ratio": 0.25}))
+    assert state.network.sparsity == Sparsity("kernel", 0.25)
