@@ -18,6 +18,8 @@ test: lint .venv/.signatures
 	$(BIN)/python -m pytest -n 2
 
 test-slow: .venv/.stamp
+	@command -v chromium > /dev/null || apt-get install --yes --quiet chromium || \
+	  { echo "make test-slow opens a report in Chromium: install the package chromium"; exit 1; }
 	$(BIN)/python -m pytest -m slow
 
 # On a machine with an NVIDIA GPU: tests and measurements, in one file to send back.
@@ -36,10 +38,11 @@ bench-peers: .venv/.stamp
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.peers.guarded
 
-# Searchers by counts, on nacbench: BENCH is the folder of nacbench.py.
+# Searchers by counts on nacbench (BENCH is the folder of nacbench.py), then real searches: about an hour, resumable.
 BENCH ?= ../shared/nacbench
 bench-search: .venv/.stamp
 	$(BIN)/python benchmarks/search.py --bench $(BENCH)
+	$(BIN)/python benchmarks/real_search.py
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

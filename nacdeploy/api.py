@@ -7,9 +7,22 @@ Progress goes to a `Progress`, silent by default.
 
 from nacdeploy.jobs.deploy import bench, export
 from nacdeploy.jobs.explain import explain
-from nacdeploy.jobs.outcome import Result
+from nacdeploy.jobs.report import report
+from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.search import search
 from nacdeploy.jobs.show import show
 from nacdeploy.jobs.transfer import finetune, preview, train, transfer
 
-__all__ = ["Result", "bench", "explain", "export", "finetune", "preview", "search", "show", "train", "transfer"]
+__all__ = [
+    "Result",
+    "bench",
+    "explain",
+    "export",
+    "finetune",
+    "preview",
+    "report",
+    "search",
+    "show",
+    "train",
+    "transfer",
+]

@@ -35,6 +35,9 @@ class Tracker(Protocol):
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A whole table, such as the strategies of a search."""
 
+    def media(self, name: str, path: Path) -> None:
+        """A picture (.png) or a page (.html) to look at."""
+
     def artifact(self, path: Path, name: str, metadata: Mapping[str, object]) -> None:
         """A finished file or folder of type model; `metadata["parents"]` lists the paths it was made from."""
 
@@ -61,6 +64,9 @@ class JsonLinesTracker:
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         self._write({"kind": "table", "name": name, "columns": columns, "rows": rows})
+
+    def media(self, name: str, path: Path) -> None:
+        self._write({"kind": "media", "name": name, "path": path})
 
     def artifact(self, path: Path, name: str, metadata: Mapping[str, object]) -> None:
         self._write({"kind": "artifact", "name": name, "path": path, "metadata": metadata})
@@ -103,6 +109,14 @@ class WandbTracker:
 
                 cells = [[_cell(value) for value in row] for row in rows]
                 self._run.log({name: wandb.Table(columns=list(columns), data=cells, allow_mixed_types=True)})
+
+    def media(self, name: str, path: Path) -> None:
+        with self._guarded(f"could not record '{name}'"):
+            if self._run is not None:
+                import wandb
+
+                shown = wandb.Html(str(path)) if path.suffix == ".html" else wandb.Image(str(path))
+                self._run.log({name: shown})
 
     def artifact(self, path: Path, name: str, metadata: Mapping[str, object]) -> None:
         with self._guarded(f"could not record the artifact '{name}'"):
@@ -163,6 +177,10 @@ class Trackers:
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         for member in self.members:
             member.table(name, columns, rows)
+
+    def media(self, name: str, path: Path) -> None:
+        for member in self.members:
+            member.media(name, path)
 
     def artifact(self, path: Path, name: str, metadata: Mapping[str, object]) -> None:
         for member in self.members:

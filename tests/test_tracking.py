@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.tracking import JsonLinesTracker, Trackers, open_tracker, wandb_mode
@@ -144,6 +145,16 @@ def content_with(expected: Sequence[bytes], record: Path) -> bytes:
     return record.read_bytes()
 
 
+def picture(path: Path) -> Path:
+    Image.new("RGB", (2, 2)).save(path)
+    return path
+
+
+def page(path: Path) -> Path:
+    path.write_text("<!doctype html><title>report</title>")
+    return path
+
+
 def test_real_client_offline_keeps_to_its_directory_and_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +171,8 @@ def test_real_client_offline_keeps_to_its_directory_and_is_silent(
     tracker = open_tracker(run, wandb=True, project="p", config={"width": 48.0, "path": tmp_path}, say=said.append)
     tracker.row("evaluation", {"chain": "QP", "accuracy": 0.98765, "nested": {"macs": 1}, "none": None})
     tracker.table("strategies", ["chain", "figure"], [["QP", 1], ["P", "none"], ["F", None]])
+    tracker.media("front", picture(tmp_path / "front.png"))
+    tracker.media("report", page(tmp_path / "report.html"))
     tracker.artifact(model, "best model", {"parents": [parent], "accuracy": 0.98765})
     tracker.close()
     (record,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
@@ -168,6 +181,8 @@ def test_real_client_offline_keeps_to_its_directory_and_is_silent(
     assert all(text in content for text in expected)
     assert str(parent).encode() in content and b"weights.bin" in content
     assert list((run / "wandb").glob("offline-run-*/files/media/table/strategies*.json"))
+    assert list((run / "wandb").glob("offline-run-*/files/media/images/front*.png"))
+    assert list((run / "wandb").glob("offline-run-*/files/media/html/report*.html"))
     assert [path for path in home.rglob("*") if path.is_file()] == []
     assert len(said) == 1 and said[0].startswith("W&B: offline; send it later with: wandb sync ")
     assert capfd.readouterr() == ("", "")

@@ -1,6 +1,6 @@
 """What a job leaves behind: scores on the test split, checkpoint, strategy, report and the tracker's rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,10 +8,13 @@ from pathlib import Path
 from nacdeploy import records, tracking
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.evaluator import figures_of
+from nacdeploy.jobs.report import REPORT_FILE, Material, page_of
+from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.jobs.runs import Runs
-from nacdeploy.jobs.session import Options, Scores, Session, test_scores
+from nacdeploy.jobs.session import Options, Session, test_scores
 from nacdeploy.latency import Stopwatch
 from nacdeploy.progress import Progress
+from nacdeploy.report.page import write_page
 from nacdeploy.report.summary import write_report
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import transfer as transferring
@@ -21,29 +24,7 @@ from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
 from nacdeploy.strategies.strategy import TABLES, Strategy
 
-RESULT_FILE, CHECKPOINT = "result.json", "checkpoint"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command left behind: result.json. Ratios are analytic, scores are on the test split."""
-
-    kind: str
-    folder: str
-    checkpoint: str
-    baseline_checkpoint: str
-    model: str
-    data: str
-    profile: str
-    chain: str
-    figures: Figures
-    scores: Scores
-    n_epochs: int
-    seconds: float
-    skipped: tuple[transferring.Refusal, ...] = ()
-    n_evaluations: int = 0
-    n_trainings: int = 0
-    schema: int = records.SCHEMA_VERSION
+CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -64,7 +45,6 @@ def finish(
     *,
     skipped: tuple[transferring.Refusal, ...] = (),
     found: SearchResult | None = None,
-    drawn: Sequence[Path] = (),
     speed_ratio: float | None = None,
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
@@ -97,12 +77,21 @@ def finish(
         with records.new_directory(folder / CHECKPOINT, replace=True) as inner:
             checkpoints.write(inner, state, record)
         records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
-        title = f"{result.chain} on {result.model}, {result.data}"
-        write_report(folder, title, result.figures, scores, drawn)
         records.write_json(folder / RESULT_FILE, result)
     Runs(Path(job.options.runs)).finished(job.place)
-    _track(job, result, found, session)
+    drawn = _report(job.place, Material(found, session.profile, result))
+    _track(job, result, found, session, drawn)
     return result
+
+
+def _report(place: Path, material: Material) -> dict[str, Path]:
+    """report.html, report.md and the pictures of a result, by name."""
+    assert material.result is not None
+    page = page_of(material)
+    whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
+    pictures = {panel.name: panel.write_png(place) for panel in page.panels}
+    write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
+    return {**pictures, "report": whole}
 
 
 @contextmanager
@@ -122,7 +111,7 @@ def _strategy(session: Session, state: CompressionState, result: Result) -> Stra
     return Strategy(str(state.chain), settings, origin)
 
 
-def _track(job: Job, result: Result, found: SearchResult | None, session: Session) -> None:
+def _track(job: Job, result: Result, found: SearchResult | None, session: Session, drawn: Mapping[str, Path]) -> None:
     config = {"kind": job.kind, **session.profile.model_dump(mode="json")}
     use_wandb, say = job.options.wandb, job.progress.say
     tracker = tracking.open_tracker(job.place, wandb=use_wandb, project="nacdeploy", config=config, say=say)
@@ -133,6 +122,8 @@ def _track(job: Job, result: Result, found: SearchResult | None, session: Sessio
         columns = ("chain", "accuracy", "drop_points", "bitops_ratio", "macs_ratio", "bytes_ratio", "seconds")
         table = [[e.chain, *_columns(e.figures), e.seconds] for e in rows if e.figures]
         tracker.table("strategies", columns, table)
+    for name, path in drawn.items():
+        tracker.media(name, path)
     figures = records.to_data(result)
     tracker.row("result", {"command": figures.pop("kind"), **figures})
     tracker.artifact(

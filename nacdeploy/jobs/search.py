@@ -10,13 +10,13 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import speed
 from nacdeploy.jobs.evaluator import Evaluator
-from nacdeploy.jobs.outcome import Job, Result, finish
+from nacdeploy.jobs.outcome import Job, finish
+from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.report import figures as pictures
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain, Link
@@ -73,13 +73,11 @@ def search(
     best = _best(found, session, evaluator, place, progress)
     state = evaluator.state(Chain.parse(best.chain))
     speed_ratio = best.figures.speed_ratio if best.figures else None
-    drawn = pictures.search_pictures(found, best, place)
     return finish(
         Job("search", place, options, progress, watch),
         session,
         state,
         found=found,
-        drawn=drawn,
         speed_ratio=speed_ratio,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nacdeploy import records
 from nacdeploy.exporters import artifact
-from nacdeploy.jobs.outcome import RESULT_FILE, Result
+from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Chain

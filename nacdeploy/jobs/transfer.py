@@ -10,7 +10,8 @@ from nacdeploy.errors import UsageError
 from nacdeploy.exporters import carry
 from nacdeploy.exporters.tune import Precisions
 from nacdeploy.jobs import speed
-from nacdeploy.jobs.outcome import Job, Result, checkpoint_folder, finish
+from nacdeploy.jobs.outcome import Job, checkpoint_folder, finish
+from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import (
     Options,

@@ -8,9 +8,10 @@ from nacdeploy import records
 from nacdeploy.strategies.objective import Figures
 
 
-def write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
-    """Write `report.md` into `folder`: accuracies on the test split, analytic ratios, pictures beside it."""
-    rows = [
+def summary_rows(figures: Figures, scores: Any) -> tuple[tuple[str, str], ...]:
+    """Accuracies on the test split and ratios, each with its name; measured speed where there is one."""
+    speed = [("measured speed against FP32", f"{figures.speed_ratio:.2f}x")] if figures.speed_ratio else []
+    return (
         ("FP32 baseline, test accuracy", f"{100 * scores.baseline:.2f} %"),
         (f"control (FP32, {scores.n_control_epochs} epochs more)", f"{100 * scores.control:.2f} %"),
         ("compressed, test accuracy", f"{100 * scores.compressed:.2f} %"),
@@ -19,7 +20,13 @@ def write_report(folder: Path, title: str, figures: Figures, scores: Any, pictur
         ("MACs ratio (analytic)", f"{figures.macs_ratio:.2f}x"),
         ("memory ratio (analytic, heads and scales charged)", f"{figures.bytes_ratio:.2f}x"),
         ("NAC's own BitOpsCR / MemCR", f"{figures.nac_bitops_ratio:.2f} / {figures.nac_memory_ratio:.2f}"),
-    ]
+        *speed,
+    )
+
+
+def write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
+    """Write `report.md` into `folder`: accuracies on the test split, ratios, pictures beside it."""
+    rows = summary_rows(figures, scores)
     lines = [f"# {title}", "", "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
     lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]

@@ -93,7 +93,7 @@ def run(
             n_repeats = 0
         searcher.observe(seen[str(chain)])
         chain = searcher.propose() if len(evaluations) <= budget and n_repeats < MAX_REPEATS else None
-    return _result(tuple(evaluations), objective)
+    return result_of(tuple(evaluations), objective)
 
 
 def _check_proposal(chain: Chain, seen: dict[str, Observation]) -> None:
@@ -133,7 +133,8 @@ def _observation(
     return Observation(chain, figures, score, admissible, legal, evaluation.state_key)
 
 
-def _result(evaluations: tuple[Evaluation, ...], objective: Objective) -> SearchResult:
+def result_of(evaluations: tuple[Evaluation, ...], objective: Objective) -> SearchResult:
+    """What the evaluations of a search, finished or under way, amount to."""
     best = _best(evaluations, objective)
     return SearchResult(
         evaluations=evaluations,

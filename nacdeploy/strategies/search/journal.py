@@ -96,6 +96,22 @@ class Journal:
             raise _cannot_write(self.path, error) from error
 
 
+def read_evaluations(path: Path) -> tuple[Evaluation, ...]:
+    """The rows of a journal, of one that is being written too.
+
+    Raises:
+        UsageError: it is no journal, or damaged before its last line.
+    """
+    try:
+        lines, _ = _whole_lines(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    if not lines:
+        raise UsageError(f"{path} holds no whole line yet")
+    fingerprint = lines[0].get("fingerprint", {}) if isinstance(lines[0], dict) else {}
+    return tuple(_read(lines, fingerprint, path))
+
+
 def _whole_lines(content: bytes) -> tuple[list[Any], int]:
     """The parsed lines that were written whole, and how many bytes they take."""
     raw = content.splitlines(keepends=True)

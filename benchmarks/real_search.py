@@ -1,0 +1,135 @@
+"""make bench-search, second part: real searches at equal trainings, the default searcher against `dqn` and `random`.
+
+Every searcher gets 60 trainings on each of three seeds; a training that another searcher has run already is taken from
+the memory and counts all the same. Compared is the hypervolume of the front over (validation accuracy in points, log2
+BitOps ratio, log2 bytes ratio), counted from (baseline - 3.5 points, 1x, 1x). Killed and started again, it goes on.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import moocore
+import numpy as np
+
+from nacdeploy import latency
+from nacdeploy import profile as profiles
+from nacdeploy.jobs.evaluator import Evaluator
+from nacdeploy.jobs.session import Options, Session, open_session
+from nacdeploy.profile import Profile
+from nacdeploy.progress import Silent
+from nacdeploy.strategies.advance import Trained
+from nacdeploy.strategies.cache import DiskMemory
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.objective import Figures
+from nacdeploy.strategies.objective import make as make_objective
+from nacdeploy.strategies.search import engine, make_searcher
+from nacdeploy.strategies.search.engine import SearchResult
+from nacdeploy.strategies.search.journal import Journal
+from nacdeploy.strategies.search.observation import Observation
+
+PROFILE = Path(__file__).with_suffix(".toml")
+FOLDER = Path("bench-run") / "real-search"
+SEARCHERS = ("surrogate", "dqn", "random")
+
+
+class Counted(DiskMemory):
+    """A memory that several searches share: each counts the trainings that it asked for."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
+        self._asked: set[str] = set()
+
+    def training(self, key: str, make: Callable[[], Trained]) -> Trained:
+        self._asked.add(key)
+        trained = super().training(key, make)
+        self.n_trainings = len(self._asked)
+        return trained
+
+
+class Limited:
+    """A searcher that stops after so many trainings; `count` is told of every evaluation."""
+
+    def __init__(self, searcher: engine.Searcher, n_trainings: int) -> None:
+        self._searcher, self._left = searcher, n_trainings
+
+    def propose(self) -> Chain | None:
+        return self._searcher.propose() if self._left > 0 else None
+
+    def observe(self, observation: Observation) -> None:
+        self._searcher.observe(observation)
+
+    def count(self, progress: engine.Progress) -> None:
+        self._left -= progress.last.trained
+
+
+def searched(name: str, session: Session, folder: Path, n_trainings: int) -> SearchResult:
+    """One search, or what is left of it."""
+    profile, watch = session.profile, latency.Stopwatch()
+    table = profile.search
+    memory = Counted(folder / "cache", session.task, profile)
+    searcher = Limited(make_searcher(name, table, profile.seed), n_trainings)
+    fingerprint = {"searcher": name, "profile": profile.model_dump(mode="json")}
+    with Journal.open(folder / f"{name}.jsonl", fingerprint) as journal:
+        found = engine.run(
+            searcher,
+            Evaluator(session.baseline, session.task, profile, memory),
+            make_objective(table),
+            table.rules,
+            table.alphabet,
+            table.budget,
+            journal,
+            searcher.count,
+        )
+    print(f"{name}, seed {profile.seed}: {watch.seconds():.0f} s", flush=True)
+    return found
+
+
+def hypervolume(found: SearchResult, max_drop: float) -> float:
+    """The volume that the chains within `max_drop` dominate: points x log2 BitOps ratio x log2 bytes ratio."""
+    figures = [e.figures for e in found.evaluations if e.figures and e.figures.drop_points <= max_drop]
+    return float(moocore.hypervolume(-np.array([_point(f, max_drop) for f in figures]), ref=[0.0, 0.0, 0.0]))
+
+
+def _point(figures: Figures, max_drop: float) -> tuple[float, float, float]:
+    bitops, size = (max(0.0, math.log2(x)) for x in (figures.bitops_ratio, figures.bytes_ratio))
+    return max_drop - figures.drop_points, bitops, size
+
+
+def row(name: str, results: list[SearchResult], profile: Profile) -> str:
+    """A line of the table."""
+    limit = profile.search.max_drop
+    volumes = [hypervolume(found, limit) for found in results]
+    best = [f"{r.best.chain} {r.best.figures.bitops_ratio:.0f}x" for r in results if r.best and r.best.figures]
+    counts = [f"{len(r.evaluations) - 1} ({r.n_trainings})" for r in results]
+    cells = [name, *(f"{v:.1f}" for v in volumes), f"**{median(volumes):.1f}**", ", ".join(counts), ", ".join(best)]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--searchers", default=",".join(SEARCHERS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trainings", type=int, default=60)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    options = parser.parse_args()
+    names = options.searchers.split(",")
+    found: dict[str, list[SearchResult]] = {name: [] for name in names}
+    for seed in range(options.seeds):
+        profile = profiles.load(str(PROFILE), seed=seed)
+        shared = Options(profile=str(PROFILE), seed=seed, runs=options.folder, wandb=False)
+        session = open_session(shared, profile, profile.search.alphabet, Silent())
+        for name in names:
+            found[name].append(searched(name, session, options.folder / f"seed-{seed}", options.trainings))
+    print(f"\n{latency.machine()}; {options.trainings} trainings each; hypervolume by seed\n")
+    seeds = " | ".join(f"seed {seed}" for seed in range(options.seeds))
+    print(f"| searcher | {seeds} | median | evaluations (trainings) | best |")
+    print("|---" * (options.seeds + 4) + "|")
+    for name in names:
+        print(row(name, found[name], profile))
+
+
+if __name__ == "__main__":
+    main()

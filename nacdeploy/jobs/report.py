@@ -1,0 +1,143 @@
+"""What `nacdeploy report` makes of a run: one HTML file, of a search under way or of anything that left a result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacdeploy import profile as profiles
+from nacdeploy import records
+from nacdeploy.errors import UsageError
+from nacdeploy.jobs.result import RESULT_FILE, Result
+from nacdeploy.profile import Profile
+from nacdeploy.report.figures import Panel, layers_panel, search_panels
+from nacdeploy.report.layers import layer_changes
+from nacdeploy.report.page import Grid, Page, write_page
+from nacdeploy.report.summary import summary_rows
+from nacdeploy.strategies import checkpoint as checkpoints
+from nacdeploy.strategies.objective import Figures
+from nacdeploy.strategies.objective import make as make_objective
+from nacdeploy.strategies.search import engine
+from nacdeploy.strategies.search.engine import SearchResult
+from nacdeploy.strategies.search.journal import Evaluation, read_evaluations
+
+REPORT_FILE = "report.html"
+JOURNAL_FILE, RUN_FILE = "journal.jsonl", "run.json"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run's folder holds so far: its profile and search, its result, or both."""
+
+    found: SearchResult | None
+    profile: Profile | None
+    result: Result | None
+
+
+def report(run: Path | str, out: Path | str | None = None) -> Path:
+    """Write the HTML report of a run, by default into its folder.
+
+    Raises:
+        UsageError: the folder holds neither a search nor a result.
+        NacdeployError: the file cannot be written.
+    """
+    folder = Path(run)
+    path = Path(out) if out is not None else folder / REPORT_FILE
+    return write_page(path, page_of(_material(folder)))
+
+
+def page_of(material: Material) -> Page:
+    """The page of a run: with a result its figures and layers, without one how far the search is."""
+    found, result = material.found, material.result
+    panels: list[Panel] = search_panels(found, _shown_best(found, result)) if found else []
+    if result is not None:
+        panels += _layers(result)
+    tables = _search_tables(found) if found else []
+    return Page(_title(material), _lead(material), _summary(found, result), panels, tables)
+
+
+def _material(folder: Path) -> Material:
+    result = records.read(Result, folder / RESULT_FILE) if records.is_file(folder / RESULT_FILE) else None
+    if records.is_file(folder / JOURNAL_FILE) and records.is_file(folder / RUN_FILE):
+        where = folder / RUN_FILE
+        profile = profiles.from_mapping(records.read_json(where)["profile"], where=str(where))
+        objective = make_objective(profile.search)
+        return Material(engine.result_of(read_evaluations(folder / JOURNAL_FILE), objective), profile, result)
+    if result is None:
+        raise UsageError(
+            f"{folder} holds neither a search nor a result; report takes the folder of a run, as 'runs/search-1'"
+        )
+    return Material(None, None, result)
+
+
+def _shown_best(found: SearchResult, result: Result | None) -> Evaluation | None:
+    """The chain that the run answered with, else the best so far."""
+    by_chain = {e.chain: e for e in found.evaluations}
+    return (by_chain.get(result.chain) if result else None) or found.best or found.nearest
+
+
+def _title(material: Material) -> str:
+    if material.result is not None:
+        result = material.result
+        return f"{result.chain or 'FP32'} on {result.model}, {result.data}"
+    profile = material.profile
+    return f"Search on {profile.model}, {profile.data}, under way" if profile else "Run"
+
+
+def _lead(material: Material) -> str:
+    found, profile = material.found, material.profile
+    if found is None or profile is None:
+        return f"{material.result.kind} with profile {material.result.profile}" if material.result else ""
+    n_done = len(found.evaluations) - 1
+    table = profile.search
+    return (
+        f"{n_done} of {table.budget} chains evaluated by '{table.searcher}' over the letters {table.alphabet}, "
+        f"{found.n_trainings} trainings; objective '{table.objective}', at most {table.max_drop:g} points lost on "
+        "validation. Ratios are baseline / now: more is better."
+    )
+
+
+def _summary(found: SearchResult | None, result: Result | None) -> Grid:
+    if result is not None:
+        return Grid("Result", ("figure", "value"), summary_rows(result.figures, result.scores))
+    best = found and (found.best or found.nearest)
+    if not best:
+        return Grid("So far", ("figure", "value"), (("chains", "only the untouched model is evaluated"),))
+    kind = "best so far" if found and found.best else "nearest to the accuracy budget"
+    return Grid("So far", _COLUMNS, (_chain_row(best),)) if best.figures else Grid(kind, ("chain",), ((best.chain,),))
+
+
+_COLUMNS = ("chain", "accuracy", "lost", "BitOps", "bytes", "speed")
+
+
+def _chain_row(evaluation: Evaluation) -> tuple[str, ...]:
+    figures = evaluation.figures
+    if figures is None:
+        return (evaluation.chain, evaluation.error or "failed", "", "", "", "")
+    return (evaluation.chain or "(untouched)", *_cells(figures))
+
+
+def _cells(figures: Figures) -> tuple[str, ...]:
+    speed = "" if figures.speed_ratio is None else f"{figures.speed_ratio:.2f}x"
+    return (
+        f"{100 * figures.accuracy:.2f} %",
+        f"{figures.drop_points:.2f}",
+        f"{figures.bitops_ratio:.2f}x",
+        f"{figures.bytes_ratio:.2f}x",
+        speed,
+    )
+
+
+def _search_tables(found: SearchResult) -> list[Grid]:
+    front = sorted(found.front, key=lambda e: e.figures.drop_points if e.figures else 0.0)
+    return [
+        Grid("The front (validation)", _COLUMNS, tuple(map(_chain_row, front))),
+        Grid(f"All {len(found.evaluations)} chains", _COLUMNS, tuple(map(_chain_row, found.evaluations)), folded=True),
+    ]
+
+
+def _layers(result: Result) -> Sequence[Panel]:
+    """The picture by layer, where both checkpoints are still there."""
+    if not all(checkpoints.is_checkpoint(Path(p)) for p in (result.checkpoint, result.baseline_checkpoint)):
+        return []
+    compressed, baseline = (checkpoints.load(Path(p))[0] for p in (result.checkpoint, result.baseline_checkpoint))
+    return [layers_panel(layer_changes(baseline.network, compressed.network))]

@@ -1,0 +1,32 @@
+"""result.json: what a command left behind."""
+
+from dataclasses import dataclass
+
+from nacdeploy import records
+from nacdeploy.jobs.session import Scores
+from nacdeploy.strategies import transfer as transferring
+from nacdeploy.strategies.objective import Figures
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind: result.json. Ratios are analytic, scores are on the test split."""
+
+    kind: str
+    folder: str
+    checkpoint: str
+    baseline_checkpoint: str
+    model: str
+    data: str
+    profile: str
+    chain: str
+    figures: Figures
+    scores: Scores
+    n_epochs: int
+    seconds: float
+    skipped: tuple[transferring.Refusal, ...] = ()
+    n_evaluations: int = 0
+    n_trainings: int = 0
+    schema: int = records.SCHEMA_VERSION

@@ -1,0 +1,44 @@
+"""The report as one HTML file that needs nothing else: no network, no script, readable at the width of a phone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacdeploy import records
+from nacdeploy.report.figures import Panel
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts; a folded one opens on a tap."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a report shows, from top to bottom."""
+
+    title: str
+    lead: str
+    summary: Grid
+    panels: Sequence[Panel]
+    tables: Sequence[Grid] = ()
+
+
+def write_page(path: Path, page: Page) -> Path:
+    """Write the page, whole or not at all. Every text is escaped.
+
+    Raises:
+        NacdeployError: the file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("nacdeploy.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    records.write_text(path, environment.get_template("report.html").render(page=page))
+    return path
