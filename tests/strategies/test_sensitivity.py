@@ -9,7 +9,7 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.strategies.sensitivity import TECHNIQUES, Probe, Sensitivity, probes, strongest
 
-PROFILE = profiles.load("cpu-ort")
+PROFILE = profiles.from_mapping({"name": "default"})
 
 
 @pytest.fixture
