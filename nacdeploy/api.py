@@ -5,6 +5,7 @@
 Progress goes to a `Progress`, silent by default.
 """
 
+from nacdeploy.jobs.analyze import analyze
 from nacdeploy.jobs.deploy import bench, export
 from nacdeploy.jobs.explain import explain
 from nacdeploy.jobs.report import report
@@ -15,6 +16,7 @@ from nacdeploy.jobs.transfer import finetune, preview, train, transfer
 
 __all__ = [
     "Result",
+    "analyze",
     "bench",
     "explain",
     "export",

@@ -11,6 +11,7 @@ from nacdeploy.errors import NacdeployError, unknown
 
 COMMANDS = (
     "train",
+    "analyze",
     "search",
     "transfer",
     "finetune",

@@ -242,6 +242,28 @@ def print_measured(measured: Any) -> None:
     click.echo(f"channels pay in multiples of {measured.channels.float32} in FP32, {measured.channels.int8} in INT8")
 
 
+def print_analysis(found: Any) -> None:
+    """Layers with what they cost and the strongest setting that each bears alone, and where the tables lie."""
+    techniques = list(found.suggested)
+    columns = ["layer", "kind", "shape", "MACs", "MACs %", "parameters", "coupled to", *techniques]
+    rows = [
+        [
+            row.layer,
+            row.kind,
+            row.shape,
+            f"{row.macs:,}",
+            _percent1(row.macs_fraction),
+            f"{row.n_parameters:,}",
+            row.dependency_root if row.dependency_root != row.layer else "",
+            *(found.suggested[technique].get(row.layer, "") for technique in techniques),
+        ]
+        for row in found.layers
+    ]
+    title = f"baseline {_percent(found.baseline_accuracy)} % on validation; the strongest setting that each bears alone"
+    print_table(title, columns, rows)
+    click.echo(f"analysis: {found.folder}")
+
+
 def print_explanation(explained: Any) -> None:
     """The layers of an artifact, worst first, and the totals."""
     columns = ["layer", "MACs %", "time %", "us", "float us", "asked", "held", "channels", "waste %", "zeros %"]

@@ -1,0 +1,47 @@
+"""nacdeploy analyze"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nacdeploy.cli import options, render
+
+
+@click.command("analyze")
+@options.task_options
+@options.out
+@click.option("--techniques", metavar="T,...", help="prune, sparsify, quantize: all of them unless named.")
+@click.option("--ratios", metavar="R,...", help="Shares to try (0.25,0.5,0.75).")
+@click.option("--layers", metavar="L,...", help="Layers to try, by module name (all).")
+@click.option("--max-drop", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Points one may lose.")
+@click.option("--resume", metavar="DIR", type=click.Path(path_type=Path), help="Go on with an analysis.")
+@options.as_json
+def command(
+    techniques: str | None,
+    ratios: str | None,
+    layers: str | None,
+    resume: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """What each layer costs, what it is coupled to, and what it loses when it alone is compressed."""
+    from nacdeploy import api
+
+    wanted = {"techniques": _names(techniques), "ratios": _numbers(ratios), "layers": _names(layers)}
+    if resume is not None and any(wanted.values()):
+        raise click.UsageError("--resume goes on with what was asked: leave --techniques, --ratios and --layers away.")
+    asked: dict[str, Any] = {name: value for name, value in wanted.items() if value}
+    found = api.analyze(resume=resume, progress=render.RichProgress(), **asked, **given)
+    render.print_json(found) if as_json else render.print_analysis(found)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in (text or "").split(","))))
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, _names(text)))
+    except ValueError as error:
+        raise click.UsageError(f"--ratios takes numbers such as 0.25,0.5,0.75, not '{text}'.") from error

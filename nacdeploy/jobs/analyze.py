@@ -1,0 +1,227 @@
+"""The analysis of a network before it is compressed: layers, dependency sets, sensitivity; and what follows from them.
+
+sensitivity.csv is both result and journal: a row is on the disk when its probe is done, and `resume` goes on behind the
+last whole one.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from nacdeploy import profile as profiles
+from nacdeploy import records
+from nacdeploy.cost import layer_costs
+from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.jobs.runs import Runs
+from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
+from nacdeploy.layers import channel_pruning
+from nacdeploy.layers.network import Network, count_parameters
+from nacdeploy.layers.sparsity import weighted_layers
+from nacdeploy.profile import Profile
+from nacdeploy.progress import Progress, Silent
+from nacdeploy.report.sensitivity import write_picture
+from nacdeploy.strategies import sensitivity
+from nacdeploy.strategies.sensitivity import Probe, Sensitivity
+
+RUN_FILE, TABLE_FILE = "analyze.json", "sensitivity.csv"
+RATIOS = (0.25, 0.5, 0.75)
+_COLUMNS = tuple(field.name for field in fields(Sensitivity))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """analyze.json: what an analysis was asked for, so that it can go on. The baseline is named by its content."""
+
+    profile: dict[str, Any]
+    checkpoint: str | None
+    baseline: str
+    techniques: tuple[str, ...]
+    ratios: tuple[float, ...]
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer with weights: kind, weight shape, MACs for one image and their share, parameters, and the root of the
+    dependency set that its output channels belong to (empty: they cannot be pruned)."""
+
+    layer: str
+    kind: str
+    shape: str
+    macs: int
+    macs_fraction: float
+    n_parameters: int
+    dependency_root: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What an analysis found, and the folder that holds it as tables, a picture and seeds for what comes next."""
+
+    folder: str
+    baseline_accuracy: float
+    layers: tuple[LayerRow, ...]
+    dependency_sets: tuple[tuple[str, ...], ...]
+    sensitivity: tuple[Sensitivity, ...]
+    suggested: dict[str, dict[str, str]]
+
+
+def analyze(
+    *,
+    techniques: Sequence[str] = sensitivity.TECHNIQUES,
+    ratios: Sequence[float] = RATIOS,
+    layers: Sequence[str] = (),
+    max_drop: float = 1.0,
+    out: Path | str | None = None,
+    resume: Path | str | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[OptionValues],
+) -> Analysis:
+    """Analyse a network; leaves layers.csv, dependencies.csv, sensitivity.csv and .png, config_list.json, seed.toml.
+
+    Args:
+        max_drop: points that one layer may lose in what is suggested.
+
+    Raises:
+        UsageError: an unknown technique or layer, a wrong ratio, or a resumed analysis of something else.
+    """
+    progress, options = progress or Silent(), Options(**shared)
+    asked = _asked(Path(resume)) if resume is not None else None
+    profile = _profile(asked, resume) if asked else effective_profile(options)
+    if asked:
+        options = replace(options, checkpoint=asked.checkpoint, model=profile.model, data=profile.data)
+    place = Path(resume) if resume is not None else Runs(Path(options.runs)).place(out, "analyze")
+    session = open_session(options, profile, "", progress)
+    given = Asked(
+        profile=session.profile.model_dump(mode="json"),
+        checkpoint=options.checkpoint,
+        baseline=session.baseline.key,
+        techniques=asked.techniques if asked else tuple(techniques),
+        ratios=asked.ratios if asked else tuple(ratios),
+        layers=asked.layers if asked else tuple(layers),
+    )
+    if asked and asked.baseline != given.baseline:
+        raise UsageError(f"{place} analysed another network than its baseline is now; start a new analysis")
+    network = session.baseline.network
+    todo = [*sensitivity.probes(network, session.profile, given.techniques, given.ratios, given.layers)]
+    if not asked:
+        place.mkdir(parents=True, exist_ok=True)
+        records.write_json(place / RUN_FILE, given)
+    found = _measured(todo, session, place / TABLE_FILE, progress)
+    return _left(session, found, max_drop, place)
+
+
+def _asked(place: Path) -> Asked:
+    if not records.is_file(place / RUN_FILE):
+        raise UsageError(f"{place} is no analysis (it has no {RUN_FILE}); --resume takes the folder of one")
+    return records.read(Asked, place / RUN_FILE)
+
+
+def _profile(asked: Asked, resume: Path | str | None) -> Profile:
+    return profiles.from_mapping(asked.profile, where=str(Path(str(resume)) / RUN_FILE))
+
+
+def _measured(todo: Sequence[Probe], session: Session, path: Path, progress: Progress) -> tuple[Sensitivity, ...]:
+    known = {row.probe: row for row in _read(path)}
+    with progress.bar("analysing") as bar:
+        for i, probe in enumerate(todo):
+            if probe not in known:
+                known[probe] = sensitivity.found_by(probe, session.baseline, session.task, session.profile)
+                _append(path, known[probe])
+            bar.update(i + 1, len(todo), f"{probe.technique} {probe.layer} {probe.setting}")
+    return tuple(known[probe] for probe in todo)
+
+
+def _read(path: Path) -> list[Sensitivity]:
+    """The whole rows of a table that may have been torn by a kill; what follows the last newline is cut off."""
+    if not records.is_file(path):
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    rows = csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))
+    where = f"{path} (remove it to measure anew)"
+    return [records.from_data(Sensitivity, {k: v for k, v in row.items() if v != ""}, where) for row in rows]
+
+
+def _append(path: Path, row: Sensitivity) -> None:
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, _COLUMNS, lineterminator="\n")
+    if not path.is_file() or not path.stat().st_size:
+        writer.writeheader()
+    writer.writerow(asdict(row))
+    try:
+        with path.open("ab") as file:
+            file.write(lines.getvalue().encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise NacdeployError(
+            f"cannot write {path}: {error.strerror}; free some space and go on with --resume"
+        ) from error
+
+
+def _left(session: Session, found: tuple[Sensitivity, ...], max_drop: float, place: Path) -> Analysis:
+    """Tables, picture and seeds in the folder of the analysis."""
+    network = session.baseline.network
+    accuracy = session.baseline.metrics.accuracy
+    techniques = dict.fromkeys(row.technique for row in found)
+    suggested = {technique: sensitivity.strongest(found, technique, max_drop) for technique in techniques}
+    sets = tuple(group.layers for group in channel_pruning.groups(network))
+    analysis = Analysis(str(place), accuracy, _layer_rows(network, sets), sets, found, suggested)
+    _write_csv(place / "layers.csv", [asdict(row) for row in analysis.layers])
+    rows = [{"root": names[0], "layer": name} for names in sets for name in names]
+    _write_csv(place / "dependencies.csv", rows)
+    records.write_json(place / "config_list.json", config_list(suggested))
+    records.write_text(place / "seed.toml", seed(suggested, max_drop))
+    if found:
+        write_picture(found, accuracy, place / "sensitivity.png")
+    return analysis
+
+
+def _layer_rows(network: Network, sets: Sequence[Sequence[str]]) -> tuple[LayerRow, ...]:
+    roots = {name: names[0] for names in sets for name in names}
+    macs = {cost.layer: cost.macs for cost in layer_costs(network, network.example_input())}
+    total = max(1, sum(macs.values()))
+    rows = []
+    for name, layer in weighted_layers(network.backbone).items():
+        shape = "x".join(map(str, layer.weight.shape))  # type: ignore[arg-type]
+        n = macs.get(name, 0)
+        kind = type(layer).__name__
+        rows.append(LayerRow(name, kind, shape, n, n / total, count_parameters(layer), roots.get(name, "")))
+    return tuple(rows)
+
+
+def config_list(suggested: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+    """What was suggested as the `config_list` of a compression experiment: sparsity of pruning, else of masks."""
+    ratios = suggested.get("prune") or suggested.get("sparsify") or {}
+    return [{"sparsity": float(ratio), "op_types": ["default"], "op_names": [name]} for name, ratio in ratios.items()]
+
+
+def seed(suggested: dict[str, dict[str, str]], max_drop: float) -> str:
+    """What was suggested as tables of a profile."""
+    tables = {"prune": "prune.ratios", "sparsify": "sparsify.ratios", "quantize": "quantize.layer_bits"}
+    lines = [f"# By layer, the strongest setting that alone loses at most {max_drop:g} points of validation accuracy."]
+    for technique, layers in suggested.items():
+        if technique in tables and layers:
+            lines += ["", f"[{tables[technique]}]", *_settings(layers.items(), quoted=technique == "quantize")]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(layers: Iterable[tuple[str, str]], quoted: bool) -> list[str]:
+    show: Callable[[str], str] = (lambda text: f'"{text}"') if quoted else str
+    return [f'"{layer}" = {show(setting)}' for layer, setting in layers]
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    records.write_text(path, text.getvalue())
