@@ -15,6 +15,9 @@ from nacdeploy.layers.network import Network, content
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.task import Task
 
+# Part of the keys of a search's memory: raise it when evaluation or cost come out differently.
+MEASURE_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Metrics:
