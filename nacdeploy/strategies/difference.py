@@ -14,7 +14,7 @@ import zstandard
 from torch import Tensor
 
 Cut = tuple[tuple[int, tuple[int, ...]], ...]
-_LEVEL = 3
+_LEVEL = 1
 
 
 def digest(tensor: Tensor) -> str:

@@ -98,8 +98,8 @@ class Tensors:
         kept = cuts or {}
         for _ in range(3):  # what was known to be held may have been evicted: once more without it
             held = {n: Near(self._known[d], near[n], kept.get(n, ())) for n, d in before.items() if d in self._known}
-            manifest, payload = self._encoded(values, digests, held)
-            own, needed = _key(_file(payload)), keys_of(manifest)
+            manifest, payload, own = self._encoded(values, digests, held)
+            needed = keys_of(manifest)
             gone = self._store.touch([key for key in needed if key != own])
             if not gone:
                 is_kept = not payload or self._store.put(own, payload, keep=needed)
@@ -136,8 +136,8 @@ class Tensors:
 
     def _encoded(
         self, values: Mapping[str, Tensor], digests: Mapping[str, str], held: Mapping[str, Near]
-    ) -> tuple[Manifest, bytes]:
-        """How each tensor is restored, and the file of what is not held yet (empty where all is)."""
+    ) -> tuple[Manifest, bytes, str]:
+        """How each tensor is restored, and the file of what is not held yet (empty where all is), with its key."""
         sources: dict[str, Source] = {}
         new: dict[str, Tensor] = {}
         for name, tensor in values.items():
@@ -145,9 +145,10 @@ class Tensors:
             if own not in sources:
                 sources[own] = self._known.get(own) or _source(name, tensor, own, held.get(name), new)
         payload = save(new, _ABOUT) if new else b""
+        file = hashlib.sha256(payload).hexdigest()[:32]
         for name in new:
-            sources[digests[name]] = replace(sources[digests[name]], file=_file(payload))
-        return {name: sources[own] for name, own in digests.items()}, payload
+            sources[digests[name]] = replace(sources[digests[name]], file=file)
+        return {name: sources[own] for name, own in digests.items()}, payload, _key(file)
 
     def _restored(self, source: Source, found: dict[str, Tensor], files: dict[str, dict[str, Tensor]]) -> Tensor:
         if source.digest not in found:
@@ -213,10 +214,6 @@ def _source_from_data(data: Any) -> Source:
         return Source(own, file, name)
     base, cut = rest
     return Source(own, file, name, _source_from_data(base), tuple((axis, tuple(kept)) for axis, kept in cut))
-
-
-def _file(payload: bytes) -> str:
-    return hashlib.sha256(payload).hexdigest()[:32]
 
 
 def _key(file: str) -> str:
