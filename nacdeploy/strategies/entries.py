@@ -65,7 +65,7 @@ class Entries:
 
 def entry_name(kind: str, key: str) -> str:
     """The key of an entry in its store; every schema has its own."""
-    return f"entries/{kind}-{records.sha256_data([SCHEMA_VERSION, key])[:32]}.json.zst"
+    return f"{kind}-{records.sha256_data([SCHEMA_VERSION, key])[:32]}.json.zst"
 
 
 def _packed(data: Any, kind: str, key: str) -> bytes:

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from nacdeploy.errors import NacdeployError
 
-FOLDERS = ("entries", "tensors")
 PARTIAL = ".partial"
 OLD_S = 3600
 # The names under which file systems of fsspec tell when a file was written.
@@ -26,7 +25,7 @@ _WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "modified", "cr
 
 @dataclass(frozen=True)
 class Item:
-    """A file by its key `folder/name`, its size, and when it was last used, in ns since the epoch."""
+    """A file by its key, its size, and when it was last used, in ns since the epoch."""
 
     key: str
     n_bytes: int
@@ -64,14 +63,13 @@ def open_place(location: Path | str) -> Place:
 
 @dataclass(frozen=True)
 class Folder:
-    """Files below a folder; the time of a file is that of its last use."""
+    """Files of a folder; the time of a file is that of its last use."""
 
     root: Path
 
     @classmethod
     def open(cls, root: Path) -> "Folder":
-        for folder in FOLDERS:
-            (root / folder).mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         place = cls(root)
         place._sweep()
         return place
@@ -100,26 +98,23 @@ class Folder:
 
     def touch(self, keys: Iterable[str]) -> set[str]:
         """Mark files as used now, each later than the one before; those that are not there."""
-        return {key for key in keys if not self._touched(self.root / key)}
+        gone, latest_ns = set(), 0
+        for key in keys:
+            try:
+                # never back in time: the clocks of the machines that share a folder may differ
+                latest_ns = max(time.time_ns(), latest_ns + 1, (self.root / key).stat().st_mtime_ns + 1)
+                os.utime(self.root / key, ns=(latest_ns, latest_ns))
+            except FileNotFoundError:
+                gone.add(key)
+            except PermissionError:  # another user's file: its own uses keep it
+                continue
+        return gone
 
     def items(self) -> list[Item]:
-        return [
-            Item(f"{folder}/{name}", s.st_size, s.st_mtime_ns) for folder in FOLDERS for name, s in self._in(folder)
-        ]
+        return [Item(name, stat.st_size, stat.st_mtime_ns) for name, stat in self._files()]
 
-    def _touched(self, path: Path) -> bool:
-        try:
-            # never back in time: the clocks of the machines that share a folder may differ
-            now = max(time.time_ns(), path.stat().st_mtime_ns + 1)
-            os.utime(path, ns=(now, now))
-        except FileNotFoundError:
-            return False
-        except PermissionError:  # another user's file: its own uses keep it
-            return True
-        return True
-
-    def _in(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-        with os.scandir(self.root / folder) as found:
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        with os.scandir(self.root) as found:
             for file in found:
                 try:
                     if file.is_file(follow_symlinks=False):
@@ -129,10 +124,9 @@ class Folder:
 
     def _sweep(self) -> None:
         """Remove what a killed process left under a temporary name, once nobody can still be writing it."""
-        for folder in FOLDERS:
-            for name, stat in self._in(folder):
-                if name.startswith(".") and name.endswith(PARTIAL) and time.time() - stat.st_mtime > OLD_S:
-                    (self.root / folder / name).unlink(missing_ok=True)
+        for name, stat in self._files():
+            if name.startswith(".") and name.endswith(PARTIAL) and time.time() - stat.st_mtime > OLD_S:
+                (self.root / name).unlink(missing_ok=True)
 
 
 class Remote:
@@ -150,8 +144,7 @@ class Remote:
         with _as_os_error():
             files, root = fsspec.core.url_to_fs(url)
             place = cls(url, files, root)
-            for folder in (*FOLDERS, *(f"used/{folder}" for folder in FOLDERS)):
-                files.makedirs(place._path(folder), exist_ok=True)
+            files.makedirs(place._path("used"), exist_ok=True)
         place.items()
         return place
 
@@ -187,7 +180,7 @@ class Remote:
         return [
             Item(key, int(info.get("size") or 0), max(_written_ns(info), used.get(key, 0)))
             for key, info in by_key.items()
-            if key.partition("/")[0] in FOLDERS
+            if "/" not in key
         ]
 
     def _path(self, key: str) -> str:

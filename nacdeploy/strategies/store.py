@@ -2,17 +2,18 @@
 
 It knows nothing of what it holds but this: whoever uses a file touches first it and then the files that it needs, so
 that a file is never older than one that needs it, and goes later. What cannot be written is said once and costs time,
-never the run. Keys are `folder/name`; files of other names are nobody's business here.
+never the run. Keys are names of entries (`.json.zst`) and of what they need (`.safetensors`); files of other names are
+nobody's business here.
 """
 
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from nacdeploy.strategies.places import FOLDERS, Item, Place, open_place
+from nacdeploy.strategies.places import Item, Place, open_place
 
 Say = Callable[[str], None]
-_OURS = re.compile(r"entries/[a-z]+-[0-9a-f]{32}\.json\.zst|tensors/[0-9a-f]{32}\.safetensors")
+_OURS = re.compile(r"[a-z]+-[0-9a-f]{32}\.(json\.zst|safetensors)")
 _FULL_FRACTION = 0.9  # what an eviction leaves of the budget, so that not every write evicts
 _BLIND_FRACTION = 0.01  # what a process writes at most before it looks at what the others wrote
 
@@ -84,7 +85,7 @@ class Store:
     def items(self) -> list[Item]:
         """All that it holds, what goes first first."""
         ours = [item for item in self._place.items() if _OURS.fullmatch(item.key)]
-        return sorted(ours, key=lambda item: (item.used_ns, FOLDERS.index(item.key.partition("/")[0])))
+        return sorted(ours, key=lambda item: (item.used_ns, item.key.endswith(".safetensors")))
 
     def _make_room(self, n_bytes: int, keep: Collection[str]) -> bool:
         is_blind = not self._is_listed or self._n_blind_bytes > _BLIND_FRACTION * self._budget_bytes

@@ -217,4 +217,4 @@ def _source_from_data(data: Any) -> Source:
 
 
 def _key(file: str) -> str:
-    return f"tensors/{file}.safetensors"
+    return f"tensors-{file}.safetensors"
