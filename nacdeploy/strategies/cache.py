@@ -19,7 +19,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies import checkpoint, difference, operators
 from nacdeploy.strategies.advance import Trained, context
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.entries import DamagedError, Entries
+from nacdeploy.strategies.entries import DamagedError, Entries, entry_name
 from nacdeploy.strategies.settle import SETTLE_VERSION
 from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, state_key
 from nacdeploy.strategies.store import Say, Store
@@ -97,14 +97,15 @@ class DiskMemory:
     def remember(self, state: CompressionState) -> None:
         """Keep a state, so that its chain can be continued without running it again."""
         key = state.key
-        if self._is_kept(key) or self._keep_values(key, state):
+        needed = self._kept(key) or self._keep_values(key, state)
+        if needed:
             history = {
                 "state_key": key,
                 "grid": state.network.grid.name,
                 "steps": [checkpoint.step_data(step) for step in state.steps],
                 "metrics": records.to_data(state.metrics),
             }
-            self._entries.write("chain", self._chain_key(state.chain), history)
+            self._entries.write("chain", self._chain_key(state.chain), history, needed)
         self._at_hand[str(state.chain)] = state
 
     def recall(self, chain: str, baseline: Metrics) -> CompressionState | None:
@@ -134,9 +135,10 @@ class DiskMemory:
     def _trained(self, data: dict[str, Any]) -> Trained:
         return Trained(self._tensors.read(_manifest(data)), int(data["n_epochs"]))
 
-    def _is_kept(self, key: str) -> bool:
+    def _kept(self, key: str) -> list[str]:
+        """The entry of the values of that content and the files that it needs, none where they are not kept."""
         known = self._entries.read("state", key, lambda data: self._tensors.note(_manifest(data)), _needs)
-        return known is not None
+        return [] if known is None else [entry_name("state", key), *keys_of(known)]
 
     def _is_baseline(self, values: Mapping[str, Tensor]) -> bool:
         own = content(self._baseline.network, with_exits=False)
@@ -147,14 +149,17 @@ class DiskMemory:
         if not self._is_baseline_kept:
             self._is_baseline_kept = True
             key = self._baseline.key
-            if not self._is_kept(key):
+            if not self._kept(key):
                 self._keep_values(key, self._baseline)
 
-    def _keep_values(self, key: str, state: CompressionState) -> bool:
+    def _keep_values(self, key: str, state: CompressionState) -> list[str]:
+        """As `_kept`, for values that are kept now, as far as they can be."""
         manifest = self._tensors.write(content(state.network), self._values_before(state), _cuts(state))
         if manifest is None:
-            return False
-        return self._entries.write("state", key, {"values": manifest_data(manifest)}, keys_of(manifest))
+            return []
+        needed = keys_of(manifest)
+        is_kept = self._entries.write("state", key, {"values": manifest_data(manifest)}, needed)
+        return [entry_name("state", key), *needed] if is_kept else []
 
     def _values_before(self, state: CompressionState) -> Mapping[str, Tensor]:
         """The values that the state's last step started from, as far as they are known."""

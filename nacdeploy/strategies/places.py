@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -126,7 +126,8 @@ class Folder:
         """Remove what a killed process left under a temporary name, once nobody can still be writing it."""
         for name, stat in self._files():
             if name.startswith(".") and name.endswith(PARTIAL) and time.time() - stat.st_mtime > OLD_S:
-                (self.root / name).unlink(missing_ok=True)
+                with suppress(OSError):  # another user's, or a folder that can only be read
+                    (self.root / name).unlink(missing_ok=True)
 
 
 class Remote:
@@ -167,8 +168,8 @@ class Remote:
         wanted = list(keys)
         with _as_os_error():
             there = [key for key in wanted if self._files.exists(self._path(key))]
-            for key in there:
-                self._files.pipe_file(self._path(f"used/{key}"), b"")
+            if there:
+                self._files.pipe({self._path(f"used/{key}"): b"" for key in there})
         return set(wanted) - set(there)
 
     def items(self) -> list[Item]:

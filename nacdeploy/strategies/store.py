@@ -8,6 +8,7 @@ nobody's business here.
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nacdeploy.strategies.places import Item, Place, open_place
@@ -104,8 +105,9 @@ class Store:
         limit = min(self._budget_bytes - n_bytes, _FULL_FRACTION * self._budget_bytes)
         for item in items:
             if self._n_bytes > limit and item.key not in keep:
-                self._place.remove(item.key)
-                self._n_bytes -= item.n_bytes
+                with suppress(OSError):  # another user's file
+                    self._place.remove(item.key)
+                    self._n_bytes -= item.n_bytes
 
     def _say_once(self, what: str, line: str) -> None:
         if what not in self._said:

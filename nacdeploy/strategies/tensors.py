@@ -25,7 +25,7 @@ from nacdeploy.strategies.store import Store
 MAX_DEPTH = 4
 MIN_DIFFERENCE_BYTES = 1024
 _WORTH_FRACTION = 0.9  # of a tensor's bytes: a difference that takes more is not worth its time
-_N_KNOWN = 4096
+_N_KNOWN = 2048  # about ten states of a ResNet34
 _ABOUT = {"format": "nacdeploy cache: tensors, and uint8 differences to what the entries name"}
 
 

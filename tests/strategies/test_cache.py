@@ -1,6 +1,7 @@
 """The memory of a search: what was made is made once, by whoever; what is damaged or gone is made again."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.difference import digest
+from nacdeploy.strategies.entries import entry_name
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -314,6 +316,26 @@ def test_small_budget_changes_no_state(
                 assert same_bits(state, states[word[:n]])
 
 
+def test_nothing_is_evicted_before_what_needs_it(
+    states: dict[str, CompressionState], reopen: Any, tmp_path: Path, said: list[str]
+) -> None:
+    """Whatever the budget cuts off: an entry that is left has all that it needs."""
+    states = {word: states[word] for word in ("", "P", "PP", "PPF", "Q")}
+    remember_all(reopen(), states)
+    reopen().recall("PP", states["PP"].baseline)
+    while any(tmp_path.iterdir()):
+        path = min(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        path.unlink()
+        kept = {path: path.stat() for path in tmp_path.iterdir()}
+        there = reopen()
+        for word in states:
+            is_there = (tmp_path / entry_name("chain", there._chain_key(Chain.parse(word)))).exists()
+            assert not is_there or there.recall(word, states[word].baseline) is not None
+        for path, stat in kept.items():
+            os.utime(path, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    assert said == []
+
+
 def test_training_is_run_once(memory: DiskMemory) -> None:
     runs: list[int] = []
 
@@ -421,6 +443,7 @@ def workers(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
         worker.communicate()
 
 
+@pytest.mark.slow
 def test_two_processes_that_make_the_same_states_at_once_agree(workers: list[subprocess.Popen[str]]) -> None:
     for worker in workers:
         assert worker.stdout is not None
