@@ -185,6 +185,8 @@ class SearchTable(Table):
     max_drop: float = Field(1.0, ge=0)
     beam_width: int = Field(2, ge=1)
     nac_accuracy_weight: float = Field(22.5, ge=0)
+    cache: str = ""
+    cache_gib: float = Field(20.0, gt=0)
     rules: RulesTable = RulesTable()
     dqn: DqnTable = DqnTable()
 

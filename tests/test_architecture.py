@@ -43,6 +43,7 @@ HOMES = {
     "ray": {"strategies.search"},
     "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
+    "fsspec": {"strategies.places"},
 }
 
 

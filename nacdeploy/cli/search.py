@@ -17,6 +17,7 @@ FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
 @click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate.")
 @click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
+@click.option("--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...).")
 @options.wandb
 @options.as_json
 def command(
@@ -25,13 +26,14 @@ def command(
     budget: int | None,
     max_drop: float | None,
     resume: Path | None,
+    cache: str | None,
     as_json: bool,
     **shared: Any,
 ) -> None:
     """Search for the best chain; leaves its checkpoint and strategy.json."""
     from nacdeploy import api
 
-    wanted: dict[str, Any] = {"out": out, "searcher": searcher, "budget": budget, "max_drop": max_drop}
+    wanted: dict[str, Any] = {"out": out, "searcher": searcher, "budget": budget, "max_drop": max_drop, "cache": cache}
     if resume is not None:
         wanted = _typed(wanted)
     result = api.search(resume=resume, progress=render.RichProgress(), **wanted, **shared)

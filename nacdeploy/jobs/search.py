@@ -18,7 +18,7 @@ from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import operators
-from nacdeploy.strategies.cache import DiskMemory
+from nacdeploy.strategies.cache import DiskMemory, open_store
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import DROP_TOLERANCE
 from nacdeploy.strategies.objective import make as make_objective
@@ -44,6 +44,7 @@ def search(
     searcher: str | None = None,
     budget: int | None = None,
     max_drop: float | None = None,
+    cache: str | None = None,
     progress: Progress | None = None,
     **shared: Unpack[OptionValues],
 ) -> Result:
@@ -54,7 +55,7 @@ def search(
         NacdeployError: no chain meets the accuracy budget; the nearest is named.
     """
     progress, options, watch = progress or Silent(), Options(**shared), Stopwatch()
-    wanted = {"searcher": searcher, "budget": budget, "max_drop": max_drop}
+    wanted = {"searcher": searcher, "budget": budget, "max_drop": max_drop, "cache": cache}
     if resume is not None:
         place = Path(resume)
         options, profile = _resumed(place, options, wanted)
@@ -63,11 +64,14 @@ def search(
         place = Runs(Path(options.runs)).place(out, "search")
     make_searcher(profile.search.searcher, profile.search, profile.seed)
     _check_alphabet(profile)
+    if profile.search.cache:
+        open_store(profile.search.cache, profile)  # what cannot be reached is found before the work
     session = open_session(options, profile, profile.search.alphabet, progress)
     profile = session.profile
     with progress.bar("searching") as bar, Journal.open(place / "journal.jsonl", _fingerprint(session)) as journal:
         records.write_json(place / RUN_FILE, Run(profile.model_dump(mode="json"), options.checkpoint))
-        memory = DiskMemory(place / "cache", session.task, profile)
+        location = profile.search.cache or place / "cache"
+        memory = DiskMemory.open(location, session.task, profile, session.baseline, progress.say)
         evaluator = Evaluator(session.baseline, session.task, profile, memory)
         found = _searched(session, evaluator, journal, _search_report(bar, profile))
     best = _best(found, session, evaluator, place, progress)
@@ -101,9 +105,10 @@ def _check_alphabet(profile: Profile) -> None:
 
 
 def _fingerprint(session: Session) -> dict[str, Any]:
-    """What must be the same for a run to go on: everything but the budget."""
+    """What must be the same for a run to go on: everything but the budget and the cache."""
     settings = session.profile.model_dump(mode="json", exclude={"description", "bench", "export"})
-    settings["search"].pop("budget")
+    for key in ("budget", "cache", "cache_gib"):
+        settings["search"].pop(key)
     versions = {letter: kind.version for letter, kind in sorted(operators.by_letter().items())}
     baseline, images = session.baseline.key, session.task.data.fingerprint
     return {"baseline": baseline, "data_sha256": images, "operators": versions, **_flat(settings)}

@@ -5,7 +5,7 @@ refuse? -> decide -> perform on a copy -> refit -> settle -> recover -> settle -
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -20,17 +20,21 @@ from nacdeploy.profile import Profile, TrainTable
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.base import Operator, Recovery, Refits
-from nacdeploy.strategies.settle import calibrate_gates, settle
-from nacdeploy.strategies.state import CompressionState, Metrics, Step, measure, state_key
+from nacdeploy.strategies.settle import SETTLE_VERSION, SETTLED_BY, calibrate_gates, settle
+from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, Step, measure, state_key
 from nacdeploy.task import Task
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The values of a backbone and its quantizers after a training, and the epochs it took."""
+    """The values of a backbone and its quantizers after a training, and the epochs it took.
+
+    `start` are those before it, where it was run just now: a memory may keep the difference to them.
+    """
 
     values: dict[str, Tensor]
     n_epochs: int
+    start: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Memory(Protocol):
@@ -77,9 +81,8 @@ def advance(
             operator.refit(network, state.network, decision, task)
         settle(network, task, profile)  # exits alone change nothing that is settled
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
-    metrics = memory.metrics(
-        _key({"state": state_key(network), **_context(task, profile)}), lambda: measure(network, task)
-    )
+    measured = {"state": state_key(network), "code": MEASURE_VERSION, **context(task)}
+    metrics = memory.metrics(records.sha256_data(measured), lambda: measure(network, task))
     if operator.letter == "F" and metrics.accuracy < state.metrics.accuracy:
         network, metrics = state.network, state.metrics
     return replace(state, network=network, metrics=metrics, steps=(*state.steps, Step(link, decision, n_epochs)))
@@ -99,10 +102,10 @@ def _recover(
     if recovery and recovery.backbone:
         recipe = recovery.backbone
         start = state_key(network, with_exits=False)
-        settings = {"start": start, "recipe": recipe.model_dump(), "version": operator.version}
+        settings = {"start": start, "recipe": recipe.model_dump(mode="json"), **_training_context(operator, profile)}
         seed = train.seed_of(profile.seed, start, operator.letter)
         trained = memory.training(
-            _key({**settings, **_context(task, profile)}),
+            records.sha256_data({**settings, **context(task)}),
             lambda: _trained_backbone(network, recipe, task, profile, seed, report),
         )
         network.load_state_dict({**content(network), **trained.values})
@@ -127,7 +130,8 @@ def _trained_backbone(
     done = train.fit(trained, images, lambda: accuracy_of(trained), recipe, seed, report)
     settle(trained, task, profile)
     better = trained if accuracy_of(trained) >= accuracy_of(network) else network
-    return Trained({k: v.clone() for k, v in content(better, with_exits=False).items()}, done.n_epochs)
+    values = {k: v.clone() for k, v in content(better, with_exits=False).items()}
+    return Trained(values, done.n_epochs, content(network, with_exits=False))
 
 
 def _train_heads(network: Network, recipe: TrainTable, task: Task, seed: int) -> None:
@@ -159,11 +163,18 @@ def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Te
     return {node: torch.cat(values) for node, values in parts.items()}, images.labels
 
 
-def _context(task: Task, profile: Profile) -> dict[str, Any]:
-    """What besides the state's content decides a training or a measurement."""
-    settings = profile.model_dump(mode="json", include={"seed", "settle", "quantize", "exits"})
-    return {"data": task.data.fingerprint, "augment": task.data.augment, "settings": settings}
+def context(task: Task) -> dict[str, Any]:
+    """What of a task decides how a state of a given content is trained, settled and measured: the network's own code,
+    which its values do not show, and the images as it sees them."""
+    data, spec = task.data, records.to_data(task.spec)
+    if task.spec.source_sha256 is not None:  # a user's file is its content, wherever it lies
+        spec["name"] = task.spec.name.rpartition(":")[2]
+    seen = {"mean": data.mean, "std": data.std, "augment": data.augment, "split_seed": data.split_seed}
+    return {"model": spec, "data": data.fingerprint, **seen}
 
 
-def _key(data: dict[str, Any]) -> str:
-    return records.sha256_data(data)
+def _training_context(operator: Operator[Any], profile: Profile) -> dict[str, Any]:
+    """What besides the start, the recipe and the task decides a training, which settles at its end."""
+    settings = profile.model_dump(mode="json", include={"seed", *SETTLED_BY})
+    versions = {operator.letter: operator.version, "train": train.VERSION, "settle": SETTLE_VERSION}
+    return {"settings": settings, "code": versions}

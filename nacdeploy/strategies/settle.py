@@ -20,6 +20,8 @@ from nacdeploy.layers.network import Network, Use, simulated_layer
 from nacdeploy.profile import Profile, QuantizeTable
 from nacdeploy.task import Task
 
+SETTLE_VERSION = 1  # part of the keys of a search's memory: raise it when what settles comes out differently
+SETTLED_BY = {"settle", "quantize"}  # the tables of a profile that `settle` reads: part of these keys too
 SAMPLES_PER_BATCH = 16384
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

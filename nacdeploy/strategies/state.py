@@ -19,6 +19,8 @@ from nacdeploy.task import Task
 
 _LATER: dict[str, Any] = {"layer_bits": {}, "weights": "symmetric"}  # of Rule
 _LATER |= {"ratios": {}, "patterns": {}, "importance": "l1", "rounding": "floor"}  # of Sparsity
+# Part of the keys of a search's memory: raise it when evaluation or cost come out differently.
+MEASURE_VERSION = 1
 
 
 @dataclass(frozen=True)

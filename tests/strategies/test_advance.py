@@ -1,6 +1,8 @@
 """One letter applied to one state: what equals what, what is trained, and what is never lost."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -178,3 +180,98 @@ def test_finetune_reports_its_epochs(baseline: CompressionState, task: Task, pro
     seen: list[tuple[int, int]] = []
     follow(baseline, "F", task, profile, report=lambda epoch, n_epochs, accuracy: seen.append((epoch, n_epochs)))
     assert seen[0] == (1, profile.finetune.epochs)
+
+
+class Keys:
+    """A memory that keeps only the keys it is asked for."""
+
+    def __init__(self) -> None:
+        self.trainings: list[str] = []
+        self.measurements: list[str] = []
+
+    def training(self, key: str, make: Callable[[], Trained]) -> Trained:
+        self.trainings.append(key)
+        return make()
+
+    def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics:
+        self.measurements.append(key)
+        return make()
+
+
+def keys_of(state: CompressionState, task: Task, profile: Profile) -> Keys:
+    keys = Keys()
+    follow(state, "F", task, profile, memory=keys)
+    return keys
+
+
+def changed_data(**values: object) -> Callable[[Task], Task]:
+    return lambda task: replace(task, data=replace(task.data, **values))
+
+
+def changed_model(**values: object) -> Callable[[Task], Task]:
+    return lambda task: replace(task, spec=replace(task.spec, **values))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_measured_anew"),
+    [
+        (changed_data(mean=(0.4,)), True),
+        (changed_data(std=(0.4,)), True),
+        (changed_data(augment="shift"), True),
+        (changed_data(split_seed=5), True),
+        (changed_data(name="renamed"), False),
+        (changed_model(source_sha256="a" * 64), True),
+        (changed_model(name="other"), True),
+    ],
+)
+def test_task_that_differs_has_keys_of_its_own(
+    change: Callable[[Task], Task], is_measured_anew: bool, baseline: CompressionState, task: Task, profile: Profile
+) -> None:
+    first, second = keys_of(baseline, task, profile), keys_of(baseline, change(task), profile)
+    assert (first.trainings != second.trainings) == is_measured_anew
+    assert (first.measurements[-1:] != second.measurements[-1:]) == is_measured_anew
+
+
+def test_file_of_a_user_has_the_same_keys_wherever_it_lies(
+    baseline: CompressionState, task: Task, profile: Profile
+) -> None:
+    places = [changed_model(name=f"{place}/net.py:make", source_sha256="a" * 64)(task) for place in ("here", "there")]
+    assert keys_of(baseline, places[0], profile).trainings == keys_of(baseline, places[1], profile).trainings
+
+
+@pytest.mark.parametrize(
+    ("tables", "is_trained_anew"),
+    [
+        ({"settle": {"n_images": 100}}, True),
+        ({"quantize": {"calibration": "mse"}}, True),
+        ({"seed": 3}, True),
+        ({"exits": {"max_drop": 1.0}}, False),
+        ({"prune": {"ratio": 0.3}}, False),
+        ({"search": {"budget": 3}}, False),
+    ],
+    ids=str,
+)
+def test_settings_that_a_training_depends_on_are_in_its_key(
+    tables: dict[str, Any], is_trained_anew: bool, baseline: CompressionState, task: Task, profile: Profile
+) -> None:
+    first, second = keys_of(baseline, task, profile), keys_of(baseline, task, make_profile(**tables))
+    assert (first.trainings != second.trainings) == is_trained_anew
+
+
+@pytest.mark.parametrize("version", ["train.VERSION", "SETTLE_VERSION", "operators.finetune.Finetune.version"])
+def test_other_version_of_the_code_is_another_training(
+    version: str, baseline: CompressionState, task: Task, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys_of(baseline, task, profile)
+    monkeypatch.setattr(f"nacdeploy.strategies.advance.{version}", 99)
+    assert keys_of(baseline, task, profile).trainings != before.trainings
+
+
+def test_other_version_of_measuring_is_another_measurement(
+    baseline: CompressionState, task: Task, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys_of(baseline, task, profile)
+    monkeypatch.setattr("nacdeploy.strategies.advance.MEASURE_VERSION", 99)
+    after = keys_of(baseline, task, profile)
+    assert after.measurements != before.measurements
+    assert after.trainings == before.trainings
