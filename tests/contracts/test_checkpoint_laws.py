@@ -35,7 +35,9 @@ class Bomb:
         return Path.touch, (self._path,)
 
 
-@pytest.mark.parametrize("word", ["", "E", "QPPF", "PQQ", "EQP", "SPF", "ESQ", "S(pattern=kernel)P"])
+@pytest.mark.parametrize(
+    "word", ["", "E", "QPPF", "PQQ", "EQP", "SPF", "ESQ", "S(pattern=kernel)P", "CF", "EQCF", "SPQC"]
+)
 def test_loaded_state_equals_the_saved_one(
     word: str, baseline: CompressionState, task: Task, profile: Profile, tmp_path: Path
 ) -> None:

@@ -142,4 +142,3 @@ def _bits(weight: Tensor, book: Codebook, on_grid: OnGrid | None) -> int:
     labels = share(weight, book, on_grid).labels.numpy().ravel()
     found = sizes.histogram(labels, book.n_values + 1, 0)
     return sizes.size(found, sizes.best(found)).total_bits
-
