@@ -1,4 +1,4 @@
-"""Rule files of an older system: one rule a line in columns, the first whose regular expression matches a whole name wins.
+"""Rule files of an older system: one rule a line, in columns; the first whose expression matches a whole name wins.
 
     prune     regex granularity s0,s1,...                    element | kernel | filter, a share for each stage
     quantize  regex method bits init-or-integer-bits         k-means | linear | fixed_point
@@ -9,7 +9,7 @@ What kind a line is follows from its columns. Every line that is ignored or malf
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,9 +134,8 @@ def _stages(matched: dict[str, Line], names: list[str]) -> tuple[tuple[dict[str,
     patterns = [line.value[0] for line in matched.values()]
     pattern = max(patterns, key=patterns.count)
     kept = {name: line for name, line in matched.items() if line.value[0] == pattern}
-    said = [
-        f"{name}: pattern {matched[name].value[0]} beside {pattern}: ignored" for name in matched if name not in kept
-    ]
+    others = {name: line.value[0] for name, line in matched.items() if name not in kept}
+    said = [f"{name}: pattern {other} beside {pattern}: ignored" for name, other in others.items()]
     n_stages = max(len(line.value[1]) for line in kept.values())
     exclude = [name for name in names if name not in kept]
     stages = []
@@ -147,7 +146,12 @@ def _stages(matched: dict[str, Line], names: list[str]) -> tuple[tuple[dict[str,
 
 
 def _line(number: int, columns: list[str]) -> Line:
-    kinds = {2: ("channel", _channel), 3: ("prune", _prune), 4: ("quantize", _quantize), 5: ("coding", _coding)}
+    kinds: dict[int, tuple[str, Callable[..., Any]]] = {
+        2: ("channel", _share),
+        3: ("prune", _prune),
+        4: ("quantize", _quantize),
+        5: ("coding", _coding),
+    }
     if len(columns) not in kinds:
         raise ValueError(f"{len(columns)} columns, where a rule has 2 (channel), 3 (prune), 4 (quantize) or 5 (coding)")
     kind, read_columns = kinds[len(columns)]
@@ -159,10 +163,6 @@ def _share(text: str) -> float:
     if not 0 <= share < 1:
         raise ValueError(f"{text} is no share from 0 to below 1")
     return share
-
-
-def _channel(share: str) -> float:
-    return _share(share)
 
 
 def _prune(granularity: str, shares: str) -> tuple[str, tuple[float, ...]]:

@@ -62,8 +62,8 @@ def encode(
 ) -> Encoded:
     """Write a checkpoint folder (or the one of a result), an artifact folder or one file into a container.
 
-    Tensors are coded as the checkpoint's profile says (`code.codes`, `code.run_bits`) where C shared them, by the coding
-    rules of `rules` where one matches, and otherwise as is smallest.
+    Tensors are coded as the checkpoint's profile says (`code.codes`, `code.run_bits`) where C shared them, by the
+    coding rules of `rules` where one matches, and otherwise as is smallest.
 
     Raises:
         UsageError: `source` is not there, or `rules` is no rule file.

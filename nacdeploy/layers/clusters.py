@@ -44,10 +44,11 @@ def points(values: Floats, weights: Floats | None = None) -> Points:
 
 
 def kmeans(values: Floats, k: int, init: str = "kmeans++", weights: Floats | None = None) -> Floats:
-    """`k` rising centroids (Lloyd, 1982), each the mean of the values that it is nearest to; one that is nearest to none
-    moves to where the error is largest. `init`: `linear` between the extremes (the best of those tried by Han et al., 2016, section
-    3.1), `density` at equal shares of the values, `kmeans++` (Arthur & Vassilvitskii, 2007) and `random`, of which the
-    best of several draws is taken.
+    """`k` rising centroids (Lloyd, 1982), each the mean of the values that it is nearest to; one that is nearest to
+    none moves to where the error is largest.
+
+    `init`: `linear` between the extremes, `density` at equal shares of the values (both Han et al., 2016, section 3.2),
+    `kmeans++` (Arthur & Vassilvitskii, 2007) and `random`, of which the best of several draws is taken.
     """
     if not len(values):
         return np.zeros(k)

@@ -61,15 +61,15 @@ def share(weight: Tensor, book: Codebook, on_grid: OnGrid | None = None) -> Shar
     if on_grid is not None or book.method == FIXED_POINT:
         steps, scales = _steps(weight, book, on_grid)
         # the weights that a checkpoint is rebuilt from are not those that were shared
-        found = np.sort(np.resize(_present(steps), book.n_values))
-        labels = np.minimum(np.searchsorted(found, steps) + 1, book.n_values)
-        centroids = torch.from_numpy(found).float() * scales.mean()
+        integers = np.sort(np.resize(_present(steps), book.n_values))
+        labels = np.minimum(np.searchsorted(integers, steps) + 1, book.n_values)
+        centroids = torch.from_numpy(integers).float() * scales.mean()
         return Shared(centroids, _labels(np.where(steps == 0, 0, labels), weight, book), scales.clone())
     values = _doubles(weight)
     keeps_zero = (values == 0) & book.fix_zeros
-    centroids = _centroids(values[~keeps_zero], book, book.n_values)
-    labels = np.where(keeps_zero, 0, clusters.nearest(values, centroids) + 1)
-    return Shared(torch.from_numpy(centroids).float(), _labels(labels, weight, book), None)
+    found = _centroids(values[~keeps_zero], book, book.n_values)
+    labels = np.where(keeps_zero, 0, clusters.nearest(values, found) + 1)
+    return Shared(torch.from_numpy(found).float(), _labels(labels, weight, book), None)
 
 
 def n_integers(weight: Tensor, book: Codebook, on_grid: OnGrid | None = None) -> int:
@@ -136,8 +136,8 @@ def _labels(labels: np.ndarray, weight: Tensor, book: Codebook) -> Tensor:
 
 
 class _Share(torch.autograd.Function):
-    """Values by label; a value's gradient is the mean of those of its members (Han et al., 2016, take the sum, eq. 3: the
-    mean makes a step as long as that of a single weight), straight through the rounding to a grid."""
+    """Values by label; a value's gradient is the mean of those of its members, straight through the rounding to a grid.
+    Han et al., 2016, take the sum (eq. 3): with the mean, a step is as long as that of a single weight."""
 
     @staticmethod
     def forward(
@@ -184,7 +184,7 @@ class Sharing(nn.Module):
     def weight(self, layer: str) -> Tensor:
         """The weight of a layer that is shared; its gradient goes to the centroids."""
         shared = self.of(layer)
-        return _Share.apply(shared.centroids, shared.labels, shared.scales, self.books[layer].limits)  # type: ignore[no-any-return]
+        return _Share.apply(shared.centroids, shared.labels, shared.scales, self.books[layer].limits)
 
     def integers(self, layer: str) -> tuple[Tensor, Tensor] | None:
         """The int8 integers and scales of a layer on Q's grid, None for another."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nacdeploy.coding import sizes
 from nacdeploy.coding.fixed_point import FixedPoint
@@ -29,7 +29,7 @@ RUN_WIDE = ("codes", "run_bits")  # of the container that is written in the end
 
 @dataclass(frozen=True)
 class CodeDecision:
-    """How each layer's values are found, why the others keep their own, and the bits that the mean weight then takes."""
+    """How each layer's values are found, why the others keep their own, and the bits that the mean weight takes."""
 
     books: dict[str, Codebook]
     unshared: dict[str, str]
@@ -61,7 +61,7 @@ class Code:
         found = {name: self._book(state.network, name) for name in self._chosen(state.network)}
         books = {name: book for name, (book, _) in found.items()}
         layers = weighted_layers(state.network.backbone)
-        n_weights = sum(layers[name].weight.numel() for name in books)  # type: ignore[operator]
+        n_weights = sum(_n_weights(layers[name]) for name in books)
         unshared = {name: "excluded" for name in layers if name not in books}
         return CodeDecision(books, unshared, sum(bits for _, bits in found.values()) / max(n_weights, 1))
 
@@ -104,6 +104,11 @@ class Code:
         books = [_grid_book(weight, each, on_grid, limits) for each in _methods_on_grid(asked)]
         # the integers as they are where sharing them saves nothing
         return min(((book, _bits(weight, book, on_grid)) for book in books), key=lambda each: each[1])
+
+
+def _n_weights(layer: nn.Module) -> int:
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return weight.numel()
 
 
 def _methods_on_grid(asked: SharedAs) -> list[SharedAs]:
