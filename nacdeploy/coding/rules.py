@@ -32,8 +32,9 @@ class Line:
     kind: str
     value: Any
 
-    def matches(self, name: str) -> bool:
-        return bool(self.pattern.fullmatch(name) or self.pattern.fullmatch(f"{name}.weight"))
+    def matches(self, names: Iterable[str]) -> bool:
+        """Whether one of the names of a thing is matched whole."""
+        return any(self.pattern.fullmatch(name) for name in names)
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,9 @@ class RuleFile:
     problems: tuple[str, ...] = ()
     where: str = "rules"
 
-    def first(self, kind: str, name: str) -> Line | None:
-        """The first rule of a kind that matches a layer's or a tensor's name."""
-        return next((line for line in self.lines if line.kind == kind and line.matches(name)), None)
-
-    def coding(self, names: Iterable[str]) -> dict[str, CodingRule]:
-        """How tensors are coded, by name."""
-        found = {name: self.first("coding", name) for name in names}
-        return {name: line.value for name, line in found.items() if line is not None}
+    def first(self, kind: str, *names: str) -> Line | None:
+        """The first rule of a kind that matches one of the names of a layer or a tensor."""
+        return next((line for line in self.lines if line.kind == kind and line.matches(names)), None)
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ def tables(rules: RuleFile, layers: Iterable[str], stage: int = -1) -> Tables:
 
 
 def _matched(rules: RuleFile, kind: str, names: list[str]) -> dict[str, Line]:
-    found = {name: rules.first(kind, name) for name in names}
+    found = {name: rules.first(kind, name, f"{name}.weight") for name in names}
     return {name: line for name, line in found.items() if line is not None}
 
 

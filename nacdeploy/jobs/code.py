@@ -10,7 +10,7 @@ from nacdeploy.coding import container, files
 from nacdeploy.coding import rules as rule_files
 from nacdeploy.coding.codec import ITEM_BYTES, Rule
 from nacdeploy.coding.container import Cut, Entry, Header
-from nacdeploy.coding.sizes import HUFFMAN, PLAIN
+from nacdeploy.coding.sizes import FIXED_POINT, PLAIN
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs.outcome import CHECKPOINT
 from nacdeploy.progress import Progress, Silent
@@ -79,7 +79,7 @@ def encode(
     cuts = files.cut(source)
     found = rule_files.read(Path(rules)) if rules is not None else rule_files.RuleFile(())
     names = [tensor.name for each in cuts for _, tensor in each.tensors]
-    asked = {**_of_profile(source, cuts), **found.coding(names)}
+    asked = {**_of_profile(source, cuts), **_of_rules(found, names)}
     progress.say(f"coding {len(names)} tensors of {len(cuts)} files")
     header = container.write(out, cuts, asked)
     return Encoded(
@@ -116,16 +116,40 @@ def _of_profile(source: Path, cuts: list[Cut]) -> dict[str, Rule]:
     if not checkpoint.is_checkpoint(source):
         return {}
     table = checkpoint.read_record(source).settings().code
-    codes = table.codes if table.codes in (HUFFMAN, PLAIN, "fixed_point") else None
+    codes: str | None = None if table.codes == "smallest" else table.codes
     if codes is None and table.run_bits is None:
         return {}
     names = [tensor.name for each in cuts for _, tensor in each.tensors]
-    shared = [name for name in names if name.startswith(_SHARING) and name.endswith(_LABELS)]
-    return {name: Rule(codes, table.run_bits) for name in shared}
+    codes = PLAIN if codes == FIXED_POINT else codes
+    return {name: Rule(codes, table.run_bits) for name in names if _is_labels(name)}
+
+
+def _of_rules(found: rule_files.RuleFile, names: list[str]) -> dict[str, Rule]:
+    """What the coding rules say, of the labels in place of a weight that is shared; fixed-point codes of those are
+    their plain indices."""
+    asked = {}
+    for name in names:
+        line = found.first("coding", name, _parameter(name))
+        if line is not None:
+            is_index = _is_labels(name) and line.value.codes == FIXED_POINT
+            asked[name] = Rule(PLAIN, line.value.run_bits) if is_index else line.value
+    return asked
+
+
+def _is_labels(name: str) -> bool:
+    return name.startswith(_SHARING) and name.endswith(_LABELS)
+
+
+def _parameter(name: str) -> str:
+    """The name that a tensor of ours has in the user's network: `conv1.weight` for `sharing.conv1/weight/labels`,
+    `backbone.conv1.weight`, and `layers.conv1.weight_q` of a graph."""
+    if _is_labels(name):
+        return name.removeprefix(_SHARING).removesuffix(_LABELS).replace("/", ".")
+    return name.removeprefix("backbone.").removeprefix("layers.").removesuffix("_q")
 
 
 def _ignored(found: rule_files.RuleFile, names: list[str]) -> tuple[str, ...]:
-    used = {line.number for name in names if (line := found.first("coding", name)) is not None}
+    used = {line.number for name in names if (line := found.first("coding", name, _parameter(name))) is not None}
     unused = [
         f"{found.where}, line {line.number}: '{line.pattern.pattern}' "
         + ("is the first match of no tensor" if line.kind == "coding" else f"is a {line.kind} rule, and codes nothing")

@@ -198,7 +198,7 @@ def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
 
 
 def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | None:
-    """The int8 integers and scales (O,) of a quantized layer, the shared ones where it has such; None for a float one."""
+    """The int8 integers and scales (O,) of a quantized layer, shared ones where it has such; None for a float one."""
     bits = network.plan.weight_bits.get(name)
     if bits is None:
         return None
