@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nacdeploy.api import Result, bench, explain, export, finetune, preview, search, transfer
+    from nacdeploy.api import Result, bench, decode, encode, explain, export, finetune, preview, search, transfer
     from nacdeploy.errors import NacdeployError, RefusedError, UsageError
     from nacdeploy.strategies.chain import Chain
 
 _HOMES = {
     **dict.fromkeys(
-        ("Result", "bench", "explain", "export", "finetune", "preview", "search", "transfer"), "nacdeploy.api"
+        ("Result", "bench", "decode", "encode", "explain", "export", "finetune", "preview", "search", "transfer"),
+        "nacdeploy.api",
     ),
     **dict.fromkeys(("NacdeployError", "RefusedError", "UsageError"), "nacdeploy.errors"),
     "Chain": "nacdeploy.strategies.chain",
@@ -26,6 +27,8 @@ __all__ = [
     "Result",
     "UsageError",
     "bench",
+    "decode",
+    "encode",
     "explain",
     "export",
     "finetune",

@@ -6,6 +6,7 @@ Progress goes to a `Progress`, silent by default.
 """
 
 from nacdeploy.jobs.analyze import analyze
+from nacdeploy.jobs.code import decode, encode
 from nacdeploy.jobs.deploy import bench, export
 from nacdeploy.jobs.explain import explain
 from nacdeploy.jobs.report import report
@@ -18,6 +19,8 @@ __all__ = [
     "Result",
     "analyze",
     "bench",
+    "decode",
+    "encode",
     "explain",
     "export",
     "finetune",

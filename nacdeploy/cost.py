@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nacdeploy.coding import sizes
 from nacdeploy.layers.network import Network, Simulation, count_parameters
 from nacdeploy.layers.sparsity import stored_bits
+from nacdeploy.layers.weight_sharing import Shared
 
 FLOAT_BITS = 32
 
@@ -79,7 +81,7 @@ def cost(network: Network, example: Tensor, exit_fractions: Sequence[float] = (1
         macs=macs[-1],
         bitops=bitops[-1],
         memory_bits=memory_bits(network),
-        n_parameters=count_parameters(network),
+        n_parameters=_n_parameters(network),
         expected_macs=_expected(macs, exit_fractions),
         expected_bitops=_expected(bitops, exit_fractions),
         n_blocks_fraction=_expected(blocks, exit_fractions),
@@ -88,12 +90,19 @@ def cost(network: Network, example: Tensor, exit_fractions: Sequence[float] = (1
 
 
 def memory_bits(network: Network) -> int:
-    """The bits that weights, scales, biases, norms and exit heads need; of masked weights what is kept and where."""
-    bits = FLOAT_BITS * (count_parameters(network) + sum(b.numel() for b in _statistics(network.backbone)))
-    for layer in {**network.plan.weight_bits, **dict.fromkeys(network.masks.layers)}:
+    """The bits that weights, scales, biases, norms and exit heads need; of masked weights what is kept and where, of
+    shared ones the smallest coding of their labels with the values that these name."""
+    bits = FLOAT_BITS * (_n_parameters(network) + sum(b.numel() for b in _statistics(network)))
+    for layer in {**network.plan.weight_bits, **dict.fromkeys((*network.masks.layers, *network.sharing.layers))}:
         weight: Tensor = network.backbone.get_submodule(layer).weight  # type: ignore[assignment]
         bits += _weight_bits(network, layer, weight) - FLOAT_BITS * weight.numel()
     return bits + 2 * FLOAT_BITS * len(network.quantizers)
+
+
+def _n_parameters(network: Network) -> int:
+    """Parameter elements, each weight that is shared counted as one."""
+    shared = [network.sharing.of(layer) for layer in network.sharing.layers]
+    return count_parameters(network) + sum(each.labels.numel() - each.centroids.numel() for each in shared)
 
 
 def nac_ratios(network: Network, now: Cost, baseline: Cost, rho: float, depth: int) -> tuple[float, float]:
@@ -110,6 +119,8 @@ def nac_ratios(network: Network, now: Cost, baseline: Cost, rho: float, depth: i
 
 def _weight_bits(network: Network, layer: str, weight: Tensor) -> int:
     """The stored bits of a layer's weight and, where it is quantized, of its scales."""
+    if layer in network.sharing.books:
+        return _shared_bits(network.sharing.of(layer))
     quantized_bits, kept = network.plan.weight_bits.get(layer), network.masks.get(layer)
     bits = quantized_bits or FLOAT_BITS
     scales = FLOAT_BITS * weight.shape[0] if quantized_bits else 0
@@ -118,8 +129,16 @@ def _weight_bits(network: Network, layer: str, weight: Tensor) -> int:
     return stored_bits(kept, network.sparsity.pattern_of(layer), bits) + scales
 
 
-def _statistics(backbone: nn.Module) -> list[Tensor]:
-    return [b for b in backbone.buffers() if b.is_floating_point()]
+def _shared_bits(shared: Shared) -> int:
+    labels = shared.labels.cpu().numpy().ravel()
+    found = sizes.histogram(labels, len(shared.centroids) + 1, 0)
+    n_scales = 0 if shared.scales is None else shared.scales.numel()
+    return sizes.size(found, sizes.best(found)).total_bits + FLOAT_BITS * n_scales
+
+
+def _statistics(network: Network) -> list[Tensor]:
+    shared = {f"{layer}.weight" for layer in network.sharing.layers}
+    return [b for name, b in network.backbone.named_buffers() if b.is_floating_point() and name not in shared]
 
 
 def _ways_out(network: Network, layers: Sequence[LayerCost]) -> list[tuple[int, int, float]]:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -77,7 +77,16 @@ def read(kind: type[T], path: Path) -> T:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+    """Write a text file whole or not at all.
+
+    Raises:
+        NacdeployError: the directory is not writable or full.
+    """
+    write_bytes(path, [text.encode()])
+
+
+def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file of some parts whole or not at all.
 
     Raises:
         NacdeployError: the directory is not writable or full.
@@ -86,8 +95,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.writelines(parts)
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:

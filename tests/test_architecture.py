@@ -20,6 +20,7 @@ PACKAGE = ROOT / "nacdeploy"
 ROWS = (
     ("errors", "records", "precision", "progress"),
     ("strategies.chain", "strategies.catalog", "profile", "tracking", "environment"),
+    ("coding",),
     ("layers", "cost", "task", "models", "data"),
     ("evaluate", "train", "latency"),
     ("strategies",),
@@ -32,6 +33,7 @@ ROWS = (
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 
 HOMES = {
+    "bitarray": {"coding.symbols"},
     "torch_pruning": {"layers.channel_pruning"},
     "tensorrt": {"exporters.trt_api", "environment"},
     "tensorrt_rtx": {"exporters.trt_api", "environment"},

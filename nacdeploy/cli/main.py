@@ -19,6 +19,8 @@ COMMANDS = (
     "bench",
     "explain",
     "verify",
+    "encode",
+    "decode",
     "show",
     "report",
     "doctor",
@@ -51,8 +53,8 @@ class Commands(click.Group):
 def cli(context: click.Context) -> None:
     """Find, transfer and deploy chains of network compression techniques.
 
-    A chain is a word over letters: F finetune, P prune, E add exits, Q quantize, S sparsify. Without options the
-    commands use nacdeploy.toml in the current folder, else the built-in profile 'demo'. Results lie under runs/.
+    A chain is a word over letters: F finetune, P prune, E add exits, Q quantize, S sparsify, C code. Without options
+    the commands use nacdeploy.toml in the current folder, else the built-in profile 'demo'. Results lie under runs/.
     """
     context.default_map = options.defaults(cli)
 

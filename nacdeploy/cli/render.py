@@ -200,6 +200,32 @@ def print_artifact(folder: Any, manifest: Any, rows: Any) -> None:
     click.echo(f"artifact: {folder}")
 
 
+def print_encoded(encoded: Any) -> None:
+    """What each tensor weighs in the container, and the container beside zstd of the same tensors."""
+    columns = ["tensor", "type", "shape", "method", "run bits", "bits per element", "bytes", "before"]
+    rows = [
+        [
+            row.name,
+            row.dtype,
+            "x".join(map(str, row.shape)),
+            row.method,
+            str(row.run_bits or ""),
+            f"{row.bits_per_element:.2f}",
+            f"{row.n_bytes:,}",
+            f"{row.n_bytes_before:,}",
+        ]
+        for row in encoded.rows
+    ]
+    print_table("", columns, rows)
+    for line in encoded.ignored:
+        click.echo(f"note: {line}")
+    click.echo(
+        f"{encoded.n_bytes_before:,} bytes of files in {encoded.n_bytes:,}; their tensors alone through zstd (level "
+        f"{encoded.zstd_level}): {encoded.n_bytes_zstd:,}"
+    )
+    click.echo(f"container: {encoded.path}")
+
+
 def print_verified(found: Any) -> None:
     """Hashes, then each engine against its second build."""
     click.echo(f"{found.artifact}: {found.n_files} files are as their hashes say")

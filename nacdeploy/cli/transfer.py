@@ -11,6 +11,7 @@ from nacdeploy.cli import options, render
 @click.command("transfer")
 @click.option("--strategy", metavar="S", required=True, help="A word such as QPPF, a strategy.json, or catalog:NAME.")
 @options.precision
+@click.option("--rules", type=click.Path(path_type=Path), metavar="FILE", help="Rules by layer in the old grammar.")
 @options.task_options
 @options.out
 @click.option("--dry-run", is_flag=True, help="Say what every letter would do; train and write nothing.")
@@ -21,6 +22,7 @@ from nacdeploy.cli import options, render
 def command(
     strategy: str,
     precision: Path | None,
+    rules: Path | None,
     out: Path | None,
     dry_run: bool,
     skip_refused: bool,
@@ -34,13 +36,14 @@ def command(
     progress = render.RichProgress()
     if dry_run:
         rows = api.preview(
-            strategy=strategy, precision=precision, skip_refused=skip_refused, progress=progress, **shared
+            strategy=strategy, precision=precision, rules=rules, skip_refused=skip_refused, progress=progress, **shared
         )
         render.print_json([records.to_data(r) for r in rows]) if as_json else render.print_previews(rows)
         return
     result = api.transfer(
         strategy=strategy,
         precision=precision,
+        rules=rules,
         out=out,
         skip_refused=skip_refused,
         post_finetune=post_finetune or 0,

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from nacdeploy.errors import NacdeployError
-from nacdeploy.layers import fake_quant, weight_quantizers
+from nacdeploy.layers import fake_quant
 from nacdeploy.layers.capture import WEIGHTED, weighted_consumer
 from nacdeploy.layers.fake_quant import ActivationQuantizer, kind_of
-from nacdeploy.layers.network import Network, masked_weight
+from nacdeploy.layers.network import Network, layer_integers, masked_weight
 from nacdeploy.precision import FLOAT32, Precision
 
 _LARGEST_BIAS = 2.0**30
@@ -103,11 +103,11 @@ def _parameters(
         factor, shift = affine(norm)
         bias = bias * factor + shift
     axis = 1 if reads_tokens else 0
-    bits = network.plan.weight_bits.get(name)
-    if bits is None or network.rule is None:
+    on_grid = layer_integers(network, name, module)
+    if on_grid is None or network.rule is None:
         folded = weight if factor is None else weight * _per_channel(factor, weight)
         return LayerParameters(kind_of(module), FLOAT32, FloatParameters(folded.movedim(0, axis), bias))
-    integers, scale = weight_quantizers.integers(weight, network.rule.weights, bits, network.grid)
+    integers, scale = on_grid
     if factor is not None:
         integers, scale = fold(integers, scale, factor)
     input_scale = edge.scale_and_zero_point()[0] if edge is not None else None
@@ -115,7 +115,8 @@ def _parameters(
         integers, scale = _room_for_bias(integers, scale, bias, input_scale)
     on_integers = input_scale if network.grid.integer_biases and not reads_tokens else None
     deployed = IntegerParameters(integers.movedim(0, axis), scale, bias, axis, on_integers)
-    return LayerParameters(kind_of(module), Precision(bits, network.rule.precision_of(name).activation_bits), deployed)
+    precision = Precision(network.plan.weight_bits[name], network.rule.precision_of(name).activation_bits)
+    return LayerParameters(kind_of(module), precision, deployed)
 
 
 def _room_for_bias(weight: Tensor, scale: Tensor, bias: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor]:

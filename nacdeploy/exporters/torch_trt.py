@@ -47,7 +47,9 @@ class OperatorNetwork(nn.Module):
         if name not in self.network.plan.weight_bits:
             return simulated_layer(self.network, name, module, x)
         weight = masked_weight(self.network, name, module)
-        amax = symmetric_scale(weight, 1).reshape(-1, *[1] * (weight.dim() - 1))
+        shared = self.network.sharing.integers(name) if name in self.network.sharing.books else None
+        peak = symmetric_scale(weight, 1) if shared is None else shared[1] * _LARGEST
+        amax = peak.reshape(-1, *[1] * (weight.dim() - 1))
         rounded = self._quantize(weight, amax, 8, 0, False, False)
         return with_weights(module, x, rounded, module.bias)  # type: ignore[arg-type]
 

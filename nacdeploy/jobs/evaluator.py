@@ -91,5 +91,5 @@ class Evaluator:
 
     def _refusals(self, state: CompressionState) -> dict[str, str]:
         letters = self.profile.search.alphabet
-        reasons = {x: operators.make(Link(x), self.profile).refusal(state) for x in letters}
+        reasons = {x: operators.refusal(operators.make(Link(x), self.profile), state) for x in letters}
         return {letter: reason for letter, reason in reasons.items() if reason is not None}

@@ -6,6 +6,7 @@ from typing import Unpack
 
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
+from nacdeploy.coding import rules as rule_files
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import carry
 from nacdeploy.exporters.tune import Precisions
@@ -23,6 +24,7 @@ from nacdeploy.jobs.session import (
     task_of,
     train_baseline,
 )
+from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -55,6 +57,7 @@ def transfer(
     *,
     strategy: str,
     precision: Path | str | None = None,
+    rules: Path | str | None = None,
     out: Path | str | None = None,
     skip_refused: bool = False,
     post_finetune: int = 0,
@@ -64,9 +67,11 @@ def transfer(
     """Apply a word, a strategy file or a published strategy to a model, deciding anew; leaves a checkpoint.
 
     Layers that `precision`, an artifact or its precision.json, was measured to be better off with in float stay float.
+    `rules` is a rule file of the older grammar (`coding/rules.py`): what P, S and C do layer by layer.
 
     Raises:
-        UsageError: unknown letter, parameter, model, data or profile; `precision` holds none that fits.
+        UsageError: unknown letter, parameter, model, data or profile; `precision` holds none that fits; `rules` holds
+            no rule.
         RefusedError: a letter does not apply (without `skip_refused`).
     """
     progress, options = progress or Silent(), Options(**shared)
@@ -77,6 +82,7 @@ def transfer(
     precisions = _measured(precision, chain)
     job = Job("transfer", Runs(Path(options.runs)).place(out, f"transfer-{chain.word}"), options, progress)
     session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
+    session = _by_rules(session, rules, progress)
     state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
     speed_ratio = None
     if session.profile.search.figure == "speed":
@@ -89,6 +95,7 @@ def preview(
     *,
     strategy: str,
     precision: Path | str | None = None,
+    rules: Path | str | None = None,
     skip_refused: bool = False,
     progress: Progress | None = None,
     **shared: Unpack[OptionValues],
@@ -100,6 +107,7 @@ def preview(
     operators.check(chain, profile)
     precisions = _measured(precision, chain)
     session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
+    session = _by_rules(session, rules, progress)
     return transferring.previews(chain, session.baseline, session.task, session.profile, skip_refused)
 
 
@@ -139,6 +147,18 @@ def _in_precision(session: Session, precisions: Precisions | None, progress: Pro
     progress.say(str(found))
     exclude = dict.fromkeys((*session.profile.quantize.exclude, *found.floats))
     return replace(session, profile=profiles.override(session.profile, {"quantize": {"exclude": [*exclude]}}))
+
+
+def _by_rules(session: Session, rules: Path | str | None, progress: Progress) -> Session:
+    """The session with what a rule file says of the network's layers in its profile; what is ignored is said."""
+    if rules is None:
+        return session
+    found = rule_files.tables(rule_files.read(Path(rules)), weighted_layers(session.baseline.network.backbone))
+    for line in found.ignored:
+        progress.say(line)
+    if len(found.stages) > 1:
+        progress.say(f"{rules} has {len(found.stages)} stages of pruning: the last is taken")
+    return replace(session, profile=profiles.override(session.profile, found.tables))
 
 
 def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionState]:

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from nacdeploy.errors import RefusedError
 from nacdeploy.layers import placement, sparsity, weight_quantizers
 from nacdeploy.layers.capture import capture
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
 from nacdeploy.layers.placement import Plan
 from nacdeploy.layers.sparsity import Masks, Sparsity
+from nacdeploy.layers.weight_sharing import Codebook, OnGrid, Sharing, share
 
 Use = tuple[str, int]
 
@@ -36,9 +38,10 @@ class Semantics(Protocol):
 
 
 class Network(nn.Module):
-    """A plain backbone, its quantizers by edge, its masks by layer and its exit heads by place.
+    """A plain backbone, its quantizers by edge, its masks and shared values by layer and its exit heads by place.
 
-    The backbone keeps the values that a mask hides, so that a mask can be chosen anew after a cut.
+    The backbone keeps the values that a mask hides, so that a mask can be chosen anew after a cut. A weight that is
+    shared is no parameter of the backbone any more, and is not stored: it follows from labels and values.
 
     `network(x)` answers as the plain network does, (N, K) logits from (N, C, H, W) images; the exits answer through
     `forward_exits`.
@@ -50,6 +53,7 @@ class Network(nn.Module):
         self.input_shape = input_shape
         self.quantizers = nn.ModuleDict()
         self.masks = Masks({})
+        self.sharing = Sharing({}, {})
         self.exits = nn.ModuleDict()
         self.grid = grid
         self.rule: Rule | None = None
@@ -57,6 +61,7 @@ class Network(nn.Module):
         self.plan = Plan()
         self._graph: fx.Graph | None = None
         self._is_captured = False
+        self.register_load_state_dict_post_hook(_lay_out_shared)
 
     def example_input(self) -> Tensor:
         """A blank image (1, C, H, W), for tools that trace the network."""
@@ -101,8 +106,31 @@ class Network(nn.Module):
                 masks[name] = former
         self.sparsity, self.masks = rule, Masks(masks).train(self.training)
 
+    def share(self, books: Mapping[str, Codebook]) -> None:
+        """Attach shared values by `books`, found in the weights as they are run: masked, and on the grid where they are
+        quantized."""
+        shared = {}
+        for name, book in books.items():
+            layer = self.backbone.get_submodule(name)
+            shared[name] = share(masked_weight(self, name, layer).detach(), book, layer_integers(self, name, layer))
+            del layer.weight
+            layer.register_buffer("weight", torch.zeros(shared[name].labels.shape), persistent=False)
+        self.sharing = Sharing(books, shared).train(self.training)
+        _lay_out_shared(self)
+
     def lay_on(self, grid: Grid) -> None:
-        """Change to another target's grid and its edges."""
+        """Change to another target's grid and its edges.
+
+        Raises:
+            RefusedError: shared integers do not fit the new grid.
+        """
+        for name, bits in self.plan.weight_bits.items():
+            book = self.sharing.books.get(name)
+            if book and book.limits and book.limits[1] > grid.weight_maximum(bits):
+                raise RefusedError(
+                    f"layer '{name}' shares integers up to {book.limits[1]} (C), and the grid {grid.name} takes "
+                    f"{grid.weight_maximum(bits)} at most: share again for that target, its profile given to transfer"
+                )
         self.grid = grid
         if self.rule is not None:
             self.quantize(self.rule)
@@ -115,7 +143,7 @@ class Network(nn.Module):
         return dict(sorted(heads.items(), key=lambda item: position[item[0]]))
 
     def forward(self, x: Tensor) -> Tensor:
-        is_plain = not (self.plan.weight_bits or self.masks.layers)
+        is_plain = not (self.plan.weight_bits or self.masks.layers or self.sharing.layers)
         return self.backbone(x) if is_plain else self.run(x, Simulation(self))
 
     def forward_exits(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -144,7 +172,7 @@ class Network(nn.Module):
 
     def _run_uncaptured(self, x: Tensor, semantics: Semantics) -> Tensor:
         with ExitStack() as stack:
-            for layer in {*self.plan.inputs, *self.masks.layers}:
+            for layer in {*self.plan.inputs, *self.masks.layers, *self.sharing.layers}:
                 edge = self.plan.inputs.get(layer, {}).get(0)
                 stack.enter_context(_called_through(self.backbone.get_submodule(layer), layer, edge, semantics))
             return self.backbone(x)
@@ -164,20 +192,33 @@ class Simulation:
 
 
 def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
-    """The weight of a layer with zeros where its mask hides it, itself where it has no mask. Hidden values get no
-    gradient."""
+    """The weight of a layer with zeros where its mask hides it, itself where it has no mask; its shared values where it
+    has such. Hidden values get no gradient."""
+    if name in network.sharing.books:
+        return network.sharing.weight(name)
     weight: Tensor = module.weight  # type: ignore[assignment]
     kept = network.masks.get(name)
     return weight if kept is None else weight.masked_fill(~kept, 0.0)
 
 
-def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
-    """The output of a layer with its weight masked and rounded to its grid; of a dense float layer as it is."""
+def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | None:
+    """The int8 integers and scales (O,) of a quantized layer, shared ones where it has such; None for a float one."""
     bits = network.plan.weight_bits.get(name)
-    if bits is None and network.masks.get(name) is None:
+    if bits is None or network.rule is None:
+        return None
+    shared = network.sharing.integers(name) if name in network.sharing.books else None
+    weight = masked_weight(network, name, module).detach()
+    return shared or weight_quantizers.integers(weight, network.rule.weights, bits, network.grid)
+
+
+def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
+    """The output of a layer with its weight masked and rounded to its grid, or shared; of a dense float layer as it
+    is."""
+    bits, is_shared = network.plan.weight_bits.get(name), name in network.sharing.books
+    if bits is None and network.masks.get(name) is None and not is_shared:
         return module(x)
     weight = masked_weight(network, name, module)
-    if bits is not None and network.rule is not None:
+    if bits is not None and network.rule is not None and not is_shared:
         weight = weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
     return with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
 
@@ -235,6 +276,13 @@ class _Interpreter(fx.Interpreter):
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
             return self._semantics.layer(str(n.target), module, args[0])
         return module(*args, **kwargs)
+
+
+def _lay_out_shared(network: Network, loaded: object = None) -> None:
+    """Write the shared values into the backbone's weights, for those who read them there: after every change."""
+    with torch.no_grad():
+        for name in network.sharing.layers:
+            network.backbone.get_submodule(name).weight.copy_(network.sharing.weight(name))  # type: ignore[operator]
 
 
 def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:

@@ -70,7 +70,7 @@ def advance(
     """
     memory = memory or NoMemory()
     operator = operators.make(link, profile)
-    reason = operator.refusal(state)
+    reason = operators.refusal(operator, state)
     if reason is not None:
         where = f"after '{state.chain}'" if state.steps else "at the start"
         raise RefusedError(f"{operator.letter} ({operator.name}) is refused {where}: {reason}")

@@ -66,6 +66,12 @@ class CompressionState:
         """The accuracy lost since the baseline, in points of 100."""
         return 100 * (self.baseline.accuracy - self.metrics.accuracy)
 
+    def closed_to(self, letter: str) -> str | None:
+        """Why no operator of this letter may follow, whatever it says itself; None where it may be asked."""
+        if self.network.sharing.layers and letter != "F":
+            return "the weights are shared (C) and only F may follow, which trains the shared values; put C after it"
+        return None
+
     @property
     def n_epochs(self) -> int:
         """Training epochs spent along the chain."""
@@ -93,7 +99,9 @@ def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
     rule = _spoken(network.rule) if network.rule else None
     exits = [head.node for head in network.heads.values()] if with_exits else []
     masked = {"sparsity": _spoken(network.sparsity)} if network.sparsity else {}
-    return {"rule": rule, "grid": network.grid.name, "exits": exits, **masked}
+    books = {layer: records.to_data(book) for layer, book in network.sharing.books.items()}
+    shared = {"sharing": books} if books else {}
+    return {"rule": rule, "grid": network.grid.name, "exits": exits, **masked, **shared}
 
 
 def _spoken(rule: Rule | Sparsity) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def previews(
     rows = []
     for link in chain:
         operator = operators.make(link, profile)
-        refused = operator.refusal(state)
+        refused = operators.refusal(operator, state)
         if refused is None:
             decision = operator.decide(state, task)
             network = operator.perform(state.network, decision)

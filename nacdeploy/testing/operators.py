@@ -78,7 +78,7 @@ def check_refused_step_changes_nothing(link: Link, state: CompressionState, task
     Returns:
         The reason.
     """
-    reason = operators.make(link, profile).refusal(state)
+    reason = operators.refusal(operators.make(link, profile), state)
     _require(bool(reason), f"{link}: not refused after '{state.chain}'")
     key = state.key
     try:

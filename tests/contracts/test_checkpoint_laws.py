@@ -36,6 +36,7 @@ class Bomb:
 
 
 CHAINS = ["", "E", "QPPF", "PQQ", "EQP", "SPF", "ESQ", "S(pattern=kernel)P"]
+CHAINS += ["CF", "EQCF", "SPQC"]
 CHAINS += ["P(importance=lasso,reconstruct=true)Q(weights=dorefa)E", "Q(weights=binary)P(importance=apoz)"]
 
 

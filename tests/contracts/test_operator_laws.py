@@ -32,6 +32,7 @@ ROWS = (
     Row("E", laws.exits_are_charged, ("", "PQ"), "E(n_exits=9)"),
     Row("Q", laws.bitops_fall, ("", "PE", "Q"), "QQ"),
     Row("S", laws.memory_falls, ("", "QP", "EQ"), "S"),
+    Row("C", laws.memory_falls, ("", "QE", "S"), "C"),
 )
 # The letters with other settings than the profile's, which keep the same laws.
 SETTINGS = (
@@ -114,6 +115,7 @@ def test_pair_of_letters_works(
 ) -> None:
     state, reason = laws.check_pair_works_or_refuses(first, second, baseline, task, quick)
     refused_on_this_network = {"EE": "exit places are taken", "SS": "sparse by 2:4 already"}
+    refused_on_this_network |= {f"C{letter}": "the weights are shared" for letter in "PEQSC"}
     word = f"{first}{second}"
     assert (state.chain.word == word and reason is None) or refused_on_this_network.get(word, "-") in str(reason)
 

@@ -8,12 +8,14 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.operators.add_exits import AddExits
 from nacdeploy.strategies.operators.base import Operator
+from nacdeploy.strategies.operators.code import Code
 from nacdeploy.strategies.operators.finetune import Finetune
 from nacdeploy.strategies.operators.prune import Prune
 from nacdeploy.strategies.operators.quantize import Quantize
 from nacdeploy.strategies.operators.sparsify import Sparsify
+from nacdeploy.strategies.state import CompressionState
 
-OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize, Sparsify)
+OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize, Sparsify, Code)
 
 
 def by_letter() -> dict[str, type[Operator[Any]]]:
@@ -32,6 +34,11 @@ def make(link: Link, profile: Profile) -> Operator[Any]:
     if link.letter not in known:
         raise UsageError(f"unknown operator '{link.letter}'; known: {' '.join(known)}")
     return known[link.letter].configure(profile, dict(link.parameters))
+
+
+def refusal(operator: Operator[Any], state: CompressionState) -> str | None:
+    """Why an operator does not apply to a state: what the state is closed to, or the operator's own reason."""
+    return state.closed_to(operator.letter) or operator.refusal(state)
 
 
 def check(chain: Chain, profile: Profile) -> None:

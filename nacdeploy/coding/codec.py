@@ -1,0 +1,235 @@
+"""One tensor as bytes and back, exact to the bit: NaN payloads, negative zeros and types that numpy lacks included.
+
+A tensor is looked at as a vector of bit patterns. Where there are few distinct ones they become codes of a codebook;
+otherwise the bytes are stored, compressed by zstd as they are or as planes of like bytes, whichever is smallest.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from nacdeploy.coding import runs, sizes
+from nacdeploy.coding.distinct import Codes, distinct
+from nacdeploy.coding.fixed_point import FixedPoint
+from nacdeploy.coding.sizes import FIXED_POINT, HUFFMAN, LENGTH_BITS, PLAIN, Layout
+from nacdeploy.coding.symbols import HuffmanCode, huffman_code, huffman_decode, huffman_encode, index_bits, pack, unpack
+from nacdeploy.errors import NacdeployError
+
+RAW, ZSTD, PLANES, CONSTANT, LOOKUP = "raw", "zstd", "planes", "constant", "lookup"
+ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
+_LEVEL = 9
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor as its bytes, in the byte order of the machine that wrote it (little-endian); `dtype` by the names of
+    safetensors."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @property
+    def patterns(self) -> NDArray[np.unsignedinteger]:
+        """The elements' bit patterns (n,), or the bytes where elements are no whole number of them."""
+        n_bytes = ITEM_BYTES.get(self.dtype, 1)
+        return np.frombuffer(self.data, np.dtype(f"<u{n_bytes}" if len(self.data) % n_bytes == 0 else "u1"))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is asked of a tensor's coding. `codes`: one of the three ways, None for the smallest of all; `run_bits`: the
+    width of zero runs, 0 for none, None for the best; `fixed`: the numbers of `fixed_point`."""
+
+    codes: str | None = None
+    run_bits: int | None = None
+    fixed: FixedPoint | None = None
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A coded tensor: the method with what it needs to be decoded, and its parts in the order of `sizes`."""
+
+    method: str
+    details: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[bytes, ...] = ()
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def crc32(self) -> int:
+        """The checksum of all parts."""
+        return zlib.crc32(b"".join(self.parts))
+
+
+def encode(tensor: Tensor, rule: Rule = Rule(), like: Mapping[str, Codes] | None = None) -> tuple[Coded, Codes | None]:
+    """The smallest form of a tensor under `rule`, and its codes if it has few distinct values.
+
+    `like` are the codes of tensors before it: where this one is a function of those of another (a mask of its weight),
+    only the function is stored.
+
+    Raises:
+        NacdeployError: `rule` asks for codes that this tensor has none of.
+    """
+    codes = distinct(tensor.patterns)
+    if rule.codes == FIXED_POINT:
+        return _fixed(tensor, rule), codes
+    if codes is None:
+        if rule.codes is not None:
+            raise NacdeployError(
+                f"'{tensor.name}' cannot be coded by {rule.codes}: it has too many distinct values; share its weights "
+                "first (C), or code it without a rule"
+            )
+        return _stored(tensor), None
+    if len(codes.book) <= 1:
+        return Coded(CONSTANT, {}, (codes.book.tobytes(),)), codes
+    found = [_coded(codes, rule)]
+    if rule.codes is None:
+        found += [_stored(tensor), *_looked_up(codes, like or {})]
+    return min(found, key=lambda each: each.n_bytes), codes
+
+
+def decode(coded: Coded, tensor: Tensor, like: Mapping[str, NDArray[np.integer]]) -> bytes:
+    """The bytes of a coded tensor; `tensor` says name, type and shape, `like` holds the codes that it may refer to.
+
+    Raises:
+        NacdeployError: the parts do not make the tensor.
+    """
+    n = int(np.prod(tensor.shape, dtype=np.int64))
+    kind = np.dtype(f"<u{ITEM_BYTES.get(tensor.dtype, 1)}")
+    if coded.method in (RAW, ZSTD, PLANES):
+        return _unstored(coded, tensor.name, coded.details["n_bytes"])
+    book = np.frombuffer(coded.parts[0], np.dtype(f"<u{coded.details.get('item_bytes', kind.itemsize)}"))
+    if coded.method == CONSTANT:
+        return np.repeat(book, n).tobytes()
+    if coded.method == FIXED_POINT:
+        return FixedPoint.of(coded.details).patterns(decode_codes(coded), tensor.dtype)
+    if coded.method == LOOKUP:
+        return book[like[coded.details["of"]]].tobytes()
+    return book[decode_codes(coded)].tobytes()
+
+
+def decode_codes(coded: Coded) -> NDArray[np.integer]:
+    """The codes (n,) of a tensor that was coded by Huffman, plain or fixed-point codes."""
+    _, lengths, values, run_lengths, run_values = coded.parts
+    about = coded.details
+    codes = _read(coded.method, values, lengths, about["n_values"], about["width"])
+    if not about["run_bits"]:
+        return codes
+    symbols = _read(about["runs"], run_values, run_lengths, about["n_runs"], about["run_bits"])
+    placed = np.zeros(about["n"], np.uint16)
+    placed[runs.places(symbols, about["run_bits"])] = codes + about["shift"]
+    return placed
+
+
+def _coded(codes: Codes, rule: Rule) -> Coded:
+    found = sizes.histogram(codes.codes, len(codes.book), codes.zero)
+    ways = (HUFFMAN, PLAIN) if rule.codes is None else (rule.codes,)
+    layout = sizes.best(found, ways, rule.run_bits)
+    # what stands for zero is the first code; behind runs it is never written
+    shift = 1 if layout.run_bits else 0
+    return _laid_out(codes, layout, codes.book.tobytes(), len(codes.book) - shift, shift)
+
+
+def _laid_out(codes: Codes, layout: Layout, book: bytes, n_symbols: int, shift: int) -> Coded:
+    """Codebook, value codes' lengths, values (less `shift`), run codes' lengths, runs."""
+    values = codes.codes
+    run_symbols = np.zeros(0, np.uint16)
+    if layout.run_bits:
+        present = values != 0
+        values, run_symbols = values[present] - np.uint16(shift), runs.run_symbols(runs.gaps(present), layout.run_bits)
+    width = index_bits(n_symbols)
+    details = {
+        "n": len(codes.codes),
+        "n_values": len(values),
+        "width": width,
+        "shift": shift,
+        "item_bytes": codes.book.itemsize,
+        "run_bits": layout.run_bits,
+        "runs": layout.runs,
+        "n_runs": len(run_symbols),
+    }
+    value_parts = _written(layout.codes, values, n_symbols, width)
+    run_parts = _written(layout.runs, run_symbols, 2**layout.run_bits, layout.run_bits)
+    return Coded(layout.codes, details, (book, *value_parts, *run_parts))
+
+
+def _written(codes: str, values: NDArray[np.integer], n_symbols: int, width: int) -> tuple[bytes, bytes]:
+    """The lengths of the code, and the values in it."""
+    if codes != HUFFMAN or not len(values):
+        return b"", pack(values, width)
+    code = huffman_code(np.bincount(values, minlength=n_symbols))
+    return pack(np.array(code.lengths), LENGTH_BITS), huffman_encode(values, code)
+
+
+def _read(codes: str, data: bytes, lengths: bytes, n: int, width: int) -> NDArray[np.integer]:
+    if codes != HUFFMAN or not n:
+        return unpack(data, width, n)
+    n_symbols = min(len(lengths) * 8 // LENGTH_BITS, 2**width)
+    return huffman_decode(data, HuffmanCode(tuple(unpack(lengths, LENGTH_BITS, n_symbols).tolist())), n)
+
+
+def _fixed(tensor: Tensor, rule: Rule) -> Coded:
+    fixed = rule.fixed or FixedPoint.fitting(tensor.name, tensor.dtype, tensor.patterns)
+    codes = fixed.codes(tensor.name, tensor.dtype, tensor.patterns)
+    found = sizes.histogram(codes.codes, len(codes.book), codes.zero)
+    layout = sizes.best(found, (PLAIN,), rule.run_bits)
+    layout = Layout(FIXED_POINT, layout.run_bits, layout.runs, fixed.bits)
+    coded = _laid_out(codes, layout, b"", 2**fixed.bits, 0)
+    return Coded(FIXED_POINT, {**coded.details, **fixed.details}, coded.parts)
+
+
+def _looked_up(codes: Codes, like: Mapping[str, Codes]) -> Sequence[Coded]:
+    """This tensor as a function of another's codes, where it is one."""
+    for name, other in like.items():
+        if len(other.codes) == len(codes.codes) and (table := _function(other, codes)) is not None:
+            return [Coded(LOOKUP, {"of": name, "item_bytes": codes.book.itemsize}, (codes.book[table].tobytes(),))]
+    return []
+
+
+def _function(of: Codes, codes: Codes) -> NDArray[np.integer] | None:
+    """The code that each code of `of` always stands beside, None where one stands beside several."""
+    table = np.zeros(len(of.book), codes.codes.dtype)
+    sample = slice(0, 4096)
+    table[of.codes[sample]] = codes.codes[sample]
+    if not np.array_equal(table[of.codes[sample]], codes.codes[sample]):
+        return None
+    table[of.codes] = codes.codes
+    return table if np.array_equal(table[of.codes], codes.codes) else None
+
+
+def _stored(tensor: Tensor) -> Coded:
+    """The bytes as they are, through zstd, or through zstd with first bytes, second bytes, ... of all together."""
+    data, n_bytes = tensor.data, tensor.patterns.itemsize
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    about = {"n_bytes": len(data)}
+    found = [Coded(RAW, about, (data,)), Coded(ZSTD, about, (compressor.compress(data),))]
+    if n_bytes > 1:
+        planes = np.frombuffer(data, np.uint8).reshape(-1, n_bytes).T.tobytes()
+        found.append(Coded(PLANES, {**about, "item_bytes": n_bytes}, (compressor.compress(planes),)))
+    return min(found, key=lambda each: each.n_bytes)
+
+
+def _unstored(coded: Coded, name: str, n_bytes: int) -> bytes:
+    (data,) = coded.parts
+    if coded.method != RAW:
+        try:
+            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=n_bytes)
+        except zstandard.ZstdError as error:
+            raise NacdeployError(f"'{name}' is damaged ({error})") from error
+    if coded.method == PLANES:
+        data = np.frombuffer(data, np.uint8).reshape(coded.details["item_bytes"], -1).T.tobytes()
+    return data

@@ -1,0 +1,227 @@
+"""The container: a magic word, a JSON header and raw bytes. No pickle; every tensor has its checksum and is read alone.
+
+    bytes 0-7    NACCODE and the version, one byte
+    bytes 8-15   length of the header, unsigned, little-endian
+    bytes 16-19  crc32 of the header
+    then         the header (JSON), then the parts of all entries, in the header's order
+
+The container holds files. A file is a text with holes: its tensors are cut out and coded, and what is left is kept as
+it is, so that decoding restores the file byte for byte.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacdeploy import records
+from nacdeploy.coding import codec
+from nacdeploy.coding.codec import Coded, Rule, Tensor
+from nacdeploy.coding.distinct import Codes
+from nacdeploy.coding.sizes import HUFFMAN, PLAIN
+from nacdeploy.errors import NacdeployError
+
+MAGIC, VERSION = b"NACCODE", 1
+_PREAMBLE = struct.Struct("<7sBQI")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file, cut out at `start`: how it is coded, the bytes of its parts, their checksum."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    method: str
+    parts: tuple[int, ...]
+    crc32: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_elements(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(self.parts)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file: what is left of it without its tensors (as an entry of bytes), and these in order of their places."""
+
+    path: str
+    n_bytes: int
+    rest: Entry
+    tensors: tuple[Entry, ...]
+
+    def entries(self) -> Iterator[Entry]:
+        """The rest, then the tensors: the order of their parts in the container."""
+        yield self.rest
+        yield from self.tensors
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a container holds."""
+
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A file as it is given to `write`: its bytes, and its tensors by the place where their bytes start."""
+
+    path: str
+    data: bytes
+    tensors: tuple[tuple[int, Tensor], ...] = ()
+
+    def rest(self) -> bytes:
+        """The bytes between the tensors."""
+        parts, end = [], 0
+        for start, tensor in self.tensors:
+            parts.append(self.data[end:start])
+            end = start + len(tensor.data)
+        return b"".join((*parts, self.data[end:]))
+
+
+def write(path: Path, files: list[Cut], rules: Mapping[str, Rule] | None = None) -> Header:
+    """Write a container, whole or not at all. `rules` say how tensors are coded, by name; the others as is smallest.
+
+    Raises:
+        NacdeployError: a rule asks for codes that its tensor does not have, or the file cannot be written.
+    """
+    entries, parts = [], []
+    for file in files:
+        coded = _coded(file, rules or {})
+        entries.append(_file_entry(file, coded))
+        parts += [part for each in coded for part in each.parts]
+    header = Header(tuple(entries))
+    text = json.dumps(records.to_data(header), separators=(",", ":")).encode()
+    preamble = _PREAMBLE.pack(MAGIC, VERSION, len(text), zlib.crc32(text))
+    records.write_bytes(path, [preamble, text, *parts])
+    return header
+
+
+def _coded(file: Cut, rules: Mapping[str, Rule]) -> list[Coded]:
+    """The rest and the tensors of a file, each decoded again to see that nothing is lost."""
+    rest = file.rest()
+    first, _ = codec.encode(Tensor("", "U8", (len(rest),), rest), Rule())
+    coded, like = [first], dict[str, Codes]()
+    for _, tensor in file.tensors:
+        found, codes = codec.encode(tensor, rules.get(tensor.name, Rule()), like)
+        if codec.decode(found, tensor, {name: each.codes for name, each in like.items()}) != tensor.data:
+            raise NacdeployError(f"'{tensor.name}' of {file.path} does not survive its coding: please report this")
+        if codes is not None and found.method in (HUFFMAN, PLAIN):
+            like[tensor.name] = codes
+        coded.append(found)
+    return coded
+
+
+def _file_entry(file: Cut, coded: list[Coded]) -> FileEntry:
+    rest = Tensor("", "U8", (len(file.rest()),), b"")
+    placed = [(0, rest), *file.tensors]
+    rows = [
+        Entry(t.name, t.dtype, t.shape, start, c.method, tuple(map(len, c.parts)), c.crc32, c.details)
+        for (start, t), c in zip(placed, coded, strict=True)
+    ]
+    return FileEntry(file.path, len(file.data), rows[0], tuple(rows[1:]))
+
+
+class Reader:
+    """A container that is open: one tensor, or one file, at a time.
+
+    Raises:
+        NacdeployError: it is no container, one of another version, or shorter or longer than it says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = _opened(path)
+        try:
+            self.header, self._offsets = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def file(self, entry: FileEntry) -> bytes:
+        """A file, byte for byte as it was."""
+        rest, codes = self._decoded(entry.rest, {}), dict[str, NDArray[np.integer]]()
+        parts, end, done = [], 0, 0
+        referred = {row.details["of"] for row in entry.tensors if row.method == codec.LOOKUP}
+        for row in entry.tensors:
+            n_between = row.start - end
+            data = self._decoded(row, codes, keep=row.name in referred)
+            parts += [rest[done : done + n_between], data]
+            done, end = done + n_between, row.start + len(data)
+        whole = b"".join((*parts, rest[done:]))
+        if len(whole) != entry.n_bytes:
+            raise NacdeployError(f"{self.path} is damaged: {entry.path} has {len(whole)} bytes, not {entry.n_bytes}")
+        return whole
+
+    def tensor(self, entry: FileEntry, name: str) -> bytes:
+        """One tensor's bytes, read without the others (but for one whose codes it shares)."""
+        rows = {row.name: row for row in entry.tensors}
+        if name not in rows:
+            raise NacdeployError(f"{self.path} holds no tensor '{name}' in {entry.path}")
+        codes = dict[str, NDArray[np.integer]]()
+        if rows[name].method == codec.LOOKUP:
+            self._decoded(rows[rows[name].details["of"]], codes, keep=True)
+        return self._decoded(rows[name], codes)
+
+    def _decoded(self, row: Entry, codes: dict[str, NDArray[np.integer]], keep: bool = False) -> bytes:
+        coded = Coded(row.method, row.details, self._parts(row))
+        tensor = Tensor(row.name, row.dtype, row.shape, b"")
+        try:
+            if keep:
+                codes[row.name] = codec.decode_codes(coded)
+            return codec.decode(coded, tensor, codes)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise NacdeployError(f"{self.path} is damaged: '{row.name}' cannot be decoded ({error!r})") from error
+
+    def _parts(self, row: Entry) -> tuple[bytes, ...]:
+        self._file.seek(self._offsets[id(row)])
+        parts = tuple(self._file.read(n) for n in row.parts)
+        if zlib.crc32(b"".join(parts)) != row.crc32:
+            raise NacdeployError(f"{self.path} is damaged: the checksum of '{row.name or 'a file'}' is another")
+        return parts
+
+    def _read_header(self) -> tuple[Header, dict[int, int]]:
+        preamble = self._file.read(_PREAMBLE.size)
+        if len(preamble) < _PREAMBLE.size or preamble[:7] != MAGIC:
+            raise NacdeployError(f"{self.path} is no container of 'nacdeploy encode', or its beginning is lost")
+        _, version, length, crc32 = _PREAMBLE.unpack(preamble)
+        if version != VERSION:
+            raise NacdeployError(f"{self.path} is a container of version {version}; this nacdeploy reads {VERSION}")
+        n_bytes = self.path.stat().st_size
+        text = self._file.read(min(length, n_bytes))
+        if zlib.crc32(text) != crc32:
+            raise NacdeployError(f"{self.path} is damaged: the checksum of its header is another; copy it again")
+        header: Header = records.from_data(Header, json.loads(text), where=f"the header of {self.path}")
+        offsets, end = {}, _PREAMBLE.size + length
+        for row in (row for file in header.files for row in file.entries()):
+            offsets[id(row)] = end
+            end += row.n_bytes
+        if end != n_bytes:
+            raise NacdeployError(f"{self.path} has {n_bytes} bytes instead of {end}: it was cut off; copy it again")
+        return header, offsets
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise NacdeployError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,149 @@
+"""C: share weights, so that storage holds codes of a few values: k-means, even levels, or fixed-point numbers.
+
+After Q the values are integers of Q's grid: k-means on them where that is smaller, else the integers as they are. What
+is coded is then what is exported. Only F may follow: it trains the values, no weight changes its label.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from nacdeploy.coding import sizes
+from nacdeploy.coding.fixed_point import FixedPoint
+from nacdeploy.errors import nearest
+from nacdeploy.layers.network import Network, layer_integers, masked_weight
+from nacdeploy.layers.sparsity import weighted_layers
+from nacdeploy.layers.weight_sharing import FIXED_POINT, INTEGERS, Codebook, OnGrid, n_integers, share
+from nacdeploy.profile import CodeTable, Profile, SharedAs
+from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+RUN_WIDE = ("codes", "run_bits")  # of the container that is written in the end
+
+
+@dataclass(frozen=True)
+class CodeDecision:
+    """How each layer's values are found, why the others keep their own, and the bits that the mean weight takes."""
+
+    books: dict[str, Codebook]
+    unshared: dict[str, str]
+    bits_per_weight: float
+
+
+@dataclass(frozen=True)
+class Code:
+    letter: ClassVar[str] = "C"
+    name: ClassVar[str] = "Code"
+    version: ClassVar[int] = 1
+    decision_type: ClassVar[type] = CodeDecision
+    table: CodeTable
+
+    @classmethod
+    def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
+        return cls(with_parameters(cls.letter, profile.code, parameters, RUN_WIDE))
+
+    def refusal(self, state: CompressionState) -> str | None:
+        layers = weighted_layers(state.network.backbone)
+        unknown = [name for name in self.table.layers if name not in layers]
+        if unknown:
+            return f"code.layers names '{unknown[0]}', which is no layer with weights{nearest(unknown[0], layers)}"
+        if not self._chosen(state.network):
+            return f"no layer is left to share: all {len(layers)} are excluded (code.exclude)"
+        return None
+
+    def decide(self, state: CompressionState, task: Task) -> CodeDecision:
+        found = {name: self._book(state.network, name) for name in self._chosen(state.network)}
+        books = {name: book for name, (book, _) in found.items()}
+        layers = weighted_layers(state.network.backbone)
+        n_weights = sum(_n_weights(layers[name]) for name in books)
+        unshared = {name: "excluded" for name in layers if name not in books}
+        return CodeDecision(books, unshared, sum(bits for _, bits in found.values()) / max(n_weights, 1))
+
+    def perform(self, network: Network, decision: CodeDecision) -> Network:
+        shared = copy.deepcopy(network)
+        shared.share(decision.books)
+        return shared
+
+    def recovery(self, profile: Profile) -> Recovery | None:
+        return None
+
+    def explain(self, decision: CodeDecision) -> str:
+        n_layers: dict[str, int] = {}
+        for book in decision.books.values():
+            kind = f"{book.method} of {book.bits} bits" if book.method != INTEGERS else "the integers of Q"
+            n_layers[kind] = n_layers.get(kind, 0) + 1
+        kinds = ", ".join(f"{kind} in {n} layers" for kind, n in n_layers.items())
+        unshared = f"; not shared: {', '.join(decision.unshared)}" if decision.unshared else ""
+        return f"{kinds}, {decision.bits_per_weight:.2f} bits a weight{unshared}"
+
+    def _chosen(self, network: Network) -> list[str]:
+        exclude = self.table.exclude
+        return [
+            name
+            for name in weighted_layers(network.backbone)
+            if not any(name == entry or name.startswith(f"{entry}.") for entry in exclude)
+        ]
+
+    def _book(self, network: Network, name: str) -> tuple[Codebook, int]:
+        """The codebook of a layer, and the bits that its weight takes with it."""
+        layer = network.backbone.get_submodule(name)
+        asked = self.table.shared_as(name)
+        weight = masked_weight(network, name, layer).detach()
+        on_grid = layer_integers(network, name, layer)
+        is_masked = network.masks.get(name) is not None
+        if on_grid is None:
+            book = _float_book(weight, asked, self.table.fix_zeros or is_masked)
+            return book, _bits(weight, book, None)
+        limits = _limits(network, name)
+        books = [_grid_book(weight, each, on_grid, limits) for each in _methods_on_grid(asked)]
+        # the integers as they are where sharing them saves nothing
+        return min(((book, _bits(weight, book, on_grid)) for book in books), key=lambda each: each[1])
+
+
+def _n_weights(layer: nn.Module) -> int:
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return weight.numel()
+
+
+def _methods_on_grid(asked: SharedAs) -> list[SharedAs]:
+    integers = replace(asked, method=INTEGERS)
+    return [integers] if asked.method == FIXED_POINT else [integers, asked]
+
+
+def _limits(network: Network, name: str) -> tuple[int, int]:
+    largest = network.grid.weight_maximum(network.plan.weight_bits[name])
+    return -largest, largest
+
+
+def _grid_book(weight: Tensor, asked: SharedAs, on_grid: OnGrid, limits: tuple[int, int]) -> Codebook:
+    book = Codebook(asked.method, asked.bits, 1, asked.init, 0, True, limits, len(on_grid[1]))
+    return replace(book, n_values=max(1, n_integers(weight, book, on_grid)))
+
+
+def _float_book(weight: Tensor, asked: SharedAs, fix_zeros: bool) -> Codebook:
+    if asked.method == FIXED_POINT:
+        int_bits = _int_bits(weight) if asked.int_bits is None else asked.int_bits
+        fixed = FixedPoint(asked.bits, int_bits)
+        book = Codebook(FIXED_POINT, asked.bits, 1, "", int_bits, True, fixed.limits, 1)
+        return replace(book, n_values=max(1, n_integers(weight, book)))
+    n_values = min(2**asked.bits - int(fix_zeros), weight.numel())
+    return Codebook(asked.method, asked.bits, max(1, n_values), asked.init, 0, fix_zeros)
+
+
+def _int_bits(weight: Tensor) -> int:
+    """The fewest integer bits that hold the largest magnitude, negative for small weights."""
+    largest = float(weight.abs().max())
+    return int(torch.tensor(largest).log2().ceil()) if largest > 0 else 0
+
+
+def _bits(weight: Tensor, book: Codebook, on_grid: OnGrid | None) -> int:
+    """The bits of a weight under a codebook, without the scales, which are there without it."""
+    labels = share(weight, book, on_grid).labels.numpy().ravel()
+    found = sizes.histogram(labels, book.n_values + 1, 0)
+    return sizes.size(found, sizes.best(found)).total_bits

@@ -1,0 +1,91 @@
+"""Rule files of the older grammar: the first full match wins, and nothing is dropped in silence."""
+
+from pathlib import Path
+
+import pytest
+
+from nacdeploy.coding import rules
+from nacdeploy.coding.codec import Rule
+from nacdeploy.coding.fixed_point import FixedPoint
+from nacdeploy.errors import UsageError
+
+TEXT = """
+# a comment
+conv1\\.weight      element   0.3,0.5
+conv.*\\.weight     element   0.6,0.8,0.9
+fc1                kernel    0.5
+conv1.*            k-means   5  k-means++
+fc.*               fixed_point 6 1
+fc2                linear    4  0
+conv2              0.25
+layer4.*           element
+fc3                kmeans    4  somewhere
+[                  0.5
+conv9              1.5
+fc.*               vanilla   0 0 4
+conv.*             huffman   0 0 1
+"""
+LAYERS = ["conv1", "conv2", "fc1", "fc2"]
+
+
+def test_first_match_of_a_whole_name_wins() -> None:
+    found = rules.tables(rules.parse(TEXT), LAYERS)
+    assert found.tables["code"]["layers"] == {
+        "conv1": "kmeans:5:kmeans++",
+        "fc1": "fixed_point:6:1",
+        "fc2": "fixed_point:6:1",
+    }
+    assert found.tables["code"]["exclude"] == ["conv2"]
+    assert found.tables["prune"] == {"ratios": {"conv2": 0.25}}
+
+
+def test_stages_become_tables_of_one_pattern() -> None:
+    found = rules.tables(rules.parse(TEXT), LAYERS)
+    assert [stage["ratios"] for stage in found.stages] == [
+        {"conv1": 0.3, "conv2": 0.6},
+        {"conv1": 0.5, "conv2": 0.8},
+        {"conv1": 0.5, "conv2": 0.9},
+    ]
+    assert found.tables["sparsify"] == {**found.stages[-1], "pattern": "element", "exclude": ["fc1", "fc2"]}
+
+
+def test_every_ignored_line_is_reported() -> None:
+    ignored = rules.tables(rules.parse(TEXT, "old.rule"), LAYERS).ignored
+    said = "\n".join(ignored)
+    for part in (
+        "line 8: 'fc2' is the first match of no layer",
+        "line 10",
+        "line 11: 'somewhere' is none of k-means++",
+        "line 12: unterminated character set",
+        "line 13: 1.5 is no share",
+        "line 14: 'fc.*' is a coding rule",
+        "line 15: run lengths of 1 bit",
+        "fc1: pattern kernel beside element",
+    ):
+        assert part in said, part
+    assert len(ignored) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("fc.weight", Rule("fixed_point", 4, FixedPoint(6, 1))),
+        ("conv.weight", Rule("huffman", 0)),
+        ("conv.bias", Rule("plain", 3)),
+    ],
+)
+def test_coding_rules_are_found_by_tensor(name: str, rule: Rule) -> None:
+    found = rules.parse("fc.weight fixed_point 6 1 4\n.*weight huffman 0 0 0\n.* vanilla 0 0 3")
+    assert found.first("coding", name).value == rule  # type: ignore[union-attr]
+
+
+def test_wrong_number_of_columns_is_named() -> None:
+    (problem,) = rules.parse("a b c d e f\nx 0.5").problems
+    assert "line 1: 6 columns, where a rule has 2 (channel)" in problem
+
+
+@pytest.mark.parametrize("text", ["", "one\n", "# only this\n"])
+def test_file_without_a_rule_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.rule").write_text(text)
+    with pytest.raises(UsageError, match="holds no rule"):
+        rules.read(tmp_path / "x.rule")
