@@ -15,6 +15,8 @@ from nacdeploy.data import Dataset, ImageSet, augmented
 from nacdeploy.errors import DivergedError, NacdeployError, UsageError
 from nacdeploy.profile import TrainTable
 
+VERSION = 1  # raised when the same recipe, seed and data give other weights
+
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 Report = Callable[[int, int, float], None]
 

@@ -25,6 +25,20 @@ RESULT_FILE, CHECKPOINT = "result.json", "checkpoint"
 
 
 @dataclass(frozen=True)
+class Member:
+    """A chain of the Pareto front of a search; `search --resume RUN --pick NUMBER` makes it the answer. Accuracy is a
+    fraction on the validation split."""
+
+    number: int
+    chain: str
+    accuracy: float
+    drop_points: float
+    bitops_ratio: float
+    bytes_ratio: float
+    speed_ratio: float | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """What a command left behind: result.json. Ratios are analytic, scores are on the test split."""
 
@@ -43,6 +57,7 @@ class Result:
     skipped: tuple[transferring.Refusal, ...] = ()
     n_evaluations: int = 0
     n_trainings: int = 0
+    front: tuple[Member, ...] = ()
     schema: int = records.SCHEMA_VERSION
 
 
@@ -85,6 +100,7 @@ def finish(
         skipped=skipped,
         n_evaluations=len(found.evaluations) - 1 if found else 0,
         n_trainings=found.n_trainings if found else 0,
+        front=front_of(found) if found else (),
     )
     record = checkpoints.record_of(
         state,
@@ -103,6 +119,15 @@ def finish(
     Runs(Path(job.options.runs)).finished(job.place)
     _track(job, result, found, session)
     return result
+
+
+def front_of(found: SearchResult) -> tuple[Member, ...]:
+    """The Pareto front of a search, numbered from the smallest drop on."""
+    rows = sorted(((e.chain, e.figures) for e in found.front if e.figures), key=lambda row: row[1].drop_points)
+    return tuple(
+        Member(number, chain, f.accuracy, f.drop_points, f.bitops_ratio, f.bytes_ratio, f.speed_ratio)
+        for number, (chain, f) in enumerate(rows, start=1)
+    )
 
 
 @contextmanager

@@ -18,11 +18,15 @@ from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile, TrainTable
 from nacdeploy.strategies import operators
+from nacdeploy.strategies import settle as settling
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.base import Operator, Recovery
 from nacdeploy.strategies.settle import calibrate_gates, settle
-from nacdeploy.strategies.state import CompressionState, Metrics, Step, measure, state_key
+from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, Step, measure, state_key
 from nacdeploy.task import Task
+
+# What results depend on besides settings and the operators' own versions.
+VERSIONS = {"train": train.VERSION, "settle": settling.VERSION, "measure": MEASURE_VERSION}
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Te
 def _context(task: Task, profile: Profile) -> dict[str, Any]:
     """What besides the state's content decides a training or a measurement."""
     settings = profile.model_dump(mode="json", include={"seed", "settle", "quantize", "exits"})
-    return {"data": task.data.fingerprint, "augment": task.data.augment, "settings": settings}
+    return {"data": task.data.fingerprint, "augment": task.data.augment, "settings": settings, "versions": VERSIONS}
 
 
 def _key(data: dict[str, Any]) -> str:

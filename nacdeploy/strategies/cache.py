@@ -5,6 +5,7 @@ of everything they depend on, and what cannot be read is made again.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _read_training(path: Path) -> Trained:
 
 
 def _write_values(path: Path, values: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    temporary = path.with_suffix(".partial")
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
     try:
         save_file({k: v.detach().contiguous().clone() for k, v in values.items()}, temporary, metadata)
         temporary.replace(path)

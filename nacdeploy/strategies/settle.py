@@ -20,6 +20,7 @@ from nacdeploy.layers.network import Network, Use, simulated_layer
 from nacdeploy.profile import Profile, QuantizeTable
 from nacdeploy.task import Task
 
+VERSION = 1  # raised when the same weights and data settle to other values
 SAMPLES_PER_BATCH = 16384
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

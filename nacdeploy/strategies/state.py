@@ -15,6 +15,8 @@ from nacdeploy.layers.network import Network, content
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.task import Task
 
+MEASURE_VERSION = 1  # raised when the same network and images give other metrics
+
 
 @dataclass(frozen=True)
 class Metrics:
