@@ -65,8 +65,8 @@ def search(
     _check_alphabet(start.profile)
     with _cluster(workers, ray) as cluster:
         session = _opened(start, cluster.n_workers if cluster else 1, progress)
-        evaluator = _evaluator(session, start.place)
         _begin(start, session, progress)
+        evaluator = _evaluator(session, start.place)
         found = _searched(start.place, session, evaluator, cluster, progress)
     best = (
         _best(found, session, evaluator, start.place, progress) if pick is None else _picked(found, pick, start.place)
