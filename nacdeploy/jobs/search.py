@@ -202,23 +202,27 @@ def _best(found: SearchResult, session: Session, evaluator: Evaluator, place: Pa
 
 def _nothing(found: SearchResult, profile: Profile, place: Path) -> str:
     """What to say where there is no answer: how far the nearest is, and what would work."""
-    table, n_done = profile.search, len(found.evaluations) - 1
-    ends = f"{n_done} evaluations and {found.n_trainings} trainings"
-    more = "--budget" if n_done >= table.budget else "--max-trainings"
+    limit, further = profile.search.max_drop, _further(found, profile, place)
+    spent = f"evaluations: {len(found.evaluations) - 1}, trainings: {found.n_trainings}"
     if found.nearest is None or found.nearest.figures is None:
         failures = [e for e in found.evaluations if e.error]
-        last = f", {len(failures)} failed, the last: {failures[-1].error}" if failures else ""
-        return (
-            f"NO COMPRESSED CHAIN could be evaluated within {ends}{last}; give it more: "
-            f"--resume {place} {more} N goes on with the run"
-        )
-    nearest = found.nearest
+        last = f", {len(failures)} of them failed, the last: {failures[-1].error}" if failures else ""
+        return f"NO CHAIN that compresses could be evaluated ({spent}{last}); {further}"
     return (
-        f"NO CHAIN MEETS THE ACCURACY BUDGET of {table.max_drop:g} points within {ends}: the nearest, "
-        f"'{nearest.chain}', loses {found.nearest.figures.drop_points:.2f} points on validation; "
-        f"--resume {place} {more} N looks further, --resume {place} --fork --max-drop POINTS allows more loss; "
-        f"both reuse what is done"
+        f"NO CHAIN MEETS THE ACCURACY BUDGET of {limit:g} points: the nearest, '{found.nearest.chain}', loses "
+        f"{found.nearest.figures.drop_points:.2f} points on validation ({spent}); {further}; "
+        f"--resume {place} --fork --max-drop POINTS allows more loss, and reuses what is done"
     )
+
+
+def _further(found: SearchResult, profile: Profile, place: Path) -> str:
+    """How a run goes on beyond its end."""
+    table = profile.search
+    if len(found.evaluations) > table.budget:
+        return f"--resume {place} --budget N goes on with the run"
+    if table.max_trainings is not None and found.n_trainings >= table.max_trainings:
+        return f"--resume {place} --max-trainings N goes on with the run"
+    return "nothing is left that the rules and the alphabet allow; a profile that allows more would work"
 
 
 def _fastest(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,8 @@ def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[C
     try:
         if not was_up:
             _start(ray, n_workers, address)
-        yield _sized(ray.cluster_resources(), n_workers, address)
+        with redirect_stdout(sys.stderr):  # where Ray tells of deaths, and a command prints its one JSON document
+            yield _sized(ray.cluster_resources(), n_workers, address)
     finally:
         if not was_up:
             ray.shutdown()

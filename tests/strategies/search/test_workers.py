@@ -61,7 +61,7 @@ def test_worker_that_cannot_be_opened_says_why(cluster: Cluster) -> None:
 
 
 def test_more_workers_than_there_are_cpus_are_refused(cluster: Cluster) -> None:
-    with pytest.raises(UsageError, match="3 workers need a CPU each .* has 2"), ray_cluster(3):
+    with pytest.raises(UsageError, match=r"3 workers need a CPU each .* has 2"), ray_cluster(3):
         pass
 
 
@@ -76,7 +76,7 @@ def test_unreachable_address_is_said_soon() -> None:
 def test_server_that_is_no_ray_is_said_soon() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         start = time.monotonic()
-        with pytest.raises(NacdeployError, match="no Ray cluster at .*: no Ray answers within"):
+        with pytest.raises(NacdeployError, match=r"no Ray cluster at .*: no Ray answers within"):
             _joined(f"127.0.0.1:{server.getsockname()[1]}")
     assert time.monotonic() - start < 60  # Ray itself takes three minutes
 
