@@ -26,9 +26,9 @@ from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, make_searcher
-from nacdeploy.strategies.search.engine import SearchResult
 from nacdeploy.strategies.search.journal import Journal
 from nacdeploy.strategies.search.observation import Observation
+from nacdeploy.strategies.search.result import SearchResult
 
 PROFILE = Path(__file__).with_suffix(".toml")
 FOLDER = Path("bench-run") / "real-search"

@@ -24,6 +24,10 @@ class DivergedError(NacdeployError):
     """Training produced a loss that is not a number."""
 
 
+class LostWorkerError(NacdeployError):
+    """The process that ran a job died, each time that the job was tried."""
+
+
 class MissingExtraError(NacdeployError):
     """An optional package is not installed; the text holds the pip line that adds it."""
 

@@ -231,6 +231,9 @@ class SearchTable(Table):
     alphabet: str = "FPEQ"
     searcher: str = "surrogate"
     budget: int = Field(30, ge=1)
+    max_trainings: int | None = Field(None, ge=1)
+    window: int | None = Field(None, ge=1)
+    threads: int = Field(1, ge=1)
     objective: Literal["nac", "budget"] = "budget"
     figure: Literal["bitops", "macs", "bytes", "speed"] = "bitops"
     max_drop: float = Field(1.0, ge=0)

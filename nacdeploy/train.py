@@ -16,6 +16,7 @@ from nacdeploy.errors import DivergedError, NacdeployError, UsageError
 from nacdeploy.profile import TrainTable
 
 VERSION = 1  # part of the keys of a search's memory: raise it when trainings come out differently
+
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 Report = Callable[[int, int, float], None]
 

@@ -126,3 +126,17 @@ def change(table: str, **values: object) -> None:
 def files() -> set[Path]:
     """Every file and folder below the current one."""
     return set(Path().rglob("*"))
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations of a search's journal without what a clock has a share in."""
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines[1:]]
+
+
+def refused_line(outcome: Outcome) -> str:
+    """The one line of an error, the last of stderr."""
+    *_, line = outcome.err.splitlines()
+    assert line.startswith("error: "), outcome.err
+    assert "Traceback" not in outcome.err
+    return line

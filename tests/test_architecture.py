@@ -42,7 +42,7 @@ HOMES = {
     "onnxruntime": {"runners.onnx"},
     "onnxruntime.transformers.float16": {"exporters.fp16"},
     "openvino": {"runners.openvino"},
-    "ray": {"strategies.search"},
+    "ray": {"strategies.search.workers"},
     "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
     "fsspec": {"strategies.places"},

@@ -112,7 +112,26 @@ def print_result(result: Any) -> None:
         click.echo(f"skipped {refusal.link} at position {refusal.position}: {refusal.reason}")
     if result.n_evaluations:
         click.echo(f"{result.n_evaluations} chains evaluated, {result.n_trainings} trainings")
+    if result.front:
+        _print_front(result)
     click.echo(f"checkpoint: {result.checkpoint}")
+
+
+def _print_front(result: Any) -> None:
+    """The Pareto front of a search, the answer marked."""
+    rows = [
+        [
+            str(m.number),
+            m.chain + (" *" if m.chain == result.chain else ""),
+            _percent(m.accuracy),
+            f"{m.drop_points:.2f}",
+            f"{m.bitops_ratio:.2f}" if m.speed_ratio is None else f"{m.bitops_ratio:.2f} ({m.speed_ratio:.2f}x faster)",
+            f"{m.bytes_ratio:.2f}",
+        ]
+        for m in result.front
+    ]
+    columns = ["", "chain", "acc. on validation", "loss", "BitOps ratio", "bytes ratio"]
+    print_table(f"Pareto front; --resume {result.folder} --pick N answers with another member", columns, rows)
 
 
 def print_bench(table: Any) -> None:

@@ -15,34 +15,55 @@ FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
 @options.out
 @click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random.")
 @click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate.")
+@click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends.")
 @click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
 @click.option("--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...).")
+@click.option("--fork", is_flag=True, help="With --resume: a new run that takes over what still holds.")
+@click.option("--pick", type=click.IntRange(min=1), metavar="N", help="With --resume: answer with front member N.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Chains evaluated at once, by Ray.")
+@click.option("--ray", metavar="ADDRESS", help="Ray cluster that evaluates them: host:port or auto.")
 @options.wandb
 @options.as_json
 def command(
     out: Path | None,
     searcher: str | None,
     budget: int | None,
+    max_trainings: int | None,
     max_drop: float | None,
     resume: Path | None,
     cache: str | None,
+    fork: bool,
+    pick: int | None,
+    workers: int | None,
+    ray: str | None,
     as_json: bool,
     **shared: Any,
 ) -> None:
     """Search for the best chain; leaves its checkpoint and strategy.json."""
     from nacdeploy import api
 
-    wanted: dict[str, Any] = {"out": out, "searcher": searcher, "budget": budget, "max_drop": max_drop, "cache": cache}
+    wanted: dict[str, Any] = {
+        "cache": cache,
+        "out": out,
+        "searcher": searcher,
+        "budget": budget,
+        "max_trainings": max_trainings,
+        "max_drop": max_drop,
+        **shared,
+    }
     if resume is not None:
-        wanted = _typed(wanted)
-    result = api.search(resume=resume, progress=render.RichProgress(), **wanted, **shared)
+        wanted = _typed(wanted, fork)
+    how: dict[str, Any] = {"fork": fork, "pick": pick, "workers": workers, "ray": ray}
+    result = api.search(resume=resume, progress=render.RichProgress(), **how, **wanted)
     render.print_json(result) if as_json else render.print_result(result)
 
 
-def _typed(wanted: dict[str, Any]) -> dict[str, Any]:
+def _typed(wanted: dict[str, Any], fork: bool) -> dict[str, Any]:
     """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now."""
     typed = [name for name in FIXED if options.on_command_line(name)]
-    if typed:
-        raise click.UsageError(f"--resume goes on with the run's own settings: leave --{typed[0]} away.")
-    return {name: value for name, value in wanted.items() if options.on_command_line(name)}
+    if typed and not fork:
+        raise click.UsageError(
+            f"--resume goes on with the run's own settings: leave --{typed[0]} away, or begin a new run with --fork."
+        )
+    return {name: value for name, value in wanted.items() if name == "wandb" or options.on_command_line(name)}

@@ -1,19 +1,24 @@
 """Evaluating chains for a search: from the state of the chain's beginning, which is remembered, one letter further."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+import torch
 
 from nacdeploy import train
 from nacdeploy.cost import layer_costs, nac_ratios
+from nacdeploy.errors import DivergedError, RefusedError
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
-from nacdeploy.strategies.advance import advance
+from nacdeploy.strategies.advance import Memory, Trained, advance
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import Figures
-from nacdeploy.strategies.search.journal import Evaluation
-from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.search.journal import Evaluation, failed
+from nacdeploy.strategies.state import CompressionState, Metrics
 from nacdeploy.task import Task
 
 N_STATES_AT_HAND = 8
@@ -48,21 +53,19 @@ class Evaluator:
     _at_hand: OrderedDict[str, CompressionState] = field(default_factory=OrderedDict)
 
     def __call__(self, chain: Chain) -> Evaluation:
-        """Evaluate a chain.
-
-        Raises:
-            RefusedError: its last letter does not apply.
-            DivergedError: its last training produced no number.
-        """
-        watch, n_before = Stopwatch(), self.memory.n_trainings
-        state = self._advanced(chain) if chain.links else self.baseline
+        """Evaluate a chain; its row is a failed one where its last letter does not apply or its training diverges."""
+        watch, noted = Stopwatch(), _Noted(self.memory)
+        try:
+            state = self._advanced(chain, noted) if chain.links else self.baseline
+        except (RefusedError, DivergedError) as error:
+            return failed(chain, str(error), watch.seconds(), noted.training_key)
         return Evaluation(
             chain=str(chain),
             state_key=state.key,
             figures=figures_of(state, self.profile),
             refused=self._refusals(state),
-            trained=self.memory.n_trainings > n_before,
             seconds=watch.seconds(),
+            training=noted.training_key,
         )
 
     def state(self, chain: Chain) -> CompressionState:
@@ -72,14 +75,15 @@ class Evaluator:
         name = str(chain)
         if name not in self._at_hand:
             recalled = self.memory.recall(name, self.baseline.metrics)
-            self._keep(name, recalled or self._advanced(chain))
+            self._keep(name, recalled or self._advanced(chain, self.memory))
         self._at_hand.move_to_end(name)
         return self._at_hand[name]
 
-    def _advanced(self, chain: Chain) -> CompressionState:
+    def _advanced(self, chain: Chain, memory: Memory) -> CompressionState:
         *beginning, last = chain.links
         parent = self.state(Chain(tuple(beginning)))
-        state = advance(parent, last, self.task, self.profile, self.memory, self.report)
+        with _on_threads(self.profile.search.threads):
+            state = advance(parent, last, self.task, self.profile, memory, self.report)
         self.memory.remember(state)
         self._keep(str(chain), state)
         return state
@@ -93,3 +97,29 @@ class Evaluator:
         letters = self.profile.search.alphabet
         reasons = {x: operators.refusal(operators.make(Link(x), self.profile), state) for x in letters}
         return {letter: reason for letter, reason in reasons.items() if reason is not None}
+
+
+@dataclass
+class _Noted:
+    """A memory that notes which training was asked of it: the key counts it once, run or remembered."""
+
+    memory: Memory
+    training_key: str | None = None
+
+    def training(self, key: str, make: Callable[[], Trained]) -> Trained:
+        self.training_key = key
+        return self.memory.training(key, make)
+
+    def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics:
+        return self.memory.metrics(key, make)
+
+
+@contextmanager
+def _on_threads(n_threads: int) -> Iterator[None]:
+    """The same number of threads in every worker: sums are rounded in another order under another number."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)

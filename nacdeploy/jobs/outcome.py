@@ -9,7 +9,7 @@ from nacdeploy import records, tracking
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.evaluator import figures_of
 from nacdeploy.jobs.report import REPORT_FILE, Material, page_of
-from nacdeploy.jobs.result import RESULT_FILE, Result
+from nacdeploy.jobs.result import RESULT_FILE, Member, Result
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, Session, test_scores
 from nacdeploy.latency import Stopwatch
@@ -19,7 +19,7 @@ from nacdeploy.report.summary import write_report
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import transfer as transferring
 from nacdeploy.strategies.objective import Figures
-from nacdeploy.strategies.search.engine import SearchResult
+from nacdeploy.strategies.search.result import SearchResult
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
 from nacdeploy.strategies.strategy import TABLES, Strategy
@@ -65,6 +65,7 @@ def finish(
         skipped=skipped,
         n_evaluations=len(found.evaluations) - 1 if found else 0,
         n_trainings=found.n_trainings if found else 0,
+        front=front_of(found) if found else (),
     )
     record = checkpoints.record_of(
         state,
@@ -92,6 +93,15 @@ def _report(place: Path, material: Material) -> dict[str, Path]:
     pictures = {panel.name: panel.write_png(place) for panel in page.panels}
     write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
     return {**pictures, "report": whole}
+
+
+def front_of(found: SearchResult) -> tuple[Member, ...]:
+    """The Pareto front of a search, numbered from the smallest drop on."""
+    rows = sorted(((e.chain, e.figures) for e in found.front if e.figures), key=lambda row: row[1].drop_points)
+    return tuple(
+        Member(number, chain, f.accuracy, f.drop_points, f.bitops_ratio, f.bytes_ratio, f.speed_ratio)
+        for number, (chain, f) in enumerate(rows, start=1)
+    )
 
 
 @contextmanager

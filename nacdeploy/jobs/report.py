@@ -16,9 +16,9 @@ from nacdeploy.report.summary import summary_rows
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.objective import make as make_objective
-from nacdeploy.strategies.search import engine
-from nacdeploy.strategies.search.engine import SearchResult
-from nacdeploy.strategies.search.journal import Evaluation, read_evaluations
+from nacdeploy.strategies.search import journal
+from nacdeploy.strategies.search.journal import Evaluation
+from nacdeploy.strategies.search.result import SearchResult, result_of
 
 REPORT_FILE = "report.html"
 JOURNAL_FILE, RUN_FILE = "journal.jsonl", "run.json"
@@ -60,8 +60,10 @@ def _material(folder: Path) -> Material:
     if records.is_file(folder / JOURNAL_FILE) and records.is_file(folder / RUN_FILE):
         where = folder / RUN_FILE
         profile = profiles.from_mapping(records.read_json(where)["profile"], where=str(where))
-        objective = make_objective(profile.search)
-        return Material(engine.result_of(read_evaluations(folder / JOURNAL_FILE), objective), profile, result)
+        rows = tuple(journal.read(folder / JOURNAL_FILE)[1])
+        if not rows:
+            raise UsageError(f"{folder} has evaluated nothing yet; ask again when its first chain is done")
+        return Material(result_of(rows, make_objective(profile.search)), profile, result)
     if result is None:
         raise UsageError(
             f"{folder} holds neither a search nor a result; report takes the folder of a run, as 'runs/search-1'"

@@ -11,6 +11,20 @@ RESULT_FILE = "result.json"
 
 
 @dataclass(frozen=True)
+class Member:
+    """A chain of the Pareto front of a search; `search --resume RUN --pick NUMBER` makes it the answer. Accuracy is a
+    fraction on the validation split."""
+
+    number: int
+    chain: str
+    accuracy: float
+    drop_points: float
+    bitops_ratio: float
+    bytes_ratio: float
+    speed_ratio: float | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """What a command left behind: result.json. Ratios are analytic, scores are on the test split."""
 
@@ -29,4 +43,5 @@ class Result:
     skipped: tuple[transferring.Refusal, ...] = ()
     n_evaluations: int = 0
     n_trainings: int = 0
+    front: tuple[Member, ...] = ()
     schema: int = records.SCHEMA_VERSION

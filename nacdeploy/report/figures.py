@@ -9,8 +9,8 @@ from typing import Any
 
 from nacdeploy.report.layers import LayerChange
 from nacdeploy.report.tree import Node, place
-from nacdeploy.strategies.search.engine import SearchResult
 from nacdeploy.strategies.search.journal import Evaluation
+from nacdeploy.strategies.search.result import SearchResult
 
 WIDTH_INCHES = 5.2
 _ROW_INCHES = 0.24

@@ -24,6 +24,9 @@ from nacdeploy.strategies.settle import SETTLE_VERSION, SETTLED_BY, calibrate_ga
 from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, Step, measure, state_key
 from nacdeploy.task import Task
 
+# What results depend on besides settings and the operators' own versions.
+VERSIONS = {"train": train.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION}
+
 
 @dataclass(frozen=True)
 class Trained:

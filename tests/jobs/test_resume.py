@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import change, run, succeed
+from command_line import change, rows, run, succeed
 
 from nacdeploy.jobs import evaluator, speed
 
 SCRIPT = str(Path(sys.executable).with_name("nacdeploy"))
 DEADLINE_S = 120
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a journal without what a clock has a share in."""
-    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines[1:]]
 
 
 def outcome(folder: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from nacdeploy.report.figures import search_panels
 from nacdeploy.report.page import Grid, Page, write_page
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import BudgetObjective, Figures
-from nacdeploy.strategies.search.engine import SearchResult, result_of
 from nacdeploy.strategies.search.journal import Evaluation, failed
+from nacdeploy.strategies.search.result import SearchResult, result_of
 
 
 def evaluation(chain: str, accuracy: float, ratio: float, trained: bool = False) -> Evaluation:

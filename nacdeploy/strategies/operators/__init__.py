@@ -24,6 +24,11 @@ def by_letter() -> dict[str, type[Operator[Any]]]:
     return {operator.letter: operator for operator in (*others, *OPERATORS)}
 
 
+def versions() -> dict[str, int]:
+    """The version of every operator by letter: results depend on it."""
+    return {letter: kind.version for letter, kind in sorted(by_letter().items())}
+
+
 def make(link: Link, profile: Profile) -> Operator[Any]:
     """The operator of one link with the profile's settings and the link's own parameters.
 

@@ -1,20 +1,26 @@
-"""The engine: asks a searcher for chains, evaluates what is new within a budget, and journals it.
+"""The engine: asks a searcher for chains, has what is new evaluated within the limits, and journals it.
 
-It knows neither models nor operators: `evaluate` is handed in. A chain of the journal is answered from it, so that a
-killed search, started again with the same seed, walks the same path without running anything twice.
+It knows neither models nor operators: `Workers` are handed in. Up to `window` proposals are in flight, and they are
+observed strictly in the order of proposing: what a search finds depends on its window, never on how many workers run
+the candidates or how fast. A chain of the journal is answered from it, so that a killed search, started again with the
+same seed, walks the same path without running anything twice.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
-from nacdeploy.errors import DivergedError, NacdeployError, RefusedError
+from nacdeploy.errors import DivergedError, LostWorkerError, NacdeployError, RefusedError
+from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures, Objective
 from nacdeploy.strategies.search.journal import Evaluation, Journal, failed
 from nacdeploy.strategies.search.observation import Observation
+from nacdeploy.strategies.search.result import SearchResult as SearchResult
+from nacdeploy.strategies.search.result import best_of, result_of
 from nacdeploy.strategies.search.rules import legal_letters
 
 MAX_REPEATS = 1000
@@ -24,79 +30,215 @@ class Searcher(Protocol):
     """A way to walk through chains. It is told the observation of the empty chain before anything is asked of it."""
 
     def propose(self) -> Chain | None:
-        """A chain all of whose proper prefixes have been observed, ending in a legal letter; None: nothing is left."""
+        """A chain all of whose proper prefixes have been observed, ending in a legal letter. May be called again before
+        the observation arrives. None: nothing to propose now; with nothing in flight, the search is over."""
         ...
 
     def observe(self, observation: Observation) -> None:
-        """What became of the proposed chain."""
+        """What became of a proposed chain, in the order of proposing."""
         ...
 
 
 Evaluate = Callable[[Chain], Evaluation]
 
 
+class Pending(Protocol):
+    """An evaluation under way."""
+
+    def result(self) -> Evaluation:
+        """Wait for it.
+
+        Raises:
+            RefusedError, DivergedError, LostWorkerError: the chain is a failed one.
+            NacdeployError: the search cannot go on.
+        """
+        ...
+
+
+class Workers(Protocol):
+    """Who evaluates chains: this process, or several others."""
+
+    def submit(self, chain: Chain) -> Pending:
+        """Begin an evaluation, at once or when its turn comes."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Later:
+    evaluate: Evaluate
+    chain: Chain
+
+    def result(self) -> Evaluation:
+        return self.evaluate(self.chain)
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """One worker, this process: every chain is evaluated when its result is asked for."""
+
+    evaluate: Evaluate
+
+    def submit(self, chain: Chain) -> Pending:
+        """See `Workers`."""
+        return _Later(self.evaluate, chain)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a search ends: chains evaluated (journaled ones count) or distinct trainings; how many are in flight."""
+
+    budget: int
+    max_trainings: int | None = None
+    window: int = 1
+
+
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands after an evaluation; the untouched model is number 0."""
+    """Where a search stands after an evaluation; the untouched model is number 0.
+
+    `seconds` is the wall time since this process began the search. `reused`: the last one came from a journal, or led
+    to a state or a training that was there before.
+    """
 
     n_done: int
     budget: int
     best: Evaluation | None
     last: Evaluation
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found. `evaluations` begins with the untouched model; the other fields never hold it.
-
-    `best` is the admissible chain of the highest score. `nearest` is set only where nothing is admissible: the chain
-    that lost the least accuracy. `front` holds the chains that no other beats in accuracy, speed (or BitOps) and bytes.
-    """
-
-    evaluations: tuple[Evaluation, ...]
-    best: Evaluation | None
-    nearest: Evaluation | None
-    front: tuple[Evaluation, ...]
-    n_trainings: int
+    n_trainings: int = 0
+    max_trainings: int | None = None
+    seconds: float = 0.0
+    reused: bool = False
 
 
 def run(
     searcher: Searcher,
-    evaluate: Evaluate,
+    workers: Workers,
     objective: Objective,
     rules: RulesTable,
     alphabet: str,
-    budget: int,
+    limits: Limits,
     journal: Journal,
     progress: Callable[[Progress], None],
+    taken: Mapping[str, Evaluation] | None = None,
 ) -> SearchResult:
-    """Search until `budget` chains are evaluated (journaled ones count) or the searcher has nothing left.
+    """Search until a limit is reached or the searcher has nothing left.
+
+    Args:
+        taken: rows of another journal that hold here too, by chain; each enters this journal when it is proposed.
 
     Raises:
         NacdeployError: the untouched model could not be evaluated, or the journal cannot be written.
     """
     journaled = {evaluation.chain: evaluation for evaluation in journal.evaluations}
-    seen: dict[str, Observation] = {}
-    evaluations: list[Evaluation] = []
+    known = {**(taken or {}), **journaled}
+    walk = _Walk(searcher, workers, objective, rules, alphabet, limits, journal, progress, known, frozenset(journaled))
+    walk.propose(Chain())
+    while walk.flight:
+        walk.land()
+        walk.fill()
+    return result_of(tuple(walk.evaluations), objective)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A row that is there already."""
+
+    evaluation: Evaluation
+
+    def result(self) -> Evaluation:
+        return self.evaluation
+
+
+@dataclass
+class _Walk:
+    """A search under way. `flight` holds the proposals that were not observed yet, without a `Pending` where the chain
+    was proposed before; `trainings` and `states` are the keys in the rows so far."""
+
+    searcher: Searcher
+    workers: Workers
+    objective: Objective
+    rules: RulesTable
+    alphabet: str
+    limits: Limits
+    journal: Journal
+    progress: Callable[[Progress], None]
+    known: Mapping[str, Evaluation]
+    journaled: frozenset[str]
+    flight: deque[tuple[Chain, Pending | None]] = field(default_factory=deque)
+    proposed: set[str] = field(default_factory=set)
+    seen: dict[str, Observation] = field(default_factory=dict)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    trainings: set[str] = field(default_factory=set)
+    states: set[str] = field(default_factory=set)
     best: Evaluation | None = None
-    chain: Chain | None = Chain()
-    n_repeats = 0
-    while chain is not None:
-        n_repeats += 1
-        if str(chain) not in seen:
-            _check_proposal(chain, seen)
-            evaluation = journaled.get(str(chain)) or _evaluate(chain, evaluate, journal)
-            evaluations.append(evaluation)
-            seen[str(chain)] = _observation(chain, evaluation, objective, rules, alphabet)
-            best = _best([best, evaluation] if best else [evaluation], objective)
-            progress(Progress(len(evaluations) - 1, budget, best, evaluation))
-            n_repeats = 0
-        searcher.observe(seen[str(chain)])
-        chain = searcher.propose() if len(evaluations) <= budget and n_repeats < MAX_REPEATS else None
-    return result_of(tuple(evaluations), objective)
+    n_repeats: int = 0
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def fill(self) -> None:
+        """Ask the searcher until the window is full. What is in flight when the trainings are used up is dropped: the
+        rows never hold more trainings than allowed."""
+        if self._is_trained_out():
+            self.flight.clear()
+            return
+        while len(self.flight) < self.limits.window and not self._is_full():
+            chain = self.searcher.propose()
+            if chain is None:
+                return
+            self.propose(chain)
+
+    def propose(self, chain: Chain) -> None:
+        """Put a proposal in flight."""
+        name = str(chain)
+        self.n_repeats += 1
+        pending: Pending | None = None
+        if name not in self.proposed:
+            _check_proposal(chain, self.seen)
+            self.proposed.add(name)
+            self.n_repeats = 0
+            pending = _Known(self.known[name]) if name in self.known else self.workers.submit(chain)
+        self.flight.append((chain, pending))
+
+    def land(self) -> None:
+        """Wait for the oldest proposal, journal it and let the searcher observe it."""
+        chain, pending = self.flight.popleft()
+        if pending is not None:
+            self._add(chain, _row(chain, pending))
+        self.searcher.observe(self.seen[str(chain)])
+
+    def _add(self, chain: Chain, evaluation: Evaluation) -> None:
+        is_first = evaluation.training is not None and evaluation.training not in self.trainings
+        evaluation = replace(evaluation, trained=is_first)
+        if evaluation.chain not in self.journaled:
+            self.journal.append(evaluation)
+        reused = evaluation.state_key in self.states or evaluation.chain in self.known
+        reused = reused or (evaluation.training is not None and not is_first)
+        self.trainings |= {evaluation.training} if evaluation.training else set()
+        self.states.add(evaluation.state_key)
+        self.evaluations.append(evaluation)
+        self.seen[evaluation.chain] = _observation(chain, evaluation, self.objective, self.rules, self.alphabet)
+        self.best = best_of([self.best, evaluation] if self.best else [evaluation], self.objective)
+        self.progress(self._progress(evaluation, reused))
+
+    def _progress(self, last: Evaluation, reused: bool) -> Progress:
+        return Progress(
+            n_done=len(self.evaluations) - 1,
+            budget=self.limits.budget,
+            best=self.best,
+            last=last,
+            n_trainings=len(self.trainings),
+            max_trainings=self.limits.max_trainings,
+            seconds=self.watch.seconds(),
+            reused=reused,
+        )
+
+    def _is_full(self) -> bool:
+        return len(self.proposed) > self.limits.budget or self.n_repeats >= MAX_REPEATS
+
+    def _is_trained_out(self) -> bool:
+        return self.limits.max_trainings is not None and len(self.trainings) >= self.limits.max_trainings
 
 
-def _check_proposal(chain: Chain, seen: dict[str, Observation]) -> None:
+def _check_proposal(chain: Chain, seen: Mapping[str, Observation]) -> None:
     if not len(chain):
         return
     parent = seen.get(str(Chain(chain.links[:-1])))
@@ -104,17 +246,17 @@ def _check_proposal(chain: Chain, seen: dict[str, Observation]) -> None:
         raise ValueError(f"the searcher proposed '{chain}', whose last letter is not legal after what it observed")
 
 
-def _evaluate(chain: Chain, evaluate: Evaluate, journal: Journal) -> Evaluation:
-    """A new row, in the journal. A chain that fails is a row too; an untouched model that fails ends the search."""
+def _row(chain: Chain, pending: Pending) -> Evaluation:
+    """The row of a chain. One that fails is a row too; an untouched model that fails ends the search."""
     try:
-        evaluation = evaluate(chain)
-    except (RefusedError, DivergedError) as error:
+        evaluation = pending.result()
+    except (RefusedError, DivergedError, LostWorkerError) as error:
         evaluation = failed(chain, str(error))
     if evaluation.figures is not None and not _finite(evaluation.figures):
-        evaluation = failed(chain, "a figure of the result is not a finite number", evaluation.seconds)
+        reason = "a figure of the result is not a finite number"
+        evaluation = failed(chain, reason, evaluation.seconds, evaluation.training)
     if evaluation.error is not None and not len(chain):
         raise NacdeployError(f"the untouched model cannot be evaluated: {evaluation.error}")
-    journal.append(evaluation)
     return evaluation
 
 
@@ -131,56 +273,3 @@ def _observation(
     legal = legal_letters(chain, figures, rules, alphabet, evaluation.refused)
     score, admissible = objective.score(figures), objective.admissible(figures)
     return Observation(chain, figures, score, admissible, legal, evaluation.state_key)
-
-
-def result_of(evaluations: tuple[Evaluation, ...], objective: Objective) -> SearchResult:
-    """What the evaluations of a search, finished or under way, amount to."""
-    best = _best(evaluations, objective)
-    return SearchResult(
-        evaluations=evaluations,
-        best=best,
-        nearest=_nearest(evaluations, objective) if best is None else None,
-        front=_front(evaluations),
-        n_trainings=sum(evaluation.trained for evaluation in evaluations),
-    )
-
-
-def _compressed(evaluation: Evaluation) -> bool:
-    return any(link.letter != "F" for link in Chain.parse(evaluation.chain))
-
-
-def _best(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """The highest admissible score; of equals the one of fewest letters, then the earliest."""
-    scored = [
-        (objective.score(e.figures), -len(Chain.parse(e.chain)), e)
-        for e in evaluations
-        if e.figures is not None and _compressed(e) and objective.admissible(e.figures)
-    ]
-    return max(scored, key=lambda row: row[:2])[2] if scored else None
-
-
-def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """The smallest drop; of equals the highest score, then the earliest."""
-    scored = [
-        (-e.figures.drop_points, objective.score(e.figures), e)
-        for e in evaluations
-        if e.figures is not None and _compressed(e)
-    ]
-    return max(scored, key=lambda row: row[:2])[2] if scored else None
-
-
-def _front(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
-    """The chains that nothing evaluated beats in accuracy, cost and bytes, the untouched model included; of equals
-    the earliest. The cost is measured speed where every chain has it, else BitOps."""
-    figures = {e.chain: e.figures for e in evaluations if e.figures is not None}
-    measured = all(f.speed_ratio is not None for f in figures.values())
-    points = {
-        (f.accuracy, f.speed_ratio or 0.0 if measured else f.bitops_ratio, f.bytes_ratio): chain
-        for chain, f in reversed(figures.items())
-    }
-    front = {chain for point, chain in points.items() if not any(_dominates(other, point) for other in points)}
-    return tuple(e for e in evaluations if e.chain in front and _compressed(e))
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))

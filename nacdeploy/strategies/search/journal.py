@@ -6,21 +6,25 @@ last line is cut off on opening, so that a resumed search loses the evaluation i
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.records import SCHEMA_VERSION, from_data, to_data
+from nacdeploy.records import SCHEMA_VERSION, from_data, to_data, write_text
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row: a chain, and what came of it. A failed one holds `error` and no figures."""
+    """One row: a chain, and what came of it. A failed one holds `error` and no figures.
+
+    `training` is the content key of the training that its last letter asked for, run now or remembered; `trained` marks
+    the first row of the search that holds it.
+    """
 
     chain: str
     state_key: str
@@ -29,11 +33,24 @@ class Evaluation:
     trained: bool = False
     seconds: float = 0.0
     error: str | None = None
+    training: str | None = None
 
 
-def failed(chain: Chain, error: str, seconds: float = 0.0) -> Evaluation:
-    """The row of a chain whose last step was refused or diverged; its state equals no other."""
-    return Evaluation(str(chain), f"failed:{chain}", None, seconds=seconds, error=error)
+def failed(chain: Chain, error: str, seconds: float = 0.0, training: str | None = None) -> Evaluation:
+    """The row of a chain whose last step was refused, diverged or lost its workers; its state equals no other."""
+    return Evaluation(str(chain), f"failed:{chain}", None, seconds=seconds, error=error, training=training)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key of the fingerprint that differs from the one a journal was begun with."""
+
+    key: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {_short(self.was)} and is {_short(self.now)}"
 
 
 class Journal:
@@ -51,16 +68,18 @@ class Journal:
         Raises:
             UsageError: the journal belongs to a run with another fingerprint (the keys that differ are named), has
                 another schema, or is damaged before its last line.
-            NacdeployError: the file cannot be written.
+            NacdeployError: the file cannot be written, or another process writes it.
         """
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            file = path.open("ab", buffering=0)
+            _lock(file, path)
             lines, n_bytes = _whole_lines(path.read_bytes())
-            evaluations = _read(lines, dict(fingerprint), path) if lines else []
+            theirs, evaluations = _read(lines, path) if lines else (dict(fingerprint), [])
+            _check_fingerprint(theirs, fingerprint, path)
             os.truncate(path, n_bytes)
-            journal = cls(path, path.open("ab", buffering=0), evaluations)
+            journal = cls(path, file, evaluations)
         except OSError as error:
             raise _cannot_write(path, error) from error
         if not lines:
@@ -96,22 +115,6 @@ class Journal:
             raise _cannot_write(self.path, error) from error
 
 
-def read_evaluations(path: Path) -> tuple[Evaluation, ...]:
-    """The rows of a journal, of one that is being written too.
-
-    Raises:
-        UsageError: it is no journal, or damaged before its last line.
-    """
-    try:
-        lines, _ = _whole_lines(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    if not lines:
-        raise UsageError(f"{path} holds no whole line yet")
-    fingerprint = lines[0].get("fingerprint", {}) if isinstance(lines[0], dict) else {}
-    return tuple(_read(lines, fingerprint, path))
-
-
 def _whole_lines(content: bytes) -> tuple[list[Any], int]:
     """The parsed lines that were written whole, and how many bytes they take."""
     raw = content.splitlines(keepends=True)
@@ -129,20 +132,68 @@ def _parse(line: bytes) -> Any:
         return None
 
 
-def _read(lines: list[Any], fingerprint: dict[str, Any], path: Path) -> list[Evaluation]:
+def read(path: Path) -> tuple[dict[str, Any], list[Evaluation]]:
+    """The fingerprint and the rows of a journal, for another run to take over; nothing of either where it is empty.
+
+    Raises:
+        UsageError: it is not there, has another schema, or is damaged before its last line.
+    """
+    try:
+        lines, _ = _whole_lines(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    return _read(lines, path) if lines else ({}, [])
+
+
+def write(path: Path, fingerprint: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> None:
+    """A journal of rows that are there already, whole or not at all.
+
+    Raises:
+        NacdeployError: it cannot be written.
+    """
+    lines = [{"schema": SCHEMA_VERSION, "fingerprint": dict(fingerprint)}, *map(to_data, evaluations)]
+    write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+def changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[Change, ...]:
+    """What differs between the fingerprint of a journal and that of a run, by key."""
+    theirs, ours = json.loads(json.dumps([dict(theirs), dict(ours)]))
+    keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    return tuple(Change(key, theirs.get(key), ours.get(key)) for key in keys)
+
+
+def _read(lines: list[Any], path: Path) -> tuple[dict[str, Any], list[Evaluation]]:
     header, *rows = lines
     if not isinstance(header, dict) or header.get("schema") != SCHEMA_VERSION:
         raise UsageError(f"{path} is not a journal of schema {SCHEMA_VERSION}; choose another --out")
-    _check_fingerprint(header.get("fingerprint", {}), fingerprint, path)
-    return [from_data(Evaluation, row, f"{path} line {number}") for number, row in enumerate(rows, start=2)]
+    evaluations = [from_data(Evaluation, row, f"{path} line {number}") for number, row in enumerate(rows, start=2)]
+    return dict(header.get("fingerprint", {})), evaluations
 
 
-def _check_fingerprint(theirs: dict[str, Any], ours: dict[str, Any], path: Path) -> None:
-    ours = json.loads(json.dumps(ours))
-    keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-    if keys:
-        listed = ", ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys)
-        raise UsageError(f"{path} belongs to another search: {listed}; repeat its settings or choose another --out")
+def _check_fingerprint(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -> None:
+    if changed := changes(theirs, ours):
+        raise UsageError(
+            f"{path} belongs to another search: {', '.join(map(str, changed))}; bring that back, or begin a new run "
+            f"that takes over what still holds: --resume {path.parent} --fork"
+        )
+
+
+def _short(value: Any) -> str:
+    """A value in a message: hashes by their beginning."""
+    text = repr(value)
+    return f"{text[:13]}...'" if isinstance(value, str) and len(value) == 64 else text
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Two searches never write one journal: the lock goes with the process that holds it, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise NacdeployError(f"{path} is being written by another search; wait for it, or end it first") from error
 
 
 def _cannot_write(path: Path, error: OSError) -> NacdeployError:

@@ -10,7 +10,7 @@ from nacdeploy.strategies import objective
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search import engine, make_searcher
-from nacdeploy.strategies.search.engine import Progress, SearchResult
+from nacdeploy.strategies.search.engine import Limits, Progress, SearchResult
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 
 BASELINE = 0.98
@@ -34,7 +34,8 @@ class Landscape:
         refused = {letter: "used up" for letter, n in (("Q", 1), ("E", 3)) if word.count(letter) >= n}
         if word and word[-1] in refused and word.count(word[-1]) > {"Q": 1, "E": 3}[word[-1]]:
             raise RefusedError("used up")
-        return Evaluation(word, self._key(word), self._figures(word), refused, trained=word.endswith("F"), seconds=0.1)
+        training = self._key(word) if word.endswith("F") else None
+        return Evaluation(word, self._key(word), self._figures(word), refused, seconds=0.1, training=training)
 
     def _key(self, word: str) -> str:
         return "F".join("".join(sorted(part)) for part in word.split("F"))
@@ -71,11 +72,11 @@ def run(
     with Journal.open(path, {"seed": seed}) as journal:
         return engine.run(
             searcher or make_searcher(settings.searcher, settings, seed),
-            evaluate,
+            engine.InProcess(evaluate),
             objective.make(settings),
             settings.rules,
             settings.alphabet,
-            settings.budget,
+            Limits(settings.budget, settings.max_trainings, settings.window or 1),
             journal,
             progress,
         )

@@ -14,8 +14,8 @@ from nacdeploy.profile import SearchTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search import SEARCHERS, make_searcher
-from nacdeploy.strategies.search.engine import SearchResult
 from nacdeploy.strategies.search.observation import Observation
+from nacdeploy.strategies.search.result import SearchResult
 from nacdeploy.strategies.search.rules import legal_letters
 
 landscapes = st.builds(

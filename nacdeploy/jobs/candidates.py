@@ -1,0 +1,89 @@
+"""The chains of a search, evaluated by a pool of workers: what travels there and back is plain data.
+
+A worker opens the search's session once (profile, data, baseline), and shares the search's memory.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from nacdeploy import profile as profiles
+from nacdeploy import records
+from nacdeploy import task as tasks
+from nacdeploy.errors import NacdeployError
+from nacdeploy.jobs.evaluator import Evaluator
+from nacdeploy.jobs.session import Session
+from nacdeploy.layers.network import content
+from nacdeploy.strategies import checkpoint, operators
+from nacdeploy.strategies.advance import VERSIONS
+from nacdeploy.strategies.baseline import plain_network
+from nacdeploy.strategies.cache import DiskMemory
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.search.journal import Evaluation
+from nacdeploy.strategies.search.workers import Opener, PendingJob, Pool
+from nacdeploy.strategies.state import CompressionState, Metrics
+
+
+def opener(session: Session, cache: str) -> Opener:
+    """How a worker of a search is opened. The baseline goes by value: a machine need not see its folder."""
+    baseline = session.baseline
+    values = {name: value.detach().cpu().contiguous() for name, value in content(baseline.network).items()}
+    setup = {
+        "code": _code(),
+        "profile": session.profile.model_dump(mode="json"),
+        "baseline": {"key": baseline.key, "metrics": records.to_data(baseline.metrics), "values": save(values)},
+        "data_sha256": session.task.data.fingerprint,
+        "cache": cache,
+    }
+    return Opener(f"{__name__}:{evaluator.__name__}", setup)
+
+
+def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
+    """In a worker: what turns a chain's text into the data of its row.
+
+    Raises:
+        NacdeployError: this machine's package, data or model are not those of the search.
+    """
+    if setup["code"] != _code():
+        raise NacdeployError(f"a worker runs other code than the search ({_code()}, {setup['code']}); install the same")
+    profile = profiles.from_mapping(setup["profile"], where="the search's profile")
+    task = tasks.make(profile.model, profile.data, profile)
+    if task.data.fingerprint != setup["data_sha256"]:
+        raise NacdeployError(f"a worker finds other images in '{profile.data}' than the search; give it the same")
+    network = plain_network(task, profile)
+    checkpoint.fill(network, load(setup["baseline"]["values"]), "the baseline")
+    metrics = records.from_data(Metrics, setup["baseline"]["metrics"])
+    baseline = CompressionState(network, metrics, metrics)
+    if baseline.key != setup["baseline"]["key"]:
+        raise NacdeployError(f"a worker builds another '{profile.model}' than the search; give it the same model file")
+    evaluate = Evaluator(baseline, task, profile, DiskMemory.open(setup["cache"], task, profile, baseline))
+    return lambda chain: records.to_data(evaluate(Chain.parse(chain)))
+
+
+def _code() -> dict[str, Any]:
+    return {"torch": torch.__version__, **operators.versions(), **VERSIONS}
+
+
+@dataclass(frozen=True)
+class PendingChain:
+    """A chain under way in a pool."""
+
+    job: PendingJob
+
+    def result(self) -> Evaluation:
+        """See `engine.Pending`."""
+        return records.from_data(Evaluation, self.job.result(), "a worker's row")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The workers of a search (`engine.Workers`) as a pool of processes."""
+
+    pool: Pool
+
+    def submit(self, chain: Chain) -> PendingChain:
+        """See `engine.Workers`."""
+        return PendingChain(self.pool.submit(str(chain)))

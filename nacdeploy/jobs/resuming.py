@@ -1,0 +1,203 @@
+"""How a search goes on: what a run records of itself, what must not have changed since, and what a fork takes over."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nacdeploy import profile as profiles
+from nacdeploy import records
+from nacdeploy.errors import UsageError
+from nacdeploy.jobs.session import Options, Session, effective_profile
+from nacdeploy.profile import Profile
+from nacdeploy.progress import Progress
+from nacdeploy.strategies import operators
+from nacdeploy.strategies.advance import VERSIONS
+from nacdeploy.strategies.search import journal
+from nacdeploy.strategies.search.journal import Change, Evaluation
+
+RUN_FILE, JOURNAL, TAKEN, CACHE = "run.json", "journal.jsonl", "taken.jsonl", "cache"
+# A run may go on with other ones of these: they say where it ends and where its memory lies, not what it finds.
+LIMITS = ("search.budget", "search.max_trainings", "search.cache", "search.cache_gib")
+# Rows hold under other ones of these: they decide which chains are looked at and how they rank, no figure of a chain.
+RANKING = (
+    "name",
+    "search.beam_width",
+    "search.dqn.",
+    "search.figure",
+    "search.max_drop",
+    "search.nac_accuracy_weight",
+    "search.objective",
+    "search.rules.",
+    "search.searcher",
+    "search.window",
+)
+_ASIDE = {"description", "bench", "export"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user gave: options that name things, and keys of the profile's search table; None leaves a choice."""
+
+    model: str | None = None
+    data: str | None = None
+    width: float | None = None
+    checkpoint: str | None = None
+    profile: str = "demo"
+    seed: int | None = None
+    search: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Options, search: Mapping[str, Any]) -> "Asked":
+        """From the options of a command."""
+        named = {k: v for k, v in asdict(options).items() if k in cls.__dataclass_fields__}
+        return cls(**named, search={k: v for k, v in search.items() if v is not None})
+
+    def options(self, others: Options) -> Options:
+        """As options of a command; what is not asked here is as in `others`."""
+        named = {k: v for k, v in asdict(self).items() if k != "search"}
+        return replace(others, **named)
+
+
+@dataclass(frozen=True)
+class Run:
+    """run.json. `profile` is the one the run goes on with; `settings` what the user's profile and options said when it
+    began, to notice that they say something else now."""
+
+    profile: dict[str, Any]
+    checkpoint: str | None
+    asked: Asked
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a search begins or goes on: its folder, options and profile, and the run that it is a fork of."""
+
+    place: Path
+    options: Options
+    profile: Profile
+    asked: Asked
+    source: Path | None = None
+
+    def run(self, profile: Profile) -> Run:
+        """The record of the run that begins here; `profile` is its own with every choice made."""
+        return Run(
+            profile.model_dump(mode="json"), self.options.checkpoint, self.asked, settings_of(self.profile, LIMITS)
+        )
+
+
+def recorded(place: Path) -> Run:
+    """The record of a run.
+
+    Raises:
+        UsageError: the folder holds none.
+    """
+    if not (place / RUN_FILE).is_file():
+        raise UsageError(f"{place} is no search run (it has no {RUN_FILE}); --resume takes the folder of one")
+    return records.read(Run, place / RUN_FILE)
+
+
+def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
+    """A run as it recorded itself; other limits are allowed.
+
+    Raises:
+        UsageError: it is no run, or its profile says something else now.
+    """
+    run = recorded(place)
+    if changed := _changed_profile(run, options):
+        raise UsageError(
+            f"profile {run.asked.profile} has changed since {place} began: {', '.join(map(str, changed))}; bring that "
+            f"back, or begin a new run by it that takes over what still holds: --resume {place} --fork"
+        )
+    profile = profiles.from_mapping(run.profile, where=str(place / RUN_FILE))
+    profile = profiles.override(profile, {"search": {k: v for k, v in search.items() if v is not None}})
+    options = replace(options, checkpoint=run.checkpoint, model=profile.model, data=profile.data)
+    return Start(place, options, profile, run.asked)
+
+
+def forked(source: Path, place: Path, given: Mapping[str, Any], options: Options, search: Mapping[str, Any]) -> Start:
+    """A new run asked for as `source` was, with the options `given` and the keys of `search` in place of its own."""
+    theirs = recorded(source).asked
+    named = {k: v for k, v in given.items() if k in Asked.__dataclass_fields__ and v is not None}
+    merged = {**theirs.search, **{k: v for k, v in search.items() if v is not None}}
+    asked = replace(theirs, **named, search=merged)
+    options = asked.options(options)
+    return Start(place, options, effective_profile(options, merged), asked, source)
+
+
+def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What of a profile decides a search, keyed as a profile names it: `search.max_drop`."""
+    flat = _flat(profile.model_dump(mode="json", exclude=_ASIDE))
+    return {key: value for key, value in flat.items() if key not in aside}
+
+
+def fingerprint(session: Session) -> dict[str, Any]:
+    """What must be the same for a run to go on: everything but where it ends."""
+    letters = session.profile.search.alphabet
+    return {
+        "baseline": session.baseline.key,
+        "data_sha256": session.task.data.fingerprint,
+        **{f"operator.{x}": version for x, version in operators.versions().items() if x in letters},
+        **{f"code.{name}": version for name, version in VERSIONS.items()},
+        **settings_of(session.profile, LIMITS),
+    }
+
+
+def take_over(source: Path, folder: Path, ours: Mapping[str, Any], progress: Progress) -> None:
+    """Put into `folder` what of a run holds under the fingerprint `ours`, and say it: rows and memory where no figure
+    of a chain depends on what changed, else nothing."""
+    theirs, rows = _rows(source)
+    changed = journal.changes(theirs, ours)
+    said = f"fork of {source}: {', '.join(map(str, changed)) or 'nothing changed'}"
+    if not theirs or not all(_only_ranks(change.key) for change in changed):
+        progress.say(f"{said}; none of its {len(rows)} rows holds, everything is evaluated anew")
+        return
+    journal.write(folder / TAKEN, ours, rows)
+    if (source / CACHE).is_dir():
+        shutil.copytree(source / CACHE, folder / CACHE, copy_function=_linked)
+    progress.say(f"{said}; its {len(rows)} rows hold and are ranked anew, its memory is taken over")
+
+
+def taken(place: Path) -> dict[str, Evaluation]:
+    """The rows that a fork took over, by chain."""
+    if not (place / TAKEN).is_file():
+        return {}
+    return {row.chain: row for row in journal.read(place / TAKEN)[1]}
+
+
+def _only_ranks(key: str) -> bool:
+    return any(key == known or (known.endswith(".") and key.startswith(known)) for known in RANKING)
+
+
+def _rows(source: Path) -> tuple[dict[str, Any], list[Evaluation]]:
+    """The fingerprint and rows of a run, with those that it took over itself."""
+    if not (source / JOURNAL).is_file():
+        return {}, []
+    theirs, rows = journal.read(source / JOURNAL)
+    return theirs, list({**taken(source), **{row.chain: row for row in rows}}.values())
+
+
+def _linked(source: str, target: str) -> None:
+    """Entries are never changed in place, so that two runs may share one file."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _changed_profile(run: Run, options: Options) -> tuple[Change, ...]:
+    name = run.asked.profile
+    if name.endswith(".toml") and not Path(name).is_file():
+        return ()  # the run's own record is whole: it goes on without the file
+    now = effective_profile(run.asked.options(options), run.asked.search)
+    return journal.changes(run.settings, settings_of(now, LIMITS))
+
+
+def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,34 @@
+"""Jobs for the tests of workers, found by their import path."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nacdeploy.errors import DivergedError, RefusedError, UsageError
+
+ERRORS = {"refused": RefusedError, "diverged": DivergedError, "usage": UsageError}
+
+
+def opened(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """A worker that answers, fails or dies as its job says; `setup["folder"]` holds marks."""
+    folder = Path(setup["folder"])
+    (folder / f"opened-{os.getpid()}").touch()
+
+    def run(job: dict[str, Any]) -> Any:
+        if job.get("dies"):
+            deaths = folder / f"deaths-{job['name']}"
+            n_deaths = len(deaths.read_text()) if deaths.is_file() else 0
+            if n_deaths < job["dies"]:
+                deaths.write_text("x" * (n_deaths + 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+        if job.get("raises"):
+            raise ERRORS[job["raises"]](f"{job['name']} fails")
+        return {"name": job["name"], "pid": os.getpid(), "folder": str(Path.cwd())}
+
+    return run
+
+
+def refuses(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
+    raise UsageError(f"no such data: {setup['data']}")
