@@ -16,6 +16,7 @@ FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
 @click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random.")
 @click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate.")
 @click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost.")
+@click.option("--objective", metavar="X", help="budget, latency, pareto or nac.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
 @options.wandb
 @options.as_json
@@ -24,6 +25,7 @@ def command(
     searcher: str | None,
     budget: int | None,
     max_drop: float | None,
+    objective: str | None,
     resume: Path | None,
     as_json: bool,
     **shared: Any,
@@ -32,6 +34,7 @@ def command(
     from nacdeploy import api
 
     wanted: dict[str, Any] = {"out": out, "searcher": searcher, "budget": budget, "max_drop": max_drop}
+    wanted["objective"] = objective
     if resume is not None:
         wanted = _typed(wanted)
     result = api.search(resume=resume, progress=render.RichProgress(), **wanted, **shared)

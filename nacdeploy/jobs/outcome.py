@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import records, tracking
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.evaluator import figures_of
+from nacdeploy.jobs.final import LatencyReport
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, Scores, Session, test_scores
+from nacdeploy.jobs.speed import Speed
 from nacdeploy.latency import Stopwatch
 from nacdeploy.progress import Progress
 from nacdeploy.report.summary import write_report
@@ -25,8 +27,16 @@ RESULT_FILE, CHECKPOINT = "result.json", "checkpoint"
 
 
 @dataclass(frozen=True)
+class Member:
+    """A chain of the front, counted and timed in full, on validation."""
+
+    chain: str
+    figures: Figures
+
+
+@dataclass(frozen=True)
 class Result:
-    """What a command left behind: result.json. Ratios are analytic, scores are on the test split."""
+    """What a command left behind: result.json. Ratios are analytic but for the speed, scores are on the test split."""
 
     kind: str
     folder: str
@@ -43,6 +53,8 @@ class Result:
     skipped: tuple[transferring.Refusal, ...] = ()
     n_evaluations: int = 0
     n_trainings: int = 0
+    front: tuple[Member, ...] = ()
+    latency: LatencyReport | None = None
     schema: int = records.SCHEMA_VERSION
 
 
@@ -65,7 +77,8 @@ def finish(
     skipped: tuple[transferring.Refusal, ...] = (),
     found: SearchResult | None = None,
     drawn: Sequence[Path] = (),
-    speed_ratio: float | None = None,
+    speed: Speed | None = None,
+    latency: LatencyReport | None = None,
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
     scores = test_scores(session, state, job.progress)
@@ -78,13 +91,15 @@ def finish(
         data=session.task.data.name,
         profile=session.profile.name,
         chain=str(state.chain),
-        figures=replace(figures_of(state, session.profile), speed_ratio=speed_ratio),
+        figures=figures_of(state, session.profile, speed),
         scores=scores,
         n_epochs=state.n_epochs,
         seconds=job.watch.seconds(),
         skipped=skipped,
         n_evaluations=len(found.evaluations) - 1 if found else 0,
         n_trainings=found.n_trainings if found else 0,
+        front=tuple(Member(e.chain, e.figures) for e in found.front if e.figures) if found else (),
+        latency=latency,
     )
     record = checkpoints.record_of(
         state,

@@ -10,19 +10,22 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import speed
 from nacdeploy.jobs.evaluator import Evaluator
+from nacdeploy.jobs.final import Final, in_full
+from nacdeploy.jobs.layer_speed import LayerSpeeds
 from nacdeploy.jobs.outcome import Job, Result, finish
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
+from nacdeploy.jobs.speed import Speeds
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.report import figures as pictures
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.cache import DiskMemory
-from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.objective import DROP_TOLERANCE
+from nacdeploy.strategies.chain import Link
+from nacdeploy.strategies.fidelity import subsets
 from nacdeploy.strategies.objective import make as make_objective
-from nacdeploy.strategies.search import engine, make_searcher
+from nacdeploy.strategies.search import engine, halving, make_searcher
 from nacdeploy.strategies.search.engine import SearchResult
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 
@@ -44,6 +47,7 @@ def search(
     searcher: str | None = None,
     budget: int | None = None,
     max_drop: float | None = None,
+    objective: str | None = None,
     progress: Progress | None = None,
     **shared: Unpack[OptionValues],
 ) -> Result:
@@ -51,10 +55,11 @@ def search(
 
     Raises:
         UsageError: wrong options, or a resumed run of other settings.
-        NacdeployError: no chain meets the accuracy budget; the nearest is named.
+        NacdeployError: no chain meets the accuracy budget (the nearest is named), or latency is asked of a target that
+            is not here.
     """
     progress, options, watch = progress or Silent(), Options(**shared), Stopwatch()
-    wanted = {"searcher": searcher, "budget": budget, "max_drop": max_drop}
+    wanted = {"searcher": searcher, "budget": budget, "max_drop": max_drop, "objective": objective}
     if resume is not None:
         place = Path(resume)
         options, profile = _resumed(place, options, wanted)
@@ -63,24 +68,25 @@ def search(
         place = Runs(Path(options.runs)).place(out, "search")
     make_searcher(profile.search.searcher, profile.search, profile.seed)
     _check_alphabet(profile)
+    speed.check_target(profile)
     session = open_session(options, profile, profile.search.alphabet, progress)
     profile = session.profile
     with progress.bar("searching") as bar, Journal.open(place / "journal.jsonl", _fingerprint(session)) as journal:
         records.write_json(place / RUN_FILE, Run(profile.model_dump(mode="json"), options.checkpoint))
         memory = DiskMemory(place / "cache", session.task, profile)
-        evaluator = Evaluator(session.baseline, session.task, profile, memory)
-        found = _searched(session, evaluator, journal, _search_report(bar, profile))
-    best = _best(found, session, evaluator, place, progress)
-    state = evaluator.state(Chain.parse(best.chain))
-    speed_ratio = best.figures.speed_ratio if best.figures else None
-    drawn = pictures.search_pictures(found, best, place)
+        final = _searched(session, memory, journal, place, bar)
+    best = _best(final.found, session, place)
+    state = final.state or session.baseline
+    _say_latency(final, progress)
+    drawn = pictures.search_pictures(final.found, best, place)
     return finish(
         Job("search", place, options, progress, watch),
         session,
         state,
-        found=found,
+        found=final.found,
         drawn=drawn,
-        speed_ratio=speed_ratio,
+        speed=final.speed,
+        latency=final.latency,
     )
 
 
@@ -119,20 +125,29 @@ def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _searched(
-    session: Session, evaluator: Evaluator, journal: Journal, report: Callable[[engine.Progress], None]
-) -> SearchResult:
-    table = session.profile.search
-    return engine.run(
-        make_searcher(table.searcher, table, session.profile.seed),
+def _searched(session: Session, memory: DiskMemory, journal: Journal, place: Path, bar: Any) -> Final:
+    """Search, promote short finetunes, and count and time in full what comes out."""
+    profile, table = session.profile, session.profile.search
+    objective = make_objective(table)
+    speeds = Speeds(session, place) if table.on_speed else None
+    layers = LayerSpeeds(session, place) if table.on_speed and table.latency == "table" else None
+    evaluator = Evaluator(session.baseline, session.task, profile, memory, speed=layers or speeds)
+    evaluator.meter = subsets(session.baseline, session.task, table)
+    first, *later = halving.rungs(profile.finetune.epochs, table.fidelity.finetune_fraction)
+    evaluator.finetune_epochs = first if later else None
+    found = engine.run(
+        make_searcher(table.searcher, table, profile.seed, objective),
         evaluator,
-        make_objective(table),
+        objective,
         table.rules,
         table.alphabet,
         table.budget,
         journal,
-        report,
+        _search_report(bar, profile),
     )
+    if later:
+        found = halving.promoted(found, objective, evaluator, journal, later)
+    return in_full(found, objective, evaluator, speeds, layers)
 
 
 def _search_report(bar: Any, profile: Profile) -> Callable[[engine.Progress], None]:
@@ -143,41 +158,42 @@ def _search_report(bar: Any, profile: Profile) -> Callable[[engine.Progress], No
     return report
 
 
-def _best(found: SearchResult, session: Session, evaluator: Evaluator, place: Path, progress: Progress) -> Evaluation:
+def _best(found: SearchResult, session: Session, place: Path) -> Evaluation:
     """The chain that the search answers with.
 
     Raises:
         NacdeployError: none is within the accuracy budget.
     """
-    limit = session.profile.search.max_drop
-    if found.best is None:
-        if found.nearest is None or found.nearest.figures is None:
-            raise NacdeployError(f"NO CHAIN could be evaluated within {session.profile.search.budget} evaluations")
-        nearest = found.nearest
-        raise NacdeployError(
-            f"NO CHAIN MEETS THE ACCURACY BUDGET of {limit:g} points: the nearest, '{nearest.chain}', loses "
-            f"{found.nearest.figures.drop_points:.2f} points on validation; raise --max-drop or --budget "
-            f"(the run is kept in {place}: --resume {place} goes on with it)"
+    table = session.profile.search
+    if found.best is not None:
+        return found.best
+    if found.nearest is None or found.nearest.figures is None:
+        failures = [e.error for e in found.evaluations if e.error]
+        why = f"; the last one: {failures[-1]}" if failures else ""
+        raise NacdeployError(f"NO CHAIN could be evaluated within {table.budget} evaluations{why}")
+    figures = found.nearest.figures
+    fast = f" at {figures.speed_ratio:.2f}x the baseline's speed" if figures.speed_ratio is not None else ""
+    raise NacdeployError(
+        f"NO CHAIN MEETS THE ACCURACY BUDGET of {table.max_drop:g} points: the nearest, '{found.nearest.chain}', loses "
+        f"{figures.drop_points:.2f} points on validation{fast}; raise --max-drop or --budget "
+        f"(the run is kept in {place}: --resume {place} goes on with it)"
+    )
+
+
+def _say_latency(final: Final, progress: Progress) -> None:
+    """How the speeds were found, and how far estimates were off."""
+    report, speed_of_best, best = final.latency, final.speed, final.found.best
+    if report is None or speed_of_best is None or best is None:
+        return
+    low, high = speed_of_best.low or 0.0, speed_of_best.high or 0.0
+    progress.say(
+        f"{best.chain}: {speed_of_best.ratio:.2f}x measured ({low:.2f} to {high:.2f}, 95 %; a fresh run may differ), "
+        f"{report.n_timed_final} networks in turns with the baseline, {report.n_rounds_final} rounds, "
+        f"{report.setting.runtime}, {report.setting.threads} thread(s)"
+    )
+    if table := report.table:
+        progress.say(
+            f"table of {table.n_layers} layers: estimates of {table.n_networks} networks, each with the factor of the "
+            f"others, are off by {100 * table.median_error:.0f} % in the median and {100 * table.worst_error:.0f} % at "
+            "worst"
         )
-    if session.profile.search.figure == "speed":
-        return _fastest(found, session, evaluator, place, progress)
-    return found.best
-
-
-def _fastest(
-    found: SearchResult, session: Session, evaluator: Evaluator, place: Path, progress: Progress
-) -> Evaluation:
-    """The member of the front that runs fastest; every measurement is kept and reused by a resumed run."""
-    path = place / "speeds.json"
-    speeds = records.read(dict[str, float], path) if path.is_file() else {}
-    limit = session.profile.search.max_drop + DROP_TOLERANCE
-    front = [e for e in (*found.front, found.best) if e and e.figures and e.figures.drop_points <= limit]
-    speed.say_where(session, progress)
-    for evaluation in front:
-        if evaluation.state_key not in speeds:
-            state = evaluator.state(Chain.parse(evaluation.chain))
-            speeds[evaluation.state_key] = speed.measured(state, session, progress)
-            records.write_json(path, speeds)
-    best = max(front, key=lambda e: speeds[e.state_key])
-    figures = replace(best.figures, speed_ratio=speeds[best.state_key]) if best.figures else None
-    return replace(best, figures=figures)

@@ -77,11 +77,11 @@ def transfer(
     job = Job("transfer", Runs(Path(options.runs)).place(out, f"transfer-{chain.word}"), options, progress)
     session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
     state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
-    speed_ratio = None
-    if session.profile.search.figure == "speed":
+    measured = None
+    if session.profile.search.on_speed:
         speed.say_where(session, progress)
-        speed_ratio = speed.measured(state, session, progress)
-    return finish(job, session, state, skipped=skipped, speed_ratio=speed_ratio)
+        measured = speed.measured(state, session, progress)
+    return finish(job, session, state, skipped=skipped, speed=measured)
 
 
 def preview(

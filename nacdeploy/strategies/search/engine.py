@@ -12,7 +12,8 @@ from typing import Protocol
 from nacdeploy.errors import DivergedError, NacdeployError, RefusedError
 from nacdeploy.profile import RulesTable
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import Figures, Objective
+from nacdeploy.strategies.objective import Figures, Objective, is_alive
+from nacdeploy.strategies.pareto import non_dominated
 from nacdeploy.strategies.search.journal import Evaluation, Journal, failed
 from nacdeploy.strategies.search.observation import Observation
 from nacdeploy.strategies.search.rules import legal_letters
@@ -49,7 +50,7 @@ class Progress:
 class SearchResult:
     """What a search found. `evaluations` begins with the untouched model; the other fields never hold it.
 
-    `best` is the admissible chain of the highest score. `nearest` is set only where nothing is admissible: the chain
+    `best` is the admissible chain of most worth. `nearest` is set only where nothing is admissible: the chain
     that lost the least accuracy. `front` holds the chains that no other beats in accuracy, speed (or BitOps) and bytes.
     """
 
@@ -85,15 +86,17 @@ def run(
         n_repeats += 1
         if str(chain) not in seen:
             _check_proposal(chain, seen)
-            evaluation = journaled.get(str(chain)) or _evaluate(chain, evaluate, journal)
+            evaluation = journaled.get(str(chain)) or evaluated(chain, evaluate, journal)
             evaluations.append(evaluation)
+            if evaluation.figures is not None:
+                objective.note(evaluation.figures)
             seen[str(chain)] = _observation(chain, evaluation, objective, rules, alphabet)
             best = _best([best, evaluation] if best else [evaluation], objective)
             progress(Progress(len(evaluations) - 1, budget, best, evaluation))
             n_repeats = 0
         searcher.observe(seen[str(chain)])
         chain = searcher.propose() if len(evaluations) <= budget and n_repeats < MAX_REPEATS else None
-    return _result(tuple(evaluations), objective)
+    return summarised(tuple(evaluations), objective)
 
 
 def _check_proposal(chain: Chain, seen: dict[str, Observation]) -> None:
@@ -104,7 +107,7 @@ def _check_proposal(chain: Chain, seen: dict[str, Observation]) -> None:
         raise ValueError(f"the searcher proposed '{chain}', whose last letter is not legal after what it observed")
 
 
-def _evaluate(chain: Chain, evaluate: Evaluate, journal: Journal) -> Evaluation:
+def evaluated(chain: Chain, evaluate: Evaluate, journal: Journal) -> Evaluation:
     """A new row, in the journal. A chain that fails is a row too; an untouched model that fails ends the search."""
     try:
         evaluation = evaluate(chain)
@@ -133,7 +136,8 @@ def _observation(
     return Observation(chain, figures, score, admissible, legal, evaluation.state_key)
 
 
-def _result(evaluations: tuple[Evaluation, ...], objective: Objective) -> SearchResult:
+def summarised(evaluations: tuple[Evaluation, ...], objective: Objective) -> SearchResult:
+    """What these evaluations come to, the untouched model's first among them."""
     best = _best(evaluations, objective)
     return SearchResult(
         evaluations=evaluations,
@@ -149,9 +153,9 @@ def _compressed(evaluation: Evaluation) -> bool:
 
 
 def _best(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """The highest admissible score; of equals the one of fewest letters, then the earliest."""
+    """The admissible chain of most worth; of equals the one of fewest letters, then the earliest."""
     scored = [
-        (objective.score(e.figures), -len(Chain.parse(e.chain)), e)
+        (objective.worth(e.figures), -len(Chain.parse(e.chain)), e)
         for e in evaluations
         if e.figures is not None and _compressed(e) and objective.admissible(e.figures)
     ]
@@ -159,9 +163,9 @@ def _best(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation
 
 
 def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """The smallest drop; of equals the highest score, then the earliest."""
+    """The smallest drop; of equals the one of most worth, then the earliest."""
     scored = [
-        (-e.figures.drop_points, objective.score(e.figures), e)
+        (-e.figures.drop_points, objective.worth(e.figures), e)
         for e in evaluations
         if e.figures is not None and _compressed(e)
     ]
@@ -169,17 +173,13 @@ def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluat
 
 
 def _front(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
-    """The chains that nothing evaluated beats in accuracy, cost and bytes, the untouched model included; of equals
-    the earliest. The cost is measured speed where every chain has it, else BitOps."""
-    figures = {e.chain: e.figures for e in evaluations if e.figures is not None}
+    """The chains, none destroyed, that nothing evaluated beats in accuracy, cost and bytes, the untouched model
+    included; of equals the earliest. The cost is measured speed where every chain has it, else BitOps."""
+    figures = {e.chain: e.figures for e in evaluations if e.figures is not None and is_alive(e.figures)}
     measured = all(f.speed_ratio is not None for f in figures.values())
-    points = {
+    points: dict[tuple[float, ...], str] = {
         (f.accuracy, f.speed_ratio or 0.0 if measured else f.bitops_ratio, f.bytes_ratio): chain
         for chain, f in reversed(figures.items())
     }
-    front = {chain for point, chain in points.items() if not any(_dominates(other, point) for other in points)}
+    front = {points[point] for point in non_dominated(list(points))}
     return tuple(e for e in evaluations if e.chain in front and _compressed(e))
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
