@@ -110,9 +110,35 @@ def print_result(result: Any) -> None:
     print_table(title, columns, rows)
     for refusal in result.skipped:
         click.echo(f"skipped {refusal.link} at position {refusal.position}: {refusal.reason}")
+    _print_front(result.front)
     if result.n_evaluations:
         click.echo(f"{result.n_evaluations} chains evaluated, {result.n_trainings} trainings")
     click.echo(f"checkpoint: {result.checkpoint}")
+
+
+def _print_front(front: Any) -> None:
+    """The chains that no other beats, counted and (where speed matters) timed in full."""
+    if len(front) < 2:
+        return
+    rows = [
+        [
+            member.chain,
+            _percent(member.figures.accuracy),
+            f"{member.figures.drop_points:.2f}",
+            _speed_cell(member.figures),
+            f"{member.figures.bitops_ratio:.2f}",
+            f"{member.figures.bytes_ratio:.2f}",
+        ]
+        for member in front
+    ]
+    print_table("front (validation split)", ["chain", "Acc.", "Acc. loss", "faster (95 %)", "BitOps", "bytes"], rows)
+
+
+def _speed_cell(figures: Any) -> str:
+    if figures.speed_ratio is None:
+        return ""
+    between = "" if figures.speed_low is None else f" ({figures.speed_low:.2f}-{figures.speed_high:.2f})"
+    return f"{figures.speed_ratio:.2f}x{between}"
 
 
 def print_bench(table: Any) -> None:

@@ -25,6 +25,7 @@ from nacdeploy.jobs.speed import Setting, Speed, check_setting, setting_of
 from nacdeploy.layers.capture import WEIGHTED
 from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.network import Network, no_grad_eval, plain_outputs
+from nacdeploy.profile import Profile
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.probe_models import Layer, Signs, conv_stack, no_layer, one_layer
 from nacdeploy.strategies.state import CompressionState
@@ -97,12 +98,9 @@ class LayerSpeeds:
 
     def _opened(self) -> LayerTable | None:
         given = self._session.profile.search.latency_table
-        path = self._path if self._path.is_file() or given is None else Path(given)
-        if given is None and not path.is_file():
-            return None
-        table = records.read(LayerTable, path)
-        check_setting(table.setting, self._setting, path, "leave search.latency_table away to measure here")
-        return table
+        if self._path.is_file():
+            return _read(self._path, self._setting)
+        return None if given is None else _read(Path(given), self._setting)
 
     def _extend(self) -> None:
         """Take over what another process has timed meanwhile."""
@@ -121,6 +119,22 @@ class LayerSpeeds:
             self._times |= own
             self._table = replace(table, layers=(*table.layers, *(LayerTime(layer, ms) for layer, ms in own.items())))
             records.write_json(self._path, self._table)
+
+
+def check_given(profile: Profile) -> None:
+    """Refuse a table that cannot be used here, before any work.
+
+    Raises:
+        UsageError: it is not there, is no table, or is of another machine or setting.
+    """
+    if profile.search.on_speed and profile.search.latency_table is not None:
+        _read(Path(profile.search.latency_table), setting_of(profile))
+
+
+def _read(path: Path, here: Setting) -> LayerTable:
+    table = records.read(LayerTable, path)
+    check_setting(table.setting, here, path, "leave search.latency_table away to measure here")
+    return table
 
 
 def table_error(pairs: Sequence[tuple[float, float]], n_layers: int) -> TableError:

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.jobs import speed
+from nacdeploy.jobs import layer_speed, speed
 from nacdeploy.jobs.evaluator import Evaluator
 from nacdeploy.jobs.final import Final, in_full
 from nacdeploy.jobs.layer_speed import LayerSpeeds
@@ -69,6 +69,7 @@ def search(
     make_searcher(profile.search.searcher, profile.search, profile.seed)
     _check_alphabet(profile)
     speed.check_target(profile)
+    layer_speed.check_given(profile)
     session = open_session(options, profile, profile.search.alphabet, progress)
     profile = session.profile
     with progress.bar("searching") as bar, Journal.open(place / "journal.jsonl", _fingerprint(session)) as journal:
