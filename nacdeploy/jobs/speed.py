@@ -67,6 +67,7 @@ def check_target(profile: Profile) -> None:
 
     Raises:
         UsageError: nothing here times this target.
+        MissingExtraError: OpenVINO is not installed.
         NacdeployError: its GPU is not present.
     """
     table, target = profile.search, profile.target
@@ -82,6 +83,8 @@ def check_target(profile: Profile) -> None:
             f"search.latency = 'table' times layers in ONNX Runtime, not for target '{target}': "
             "set search.latency = 'measured', or target = 'ort'"
         )
+    if target == "openvino":
+        openvino.version()
     if missing := pick.missing_gpu(target, profile.export.compute_capabilities):
         raise NacdeployError(
             f"a search on latency times every candidate on target '{target}', and {missing}: search where it is, "
