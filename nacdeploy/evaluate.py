@@ -50,6 +50,11 @@ def predict(network: Network, data: Dataset, images: ImageSet) -> Tensor:
     return torch.cat([logits.cpu() for logits in _map(network, data, images, network)])
 
 
+def correct(network: Network, data: Dataset, images: ImageSet) -> Tensor:
+    """Which images (N,) the network's own end names rightly."""
+    return predict(network, data, images).argmax(1) == images.labels
+
+
 def predict_exits(network: Network, data: Dataset, images: ImageSet) -> tuple[Tensor, ...]:
     """The logits (N, K) of every exit in order of execution, the network's own last."""
     parts = _map(network, data, images, network.forward_exits)

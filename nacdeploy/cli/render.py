@@ -118,20 +118,28 @@ def print_result(result: Any) -> None:
 
 
 def _print_front(result: Any) -> None:
-    """The Pareto front of a search, the answer marked."""
+    """The Pareto front of a search, counted and (where speed matters) timed in full, the answer marked."""
     rows = [
         [
-            str(m.number),
-            m.chain + (" *" if m.chain == result.chain else ""),
-            _percent(m.accuracy),
-            f"{m.drop_points:.2f}",
-            f"{m.bitops_ratio:.2f}" if m.speed_ratio is None else f"{m.bitops_ratio:.2f} ({m.speed_ratio:.2f}x faster)",
-            f"{m.bytes_ratio:.2f}",
+            str(member.number),
+            member.chain + (" *" if member.chain == result.chain else ""),
+            _percent(member.figures.accuracy),
+            f"{member.drop_points:.2f}",
+            _speed_cell(member.figures),
+            f"{member.figures.bitops_ratio:.2f}",
+            f"{member.figures.bytes_ratio:.2f}",
         ]
-        for m in result.front
+        for member in result.front
     ]
-    columns = ["", "chain", "acc. on validation", "loss", "BitOps ratio", "bytes ratio"]
+    columns = ["", "chain", "acc. on validation", "loss", "faster (95 %)", "BitOps ratio", "bytes ratio"]
     print_table(f"Pareto front; --resume {result.folder} --pick N answers with another member", columns, rows)
+
+
+def _speed_cell(figures: Any) -> str:
+    if figures.speed_ratio is None:
+        return ""
+    between = "" if figures.speed_low is None else f" ({figures.speed_low:.2f}-{figures.speed_high:.2f})"
+    return f"{figures.speed_ratio:.2f}x{between}"
 
 
 def print_bench(table: Any) -> None:

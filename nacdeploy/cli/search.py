@@ -17,6 +17,7 @@ FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
 @click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate.")
 @click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends.")
 @click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost.")
+@click.option("--objective", metavar="X", help="budget, latency, pareto or nac.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
 @click.option("--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...).")
 @click.option("--fork", is_flag=True, help="With --resume: a new run that takes over what still holds.")
@@ -31,6 +32,7 @@ def command(
     budget: int | None,
     max_trainings: int | None,
     max_drop: float | None,
+    objective: str | None,
     resume: Path | None,
     cache: str | None,
     fork: bool,
@@ -50,6 +52,7 @@ def command(
         "budget": budget,
         "max_trainings": max_trainings,
         "max_drop": max_drop,
+        "objective": objective,
         **shared,
     }
     if resume is not None:

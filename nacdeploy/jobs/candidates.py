@@ -5,6 +5,7 @@ A worker opens the search's session once (profile, data, baseline), and shares t
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,20 +15,19 @@ from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError
-from nacdeploy.jobs.evaluator import Evaluator
+from nacdeploy.jobs.equipment import equipped
 from nacdeploy.jobs.session import Session
 from nacdeploy.layers.network import content
 from nacdeploy.strategies import checkpoint, operators
 from nacdeploy.strategies.advance import VERSIONS
 from nacdeploy.strategies.baseline import plain_network
-from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.workers import Opener, PendingJob, Pool
 from nacdeploy.strategies.state import CompressionState, Metrics
 
 
-def opener(session: Session, cache: str) -> Opener:
+def opener(session: Session, place: Path, cache: str) -> Opener:
     """How a worker of a search is opened. The baseline goes by value: a machine need not see its folder."""
     baseline = session.baseline
     values = {name: value.detach().cpu().contiguous() for name, value in content(baseline.network).items()}
@@ -36,6 +36,7 @@ def opener(session: Session, cache: str) -> Opener:
         "profile": session.profile.model_dump(mode="json"),
         "baseline": {"key": baseline.key, "metrics": records.to_data(baseline.metrics), "values": save(values)},
         "data_sha256": session.task.data.fingerprint,
+        "place": str(place.absolute()),
         "cache": cache,
     }
     return Opener(f"{__name__}:{evaluator.__name__}", setup)
@@ -59,7 +60,8 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
     baseline = CompressionState(network, metrics, metrics)
     if baseline.key != setup["baseline"]["key"]:
         raise NacdeployError(f"a worker builds another '{profile.model}' than the search; give it the same model file")
-    evaluate = Evaluator(baseline, task, profile, DiskMemory.open(setup["cache"], task, profile, baseline))
+    place = Path(setup["place"])
+    evaluate = equipped(Session(profile, task, baseline, place), place, setup["cache"]).evaluator
     return lambda chain: records.to_data(evaluate(Chain.parse(chain)))
 
 

@@ -3,17 +3,18 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from nacdeploy import train
 from nacdeploy.cost import layer_costs, nac_ratios
 from nacdeploy.errors import DivergedError, RefusedError
+from nacdeploy.jobs.speed import Speed
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
-from nacdeploy.strategies.advance import Memory, Trained, advance
+from nacdeploy.strategies.advance import Memory, Meter, Trained, advance, measured
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import Figures
@@ -24,8 +25,8 @@ from nacdeploy.task import Task
 N_STATES_AT_HAND = 8
 
 
-def figures_of(state: CompressionState, profile: Profile) -> Figures:
-    """What objectives see of a state; under exits, expected figures."""
+def figures_of(state: CompressionState, profile: Profile, speed: Speed | None = None) -> Figures:
+    """What objectives see of a state and of its speed, where that is known; under exits, expected figures."""
     now, base = state.metrics.cost, state.baseline.cost
     # The unit of NAC's charge per head is a block; here, as in the share of blocks run, a layer that multiplies.
     depth = len(layer_costs(state.network, state.network.example_input())) if state.network.exits else 1
@@ -38,31 +39,45 @@ def figures_of(state: CompressionState, profile: Profile) -> Figures:
         bytes_ratio=base.memory_bits / now.memory_bits,
         nac_bitops_ratio=nac_bitops,
         nac_memory_ratio=nac_memory,
+        speed_ratio=speed.ratio if speed else None,
+        speed_low=speed.low if speed else None,
+        speed_high=speed.high if speed else None,
+        n_images=state.metrics.n_images,
+        half_width=state.metrics.half_width,
+        chance_accuracy=state.metrics.chance,
     )
 
 
 @dataclass
 class Evaluator:
-    """Callable for the search engine: a chain whose beginning was evaluated before, to its figures."""
+    """Callable for the search engine: a chain whose beginning was evaluated before, to its figures.
+
+    `speed` times a state, or estimates how fast it runs; `meter` counts as many validation images as a decision needs.
+    An F without epochs of its own trains `finetune_epochs`, and says so in the state's chain.
+    """
 
     baseline: CompressionState
     task: Task
     profile: Profile
     memory: DiskMemory
     report: train.Report = lambda *progress: None
+    speed: Callable[[CompressionState], Speed] | None = None
+    meter: Meter | None = None
+    finetune_epochs: int | None = None
     _at_hand: OrderedDict[str, CompressionState] = field(default_factory=OrderedDict)
 
     def __call__(self, chain: Chain) -> Evaluation:
         """Evaluate a chain; its row is a failed one where its last letter does not apply or its training diverges."""
         watch, noted = Stopwatch(), _Noted(self.memory)
         try:
-            state = self._advanced(chain, noted) if chain.links else self.baseline
+            state = self._advanced(self._run_as(chain), noted) if chain.links else self.baseline
+            speed = self.speed(state) if self.speed else None
         except (RefusedError, DivergedError) as error:
             return failed(chain, str(error), watch.seconds(), noted.training_key)
         return Evaluation(
             chain=str(chain),
             state_key=state.key,
-            figures=figures_of(state, self.profile),
+            figures=figures_of(state, self.profile, speed),
             refused=self._refusals(state),
             seconds=watch.seconds(),
             training=noted.training_key,
@@ -72,6 +87,7 @@ class Evaluator:
         """The state of a chain: at hand, from the memory, or run again from its beginning."""
         if not chain.links:
             return self.baseline
+        chain = self._run_as(chain)
         name = str(chain)
         if name not in self._at_hand:
             recalled = self.memory.recall(name, self.baseline.metrics)
@@ -79,11 +95,25 @@ class Evaluator:
         self._at_hand.move_to_end(name)
         return self._at_hand[name]
 
+    def in_full(self, chain: Chain) -> CompressionState:
+        """The state of a chain with all validation images counted."""
+        state = self.state(chain)
+        if not state.metrics.half_width:
+            return state
+        return replace(state, metrics=measured(state.network, self.task, self.memory))
+
+    def _run_as(self, chain: Chain) -> Chain:
+        """The chain with the epochs of every F that has none."""
+        if self.finetune_epochs is None:
+            return chain
+        short = Link("F", (("epochs", self.finetune_epochs),))
+        return Chain(tuple(short if link == Link("F") else link for link in chain))
+
     def _advanced(self, chain: Chain, memory: Memory) -> CompressionState:
         *beginning, last = chain.links
         parent = self.state(Chain(tuple(beginning)))
         with _on_threads(self.profile.search.threads):
-            state = advance(parent, last, self.task, self.profile, memory, self.report)
+            state = advance(parent, last, self.task, self.profile, memory, self.report, self.meter)
         self.memory.remember(state)
         self._keep(str(chain), state)
         return state

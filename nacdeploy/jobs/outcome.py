@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import records, tracking
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.evaluator import figures_of
+from nacdeploy.jobs.final import LatencyReport
 from nacdeploy.jobs.report import REPORT_FILE, Material, page_of
 from nacdeploy.jobs.result import RESULT_FILE, Member, Result
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, Session, test_scores
+from nacdeploy.jobs.speed import Speed
 from nacdeploy.latency import Stopwatch
 from nacdeploy.progress import Progress
 from nacdeploy.report.page import write_page
@@ -45,7 +47,8 @@ def finish(
     *,
     skipped: tuple[transferring.Refusal, ...] = (),
     found: SearchResult | None = None,
-    speed_ratio: float | None = None,
+    speed: Speed | None = None,
+    latency: LatencyReport | None = None,
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
     scores = test_scores(session, state, job.progress)
@@ -58,7 +61,7 @@ def finish(
         data=session.task.data.name,
         profile=session.profile.name,
         chain=str(state.chain),
-        figures=replace(figures_of(state, session.profile), speed_ratio=speed_ratio),
+        figures=figures_of(state, session.profile, speed),
         scores=scores,
         n_epochs=state.n_epochs,
         seconds=job.watch.seconds(),
@@ -66,6 +69,7 @@ def finish(
         n_evaluations=len(found.evaluations) - 1 if found else 0,
         n_trainings=found.n_trainings if found else 0,
         front=front_of(found) if found else (),
+        latency=latency,
     )
     record = checkpoints.record_of(
         state,
@@ -99,8 +103,7 @@ def front_of(found: SearchResult) -> tuple[Member, ...]:
     """The Pareto front of a search, numbered from the smallest drop on."""
     rows = sorted(((e.chain, e.figures) for e in found.front if e.figures), key=lambda row: row[1].drop_points)
     return tuple(
-        Member(number, chain, f.accuracy, f.drop_points, f.bitops_ratio, f.bytes_ratio, f.speed_ratio)
-        for number, (chain, f) in enumerate(rows, start=1)
+        Member(number, chain, figures.drop_points, figures) for number, (chain, figures) in enumerate(rows, start=1)
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nacdeploy import records
+from nacdeploy.jobs.final import LatencyReport
 from nacdeploy.jobs.session import Scores
 from nacdeploy.strategies import transfer as transferring
 from nacdeploy.strategies.objective import Figures
@@ -12,21 +13,18 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True)
 class Member:
-    """A chain of the Pareto front of a search; `search --resume RUN --pick NUMBER` makes it the answer. Accuracy is a
-    fraction on the validation split."""
+    """A chain of the Pareto front of a search; `search --resume RUN --pick NUMBER` makes it the answer. Its
+    figures are counted, and where speed matters timed, in full on the validation split."""
 
     number: int
     chain: str
-    accuracy: float
     drop_points: float
-    bitops_ratio: float
-    bytes_ratio: float
-    speed_ratio: float | None = None
+    figures: Figures
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left behind: result.json. Ratios are analytic, scores are on the test split."""
+    """What a command left behind: result.json. Ratios are analytic but for the speed, scores are on the test split."""
 
     kind: str
     folder: str
@@ -44,4 +42,5 @@ class Result:
     n_evaluations: int = 0
     n_trainings: int = 0
     front: tuple[Member, ...] = ()
+    latency: LatencyReport | None = None
     schema: int = records.SCHEMA_VERSION

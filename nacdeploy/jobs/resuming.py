@@ -30,6 +30,7 @@ RANKING = (
     "search.max_drop",
     "search.nac_accuracy_weight",
     "search.objective",
+    "search.objectives",
     "search.rules.",
     "search.searcher",
     "search.window",
@@ -146,10 +147,13 @@ def fingerprint(session: Session) -> dict[str, Any]:
     }
 
 
-def take_over(source: Path, folder: Path, ours: Mapping[str, Any], progress: Progress) -> None:
-    """Put into `folder` what of a run holds under the fingerprint `ours`, and say it: rows and memory where no figure
-    of a chain depends on what changed, else nothing."""
+def take_over(source: Path, folder: Path, session: Session, progress: Progress) -> None:
+    """Put into `folder` what of a run holds in this session, and say it: rows and memory where no figure of a chain
+    depends on what changed, else nothing. Rows without a speed do not hold where speed ranks."""
     theirs, rows = _rows(source)
+    ours = fingerprint(session)
+    if session.profile.search.on_speed:
+        rows = [row for row in rows if row.figures is None or row.figures.speed_ratio is not None]
     changed = journal.changes(theirs, ours)
     said = f"fork of {source}: {', '.join(map(str, changed)) or 'nothing changed'}"
     if not theirs or not all(_only_ranks(change.key) for change in changed):

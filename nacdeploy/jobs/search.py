@@ -9,8 +9,9 @@ from typing import Any, Unpack
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.jobs import candidates, resuming, speed
-from nacdeploy.jobs.evaluator import Evaluator
+from nacdeploy.jobs import candidates, layer_speed, resuming, speed
+from nacdeploy.jobs.equipment import Equipment, equipped
+from nacdeploy.jobs.final import Final, in_full
 from nacdeploy.jobs.outcome import Job, finish, front_of
 from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.resuming import Asked, Start
@@ -20,13 +21,12 @@ from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import operators
-from nacdeploy.strategies.cache import DiskMemory, open_store
+from nacdeploy.strategies.cache import open_store
 from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.objective import DROP_TOLERANCE
 from nacdeploy.strategies.objective import make as make_objective
-from nacdeploy.strategies.search import engine, make_searcher
+from nacdeploy.strategies.search import engine, halving, make_searcher
 from nacdeploy.strategies.search.engine import Limits
-from nacdeploy.strategies.search.journal import Evaluation, Journal
+from nacdeploy.strategies.search.journal import Journal
 from nacdeploy.strategies.search.result import SearchResult
 from nacdeploy.strategies.search.workers import Cluster, ray_cluster
 
@@ -41,6 +41,7 @@ def search(
     budget: int | None = None,
     max_trainings: int | None = None,
     max_drop: float | None = None,
+    objective: str | None = None,
     cache: str | None = None,
     workers: int | None = None,
     ray: str | None = None,
@@ -58,28 +59,28 @@ def search(
 
     Raises:
         UsageError: wrong options, or a resumed run of other settings, data or code.
-        NacdeployError: no chain meets the accuracy budget; the nearest is named.
+        NacdeployError: no chain meets the accuracy budget (the nearest is named), or latency is asked of a target that
+            is not here.
     """
     progress, watch = progress or Silent(), Stopwatch()
     wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
-    wanted |= {"max_drop": max_drop, "cache": cache}
+    wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache}
     start = _start(out, resume, fork, pick, dict(shared), wanted)
-    make_searcher(start.profile.search.searcher, start.profile.search, start.profile.seed)
-    _check_alphabet(start.profile)
-    if start.profile.search.cache:
-        open_store(start.profile.search.cache, start.profile)  # what cannot be reached is found before the work
+    _check(start.profile)
     with _cluster(workers, ray) as cluster:
         session = _opened(start, cluster.n_workers if cluster else 1, progress)
         _begin(start, session, progress)
-        evaluator = _evaluator(session, start.place, progress)
-        found = _searched(start.place, session, evaluator, cluster, progress)
-    best = (
-        _best(found, session, evaluator, start.place, progress) if pick is None else _picked(found, pick, start.place)
-    )
-    state = evaluator.state(Chain.parse(best.chain))
-    speed_ratio = best.figures.speed_ratio if best.figures else None
+        cache_place = session.profile.search.cache or start.place / resuming.CACHE
+        ours = equipped(session, start.place, cache_place, progress.say)
+        final = _searched(start.place, session, ours, cluster, progress)
+    if pick is not None:
+        final = _picked(final, pick, ours, start.place)
+    elif final.state is None:
+        raise NacdeployError(_nothing(final.found, session.profile, start.place))
+    _say_latency(final, progress)
     job = Job("search", start.place, start.options, progress, watch)
-    return finish(job, session, state, found=found, speed_ratio=speed_ratio)
+    state = final.state or session.baseline
+    return finish(job, session, state, found=final.found, speed=final.speed, latency=final.latency)
 
 
 def _start(
@@ -126,19 +127,13 @@ def _opened(start: Start, n_workers: int, progress: Progress) -> Session:
     return session
 
 
-def _evaluator(session: Session, place: Path, progress: Progress) -> Evaluator:
-    location = session.profile.search.cache or place / resuming.CACHE
-    memory = DiskMemory.open(location, session.task, session.profile, session.baseline, progress.say)
-    return Evaluator(session.baseline, session.task, session.profile, memory)
-
-
 def _begin(start: Start, session: Session, progress: Progress) -> None:
     """The folder of a new run appears whole, with what a fork takes over, so that a kill leaves one that goes on."""
     if (start.place / resuming.RUN_FILE).is_file():
         return
     with records.new_directory(start.place) as folder:
         if start.source is not None:
-            resuming.take_over(start.source, folder, resuming.fingerprint(session), progress)
+            resuming.take_over(start.source, folder, session, progress)
         records.write_json(folder / resuming.RUN_FILE, start.run(session.profile))
 
 
@@ -150,22 +145,31 @@ def _check_alphabet(profile: Profile) -> None:
         raise UsageError(f"search.alphabet '{alphabet}' has no letter that compresses; give some such as 'FPQ'")
 
 
-def _searched(
-    place: Path, session: Session, evaluator: Evaluator, cluster: Cluster | None, progress: Progress
-) -> SearchResult:
-    table = session.profile.search
+def _check(profile: Profile) -> None:
+    """Refuse what would not work, before any work."""
+    make_searcher(profile.search.searcher, profile.search, profile.seed)
+    _check_alphabet(profile)
+    speed.check_target(profile)
+    layer_speed.check_given(profile)
+    if profile.search.cache:
+        open_store(profile.search.cache, profile)
+
+
+def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster | None, progress: Progress) -> Final:
+    """Search, promote short finetunes, and count and time in full what comes out."""
+    table, objective = session.profile.search, make_objective(session.profile.search)
     limits = Limits(table.budget, table.max_trainings, table.window or 1)
     with ExitStack() as stack:
         bar = stack.enter_context(progress.bar("searching"))
         journal = stack.enter_context(Journal.open(place / resuming.JOURNAL, resuming.fingerprint(session)))
-        ours: engine.Workers = engine.InProcess(evaluator)
+        workers: engine.Workers = engine.InProcess(ours.evaluator)
         if cluster is not None:
-            opener = candidates.opener(session, evaluator.memory.location)
-            ours = candidates.Candidates(stack.enter_context(cluster.pool(opener)))
-        return engine.run(
-            make_searcher(table.searcher, table, session.profile.seed),
-            ours,
-            make_objective(table),
+            opener = candidates.opener(session, place, ours.evaluator.memory.location)
+            workers = candidates.Candidates(stack.enter_context(cluster.pool(opener)))
+        found = engine.run(
+            make_searcher(table.searcher, table, session.profile.seed, objective),
+            workers,
+            objective,
             table.rules,
             table.alphabet,
             limits,
@@ -173,6 +177,9 @@ def _searched(
             _search_report(bar),
             resuming.taken(place),
         )
+        if ours.promotions:
+            found = halving.promoted(found, objective, workers, journal, ours.promotions)
+    return in_full(found, objective, ours.evaluator, ours.speeds, ours.layers)
 
 
 def _search_report(bar: Any) -> Callable[[engine.Progress], None]:
@@ -183,26 +190,16 @@ def _search_report(bar: Any) -> Callable[[engine.Progress], None]:
     return report
 
 
-def _picked(found: SearchResult, pick: int, place: Path) -> Evaluation:
-    """A member of the front, as `result.json` numbers them."""
-    members = front_of(found)
+def _picked(final: Final, pick: int, ours: Equipment, place: Path) -> Final:
+    """A member of the front, as `result.json` numbers them, in place of the best."""
+    members = front_of(final.found)
     if not 1 <= pick <= len(members):
         listed = ", ".join(f"{member.number}: {member.chain}" for member in members) or "nothing"
         raise UsageError(f"--pick {pick} is not in the front of {place}, which holds {listed}")
-    return next(e for e in found.front if e.chain == members[pick - 1].chain)
-
-
-def _best(found: SearchResult, session: Session, evaluator: Evaluator, place: Path, progress: Progress) -> Evaluation:
-    """The chain that the search answers with.
-
-    Raises:
-        NacdeployError: none is within the accuracy budget.
-    """
-    if found.best is None:
-        raise NacdeployError(_nothing(found, session.profile, place))
-    if session.profile.search.figure == "speed":
-        return _fastest(found, session, evaluator, place, progress)
-    return found.best
+    best = next(e for e in final.found.front if e.chain == members[pick - 1].chain)
+    state = ours.evaluator.in_full(Chain.parse(best.chain))
+    speed_of_it = next(iter(ours.speeds.in_full([state]).values())) if ours.speeds else None
+    return replace(final, found=replace(final.found, best=best), state=state, speed=speed_of_it)
 
 
 def _nothing(found: SearchResult, profile: Profile, place: Path) -> str:
@@ -213,9 +210,11 @@ def _nothing(found: SearchResult, profile: Profile, place: Path) -> str:
         failures = [e for e in found.evaluations if e.error]
         last = f", {len(failures)} of them failed, the last: {failures[-1].error}" if failures else ""
         return f"NO CHAIN that compresses could be evaluated ({spent}{last}); {further}"
+    ratio = found.nearest.figures.speed_ratio
+    fast = f" at {ratio:.2f}x the baseline's speed" if ratio is not None else ""
     return (
         f"NO CHAIN MEETS THE ACCURACY BUDGET of {limit:g} points: the nearest, '{found.nearest.chain}', loses "
-        f"{found.nearest.figures.drop_points:.2f} points on validation ({spent}); {further}; "
+        f"{found.nearest.figures.drop_points:.2f} points on validation{fast} ({spent}); {further}; "
         f"--resume {place} --fork --max-drop POINTS allows more loss, and reuses what is done"
     )
 
@@ -230,20 +229,20 @@ def _further(found: SearchResult, profile: Profile, place: Path) -> str:
     return "nothing is left that the rules and the alphabet allow; a profile that allows more would work"
 
 
-def _fastest(
-    found: SearchResult, session: Session, evaluator: Evaluator, place: Path, progress: Progress
-) -> Evaluation:
-    """The member of the front that runs fastest; every measurement is kept and reused by a resumed run."""
-    path = place / "speeds.json"
-    speeds = records.read(dict[str, float], path) if path.is_file() else {}
-    limit = session.profile.search.max_drop + DROP_TOLERANCE
-    front = [e for e in (*found.front, found.best) if e and e.figures and e.figures.drop_points <= limit]
-    speed.say_where(session, progress)
-    for evaluation in front:
-        if evaluation.state_key not in speeds:
-            state = evaluator.state(Chain.parse(evaluation.chain))
-            speeds[evaluation.state_key] = speed.measured(state, session, progress)
-            records.write_json(path, speeds)
-    best = max(front, key=lambda e: speeds[e.state_key])
-    figures = replace(best.figures, speed_ratio=speeds[best.state_key]) if best.figures else None
-    return replace(best, figures=figures)
+def _say_latency(final: Final, progress: Progress) -> None:
+    """How the speeds were found, and how far estimates were off."""
+    report, speed_of_best, best = final.latency, final.speed, final.found.best
+    if report is None or speed_of_best is None or best is None:
+        return
+    low, high = speed_of_best.low or 0.0, speed_of_best.high or 0.0
+    progress.say(
+        f"{best.chain}: {speed_of_best.ratio:.2f}x measured ({low:.2f} to {high:.2f}, 95 %; a fresh run may differ), "
+        f"{report.n_timed_final} networks in turns with the baseline, {report.n_rounds_final} rounds, "
+        f"{report.setting.runtime}, {report.setting.threads} thread(s)"
+    )
+    if table := report.table:
+        progress.say(
+            f"table of {table.n_layers} layers: estimates of {table.n_networks} networks, each with the factor of the "
+            f"others, are off by {100 * table.median_error:.0f} % in the median and {100 * table.worst_error:.0f} % at "
+            "worst"
+        )

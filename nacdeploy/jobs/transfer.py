@@ -84,11 +84,11 @@ def transfer(
     session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
     session = _by_rules(session, rules, progress)
     state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
-    speed_ratio = None
-    if session.profile.search.figure == "speed":
+    measured = None
+    if session.profile.search.on_speed:
         speed.say_where(session, progress)
-        speed_ratio = speed.measured(state, session, progress)
-    return finish(job, session, state, skipped=skipped, speed_ratio=speed_ratio)
+        measured = speed.measured(state, session, progress)
+    return finish(job, session, state, skipped=skipped, speed=measured)
 
 
 def preview(

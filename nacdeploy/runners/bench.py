@@ -15,19 +15,15 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import latency, records
 from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.errors import UsageError
-from nacdeploy.exporters import artifact, trt_api
+from nacdeploy.exporters import artifact
 from nacdeploy.exporters.artifact import Manifest
-from nacdeploy.exporters.onnx import INPUT, to_onnx
 from nacdeploy.latency import Latency, Ratio
 from nacdeploy.layers.early_exit import take_exits
-from nacdeploy.profile import BenchTable, Profile
+from nacdeploy.profile import BenchTable
 from nacdeploy.runners import gpu, pick
 from nacdeploy.runners.gpu import GpuState
-from nacdeploy.runners.onnx import OnnxRunner
-from nacdeploy.runners.openvino import OpenVinoRunner
 from nacdeploy.runners.pick import Picked
 from nacdeploy.runners.runner import Runner
-from nacdeploy.strategies.state import CompressionState
 
 
 @dataclass(frozen=True)
@@ -114,33 +110,6 @@ def deployed_accuracy(runner: Runner, manifest: Manifest, data: Dataset, images:
         raise UsageError(f"the manifest's gate names the output '{missing[0]}', which the model does not have")
     answer, _ = take_exits([torch.from_numpy(outputs[name]) for name in names], [e.threshold for e in exits])
     return float((answer.argmax(1) == images.labels).double().mean())
-
-
-def speed_ratio(
-    state: CompressionState, baseline: CompressionState, table: BenchTable, opset: int, profile: Profile | None = None
-) -> float:
-    """How many times faster than the baseline a state runs as exported (batch 1), measured: as engines where the GPU
-    of `profile` is here, in OpenVINO where that is its target, and else in ONNX Runtime on the CPU (`pick.speed_note`
-    says so)."""
-    image = state.network.example_input().numpy()
-    runners = {n: _runner(s, opset, profile) for n, s in (("baseline", baseline), ("now", state))}
-    subjects = {name: runner.subject(image) for name, runner in runners.items()}
-    compared = latency.compare(
-        subjects, baseline="baseline", batch_size=1, threads=1, n_rounds=table.n_rounds, round_ms=table.round_ms
-    )
-    return (compared.device_ratios or compared.ratios)["now"].value
-
-
-def _runner(state: CompressionState, opset: int, profile: Profile | None) -> Runner:
-    model = to_onnx(state.network, opset).model
-    if profile is not None and profile.target == "openvino":
-        return OpenVinoRunner(model)
-    if profile is None or profile.target not in pick.ENGINE_TARGETS:
-        return OnnxRunner(model)
-    if gpu.present_capability() not in profile.export.compute_capabilities:
-        return OnnxRunner(model)
-    builder = trt_api.builder_of(profile.target)
-    return pick.engine_here(model, INPUT, state.network.input_shape, table=profile.export, builder=builder).runner
 
 
 def _checked(path: Path, data: Dataset) -> Manifest:

@@ -127,6 +127,11 @@ class OnnxRunner:
             return binding.read()
 
 
+def version() -> str:
+    """The runtime by name and version."""
+    return f"ONNX Runtime {onnxruntime.__version__}"
+
+
 @contextmanager
 def _failing_in_one_line(arrays: Iterable[NDArray[Any]]) -> Iterator[None]:
     try:

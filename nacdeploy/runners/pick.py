@@ -84,8 +84,14 @@ def engine_here(
 
 def speed_note(target: str, capabilities: tuple[str, ...]) -> str:
     """Where a speed is measured, where that is not on the target itself ("" where it is)."""
+    missing = missing_gpu(target, capabilities)
+    measured = "speed is measured in ONNX Runtime on the CPU, which may rank otherwise than the target"
+    return f"{measured}: {missing}" if missing else ""
+
+
+def missing_gpu(target: str, capabilities: tuple[str, ...]) -> str:
+    """Why a target cannot be timed here, for want of its GPU ("" where it can)."""
     present = gpu.present_capability()
     if target not in ENGINE_TARGETS or present in capabilities:
         return ""
-    missing = f"there is no {' or '.join(capabilities)} here" if present is None else f"the GPU here is {present}"
-    return f"speed is measured in ONNX Runtime on the CPU, which may rank otherwise than the target: {missing}"
+    return f"there is no {' or '.join(capabilities)} here" if present is None else f"the GPU here is {present}"

@@ -1,18 +1,21 @@
-"""The small ONNX models that the probes run: stacks of equal layers with Q/DQ pairs as our exporter writes them."""
+"""The small ONNX models that are timed: stacks of equal layers for the probes, and single layers for the table of
+layers, with Q/DQ pairs as our exporter writes them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 Signs = Literal["unsigned", "signed"]
 
 N_LAYERS = 3
 _OPSET, _IR_VERSION = 20, 10
 _SCALE = np.float32(1 / 64)
+_FLOAT = np.dtype(np.float32)
 
 
 def conv_stack(channels: int, side: int, signs: Signs | None) -> onnx.ModelProto:
@@ -62,6 +65,44 @@ def worst_case(
     return model.made(shape, output), np.full(shape, peak * _SCALE, np.float32), step
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer as far as its time goes. `input_shape` is of one image: (C, H, W), (L, C) or (C,);
+    `weight_shape` is torch's. `precision` is "float", or what the kernel reads: "w8a8" or "w4a8" with the signs of its
+    activations. `pattern` is that of the zeros in its weights, "dense" without."""
+
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    group: int = 1
+    precision: str = "float"
+    signs: Signs | None = None
+    pattern: str = "dense"
+
+
+def one_layer(layer: Layer, batch_size: int) -> tuple[onnx.ModelProto, NDArray[Any]]:
+    """One layer that reads and writes what its neighbours do (integers where it is quantized), and its input."""
+    shape = (batch_size, *layer.input_shape)
+    kind = np.dtype(np.float32 if layer.signs is None else np.uint8 if layer.signs == "unsigned" else np.int8)
+    model = _Model(layer.signs)
+    x = model.dequantized("images", "x")
+    weights = _values(layer.weight_shape, 63, 0)
+    if len(layer.weight_shape) == 2:
+        output = model.node("MatMul", [x, model.weight("w", weights.T, axis=1)], "y")
+        return model.made(shape, output, kind), np.ones(shape, kind)
+    attributes = {"strides": layer.strides, "pads": layer.pads, "dilations": layer.dilations, "group": layer.group}
+    output = model.integers(model.node("Conv", [x, model.weight("w", weights, axis=0)], "y", **attributes), "q")
+    return model.made(shape, output, kind, kind), np.ones(shape, kind)
+
+
+def no_layer() -> tuple[onnx.ModelProto, NDArray[Any]]:
+    """What a call costs by itself."""
+    model = _Model(None)
+    return model.made((1,), model.node("Relu", ["images"], "y")), np.ones(1, np.float32)
+
+
 class _Model:
     """Nodes and constants of a graph under construction; without signs the Q/DQ pairs are left out."""
 
@@ -90,13 +131,34 @@ class _Model:
         """A Q/DQ pair; `zero_point` is that of unsigned integers, signed ones have 0."""
         if self._signs is None:
             return tensor
-        zero = np.uint8(zero_point) if self._signs == "unsigned" else np.int8(0)
-        names = [self.constant(f"{name}_s", np.array(scale, np.float32)), self.constant(f"{name}_z", np.array(zero))]
+        names = self._grid(name, scale, zero_point)
         self.node("QuantizeLinear", [tensor, *names], f"{name}_int")
         return self.node("DequantizeLinear", [f"{name}_int", *names], f"{name}_float")
 
-    def made(self, shape: Sequence[int | str], output: str) -> onnx.ModelProto:
-        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", output)]
+    def integers(self, tensor: str, name: str) -> str:
+        """The first half of a pair."""
+        return tensor if self._signs is None else self.node("QuantizeLinear", [tensor, *self._grid(name)], name)
+
+    def dequantized(self, tensor: str, name: str) -> str:
+        """The second half of a pair."""
+        return tensor if self._signs is None else self.node("DequantizeLinear", [tensor, *self._grid(name)], name)
+
+    def _grid(self, name: str, scale: float = float(_SCALE), zero_point: int = 0) -> list[str]:
+        zero = np.uint8(zero_point) if self._signs == "unsigned" else np.int8(0)
+        return [self.constant(f"{name}_s", np.array(scale, np.float32)), self.constant(f"{name}_z", np.array(zero))]
+
+    def made(
+        self,
+        shape: Sequence[int | str],
+        output: str,
+        reads: np.dtype[Any] = _FLOAT,
+        writes: np.dtype[Any] = _FLOAT,
+    ) -> onnx.ModelProto:
+        ends = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), [None] * len(shape))
+            for name, kind in (("images", reads), (output, writes))
+        ]
+        ends[0] = helper.make_tensor_value_info("images", helper.np_dtype_to_tensor_dtype(reads), shape)
         graph = helper.make_graph(self._nodes, "probe", ends[:1], ends[1:], self._constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
 

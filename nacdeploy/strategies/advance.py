@@ -47,6 +47,15 @@ class Memory(Protocol):
     def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics: ...
 
 
+class Meter(Protocol):
+    """A way to measure a network on validation; `key` (plain data) says what its result depends on besides."""
+
+    @property
+    def key(self) -> Any: ...
+
+    def __call__(self, network: Network, task: Task) -> Metrics: ...
+
+
 class NoMemory:
     """Remembers nothing."""
 
@@ -64,8 +73,11 @@ def advance(
     profile: Profile,
     memory: Memory | None = None,
     report: train.Report = lambda epoch, n_epochs, accuracy: None,
+    meter: Meter | None = None,
 ) -> CompressionState:
     """The state after one more letter; `state` itself is left bit-identical.
+
+    Without a `meter`, and after every training, all validation images are counted.
 
     Raises:
         RefusedError: the operator does not apply; the text says why.
@@ -84,11 +96,24 @@ def advance(
             operator.refit(network, state.network, decision, task)
         settle(network, task, profile)  # exits alone change nothing that is settled
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
-    measured = {"state": state_key(network), "code": MEASURE_VERSION, **context(task)}
-    metrics = memory.metrics(records.sha256_data(measured), lambda: measure(network, task))
-    if operator.letter == "F" and metrics.accuracy < state.metrics.accuracy:
-        network, metrics = state.network, state.metrics
+    trains = operator.letter == "F"
+    metrics = measured(network, task, memory, None if trains else meter)
+    if trains and metrics.accuracy < state.metrics.accuracy:
+        before = state.metrics
+        if before.half_width:  # of a part of the images: the training must not lose to luck
+            before = measured(state.network, task, memory)
+        if metrics.accuracy < before.accuracy:
+            network, metrics = state.network, before
     return replace(state, network=network, metrics=metrics, steps=(*state.steps, Step(link, decision, n_epochs)))
+
+
+def measured(network: Network, task: Task, memory: Memory, meter: Meter | None = None) -> Metrics:
+    """The metrics of a network on validation, once for each content: by `meter`, or of all images."""
+    how = {} if meter is None else {"meter": meter.key}
+    parts = {"state": state_key(network), "code": MEASURE_VERSION, **context(task), **how}
+    return memory.metrics(
+        records.sha256_data(parts), lambda: measure(network, task) if meter is None else meter(network, task)
+    )
 
 
 def _recover(

@@ -1,26 +1,33 @@
 """Objective: what a search maximises, and which models are allowed to win.
 
-An objective sees figures of one evaluated chain, never a model. Its score depends on the end state only: NAC's rewards
-are differences of a potential, so their sum along a chain telescopes.
+An objective sees figures of one evaluated chain, never a model. Its worth depends on the end state only: NAC's rewards
+are differences of a potential, so their sum along a chain telescopes. A destroyed model is admissible to none of them,
+whatever the accuracy budget.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from nacdeploy.errors import unknown
 from nacdeploy.profile import SearchTable
+from nacdeploy.strategies import pareto
 
 # 100 * (0.95 - 0.94) is a little more than 1: a drop equal to its limit must not fail by rounding.
 DROP_TOLERANCE = 1e-9
+# A model is destroyed once it keeps less than this of what the baseline knows beyond always naming one class.
+ALIVE_FRACTION = 0.25
 
 
 @dataclass(frozen=True)
 class Figures:
     """What an objective may see of an evaluated chain. Ratios are baseline / now: more is better.
 
-    `accuracy` is a fraction on the validation split; `speed_ratio` is set only where it was measured.
+    `accuracy` is a fraction of the validation split, from `n_images` of it, and lies within `half_width` of the whole
+    split's with the confidence that was asked for (0: all were counted); `chance_accuracy` is that of naming the most
+    frequent class. `speed_ratio` is set only where it was measured, with its 95 % interval `speed_low` to `speed_high`,
+    or estimated, without one.
     """
 
     accuracy: float
@@ -31,6 +38,11 @@ class Figures:
     nac_bitops_ratio: float
     nac_memory_ratio: float
     speed_ratio: float | None = None
+    speed_low: float | None = None
+    speed_high: float | None = None
+    n_images: int = 0
+    half_width: float = 0.0
+    chance_accuracy: float = 0.0
 
     @property
     def drop_points(self) -> float:
@@ -95,6 +107,27 @@ def nac_warmup(step: int) -> float:
     return min(0.9 * step / 2000.0 + 0.1, 1.0)
 
 
+def is_alive(figures: Figures) -> bool:
+    """Whether a model still does its task: a number for an accuracy, well beyond naming one class."""
+    margin = max(0.0, figures.baseline_accuracy - figures.chance_accuracy)
+    needed = figures.chance_accuracy + ALIVE_FRACTION * margin if margin else 0.0
+    return 0.0 <= figures.accuracy <= 1.0 and figures.accuracy >= needed
+
+
+def within(figures: Figures, max_drop: float) -> bool:
+    """Whether a model is alive and within an accuracy budget in points; nothing that is not a number is."""
+    return is_alive(figures) and figures.drop_points <= max_drop + DROP_TOLERANCE
+
+
+def ratio(figures: Figures, figure: str) -> float:
+    """The ratio of a figure by its name. A measured speed counts by the lower end of its interval, so that noise wins
+    nothing; one that is not known is taken for the ratio of MACs, for plans only."""
+    if figure != "speed":
+        return float(getattr(figures, f"{figure}_ratio"))
+    known = (figures.speed_low, figures.speed_ratio, figures.macs_ratio)
+    return next(value for value in known if value is not None)
+
+
 class Objective(Protocol):
     """What a search ranks by."""
 
@@ -102,11 +135,19 @@ class Objective(Protocol):
     def name(self) -> str: ...
 
     def score(self, figures: Figures) -> float:
-        """More is better; admissible states are ranked by it."""
+        """What a searcher plans with, more is better; it may depend on what was noted so far."""
+        ...
+
+    def worth(self, figures: Figures) -> float:
+        """How good a model is by itself: the answer is the admissible one of most worth."""
         ...
 
     def admissible(self, figures: Figures) -> bool:
         """Whether this model may win at all: no destroyed model can."""
+        ...
+
+    def note(self, figures: Figures) -> None:
+        """An evaluated chain, told in the order of the journal."""
         ...
 
 
@@ -123,8 +164,14 @@ class NacObjective:
         now = (100.0 * figures.accuracy, figures.nac_bitops_ratio, figures.nac_memory_ratio)
         return nac_rewards(baseline, (baseline, 1.0, 1.0), now, self.weights).total
 
+    def worth(self, figures: Figures) -> float:
+        return self.score(figures)
+
     def admissible(self, figures: Figures) -> bool:
-        return figures.drop_points <= self.max_drop + DROP_TOLERANCE
+        return within(figures, self.max_drop) and math.isfinite(self.score(figures))
+
+    def note(self, figures: Figures) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -136,10 +183,54 @@ class BudgetObjective:
     name: str = "budget"
 
     def score(self, figures: Figures) -> float:
-        return float(getattr(figures, f"{self.figure}_ratio"))
+        return ratio(figures, self.figure)
+
+    def worth(self, figures: Figures) -> float:
+        return self.score(figures)
 
     def admissible(self, figures: Figures) -> bool:
-        return figures.drop_points <= self.max_drop + DROP_TOLERANCE
+        is_known = self.figure != "speed" or figures.speed_ratio is not None
+        return is_known and within(figures, self.max_drop) and math.isfinite(self.score(figures))
+
+    def note(self, figures: Figures) -> None:
+        pass
+
+
+@dataclass
+class ParetoObjective:
+    """The front of several figures within an accuracy budget.
+
+    A score is the hypervolume of the front so far with the model on it, so that the improvement over the best score is
+    the volume gained, and a searcher that plans for improvement widens the front. The axes are the logarithms of
+    ratios, beyond one half, and the accuracy left beyond a budget one point larger, as a share of that: a model at the
+    limit, or of a little more bytes than the baseline, still counts.
+    """
+
+    max_drop: float
+    figures: tuple[str, ...]
+    name: str = "pareto"
+    _front: list[pareto.Point] = field(default_factory=list)
+    _volume: float = 0.0
+
+    def score(self, figures: Figures) -> float:
+        return self._volume + pareto.gained(self._point(figures), self._front)
+
+    def worth(self, figures: Figures) -> float:
+        return pareto.hypervolume([self._point(figures)])
+
+    def admissible(self, figures: Figures) -> bool:
+        is_known = "speed" not in self.figures or figures.speed_ratio is not None
+        return is_known and within(figures, self.max_drop) and all(map(math.isfinite, self._point(figures)))
+
+    def note(self, figures: Figures) -> None:
+        if self.admissible(figures):
+            self._front = pareto.non_dominated([*self._front, self._point(figures)])
+            self._volume = pareto.hypervolume(self._front)
+
+    def _point(self, figures: Figures) -> pareto.Point:
+        room = self.max_drop + 1.0
+        axes = {"accuracy": (room - figures.drop_points) / room}
+        return tuple(axes[f] if f in axes else 1.0 + math.log2(max(ratio(figures, f), 1e-9)) for f in self.figures)
 
 
 def _nac(table: SearchTable) -> Objective:
@@ -147,11 +238,23 @@ def _nac(table: SearchTable) -> Objective:
 
 
 def _budget(table: SearchTable) -> Objective:
-    # A build and a timing per candidate would cost more than the search, and noise would break resume and replay.
-    return BudgetObjective(table.max_drop, "bitops" if table.figure == "speed" else table.figure)
+    return BudgetObjective(table.max_drop, table.figure)
 
 
-OBJECTIVES: dict[str, Callable[[SearchTable], Objective]] = {"nac": _nac, "budget": _budget}
+def _latency(table: SearchTable) -> Objective:
+    return BudgetObjective(table.max_drop, "speed", "latency")
+
+
+def _pareto(table: SearchTable) -> Objective:
+    return ParetoObjective(table.max_drop, table.objectives)
+
+
+OBJECTIVES: dict[str, Callable[[SearchTable], Objective]] = {
+    "nac": _nac,
+    "budget": _budget,
+    "latency": _latency,
+    "pareto": _pareto,
+}
 
 
 def make(table: SearchTable) -> Objective:

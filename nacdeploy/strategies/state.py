@@ -10,6 +10,7 @@ from torch import Tensor
 from nacdeploy import evaluate as evaluation
 from nacdeploy import records
 from nacdeploy.cost import Cost, cost
+from nacdeploy.data import ImageSet
 from nacdeploy.latency import Latency
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network, content
@@ -25,7 +26,11 @@ MEASURE_VERSION = 1
 
 @dataclass(frozen=True)
 class Metrics:
-    """Accuracy (a fraction) on the named split, analytic cost, and measured latency where there is one."""
+    """Accuracy (a fraction) on the named split, analytic cost, and measured latency where there is one.
+
+    The accuracy is from `n_images`; `half_width` (a fraction) says how far that of the whole split may lie from it, 0
+    where all were counted. `chance` is the share of the split's most frequent class.
+    """
 
     accuracy: float
     split: str
@@ -33,6 +38,8 @@ class Metrics:
     cost: Cost
     exit_fractions: tuple[float, ...] = (1.0,)
     latency: Latency | None = None
+    half_width: float = 0.0
+    chance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,32 @@ def state_key(network: Network, with_exits: bool = True) -> str:
     return digest.hexdigest()
 
 
+def structure_key(network: Network) -> str:
+    """The sha256 of all that decides how long a network takes: shapes, precision of every edge and layer, exits and
+    zeros; no values. Networks before and after a training have the same."""
+    shapes = {name: [list(tensor.shape), str(tensor.dtype)] for name, tensor in content(network).items()}
+    plan = {"weights": dict(network.plan.weight_bits), "kinds": dict(network.plan.kinds)}
+    data = {**_structure(network, True), **plan, "shapes": shapes, "edges": edges(network)}
+    return records.sha256_data(data)
+
+
+def edges(network: Network) -> dict[str, dict[str, str]]:
+    """The quantized tensors by the node that reads them and their position."""
+    return {reader: {str(at): key for at, key in keys.items()} for reader, keys in network.plan.inputs.items()}
+
+
 def measure(network: Network, task: Task, split: str = "validation") -> Metrics:
-    """Evaluate a network on a split and count its costs."""
+    """Evaluate a network on a whole split and count its costs."""
     images = getattr(task.data, split)
     outcome = evaluation.evaluate(network, task.data, images)
     fractions = outcome.exit_fractions
-    return Metrics(outcome.accuracy, split, len(images), cost(network, task.example_input(), fractions), fractions)
+    costs = cost(network, task.example_input(), fractions)
+    return Metrics(outcome.accuracy, split, len(images), costs, fractions, chance=chance(images))
+
+
+def chance(images: ImageSet) -> float:
+    """The accuracy of always naming the most frequent class."""
+    return float(images.labels.bincount().max()) / len(images)
 
 
 def _structure(network: Network, with_exits: bool) -> dict[str, Any]:

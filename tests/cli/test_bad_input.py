@@ -151,8 +151,16 @@ def test_wrong_call_is_one_line_that_says_what_would_work(line: str, expected: s
     [
         ("search", {"budgets": 3}, "unknown key 'search.budgets'; did you mean 'budget'?"),
         ("search.rules", {"max_prune": 3}, "unknown key 'search.rules.max_prune'; did you mean 'max_prunes'?"),
-        ("search", {"objective": "nacc"}, "should be 'nac' or 'budget' (given: 'nacc')"),
-        ("search", {"figure": "flops"}, "search.figure"),
+        ("search", {"objective": "nacc"}, "search.objective: unknown objective 'nacc'; did you mean 'nac'?"),
+        ("search", {"figure": "macz"}, "search.figure: unknown figure 'macz'; did you mean 'macs'?"),
+        ("search", {"objectives": ["accuracy", "byts"]}, "search.objectives: unknown figure 'byts'; did you mean"),
+        ("search", {"objectives": ["bytes"]}, "several objectives are at least two"),
+        (
+            "search",
+            {"objective": "nac", "objectives": ["bytes", "macs"]},
+            "search.objectives goes with objective = 'pareto', not with 'nac'",
+        ),
+        ("search", {"latency_table": "layers.json"}, "search.latency_table goes with latency = 'table'"),
         ("search", {"searcher": "grid"}, "unknown searcher 'grid'"),
         ("search", {"alphabet": ""}, "has no letter that compresses"),
         ("search", {"alphabet": "F"}, "has no letter that compresses"),

@@ -131,7 +131,7 @@ def test_every_member_of_the_front_can_be_the_answer_without_training(
     for member in result["front"]:
         picked = succeed("search", "--resume", RUN, "--pick", member["number"], "--json").json
         assert picked["chain"] == member["chain"]
-        assert picked["figures"]["accuracy"] == member["accuracy"]
+        assert picked["figures"]["accuracy"] == member["figures"]["accuracy"]
         assert picked["front"] == result["front"]
     assert rows(Path(RUN))
 

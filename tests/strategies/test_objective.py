@@ -1,15 +1,20 @@
 """Expected values: NAC's reward formula, and the published search logs of doctorcoal/NAC (MIT)."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import SearchTable
+from nacdeploy.profile import FIGURES, SearchTable
 from nacdeploy.strategies.objective import Figures, NacWeights, make, nac_rewards, nac_warmup
+from nacdeploy.strategies.search.journal import Evaluation
+from nacdeploy.strategies.search.result import result_of
 
 # (baseline, past, now, raw terms); points are (accuracy, BitOps ratio with exits, memory ratio).
 RAW = [
@@ -110,19 +115,93 @@ def test_nac_score_uses_the_accuracy_weight_of_the_profile() -> None:
     assert light.score(figures(3.0)) - heavy.score(figures(3.0)) == pytest.approx(11.25 * math.log2(4.0))
 
 
-@pytest.mark.parametrize(("figure", "expected"), [("bitops", 7.0), ("macs", 2.0), ("bytes", 3.0), ("speed", 7.0)])
+@pytest.mark.parametrize(("figure", "expected"), [("bitops", 7.0), ("macs", 2.0), ("bytes", 3.0), ("speed", 1.5)])
 def test_budget_score_is_the_named_ratio(figure: Any, expected: float) -> None:
     assert make(SearchTable(figure=figure)).score(figures(bitops=7.0)) == expected
 
 
-@pytest.mark.parametrize("name", ["nac", "budget"])
-def test_a_destroyed_model_is_never_admissible(name: Any) -> None:
-    objective = make(SearchTable(objective=name, max_drop=1.0))
+EVERY = [
+    {"objective": "nac"},
+    {"objective": "latency"},
+    *({"objective": "budget", "figure": figure} for figure in FIGURES),
+    {"objective": "pareto"},
+    {"objectives": ["accuracy", "latency", "bytes"]},
+    {"objectives": ["macs", "bytes"]},
+]
+
+
+@pytest.mark.parametrize("table", EVERY, ids=str)
+def test_a_destroyed_model_is_never_admissible(table: dict[str, Any]) -> None:
+    objective = make(SearchTable(max_drop=1.0, **table))
     destroyed = figures(80.0, bitops=128.0, memory=32.0)
     assert not objective.admissible(destroyed)
     assert not objective.admissible(figures(math.nan))
     assert not objective.admissible(figures(1.001))
     assert objective.admissible(figures(-2.0))
+
+
+RATIO = st.floats(1e-3, 1e6)
+
+
+@pytest.mark.parametrize("table", EVERY, ids=str)
+@settings(max_examples=60, deadline=None)
+@given(
+    ratios=st.tuples(*[RATIO] * 6),
+    luck=st.floats(-0.05, 0.05),
+    max_drop=st.sampled_from([0.0, 1.0, 50.0, 100.0]),
+    n_classes=st.sampled_from([2, 10, 100]),
+)
+def test_a_model_at_chance_never_wins_whatever_its_ratios_and_the_budget(
+    table: dict[str, Any], ratios: tuple[float, ...], luck: float, max_drop: float, n_classes: int
+) -> None:
+    objective, chance = make(SearchTable(max_drop=max_drop, **table)), 1 / n_classes
+    *analytic, speed = ratios
+    destroyed = Figures(
+        max(0.0, chance + luck * (0.9 - chance)), 0.9, *analytic, speed, speed, speed, chance_accuracy=chance
+    )
+    sound = Figures(0.9, 0.9, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, chance_accuracy=chance)
+    rows = tuple(
+        Evaluation(chain, chain, each)
+        for chain, each in (("", replace(sound, speed_ratio=1.0)), ("P", destroyed), ("Q", sound))
+    )
+    assert not objective.admissible(destroyed)
+    objective.note(destroyed)
+    found = result_of(rows, objective)
+    assert found.best is not None
+    assert found.best.chain == "Q"
+    assert [e.chain for e in found.front] == ["Q"]
+
+
+@pytest.mark.parametrize("table", EVERY, ids=str)
+@pytest.mark.parametrize("accuracy", [math.nan, math.inf, -math.inf, -0.1, 1.5])
+def test_what_is_no_accuracy_wins_nothing(table: dict[str, Any], accuracy: float) -> None:
+    objective = make(SearchTable(max_drop=100.0, **table))
+    assert not objective.admissible(Figures(accuracy, 0.9, 9, 9, 9, 9, 9, 9, 9, 9))
+
+
+@pytest.mark.parametrize("table", [{"objective": "latency"}, {"objectives": ["accuracy", "latency"]}], ids=str)
+def test_a_model_that_was_not_timed_does_not_win_on_speed(table: dict[str, Any]) -> None:
+    assert not make(SearchTable(**table)).admissible(replace(figures(), speed_ratio=None))
+
+
+def test_speed_counts_by_the_lower_end_of_its_interval() -> None:
+    objective = make(SearchTable(objective="latency"))
+    lucky, steady = (replace(figures(), speed_ratio=r, speed_low=low) for r, low in ((2.2, 1.5), (2.0, 1.9)))
+    assert objective.worth(steady) > objective.worth(lucky)
+
+
+def test_pareto_score_rises_by_the_volume_gained_and_by_nothing_else() -> None:
+    objective = make(SearchTable(objective="pareto", max_drop=2.0))
+    start = objective.score(figures())
+    objective.note(figures())
+    assert objective.score(figures()) == pytest.approx(start)
+    assert objective.score(figures(1.0)) == pytest.approx(start), "dominated"
+    wider = objective.score(figures(1.0, bitops=8.0))
+    assert wider > start
+    objective.note(figures(1.0, bitops=8.0))
+    assert objective.score(figures()) == pytest.approx(wider)
+    objective.note(figures(60.0, bitops=999.0))
+    assert objective.score(figures()) == pytest.approx(wider), "not admissible"
 
 
 def test_a_drop_equal_to_the_limit_is_admissible_despite_rounding() -> None:

@@ -215,6 +215,8 @@ class _Walk:
         self.trainings |= {evaluation.training} if evaluation.training else set()
         self.states.add(evaluation.state_key)
         self.evaluations.append(evaluation)
+        if evaluation.figures is not None:
+            self.objective.note(evaluation.figures)
         self.seen[evaluation.chain] = _observation(chain, evaluation, self.objective, self.rules, self.alphabet)
         self.best = best_of([self.best, evaluation] if self.best else [evaluation], self.objective)
         self.progress(self._progress(evaluation, reused))
@@ -244,6 +246,13 @@ def _check_proposal(chain: Chain, seen: Mapping[str, Observation]) -> None:
     parent = seen.get(str(Chain(chain.links[:-1])))
     if parent is None or chain.links[-1].letter not in parent.legal:
         raise ValueError(f"the searcher proposed '{chain}', whose last letter is not legal after what it observed")
+
+
+def evaluated(chain: Chain, workers: Workers, journal: Journal) -> Evaluation:
+    """A new row, in the journal."""
+    evaluation = _row(chain, workers.submit(chain))
+    journal.append(evaluation)
+    return evaluation
 
 
 def _row(chain: Chain, pending: Pending) -> Evaluation:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import Objective
+from nacdeploy.strategies.objective import Objective, is_alive
+from nacdeploy.strategies.pareto import non_dominated
 from nacdeploy.strategies.search.journal import Evaluation
 
 
@@ -12,7 +13,7 @@ from nacdeploy.strategies.search.journal import Evaluation
 class SearchResult:
     """What a search found. `evaluations` begins with the untouched model; the other fields never hold it.
 
-    `best` is the admissible chain of the highest score. `nearest` is set only where nothing is admissible: the chain
+    `best` is the admissible chain of most worth. `nearest` is set only where nothing is admissible: the chain
     that lost the least accuracy. `front` holds the chains that no other beats in accuracy, speed (or BitOps) and bytes.
     """
 
@@ -31,7 +32,7 @@ def result_of(evaluations: tuple[Evaluation, ...], objective: Objective) -> Sear
         best=best,
         nearest=_nearest(evaluations, objective) if best is None else None,
         front=_front(evaluations),
-        n_trainings=sum(evaluation.trained for evaluation in evaluations),
+        n_trainings=len({evaluation.training for evaluation in evaluations if evaluation.training}),
     )
 
 
@@ -40,9 +41,9 @@ def _compressed(evaluation: Evaluation) -> bool:
 
 
 def best_of(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """The highest admissible score; of equals the one of fewest letters, then the earliest."""
+    """The admissible chain of most worth; of equals the one of fewest letters, then the earliest."""
     scored = [
-        (objective.score(e.figures), -len(Chain.parse(e.chain)), e)
+        (objective.worth(e.figures), -len(Chain.parse(e.chain)), e)
         for e in evaluations
         if e.figures is not None and _compressed(e) and objective.admissible(e.figures)
     ]
@@ -50,9 +51,9 @@ def best_of(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluati
 
 
 def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """The smallest drop; of equals the highest score, then the earliest."""
+    """The smallest drop; of equals the one of most worth, then the earliest."""
     scored = [
-        (-e.figures.drop_points, objective.score(e.figures), e)
+        (-e.figures.drop_points, objective.worth(e.figures), e)
         for e in evaluations
         if e.figures is not None and _compressed(e)
     ]
@@ -60,17 +61,13 @@ def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluat
 
 
 def _front(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
-    """The chains that nothing evaluated beats in accuracy, cost and bytes, the untouched model included; of equals
-    the earliest. The cost is measured speed where every chain has it, else BitOps."""
-    figures = {e.chain: e.figures for e in evaluations if e.figures is not None}
+    """The chains, none destroyed, that nothing evaluated beats in accuracy, cost and bytes, the untouched model
+    included; of equals the earliest. The cost is measured speed where every chain has it, else BitOps."""
+    figures = {e.chain: e.figures for e in evaluations if e.figures is not None and is_alive(e.figures)}
     measured = all(f.speed_ratio is not None for f in figures.values())
-    points = {
+    points: dict[tuple[float, ...], str] = {
         (f.accuracy, f.speed_ratio or 0.0 if measured else f.bitops_ratio, f.bytes_ratio): chain
         for chain, f in reversed(figures.items())
     }
-    front = {chain for point, chain in points.items() if not any(_dominates(other, point) for other in points)}
+    front = {points[point] for point in non_dominated(list(points))}
     return tuple(e for e in evaluations if e.chain in front and _compressed(e))
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))

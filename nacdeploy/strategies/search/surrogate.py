@@ -10,6 +10,7 @@ ever dropped: the search ends when no step is left.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -197,7 +198,7 @@ class SurrogateSearcher:
         return allowed + log_improvement(score, max(better - score, 1e-3), self._best_score) - math.log(outlook.cost)
 
     def _score(self, log_ratios: Array, drop: float) -> float:
-        ratios = dict(zip(_RATIOS, map(math.exp, log_ratios), strict=True))
+        ratios: dict[str, Any] = dict(zip(_RATIOS, map(math.exp, log_ratios), strict=True))
         accuracy = max(0.0, self._baseline_accuracy - drop / 100.0)
         return self._objective.score(Figures(accuracy, self._baseline_accuracy, **ratios))
 

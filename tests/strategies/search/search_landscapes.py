@@ -69,11 +69,12 @@ def run(
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> SearchResult:
     """A search with a journal at `path`."""
+    goal = objective.make(settings)
     with Journal.open(path, {"seed": seed}) as journal:
         return engine.run(
-            searcher or make_searcher(settings.searcher, settings, seed),
+            searcher or make_searcher(settings.searcher, settings, seed, goal),
             engine.InProcess(evaluate),
-            objective.make(settings),
+            goal,
             settings.rules,
             settings.alphabet,
             Limits(settings.budget, settings.max_trainings, settings.window or 1),

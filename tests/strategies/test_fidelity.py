@@ -1,0 +1,145 @@
+"""Validation in parts: the interval covers, decisions are those of the whole split, and images are saved."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import follow, make_profile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nacdeploy.data import ImageSet
+from nacdeploy.layers.network import Network
+from nacdeploy.profile import FidelityTable, Profile, SearchTable
+from nacdeploy.strategies.advance import measured
+from nacdeploy.strategies.cache import DiskMemory
+from nacdeploy.strategies.fidelity import Interval, Subsets, drop_interval, is_clear, looks, subsets
+from nacdeploy.strategies.state import CompressionState, measure
+from nacdeploy.task import Task
+
+
+def test_interval_is_exact_when_all_images_were_counted() -> None:
+    found = drop_interval(30, 10, 1000, 1000, 0.99)
+    assert found.low == found.value == found.high == pytest.approx(2.0)
+
+
+def test_interval_does_not_vanish_where_no_image_differs() -> None:
+    found = drop_interval(0, 0, 300, 10_000, 0.99)
+    assert found.low < 0 < found.high
+    assert found.half_width == pytest.approx(100 * (1 - 0.005 ** (1 / 300)) * np.sqrt(9700 / 9999), rel=1e-6)
+
+
+@given(st.integers(1, 500), st.data())
+def test_interval_holds_its_value_and_narrows_with_confidence(n_images: int, data: st.DataObject) -> None:
+    n_lost = data.draw(st.integers(0, n_images))
+    n_won = data.draw(st.integers(0, n_images - n_lost))
+    wide, narrow = (drop_interval(n_lost, n_won, n_images, 1000, c) for c in (0.999, 0.9))
+    assert wide.low <= narrow.low <= narrow.value <= narrow.high <= wide.high
+
+
+@pytest.mark.parametrize(("share_lost", "share_won"), [(0.002, 0.001), (0.02, 0.015), (0.2, 0.01), (0.5, 0.0)])
+def test_interval_covers_the_drop_of_the_whole_split(share_lost: float, share_won: float) -> None:
+    generator, n_total = np.random.default_rng(0), 4000
+    lost, won = int(share_lost * n_total), int(share_won * n_total)
+    outcomes = np.concatenate([np.ones(lost), -np.ones(won), np.zeros(n_total - lost - won)])
+    true, covered = 100 * outcomes.mean(), 0
+    for _ in range(400):
+        part = generator.permutation(outcomes)[:600]
+        found = drop_interval(int((part > 0).sum()), int((part < 0).sum()), 600, n_total, 0.99)
+        covered += found.low <= true <= found.high
+    assert covered / 400 >= 0.985
+
+
+@pytest.mark.parametrize(
+    ("drop", "clear"),
+    [
+        (Interval(0.2, -0.3, 0.7), True),
+        (Interval(0.8, 0.3, 1.3), False),
+        (Interval(3.0, 1.2, 4.8), False),
+        (Interval(60.0, 52.0, 67.0), True),
+        (Interval(1.0, 1.0, 1.0), False),
+    ],
+)
+def test_counting_stops_only_when_no_threshold_is_in_doubt(drop: Interval, clear: bool) -> None:
+    assert is_clear(drop, (1.0, 10.0), margin=1.0) == clear
+
+
+@given(st.integers(1, 100_000), st.integers(1, 5000))
+def test_looks_end_with_all_images(n_total: int, first: int) -> None:
+    counts = looks(n_total, first)
+    assert counts == sorted(set(counts))
+    assert counts[-1] == n_total
+    assert len(counts) <= 30
+
+
+@pytest.fixture(scope="module")
+def crowd(task: Task) -> Task:
+    """The tiny task with 6,000 validation images: its own and noisy copies of them."""
+    images = task.data.validation
+    generator = torch.Generator().manual_seed(0)
+    copies = images.images.repeat(40, 1, 1, 1).float()
+    noisy = (copies + 12 * torch.randn(copies.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
+    return replace(task, data=replace(task.data, validation=ImageSet(noisy, images.labels.repeat(40))))
+
+
+@pytest.fixture(scope="module")
+def start(baseline: CompressionState, crowd: Task) -> CompressionState:
+    metrics = measure(baseline.network, crowd)
+    return replace(baseline, metrics=metrics, baseline=metrics)
+
+
+@pytest.mark.parametrize("word", ["Q", "P", "PPPP", "PPPPPPPP"])
+def test_a_part_of_the_images_decides_as_all_of_them_do(
+    word: str, start: CompressionState, crowd: Task, profile: Profile
+) -> None:
+    meter = subsets(start, crowd, SearchTable(max_drop=1.0))
+    assert meter is not None
+    state = follow(start, word, crowd, profile)
+    part, whole = meter(state.network, crowd), state.metrics
+    assert abs(part.accuracy - whole.accuracy) <= part.half_width
+    assert part.n_images <= whole.n_images
+    drop_of_part = 100 * (start.metrics.accuracy - part.accuracy)
+    for threshold in meter.thresholds:
+        assert (drop_of_part > threshold) == (state.drop_points > threshold)
+
+
+def test_a_network_that_is_clearly_lost_is_seen_to_be_at_the_first_look(start: CompressionState, crowd: Task) -> None:
+    network = follow_zero(start)
+    meter = subsets(start, crowd, SearchTable())
+    assert meter is not None
+    found = meter(network, crowd)
+    assert found.n_images == FidelityTable().first_images
+    assert found.half_width > 0
+
+
+def follow_zero(start: CompressionState) -> Network:
+    """The baseline with every weight zero."""
+    network = copy.deepcopy(start.network)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    return network
+
+
+def test_small_splits_and_switched_off_parts_are_counted_in_full(
+    baseline: CompressionState, start: CompressionState, task: Task, crowd: Task
+) -> None:
+    assert subsets(baseline, task, SearchTable()) is None
+    assert subsets(start, crowd, SearchTable(fidelity=FidelityTable(subsets=False))) is None
+
+
+def test_training_is_measured_in_full_and_a_part_is_remembered_apart(
+    start: CompressionState, crowd: Task, tmp_path: Path
+) -> None:
+    profile = make_profile(finetune={"epochs": 1})
+    memory, meter = DiskMemory(tmp_path, crowd, profile), subsets(start, crowd, SearchTable(max_drop=6.0))
+    assert isinstance(meter, Subsets)
+    quantized = follow(start, "Q", crowd, profile, memory=memory, meter=meter)
+    assert quantized.metrics.n_images < len(crowd.data.validation)
+    full = measured(quantized.network, crowd, profile, memory)
+    assert (full.n_images, full.half_width) == (len(crowd.data.validation), 0.0)
+    trained = follow(quantized, "F", crowd, profile, memory=memory, meter=meter)
+    assert (trained.metrics.n_images, trained.metrics.half_width) == (len(crowd.data.validation), 0.0)
+    assert trained.metrics.accuracy >= full.accuracy
