@@ -11,6 +11,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+    from rich.text import Text
+
+_MEMORY_S = 1800  # what the time left is estimated from: chains take from a second to minutes
 
 
 @cache
@@ -22,13 +25,14 @@ def stderr() -> "Console":
 
 
 class RichBar:
-    """One bar with the time left."""
+    """One bar with the time left, and a line below it."""
 
-    def __init__(self, progress: "Progress", task: "TaskID") -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: "Progress", task: "TaskID", below: "Text") -> None:
+        self._progress, self._task, self._below = progress, task, below
 
     def update(self, n_done: int, total: int, note: str = "") -> None:
-        self._progress.update(self._task, completed=n_done, total=total, note=note)
+        self._progress.update(self._task, completed=n_done, total=total)
+        self._below.plain = note
 
 
 class RichProgress:
@@ -39,7 +43,10 @@ class RichProgress:
 
     @contextmanager
     def bar(self, title: str) -> Iterator[RichBar]:
+        from rich.console import Group
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.text import Text
 
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -48,10 +55,14 @@ class RichProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
         )
-        with Progress(*columns, console=stderr(), transient=True, disable=not stderr().is_terminal) as progress:
-            yield RichBar(progress, progress.add_task(title, total=1, note=""))
+        progress = Progress(*columns, console=stderr(), speed_estimate_period=_MEMORY_S)
+        bar = RichBar(progress, progress.add_task(title, total=1), below := Text(no_wrap=True, overflow="ellipsis"))
+        if not stderr().is_terminal:
+            yield bar
+            return
+        with Live(Group(progress, below), console=stderr(), transient=True):
+            yield bar
 
 
 def print_json(record: Any) -> None:

@@ -19,14 +19,14 @@ from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
-from nacdeploy.progress import Progress, Silent
+from nacdeploy.progress import Bar, Progress, Silent
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.cache import open_store
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, halving, make_searcher
 from nacdeploy.strategies.search.engine import Limits
-from nacdeploy.strategies.search.journal import Journal
+from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.result import SearchResult
 from nacdeploy.strategies.search.workers import Cluster, ray_cluster
 
@@ -182,12 +182,35 @@ def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster |
     return in_full(found, objective, ours.evaluator, ours.speeds, ours.layers)
 
 
-def _search_report(bar: Any) -> Callable[[engine.Progress], None]:
+def _search_report(bar: Bar) -> Callable[[engine.Progress], None]:
+    """Show on a bar how far a search is, by the limit that it will meet first, and what it has found."""
+
     def report(progress: engine.Progress) -> None:
-        best = progress.best.chain if progress.best else "none yet"
-        bar.update(progress.n_done, progress.budget, f"last {progress.last.chain or 'baseline'}, best {best}")
+        by_chains = (progress.n_done, progress.budget)
+        by_trainings = (progress.n_trainings, progress.max_trainings or progress.budget)
+        n_done, total = max(by_chains, by_trainings, key=lambda part: part[0] / part[1])
+        bar.update(n_done, total, standing(progress))
 
     return report
+
+
+def standing(progress: engine.Progress) -> str:
+    """The best chain so far with its figures, what is left to spend, and the last chain."""
+    left = f"{progress.budget - progress.n_done} chains"
+    if progress.max_trainings is not None:
+        left += f", {progress.max_trainings - progress.n_trainings} trainings"
+    last = f"last {progress.last.chain or 'baseline'}{' (reused)' if progress.reused else ''}"
+    return f"best {_said(progress.best)}; left: {left}; {last}"
+
+
+def _said(best: Evaluation | None) -> str:
+    if best is None or best.figures is None:
+        return "none yet"
+    figures = best.figures
+    gain = (
+        f"{figures.bitops_ratio:.1f}x BitOps" if figures.speed_ratio is None else f"{figures.speed_ratio:.2f}x faster"
+    )
+    return f"{best.chain} ({gain}, {figures.drop_points:+.2f} points lost)"
 
 
 def _picked(final: Final, pick: int, ours: Equipment, place: Path) -> Final:
