@@ -43,6 +43,7 @@ HOMES = {
     "ray": {"strategies.search"},
     "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
+    "tensorly": {"layers.low_rank"},
 }
 
 

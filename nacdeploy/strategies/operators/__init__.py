@@ -8,12 +8,13 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.operators.add_exits import AddExits
 from nacdeploy.strategies.operators.base import Operator
+from nacdeploy.strategies.operators.decompose import Decompose
 from nacdeploy.strategies.operators.finetune import Finetune
 from nacdeploy.strategies.operators.prune import Prune
 from nacdeploy.strategies.operators.quantize import Quantize
 from nacdeploy.strategies.operators.sparsify import Sparsify
 
-OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize, Sparsify)
+OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize, Sparsify, Decompose)
 
 
 def by_letter() -> dict[str, type[Operator[Any]]]:
