@@ -40,9 +40,7 @@ def _multiple(target: str, is_quantized: bool, progress: Progress) -> int:
         return target_multiple(target, is_quantized)
     found = probes.channel_multiple(RUNTIMES[target])
     multiple = max(found.int8 if is_quantized else found.float32, SMALLEST_BLOCK)
-    progress.say(
-        f"channels come in units of {multiple} channels; measured here: {found.float32} pay in FP32, {found.int8} in INT8"
-    )
+    progress.say(f"units of {multiple} channels; measured here: {found.float32} pay in FP32, {found.int8} in INT8")
     return multiple
 
 

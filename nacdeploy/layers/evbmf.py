@@ -32,9 +32,7 @@ def evbmf(matrix: Tensor, noise_variance: float | None = None) -> Factorisation:
     return of_squares(_squares(matrix), n_rows, n_columns, noise_variance)
 
 
-def of_squares(
-    squares: Values, n_rows: int, n_columns: int, noise_variance: float | None = None
-) -> Factorisation:
+def of_squares(squares: Values, n_rows: int, n_columns: int, noise_variance: float | None = None) -> Factorisation:
     """The same from the squared singular values (L,), largest first, of an L x M matrix with L <= M.
 
     A singular value is kept from sigma sqrt(M (1 + tau)(1 + alpha / tau)) on, tau = 2.5129 sqrt(alpha), alpha = L / M

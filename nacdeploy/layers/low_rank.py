@@ -1,8 +1,8 @@
 """Low-rank layers: a convolution or linear layer as a sequence of smaller standard ones, and back.
 
-Formats: `svd` for linear layers and 1 x 1 convolutions (two layers); for k x k convolutions `tucker2` (Kim et al., 2016:
-1 x 1, k x k, 1 x 1), `cp3` (1 x 1, depthwise k x k, 1 x 1) and `cp4` (Lebedev et al., 2015: 1 x 1, depthwise k x 1,
-depthwise 1 x k, 1 x 1). Factors are found in float64 and with fixed signs, so that they are the same every time.
+Formats: `svd` for linear layers and 1 x 1 convolutions (two layers); for k x k convolutions `tucker2` (Kim et al.,
+2016: 1 x 1, k x k, 1 x 1), `cp3` (1 x 1, depthwise k x k, 1 x 1) and `cp4` (Lebedev et al., 2015: 1 x 1, depthwise
+k x 1, depthwise 1 x k, 1 x 1). Factors are found in float64 and with fixed signs, so that they are always the same.
 """
 
 import warnings
@@ -58,7 +58,7 @@ def decompose(layer: nn.Module, format: str, ranks: Ranks) -> nn.Sequential:
     """
     if (reason := why_not(layer, format)) is not None:
         raise NacdeployError(f"{type(layer).__name__} cannot be decomposed: {reason}")
-    weight: Tensor = layer.weight.detach()  # type: ignore[assignment, operator]
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     limits = modes(weight.shape, format)
     if len(ranks) != len(limits) or not all(1 <= r <= limit for r, limit in zip(ranks, limits, strict=True)):
         raise NacdeployError(f"ranks {list(ranks)} do not fit {format} of {tuple(weight.shape)}: 1 to {list(limits)}")
@@ -73,46 +73,44 @@ def whole(layer: nn.Module) -> nn.Module:
     itself."""
     if not isinstance(layer, nn.Sequential):
         return layer
-    first, last = layer[0], layer[-1]
-    bias = last.bias is not None
-    if isinstance(first, nn.Linear):
-        made = _made(nn.Linear, first.in_features, last.out_features, bias=bias, like=last)  # type: ignore[arg-type]
-    else:
-        made = _made(nn.Conv2d, first.in_channels, last.out_channels, **_joint(layer), bias=bias, like=last)  # type: ignore[arg-type]
-    made = made.double().train(layer.training)
-    with torch.no_grad():
-        if not _is_structure_only.get():
-            made.weight.copy_(product(layer))
-        if bias:
-            made.bias.copy_(last.bias)  # type: ignore[arg-type]
+    first, last = (_weighted(layer)[i] for i in (0, -1))
+    sizes = (first.weight.shape[1], len(last.weight))
+    arguments = {**_joint(layer), "bias": last.bias is not None}
+    made = _made(type(first), *sizes, **arguments, like=last).double().train(layer.training)
+    if not _is_structure_only.get():
+        _fill(nn.Sequential(made), (product(layer),), last.bias)
     return made
 
 
 def product(factors: nn.Sequential) -> Tensor:
     """The weight (float64) that a sequence of factors computes with."""
-    first, *inner, last = (factor.weight.detach().double().squeeze((2, 3)) if _is_outer(factor, factors) else
-                           factor.weight.detach().double() for factor in factors)  # type: ignore[operator, union-attr]
+    first, *inner, last = (factor.weight.detach().double() for factor in _weighted(factors))
     if not inner:
-        weight = last @ first
-        return weight if isinstance(factors[0], nn.Linear) else weight[:, :, None, None]
-    if len(inner) == 2:
-        return torch.einsum("or,rh,rw,ri->oihw", last, inner[0][:, 0, :, 0], inner[1][:, 0, 0, :], first)
-    if factors[1].groups > 1:  # type: ignore[operator]
+        joint = last.flatten(1) @ first.flatten(1)
+        return joint.reshape(*joint.shape, *first.shape[2:])
+    last, first, format = last.flatten(1), first.flatten(1), format_of(factors)
+    if format == CP4:
+        return torch.einsum("or,rh,rw,ri->oihw", last, inner[0][:, 0, :, 0], inner[1][:, 0, 0], first)
+    if format == CP3:
         return torch.einsum("or,rhw,ri->oihw", last, inner[0][:, 0], first)
     return torch.einsum("or,rshw,si->oihw", last, inner[0], first)
 
 
 def ranks_of(factors: nn.Sequential) -> Ranks:
     """The ranks of a sequence of factors as they are."""
-    inner, outer = len(factors[0].weight), factors[-1].weight.shape[1]  # type: ignore[arg-type, index, union-attr]
-    return (outer, inner) if format_of(factors) == TUCKER2 else (outer,)
+    first, *_, last = (factor.weight.shape for factor in _weighted(factors))
+    return (last[1], first[0]) if format_of(factors) == TUCKER2 else (last[1],)
 
 
 def format_of(factors: nn.Sequential) -> str:
     """The format of a sequence of factors, by its structure."""
     if len(factors) != 3:
         return SVD if len(factors) == 2 else CP4
-    return CP3 if factors[1].groups > 1 else TUCKER2  # type: ignore[operator]
+    return CP3 if getattr(factors[1], "groups", 1) > 1 else TUCKER2
+
+
+def _weighted(factors: nn.Sequential) -> list[nn.Conv2d | nn.Linear]:
+    return [factor for factor in factors if isinstance(factor, nn.Conv2d | nn.Linear)]
 
 
 def n_weights(layer: nn.Module) -> int:
@@ -132,8 +130,8 @@ class _Spatial:
 
     @classmethod
     def of(cls, layer: nn.Conv2d) -> "_Spatial":
-        pairs: Any = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        return cls(*pairs, layer.padding_mode)
+        given: Any = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.padding_mode)
+        return cls(*given)
 
     def arguments(self, axis: int | None = None) -> dict[str, Any]:
         """The arguments of a convolution that does all of it, or what belongs to one axis alone."""
@@ -154,17 +152,15 @@ def _only(pair: Pair, axis: int, otherwise: int) -> Pair:
 
 
 def _joint(factors: nn.Sequential) -> dict[str, Any]:
-    """The arguments of the convolution that a sequence of factors is equal to."""
-    inner = list(factors)[1:-1] or [factors[0]]
-    parts = [_Spatial.of(layer) for layer in inner]  # type: ignore[arg-type]
-    if len(parts) == 1:
-        return parts[0].arguments()
-    a, b = parts
-    pairs: dict[str, Any] = {
-        key: (getattr(a, key)[0], getattr(b, key)[1]) for key in ("kernel_size", "stride", "dilation")
-    }
-    padding = a.padding if isinstance(a.padding, str) else (a.padding[0], b.padding[1])
-    return {**pairs, "padding": padding, "padding_mode": a.padding_mode}
+    """The arguments of the convolution that a sequence of factors is equal to; none of a linear layer."""
+    inner = _weighted(factors)[1:-1] or _weighted(factors)[:1]
+    parts = [_Spatial.of(layer) for layer in inner if isinstance(layer, nn.Conv2d)]
+    if len(parts) < 2:
+        return parts[0].arguments() if parts else {}
+    a, b = (part.arguments() for part in parts)
+    pairs = {key: (a[key][0], b[key][1]) for key in ("kernel_size", "stride", "dilation")}
+    padding = a["padding"] if isinstance(a["padding"], str) else (a["padding"][0], b["padding"][1])
+    return {**pairs, "padding": padding, "padding_mode": a["padding_mode"]}
 
 
 def is_structure_only() -> bool:
@@ -206,14 +202,11 @@ def _made(kind: type[nn.Module], n_in: int, n_out: int, *, like: nn.Module, **ar
 
 def _fill(factors: nn.Sequential, weights: Sequence[Tensor], bias: Tensor | None) -> None:
     with torch.no_grad():
-        for factor, weight in zip(factors, weights, strict=True):
-            factor.weight.copy_(weight.reshape(factor.weight.shape))  # type: ignore[operator, union-attr, arg-type]
+        layers: Any = list(factors)
+        for factor, weight in zip(layers, weights, strict=True):
+            factor.weight.copy_(weight.reshape(factor.weight.shape))
         if bias is not None:
-            factors[-1].bias.copy_(bias)  # type: ignore[operator, union-attr]
-
-
-def _is_outer(factor: nn.Module, factors: nn.Sequential) -> bool:
-    return isinstance(factor, nn.Conv2d) and (factor is factors[0] or factor is factors[-1])
+            layers[-1].bias.copy_(bias)
 
 
 def _factors(weight: Tensor, format: str, ranks: Ranks) -> tuple[Tensor, ...]:

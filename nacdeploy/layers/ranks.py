@@ -1,8 +1,8 @@
 """Ranks of low-rank layers: how many weights they give, and which follow from a reduction, a share or EVBMF.
 
-Formats, for a weight (O, I, kh, kw), or (O, I) of a linear layer, with their ranks: `svd` (r,), `tucker2` (r_out, r_in),
-`cp3` and `cp4` (r,). The formulas are those of MUSCO (Gusak et al., 2019, "Automated multi-stage compression of neural
-networks").
+Formats, for a weight (O, I, kh, kw), or (O, I) of a linear layer, with their ranks: `svd` (r,), `tucker2` (r_out,
+r_in), `cp3` and `cp4` (r,). The formulas are those of MUSCO (Gusak et al., 2019, "Automated multi-stage compression of
+neural networks").
 """
 
 import math

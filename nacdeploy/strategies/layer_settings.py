@@ -28,13 +28,13 @@ class Setting:
 
 
 def of(table: DecomposeTable, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
-    """The settings of the layers that may be decomposed.
+    """The settings of all layers by a table.
 
     Raises:
         UsageError: with every name that is no layer, and all ranks that do not fit theirs.
     """
     shapes = {name: decomposition.shape_of(layer) for name, layer in layers.items()}
-    settings = {name: _by_table(table, name, shape) for name, shape in shapes.items() if not _excluded(table, name)}
+    settings = {name: _by_table(table, name, shape) for name, shape in shapes.items()}
     problems = [problem for name in table.ranks for problem in _problems(table, name, shapes)]
     if problems:
         raise UsageError("decompose.ranks: " + "; ".join(problems))
@@ -79,5 +79,6 @@ def _problems(table: DecomposeTable, name: str, shapes: Mapping[str, tuple[int, 
     return rank_problems(name, setting.ranks, shapes[name], setting.format)
 
 
-def _excluded(table: DecomposeTable, name: str) -> bool:
-    return any(name == entry or name.startswith(f"{entry}.") for entry in table.exclude)
+def excluded(table: DecomposeTable, layers: Iterable[str]) -> set[str]:
+    """The layers that are to stay whole, or lie in modules that are."""
+    return {name for name in layers if any(name == e or name.startswith(f"{e}.") for e in table.exclude)}

@@ -6,7 +6,8 @@ One D takes all layers apart, or the next `layers_per_step` in a round (MUSCO's 
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from nacdeploy.layers.decomposition import Places
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.ranks import Ranks
 from nacdeploy.profile import DecomposeTable, Profile
-from nacdeploy.strategies import layer_settings
+from nacdeploy.strategies import layer_settings, musco
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.layer_settings import Setting
 from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
@@ -105,11 +106,20 @@ class Decompose:
         """
         earlier = decisions(state, DecomposeDecision)
         layers = decomposition.layers(state.network, [name for each in earlier for name in each.layers])
-        settings = layer_settings.of(self.table, layers)
+        settings = self._settings(layers)
         places = decomposition.places(state.network, layers)
         for name in _from(list(layers), earlier[-1].following if earlier and self.table.layers_per_step else ""):
             n_done = sum(name in each.layers for each in earlier)
             yield name, self._found(state.network, name, layers[name], settings.get(name), places.get(name), n_done)
+
+    def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
+        """By layer, those that may be decomposed."""
+        excluded = layer_settings.excluded(self.table, layers)
+        if self.table.config:
+            found = musco.read(Path(self.table.config), layers, self.table)
+        else:
+            found = layer_settings.of(self.table, layers)
+        return {name: setting for name, setting in found.items() if name not in excluded}
 
     def _found(
         self,
@@ -123,7 +133,7 @@ class Decompose:
         """What one layer becomes, or why it stays as it is."""
         reason = _why_whole(network, name, layer, setting, places)
         if reason is not None or setting is None or places is None:
-            return reason or "not named"
+            return str(reason)
         wanted = self._ranks(network, name, layer, setting, n_done)
         shape = decomposition.shape_of(layer)
         before = decomposition.n_macs(layer, places)
@@ -167,7 +177,7 @@ def _why_whole(
 ) -> str | None:
     """Why a layer stays as it is whatever its ranks, None where they decide."""
     if setting is None:
-        return "excluded"
+        return "excluded or not named"
     if any(masked == name or masked.startswith(f"{name}.") for masked in network.masks.layers):
         return "masked by S, whose zeros factors would fill; D goes before S"
     if places is None:
@@ -177,7 +187,8 @@ def _why_whole(
 
 
 def _weight(network: Network, name: str) -> Tensor:
-    return low_rank.whole(decomposition.effective(network, name)).weight.detach().double()  # type: ignore[operator, union-attr]
+    weight: Tensor = low_rank.whole(decomposition.effective(network, name)).weight  # type: ignore[assignment]
+    return weight.detach().double()
 
 
 def _from(names: list[str], first: str) -> list[str]:
