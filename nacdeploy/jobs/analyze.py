@@ -90,7 +90,8 @@ def analyze(
         write: a file for a configuration of D (`decompose.config`) of the type `config_type`, written first.
 
     Raises:
-        UsageError: an unknown configuration type, technique or layer, a wrong ratio, or a resumed analysis of something else.
+        UsageError: an unknown configuration type, technique or layer, a wrong ratio, or a resumed analysis of
+            something else.
     """
     progress, options = progress or Silent(), Options(**shared)
     if config_type not in musco.KINDS:

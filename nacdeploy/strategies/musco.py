@@ -39,8 +39,8 @@ Entry = dict[str, Any]
 
 
 def generated(layers: Mapping[str, nn.Module], kind: str) -> dict[str, Entry | None]:
-    """A configuration of a kind for all layers: `none`, `vbmf`, `param_reduction`, or a `template` to fill in. Depthwise
-    and grouped convolutions are null.
+    """A configuration of a kind for all layers: `none`, `vbmf`, `param_reduction`, or a `template` to fill in.
+    Depthwise and grouped convolutions are null.
 
     Raises:
         UsageError: an unknown kind.

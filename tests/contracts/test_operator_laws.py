@@ -32,7 +32,7 @@ ROWS = (
     Row("E", laws.exits_are_charged, ("", "PQ"), "E(n_exits=9)"),
     Row("Q", laws.bitops_fall, ("", "PE", "Q"), "QQ"),
     Row("S", laws.memory_falls, ("", "QP", "EQ"), "S"),
-    Row("D", laws.macs_fall, ("", "QPE", "D"), "DDDD"),
+    Row("D", laws.macs_fall, ("", "QPE", "D"), "DDDDD"),
 )
 # The letters with other settings than the profile's, which keep the same laws.
 SETTINGS = (
