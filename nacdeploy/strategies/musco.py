@@ -143,7 +143,7 @@ def _problems(name: str, entry: Any, layers: Mapping[str, nn.Module]) -> Iterato
         yield f"null or a table of {', '.join(KEYS)}, not {entry!r}"
         return
     yield from (f"unknown key '{key}'{nearest(key, KEYS)}" for key in entry or {} if key not in KEYS)
-    if not _is_filled(entry):
+    if entry is None or not _is_filled(entry):
         return
     yield from (f"{key} {problem}" for key, problem in _bad_values(entry))
     if name in layers:
