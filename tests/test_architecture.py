@@ -46,6 +46,7 @@ HOMES = {
     "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
     "fsspec": {"strategies.places"},
+    "tensorly": {"layers.low_rank"},
 }
 
 

@@ -11,10 +11,12 @@ from nacdeploy.cli import options, render
 @click.command("analyze")
 @options.task_options
 @options.out
-@click.option("--techniques", metavar="T,...", help="prune, sparsify, quantize: all of them unless named.")
+@click.option("--techniques", metavar="T,...", help="prune, sparsify, quantize, decompose: all of them unless named.")
 @click.option("--ratios", metavar="R,...", help="Shares to try (0.25,0.5,0.75).")
 @click.option("--layers", metavar="L,...", help="Layers to try, by module name (all).")
 @click.option("--max-drop", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Points one may lose.")
+@click.option("--write", metavar="FILE", type=click.Path(path_type=Path), help="Configuration of D to write, as YAML.")
+@click.option("--config-type", metavar="TYPE", default="vbmf", help="vbmf, none, param_reduction or template (vbmf).")
 @click.option("--resume", metavar="DIR", type=click.Path(path_type=Path), help="Go on with an analysis.")
 @options.as_json
 def command(

@@ -15,16 +15,16 @@ from typing import Any, Unpack
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.cost import layer_costs
-from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.errors import NacdeployError, UsageError, unknown
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
-from nacdeploy.layers import channel_pruning
+from nacdeploy.layers import channel_pruning, decomposition
 from nacdeploy.layers.network import Network, count_parameters
 from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.report.sensitivity import write_picture
-from nacdeploy.strategies import sensitivity
+from nacdeploy.strategies import musco, sensitivity
 from nacdeploy.strategies.sensitivity import Probe, Sensitivity
 
 RUN_FILE, TABLE_FILE = "analyze.json", "sensitivity.csv"
@@ -76,6 +76,8 @@ def analyze(
     ratios: Sequence[float] = RATIOS,
     layers: Sequence[str] = (),
     max_drop: float = 1.0,
+    write: Path | str | None = None,
+    config_type: str = musco.VBMF,
     out: Path | str | None = None,
     resume: Path | str | None = None,
     progress: Progress | None = None,
@@ -85,11 +87,15 @@ def analyze(
 
     Args:
         max_drop: points that one layer may lose in what is suggested.
+        write: a file for a configuration of D (`decompose.config`) of the type `config_type`, written first.
 
     Raises:
-        UsageError: an unknown technique or layer, a wrong ratio, or a resumed analysis of something else.
+        UsageError: an unknown configuration type, technique or layer, a wrong ratio, or a resumed analysis of
+            something else.
     """
     progress, options = progress or Silent(), Options(**shared)
+    if config_type not in musco.KINDS:
+        raise unknown("configuration type", config_type, musco.KINDS)
     asked = _asked(Path(resume)) if resume is not None else None
     profile = _profile(asked, resume) if asked else effective_profile(options)
     if asked:
@@ -107,6 +113,9 @@ def analyze(
     if asked and asked.baseline != given.baseline:
         raise UsageError(f"{place} analysed another network than its baseline is now; start a new analysis")
     network = session.baseline.network
+    if write is not None:
+        layers_now = decomposition.layers(network, ())
+        records.write_text(Path(write), musco.text(musco.generated(layers_now, config_type)))
     todo = [*sensitivity.probes(network, session.profile, given.techniques, given.ratios, given.layers)]
     if not asked:
         place.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,14 @@ from nacdeploy.progress import Progress
 from nacdeploy.runners import probes
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.openvino import OpenVinoRunner
-from nacdeploy.strategies.operators.prune import target_multiple
+from nacdeploy.strategies.operators.base import target_multiple
 
 MEASURED = "measured"
 RUNTIMES = {"ort": OnnxRunner, "openvino": OpenVinoRunner}
 TITLES = {"ort": "ONNX Runtime", "openvino": "OpenVINO"}
 SMALLEST_BLOCK = 8  # what Q leaves in float runs in blocks of at least so many channels on every CPU
+
+_UNITS = {"prune": "P", "decompose": "D"}  # tables with a `multiple`, and their letters
 
 
 def resolved(profile: Profile, letters: str, progress: Progress) -> Profile:
@@ -25,21 +27,20 @@ def resolved(profile: Profile, letters: str, progress: Progress) -> Profile:
     """
     if profile.target in RUNTIMES and profile.quantize.grid == MEASURED:
         profile = _on_best_grid(profile, profile.target, progress)
-    if profile.prune.multiple == "target" and "P" in letters:
+    left = [key for key, letter in _UNITS.items() if letter in letters and getattr(profile, key).multiple == "target"]
+    if left:
         multiple = _multiple(profile.target, "Q" in letters, progress)
-        profile = profiles.override(profile, {"prune": {"multiple": multiple}})
+        profile = profiles.override(profile, {key: {"multiple": multiple} for key in left})
     return profile
 
 
 def _multiple(target: str, is_quantized: bool, progress: Progress) -> int:
-    """The channels of one unit of P."""
+    """The channels of one unit of P, or ranks of one of D."""
     if target not in RUNTIMES:
         return target_multiple(target, is_quantized)
     found = probes.channel_multiple(RUNTIMES[target])
     multiple = max(found.int8 if is_quantized else found.float32, SMALLEST_BLOCK)
-    progress.say(
-        f"P takes units of {multiple} channels; measured here: {found.float32} pay in FP32, {found.int8} in INT8"
-    )
+    progress.say(f"units of {multiple} channels; measured here: {found.float32} pay in FP32, {found.int8} in INT8")
     return multiple
 
 

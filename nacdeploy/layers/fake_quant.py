@@ -118,8 +118,9 @@ class Rule:
     weights: str = "symmetric"
 
     def precision_of(self, layer: str) -> Precision:
-        """The precision of a layer that is covered, or of another node of the graph."""
-        own = Precision.parse(self.layer_bits[layer]) if layer in self.layer_bits else self.precision
+        """The precision of a layer that is covered, of one that lies in it (a factor), or of another node."""
+        named = layer if layer in self.layer_bits else layer.rpartition(".")[0]
+        own = Precision.parse(self.layer_bits[named]) if named in self.layer_bits else self.precision
         return replace(own, weight_bits=1) if self.weights == "binary" else own
 
     def covers(self, name: str, layer: nn.Module) -> bool:

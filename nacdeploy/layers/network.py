@@ -74,11 +74,11 @@ class Network(nn.Module):
             self._graph, self._is_captured = capture(self.backbone), True
         return self._graph
 
-    def changed(self) -> None:
-        """Say that the backbone was cut: the graph and everything derived from it is made anew. Masks were cut with
-        their weights; those of 2:4 are chosen anew, since channels have moved to other fours."""
+    def changed(self, moved: bool = True) -> None:
+        """Say that the backbone was changed: the graph and everything derived from it is made anew. Masks were cut with
+        their weights; those of 2:4 are chosen anew if channels have moved to other fours."""
         self._graph, self._is_captured = None, False
-        if self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
+        if moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
             self.masks = Masks({})
             self.sparsify(self.sparsity)
         if self.rule is not None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nacdeploy import records
 from nacdeploy.errors import UsageError, unknown
+from nacdeploy.layers import low_rank
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.models import ModelSpec
@@ -112,8 +113,9 @@ def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step])
     if grid not in GRIDS:
         raise unknown("grid", grid, GRIDS)
     network = Network(spec.build(), GRIDS[grid], (spec.channels, *spec.input_size)).eval()
-    for step in steps:
-        network = operators.make(step.link, profile).perform(network, step.decision)
+    with low_rank.structure_only():
+        for step in steps:
+            network = operators.make(step.link, profile).perform(network, step.decision)
     return network
 
 

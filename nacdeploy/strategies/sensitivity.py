@@ -59,6 +59,10 @@ def _quantized(layer: str, rung: str, others: list[str]) -> dict[str, Any]:
     return {"quantize": {"ladder": [rung], "exclude": others, "min_channels": 1}}
 
 
+def _decomposed(layer: str, ratio: str, others: list[str]) -> dict[str, Any]:
+    return {"decompose": {"rank": "ratio", "ratio": float(ratio), "exclude": others, "multiple": 1}}
+
+
 @dataclass(frozen=True)
 class _Technique:
     """The letter of a technique, and the profile that lets it act on one layer alone."""
@@ -71,6 +75,7 @@ _TECHNIQUES = {
     "prune": _Technique("P", _pruned),
     "sparsify": _Technique("S", _sparsified),
     "quantize": _Technique("Q", _quantized),
+    "decompose": _Technique("D", _decomposed),
 }
 TECHNIQUES = tuple(_TECHNIQUES)
 
@@ -92,7 +97,8 @@ def probes(
     for technique in techniques:
         if technique not in _TECHNIQUES:
             raise unknown("technique", technique, TECHNIQUES)
-        settings = profile.quantize.ladder if technique == "quantize" else tuple(f"{r:g}" for r in sorted(ratios))
+        rising = sorted(ratios, reverse=technique == "decompose")  # whose ratio is what is left
+        settings = profile.quantize.ladder if technique == "quantize" else tuple(f"{r:g}" for r in rising)
         where = [g.root for g in channel_pruning.groups(network)] if technique == "prune" else known
         for layer in where:
             if not layers or layer in layers:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from command_line import run, succeed
 
 from nacdeploy import profile as profiles
@@ -33,6 +34,7 @@ def test_analysis_leaves_tables_picture_and_seeds(analysed: Path) -> None:
         ("sparsify", "0.5"),
         ("quantize", "w8a8"),
         ("quantize", "w4a8"),
+        ("decompose", "0.5"),
     ]
     assert float(rows[0]["bitops_ratio"]) > 1
     assert (analysed / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
@@ -58,7 +60,14 @@ def test_stopped_analysis_goes_on_behind_its_last_whole_row(analysed: Path, monk
     monkeypatch.setattr(sensitivity, "found_by", lambda *given: measured.append(given[0]) or found_by(*given))
     succeed("analyze", "--resume", analysed)
     assert path.read_bytes() == whole
-    assert [probe.setting for probe in measured] == ["w8a8", "w4a8"]
+    assert [probe.setting for probe in measured] == ["w8a8", "w4a8", "0.5"]
+
+
+def test_written_configuration_decomposes_the_layers_that_it_names(home: Path) -> None:
+    succeed("analyze", "--techniques", "decompose", "--ratios", "0.5", "--layers", LAYER, "--write", "low.yaml")
+    config = yaml.safe_load(Path("low.yaml").read_text())
+    assert config[LAYER]["decomposition"] == "tucker2"
+    assert config["classifier"] == {**config[LAYER], "decomposition": "svd"}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +77,7 @@ def test_stopped_analysis_goes_on_behind_its_last_whole_row(analysed: Path, monk
         (("--techniques", "prunes"), "unknown technique"),
         (("--ratios", "1.5"), "between 0 and 1"),
         (("--ratios", "half"), "takes numbers"),
+        (("--write", "low.yaml", "--config-type", "vbfm"), "did you mean 'vbmf'"),
         (("--resume", "nowhere"), "is no analysis"),
     ],
 )

@@ -33,6 +33,7 @@ ROWS = (
     Row("Q", laws.bitops_fall, ("", "PE", "Q"), "QQ"),
     Row("S", laws.memory_falls, ("", "QP", "EQ"), "S"),
     Row("C", laws.memory_falls, ("", "QE", "S"), "C"),
+    Row("D", laws.macs_fall, ("", "QPE", "D"), "DDDDD"),
 )
 # The letters with other settings than the profile's, which keep the same laws.
 SETTINGS = (
@@ -46,6 +47,10 @@ SETTINGS = (
     ("Q(weights=dorefa)", laws.bitops_fall),
     ("Q(weights=binary)", laws.bitops_fall),
     ("S(pattern=kernel,importance=l2,rounding=ceil)", laws.memory_falls),
+    ("D(method=cp3)", laws.macs_fall),
+    ("D(method=cp4,layers_per_step=2)", laws.macs_fall),
+    ("D(rate=2)", laws.macs_fall),
+    ("D(weaken=1,min_rank=2)", laws.macs_fall),
 )
 TRIED = [(row.letter, word, row.figure) for row in ROWS for word in row.after]
 TRIED += [(text, "PE", figure) for text, figure in SETTINGS]
@@ -58,7 +63,9 @@ LINKS = [Link(row.letter) for row in ROWS]
 @pytest.fixture(scope="session")
 def quick() -> Profile:
     """Laws about structure need no training of more than an epoch."""
-    return make_profile(finetune={"epochs": 1}, exits={"recipe": {"epochs": 1}})
+    return make_profile(
+        finetune={"epochs": 1}, exits={"recipe": {"epochs": 1}}, decompose={"rank": "ratio", "multiple": 1}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +144,7 @@ def noisy(network: Network) -> Network:
 
 @pytest.mark.slow
 def test_chain_of_all_letters_in_any_order_answers(baseline: CompressionState, task: Task, quick: Profile) -> None:
-    words = ("QPEPF", "EPQP", "PEQQP", "SPEQF", "QPSEP")
+    words = ("QPEPF", "EPQP", "PEQQP", "SPEQF", "QPSEP", "QPDF", "DFPQF", "DPFEQF")
     states = [follow(baseline, word, task, quick) for word in words]
     assert [state.chain for state in states] == [Chain.parse(word) for word in words]
     assert all(state.metrics.accuracy > 0.1 for state in states)

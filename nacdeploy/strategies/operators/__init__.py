@@ -9,13 +9,14 @@ from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.operators.add_exits import AddExits
 from nacdeploy.strategies.operators.base import Operator
 from nacdeploy.strategies.operators.code import Code
+from nacdeploy.strategies.operators.decompose import Decompose
 from nacdeploy.strategies.operators.finetune import Finetune
 from nacdeploy.strategies.operators.prune import Prune
 from nacdeploy.strategies.operators.quantize import Quantize
 from nacdeploy.strategies.operators.sparsify import Sparsify
 from nacdeploy.strategies.state import CompressionState
 
-OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize, Sparsify, Code)
+OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantize, Sparsify, Decompose, Code)
 
 
 def by_letter() -> dict[str, type[Operator[Any]]]:

@@ -21,7 +21,7 @@ from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile, PruneTable
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
 from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -155,12 +155,6 @@ class Prune:
         """What rounding to whole units took and left for the next P."""
         took = f"took {decision.taken} of {decision.asked:g} channels asked, {decision.carried:g} carried"
         return f"rounding to units of {self.multiple} {took}"
-
-
-def target_multiple(target: str, is_quantized: bool = True) -> int:
-    """The unit that a target's kernels work in: INT8 tensor cores want 32 channels, FP16 ones 8, CPU kernels blocks of
-    8."""
-    return 32 if is_quantized and "trt" in target else 8
 
 
 def _widths(found: Sequence[Group]) -> dict[str, int]:

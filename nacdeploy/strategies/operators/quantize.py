@@ -97,7 +97,7 @@ class Quantize:
         """
         layers = weighted_layers(network.backbone)
         for name in self.table.layer_bits:
-            if name not in layers:
+            if name not in layers and f"{name}.0" not in layers:
                 raise UsageError(f"quantize.layer_bits: no layer is named '{name}'{nearest(name, layers)}")
 
     def _plan(self, network: Network, precision: Precision) -> placement.Plan:

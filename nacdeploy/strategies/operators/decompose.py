@@ -1,0 +1,210 @@
+"""D: low-rank factors in place of layers, where that takes fewer MACs.
+
+One D takes all layers apart, or the next `layers_per_step` in a round (MUSCO's multi-stage compression, Gusak et al.,
+2019). A layer that is factors already is decomposed anew from their product, from its present ranks on.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+
+from nacdeploy.errors import UsageError
+from nacdeploy.layers import decomposition, low_rank, ranks
+from nacdeploy.layers.decomposition import Places
+from nacdeploy.layers.network import Network
+from nacdeploy.layers.ranks import Ranks
+from nacdeploy.profile import DecomposeTable, Profile
+from nacdeploy.strategies import layer_settings, musco
+from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.layer_settings import Setting
+from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
+
+N_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Factored:
+    """How one layer is taken apart, and its MACs for one image before and after."""
+
+    format: str
+    ranks: tuple[int, ...]
+    macs_before: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class DecomposeDecision:
+    """The layers that are taken apart, why others of this step stay as they are, and the layer at which the next D of a
+    round begins."""
+
+    layers: dict[str, Factored]
+    whole: dict[str, str] = field(default_factory=dict)
+    following: str = ""
+
+
+@dataclass(frozen=True)
+class Decompose:
+    letter: ClassVar[str] = "D"
+    name: ClassVar[str] = "Decompose"
+    version: ClassVar[int] = 1
+    decision_type: ClassVar[type] = DecomposeDecision
+    table: DecomposeTable
+
+    @classmethod
+    def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
+        table = with_parameters(cls.letter, profile.decompose, {**_implied(parameters), **parameters})
+        if table.multiple == "target":
+            table = table.model_copy(update={"multiple": target_multiple(profile.target)})
+        return cls(table)
+
+    def refusal(self, state: CompressionState) -> str | None:
+        whole: dict[str, str] = {}
+        for name, found in self._walk(state):
+            if isinstance(found, Factored):
+                return None
+            whole[name] = found
+        return f"no layer can be decomposed{': ' if whole else ''}{_listed(whole)}"
+
+    def decide(self, state: CompressionState, task: Task) -> DecomposeDecision:
+        chosen: dict[str, Factored] = {}
+        whole: dict[str, str] = {}
+        for name, found in self._walk(state):
+            if len(chosen) == (self.table.layers_per_step or -1):
+                return DecomposeDecision(chosen, whole, name)
+            if isinstance(found, Factored):
+                chosen[name] = found
+            else:
+                whole[name] = found
+        return DecomposeDecision(chosen, whole)
+
+    def perform(self, network: Network, decision: DecomposeDecision) -> Network:
+        smaller = copy.deepcopy(network)
+        decomposition.replace(smaller, {name: (found.format, found.ranks) for name, found in decision.layers.items()})
+        return smaller
+
+    def recovery(self, profile: Profile) -> Recovery | None:
+        return None
+
+    def explain(self, decision: DecomposeDecision) -> str:
+        found = decision.layers
+        share = sum(each.macs for each in found.values()) / sum(each.macs_before for each in found.values())
+        text = f"{len(found)} layers decomposed, {100 * share:.1f} % of their MACs left: "
+        text += ", ".join(f"{name} {each.format} {'x'.join(map(str, each.ranks))}" for name, each in found.items())
+        return f"{text}; whole: {_listed(decision.whole)}" if decision.whole else text
+
+    def _walk(self, state: CompressionState) -> Iterator[tuple[str, Factored | str]]:
+        """The layers in the order in which this D comes to them, each with what it becomes or why it stays.
+
+        Raises:
+            UsageError: settings name what is no layer, or ranks that do not fit one.
+        """
+        earlier = decisions(state, DecomposeDecision)
+        layers = decomposition.layers(state.network, [name for each in earlier for name in each.layers])
+        settings = self._settings(layers)
+        places = decomposition.places(state.network, layers)
+        for name in _from(list(layers), earlier[-1].following if earlier and self.table.layers_per_step else ""):
+            n_done = sum(name in each.layers for each in earlier)
+            yield name, self._found(state.network, name, layers[name], settings.get(name), places.get(name), n_done)
+
+    def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
+        """By layer, those that may be decomposed."""
+        excluded = layer_settings.excluded(self.table, layers)
+        if self.table.config:
+            found = musco.read(Path(self.table.config), layers, self.table)
+        else:
+            found = layer_settings.of(self.table, layers)
+        return {name: setting for name, setting in found.items() if name not in excluded}
+
+    def _found(
+        self,
+        network: Network,
+        name: str,
+        layer: nn.Module,
+        setting: Setting | None,
+        places: Places | None,
+        n_done: int,
+    ) -> Factored | str:
+        """What one layer becomes, or why it stays as it is."""
+        reason = _why_whole(network, name, layer, setting, places)
+        if reason is not None or setting is None or places is None:
+            return str(reason)
+        wanted = self._ranks(network, name, layer, setting, n_done)
+        shape = decomposition.shape_of(layer)
+        before = decomposition.n_macs(layer, places)
+        macs = ranks.n_macs(shape, setting.format, wanted, places.n_before, places.n_after)
+        if macs >= before:
+            return "no fewer MACs with factors"
+        return Factored(setting.format, wanted, before, macs)
+
+    def _ranks(self, network: Network, name: str, layer: nn.Module, setting: Setting, n_done: int) -> Ranks:
+        if setting.ranks:
+            return setting.ranks[min(n_done, len(setting.ranks) - 1)]
+        shape, format = decomposition.shape_of(layer), setting.format
+        now = ranks.modes(shape, format)
+        if isinstance(layer, nn.Sequential) and low_rank.format_of(layer) == format:
+            now = low_rank.ranks_of(layer)
+        least = setting.min_rank or ranks.least(shape, format)
+        if setting.selection == layer_settings.RATE:
+            found = ranks.for_rate(shape, format, setting.rate, least, low_rank.n_weights(layer))
+        elif setting.selection == layer_settings.RATIO:
+            found = ranks.for_share(shape, format, setting.ratio, now)
+        else:
+            found = ranks.estimated(_weight(network, name), format, now, setting.weaken, least)
+        return ranks.rounded(found, now, int(self.table.multiple))
+
+
+def _implied(parameters: Mapping[str, Value]) -> dict[str, Value]:
+    """What a chain's `rate`, `ratio` or `weaken` says of `rank`.
+
+    Raises:
+        UsageError: two of them contradict each other.
+    """
+    said = {"rate": "rate", "ratio": "ratio", "weaken": "evbmf"}
+    found = [key for key in said if key in parameters]
+    if len(found) > 1:
+        raise UsageError(f"D: {' and '.join(found)} are two ways to choose ranks; give one")
+    return {"rank": said[found[0]]} if found else {}
+
+
+def _why_whole(
+    network: Network, name: str, layer: nn.Module, setting: Setting | None, places: Places | None
+) -> str | None:
+    """Why a layer stays as it is whatever its ranks, None where they decide."""
+    if setting is None:
+        return "excluded or not named"
+    if any(masked == name or masked.startswith(f"{name}.") for masked in network.masks.layers):
+        return "masked by S, whose zeros factors would fill; D goes before S"
+    if places is None:
+        return "not called by itself"
+    with low_rank.structure_only():
+        return low_rank.why_not(low_rank.whole(layer), setting.format)
+
+
+def _weight(network: Network, name: str) -> Tensor:
+    weight: Tensor = low_rank.whole(decomposition.effective(network, name)).weight  # type: ignore[assignment]
+    return weight.detach().double()
+
+
+def _from(names: list[str], first: str) -> list[str]:
+    """All names, in a round that begins at `first`."""
+    start = names.index(first) if first in names else 0
+    return names[start:] + names[:start]
+
+
+def _listed(whole: Mapping[str, str]) -> str:
+    """The layers that stay whole by reason, of many the first ones."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in whole.items():
+        by_reason.setdefault(reason, []).append(name)
+    return ", ".join(f"{_first(names)} ({reason})" for reason, names in by_reason.items())
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return f"{', '.join(names[:N_NAMED])}{more}"
