@@ -15,38 +15,35 @@ from nacdeploy.strategies import checkpoint
 FOLDER = Path("bench-run") / "deep-compression"
 MODEL = f"{Path(__file__).parent / 'lenet.py'}:lenet5"
 PROFILE = """
-description = "LeNet-5 on Fashion-MNIST: 10,000 training images."
+description = "LeNet-5 on Fashion-MNIST: 6,000 training images."
 target = "ort"
 data = "fashion-mnist"
 
 [images]
-n_train = 10000
+n_train = 6000
 n_validation = 2000
 
 [train]
-epochs = 15
+epochs = 20
 learning_rate = 0.02
 batch_size = 64
 
 [finetune]
-epochs = 12
-learning_rate = 0.02
+epochs = 8
+learning_rate = 0.05
 batch_size = 64
 schedule = "cosine"
 
 [sparsify]
 pattern = "element"
 exclude = ["0", "7"]            # 500 weights that see the image, 5,000 that name the classes
-
-[code]
-exclude = []
 """
-CHAIN = "S(ratio=0.8)FS(ratio=0.9)FS(ratio=0.95)F{code}F(optimizer=adamw,learning_rate=0.001,epochs=6)"
+CHAIN = "S(ratio=0.8)FS(ratio=0.9)FS(ratio=0.93)F(epochs=16){code}F(optimizer=adamw,learning_rate=0.0005,epochs=5)"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bits", type=int, nargs="+", default=[5, 4], help="bits of the shared values")
+    parser.add_argument("--bits", type=int, nargs="+", default=[4, 5], help="bits of the shared values")
     options = parser.parse_args()
     start, progress = time.monotonic(), RichProgress()
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -74,6 +74,8 @@ _PACKAGES = (
     _Package("onnxruntime", _ONNXRUNTIME, "parity, bench, target ort"),
     _Package("tensorrt_rtx", ("tensorrt-rtx-cu13",), "targets trt and trt-rtx, built ahead of time without a GPU"),
     _Package("safetensors", ("safetensors",), "checkpoints"),
+    _Package("bitarray", ("bitarray",), "Huffman codes"),
+    _Package("zstandard", ("zstandard",), "containers"),
     _Package("sklearn", ("scikit-learn",), "the embedded digits"),
     _Package("pydantic", ("pydantic",), "profiles and records"),
     _Package("click", ("click",), "the command line"),

@@ -146,7 +146,8 @@ def _buffer(layer: str, kind: str) -> str:
 
 def _folded_norms(network: Network, token_layers: frozenset[str]) -> dict[str, str]:
     """The batch norm that follows each weighted layer as its only reader, where both are called once; not behind
-    `token_layers`, whose output channels are not the axis that it normalises.
+    `token_layers`, whose output channels are not the axis that it normalises, nor behind weights that share floats, of
+    which folding would make others.
 
     Raises:
         NacdeployError: one of them keeps no statistics.
@@ -163,7 +164,8 @@ def _folded_norms(network: Network, token_layers: frozenset[str]) -> dict[str, s
         reader = next(iter(node.users))
         is_norm = reader.op == "call_module" and isinstance(modules[str(reader.target)], NORMS)
         is_once = calls[str(node.target)] == calls[str(reader.target)] == 1
-        if is_norm and is_once and node.target not in token_layers:
+        shares_floats = network.sharing.shares_floats(str(node.target))
+        if is_norm and is_once and node.target not in token_layers and not shares_floats:
             affine(modules[str(reader.target)])
             norms[str(node.target)] = str(reader.target)
     return norms

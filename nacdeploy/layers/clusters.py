@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 INITS = ("linear", "density", "kmeans++", "random")
 _N_RESTARTS = 5
 _MOST_STEPS = 300
-_MOST_POINTS = 1 << 20
+_MOST_POINTS = 1 << 16
 _N_BINS = 1 << 16
 
 
@@ -30,7 +30,7 @@ class Points:
 
 
 def points(values: Floats, weights: Floats | None = None) -> Points:
-    """Values as points; more than a million become the means of the cells of a fine grid."""
+    """Values as points; many become the means of the cells of a fine grid."""
     if len(values) > _MOST_POINTS:
         low, high = float(values.min()), float(values.max())
         cells = np.minimum((values - low) * (_N_BINS / max(high - low, 1e-300)), _N_BINS - 1).astype(np.int64)

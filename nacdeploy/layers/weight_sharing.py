@@ -186,6 +186,10 @@ class Sharing(nn.Module):
         shared = self.of(layer)
         return _Share.apply(shared.centroids, shared.labels, shared.scales, self.books[layer].limits)
 
+    def shares_floats(self, layer: str) -> bool:
+        """Whether a layer is shared, and not on Q's grid."""
+        return layer in self.books and self.integers(layer) is None
+
     def integers(self, layer: str) -> tuple[Tensor, Tensor] | None:
         """The int8 integers and scales of a layer on Q's grid, None for another."""
         shared, limits = self.of(layer), self.books[layer].limits

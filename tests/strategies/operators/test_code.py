@@ -106,6 +106,17 @@ def test_exported_integers_are_the_coded_ones(
             assert np.array_equal(np.frombuffer(data, np.int8).reshape(row.shape), integers)
 
 
+@pytest.mark.parametrize("word", ["CF", "C(method=fixed_point,bits=6)"])
+def test_exported_floats_are_the_shared_ones(
+    word: str, baseline: CompressionState, task: Task, profile: Profile
+) -> None:
+    network = follow(baseline, word, task, profile).network
+    graph = onnx.load_from_string(to_onnx(network, 20).model).graph
+    held = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    for name, weight in weights(network).items():
+        assert np.array_equal(held[f"layers.{name}.weight"], weight.numpy())
+
+
 def test_simulated_weights_are_integers_times_scales(baseline: CompressionState, task: Task, profile: Profile) -> None:
     network = follow(baseline, "QCF", task, profile).network
     for name, weight in weights(network).items():
