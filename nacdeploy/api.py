@@ -5,6 +5,7 @@
 Progress goes to a `Progress`, silent by default.
 """
 
+from nacdeploy.jobs.compress import compress
 from nacdeploy.jobs.deploy import bench, export
 from nacdeploy.jobs.explain import explain
 from nacdeploy.jobs.outcome import Result
@@ -12,4 +13,4 @@ from nacdeploy.jobs.search import search
 from nacdeploy.jobs.show import show
 from nacdeploy.jobs.transfer import finetune, preview, train, transfer
 
-__all__ = ["Result", "bench", "explain", "export", "finetune", "preview", "search", "show", "train", "transfer"]
+__all__ = ["Result", "bench", "compress", "explain", "export", "finetune", "preview", "search", "show", "train", "transfer"]

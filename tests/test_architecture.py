@@ -23,7 +23,7 @@ ROWS = (
     ("layers", "cost", "task", "models", "data"),
     ("evaluate", "train", "latency"),
     ("strategies",),
-    ("exporters", "runners", "strategies.search"),
+    ("exporters", "runners", "strategies.search", "experiments"),
     ("report", "testing"),
     ("jobs",),
     ("api",),
@@ -43,6 +43,7 @@ HOMES = {
     "ray": {"strategies.search"},
     "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
+    "optuna": {"experiments.proposers"},
 }
 
 

@@ -94,7 +94,7 @@ class Experiment(Table):
     n_samples: int = Field(10, ge=1)
     n_parallel: int = Field(1, ge=1)
     target: Literal["max", "min"] = "max"
-    random_seed: int = Field(0, ge=0)
+    random_seed: int | None = Field(None, ge=0)
     job_failure: JobFailure = JobFailure()
     metric: Literal["accuracy", "bitops_ratio", "macs_ratio", "bytes_ratio", "score"] = "accuracy"
     max_iter: int = Field(81, ge=1)

@@ -1,0 +1,277 @@
+"""Compression experiments: one compression, or a search over its configuration, by nacdeploy itself or by a script."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from nacdeploy import profile as profiles
+from nacdeploy import records
+from nacdeploy import task as tasks
+from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.experiments import compressors, grammar, proposers, scripts
+from nacdeploy.experiments.grammar import Experiment
+from nacdeploy.experiments.jobs import MODEL, Attempt, Job, JobRow, Jobs, Report, Worker
+from nacdeploy.experiments.run import Run
+from nacdeploy.experiments.selection import select
+from nacdeploy.experiments.vocabulary import QUANTIZATION
+from nacdeploy.jobs.evaluator import figures_of
+from nacdeploy.jobs.outcome import Job as Command
+from nacdeploy.jobs.outcome import Result, finish
+from nacdeploy.jobs.runs import Runs
+from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
+from nacdeploy.latency import Stopwatch
+from nacdeploy.profile import Profile
+from nacdeploy.progress import Progress, Silent
+from nacdeploy.strategies import checkpoint as checkpoints
+from nacdeploy.strategies import objective
+from nacdeploy.strategies.state import CompressionState
+
+RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """run.json: what an experiment was started with, so that it can go on."""
+
+    experiment: dict[str, Any]
+    file: str
+    automatic: bool
+    profile: dict[str, Any]
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What an experiment left behind: experiment.json. Values are those that were reported, on validation; `result` is
+    that of the best job where nacdeploy itself ran it, with its scores on the test split."""
+
+    name: str
+    folder: str
+    automatic: bool
+    compressor: str
+    proposer: str
+    target: str
+    jobs: tuple[JobRow, ...]
+    best_job: int
+    best_value: float
+    best_folder: str
+    ignored: tuple[str, ...]
+    seconds: float
+    result: Result | None = None
+    schema: int = field(default=records.SCHEMA_VERSION)
+
+
+def compress(
+    *,
+    experiment: Path | str | None = None,
+    automatic: bool = False,
+    resume: Path | str | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[OptionValues],
+) -> Compressed:
+    """Run an experiment's file, or go on with the folder of one; leaves every job's row and the best job's model.
+
+    Raises:
+        UsageError: the file has errors, all of which are named; ranges without `automatic`, or none with it.
+        NacdeployError: a job fails and `job_failure` does not forgive it, or no job came to a value.
+    """
+    progress, options, watch = progress or Silent(), Options(**shared), Stopwatch()
+    place, asked = _begun(experiment, automatic, resume, out, options)
+    read = grammar.read(asked.experiment, asked.file)
+    for name in read.ignored:
+        progress.say(f"ignored: {name}")
+    profile = profiles.from_mapping(asked.profile, where=str(place / RUN_FILE))
+    options = replace(options, checkpoint=asked.checkpoint, model=profile.model, data=profile.data)
+    session, worker = _worker(read.experiment, asked, options, profile, progress)
+    records.write_json(place / RUN_FILE, asked)
+    jobs = _run(read.experiment, asked, place, worker, profile.seed, progress)
+    best = jobs.best()
+    if best is None or best.value is None:
+        raise NacdeployError(f"no job of '{read.experiment.name}' came to a value; see {place / 'jobs'}")
+    result, model = None, jobs.folder(best.number) / MODEL
+    if session is not None:
+        state, record = checkpoints.load(model)
+        with_tables = replace(session, profile=record.settings())
+        result = finish(Command("compress", place, options, progress, watch), with_tables, state)
+    else:
+        _keep_best(model, place / BEST)
+    done = _outcome(read, asked, place, jobs, best, watch.seconds(), result)
+    records.write_json(place / EXPERIMENT_FILE, done)
+    return done
+
+
+def _begun(
+    file: Path | str | None, automatic: bool, resume: Path | str | None, out: Path | str | None, options: Options
+) -> tuple[Path, Asked]:
+    """The folder of a new or an old experiment, and what it was started with."""
+    if resume is not None:
+        place = Path(resume)
+        if not (place / RUN_FILE).is_file():
+            raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
+        return place, records.read(Asked, place / RUN_FILE)
+    if file is None:
+        raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")
+    data = records.read_json(Path(file))
+    read = grammar.read(data, str(file), Path(file).stem)
+    experiment = read.experiment
+    _check_mode(experiment, automatic)
+    profile = effective_profile(options)
+    seed = options.seed if options.seed is not None else experiment.random_seed
+    if seed is not None:
+        profile = profiles.override(profile, {"seed": seed})
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in experiment.name)
+    place = Runs(Path(options.runs)).place(out, f"compress-{name}")
+    data = {"name": experiment.name, **data}
+    return place, Asked(data, str(file), automatic, profile.model_dump(mode="json"), options.checkpoint)
+
+
+def _check_mode(experiment: Experiment, automatic: bool) -> None:
+    names = [space.name for space in experiment.spaces]
+    if automatic and not names:
+        raise UsageError("--automatic searches over ranges, and the experiment has none: give one such as "
+                         '{"sparsity": {"range": [0.1, 0.9], "type": "float"}}')
+    if names and not automatic:
+        raise UsageError(f"{names[0]} is a range: --automatic searches over it; without, give one value")
+    proposers.check(experiment.proposer, experiment.spaces)
+
+
+def _worker(
+    experiment: Experiment, asked: Asked, options: Options, profile: Profile, progress: Progress
+) -> tuple[Session | None, Worker]:
+    """What runs the jobs: a script's processes, or this process with a session of its own."""
+    if experiment.script is not None:
+        script, directory = scripts.located(experiment, Path(asked.file).absolute())
+        return None, scripts.ScriptWorker(experiment, script, directory, profile.seed)
+    if options.checkpoint is None:
+        _check_layers(experiment, profile)  # before the baseline is trained
+    letters = "Q" if experiment.words.type == QUANTIZATION else "P"
+    session = open_session(options, profile, letters, progress)
+    if experiment.n_parallel > 1:
+        progress.say("n_parallel: jobs without a script run one after the other here")
+    return session, OwnWorker(experiment, session, progress)
+
+
+def _check_layers(experiment: Experiment, profile: Profile) -> None:
+    task = tasks.make(profile.model, profile.data, profile)
+    _selection(experiment, task.build(profile.seed), experiment.expanded)
+
+
+def _selection(experiment: Experiment, backbone: Any, entries: Sequence[dict[str, Any]]) -> Any:
+    return select(entries, backbone, with_norms=experiment.compression.compressor == compressors.SLIM)
+
+
+def _run(
+    experiment: Experiment, asked: Asked, place: Path, worker: Worker, seed: int, progress: Progress
+) -> Jobs:
+    fingerprint = proposers.fingerprint([experiment.model_dump(mode="json", exclude={"n_samples"}), seed])
+    with proposers.opened(
+        place / proposers.FILE,
+        experiment.proposer if asked.automatic else "random",
+        experiment.spaces,
+        experiment.target,
+        seed,
+        fingerprint=fingerprint,
+        max_iter=experiment.max_iter,
+        eta=experiment.eta,
+    ) as study:
+        jobs = Jobs(experiment, study, place, worker, progress.say)
+        jobs.run(experiment.n_samples if asked.automatic else 1)
+    return jobs
+
+
+def _keep_best(source: Path, place: Path) -> None:
+    """The best job's model under a name of its own; a script need not have exported one."""
+    if source.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(source, place)
+
+
+def _outcome(
+    read: grammar.Read, asked: Asked, place: Path, jobs: Jobs, best: JobRow, seconds: float, result: Result | None
+) -> Compressed:
+    return Compressed(
+        name=read.experiment.name,
+        folder=str(place),
+        automatic=asked.automatic,
+        compressor=read.experiment.compression.compressor,
+        proposer=read.experiment.proposer if asked.automatic else "",
+        target=read.experiment.target,
+        jobs=tuple(row for _, row in sorted(jobs.rows.items())),
+        best_job=best.number,
+        best_value=float(best.value or 0.0),
+        best_folder=result.checkpoint if result else str(place / BEST) if (place / BEST).is_dir() else "",
+        ignored=read.ignored,
+        seconds=seconds,
+        result=result,
+    )
+
+
+class _StoppedEarly(Exception):
+    """A job ends early; no failure, so no NacdeployError."""
+
+
+@dataclass
+class OwnWorker:
+    """Runs jobs in this process, one after the other: a compressor on the session's baseline."""
+
+    experiment: Experiment
+    session: Session
+    progress: Progress
+
+    def __call__(self, jobs: Sequence[Job], report: Report) -> list[Attempt]:
+        return [self._attempt(job, report) for job in jobs]
+
+    def _attempt(self, job: Job, report: Report) -> Attempt:
+        seen: list[float] = []
+        notes: list[str] = []
+        watch = Stopwatch()
+
+        def noted(accuracy: float) -> None:
+            seen.append(accuracy)
+            if self.experiment.metric == "accuracy" and report(job, len(seen), accuracy):
+                raise _StoppedEarly
+
+        def say(line: str) -> None:
+            if line not in notes:
+                notes.append(line)
+                self.progress.say(line)
+
+        try:
+            state, profile = self._compressed(job, noted, say)
+        except _StoppedEarly:
+            return Attempt(None, tuple(seen), stopped=True, seconds=watch.seconds(), notes=tuple(notes))
+        except UsageError:
+            raise
+        except NacdeployError as error:
+            return Attempt(None, tuple(seen), str(error), seconds=watch.seconds(), notes=tuple(notes))
+        self._keep(job, state, profile)
+        value, chain = self._value(state), str(state.chain)
+        return Attempt(value, tuple(seen), chain=chain, seconds=watch.seconds(), notes=tuple(notes))
+
+    def _compressed(self, job: Job, noted: Any, say: Any) -> tuple[CompressionState, Profile]:
+        session, compression = self.session, job.compression
+        selection = _selection(self.experiment, session.baseline.network.backbone, compression.config_list)
+        for note in selection.notes:
+            say(note)
+        run = Run(session.baseline, session.task, session.profile, selection, compression.settings, noted, say)
+        state = compressors.compress(compression.compressor, run)
+        return state, run.last_profile
+
+    def _keep(self, job: Job, state: CompressionState, profile: Profile) -> None:
+        record = checkpoints.record_of(
+            state, self.session.task, profile, baseline_checkpoint=str(self.session.baseline_folder)
+        )
+        with records.new_directory(job.folder / MODEL, replace=True) as folder:
+            checkpoints.write(folder, state, record)
+
+    def _value(self, state: CompressionState) -> float:
+        """The metric of a state on validation: one of its figures, or the search's score, which is below 0 by the
+        points lost where these are more than `search.max_drop`."""
+        figures = figures_of(state, self.session.profile)
+        if self.experiment.metric != "score":
+            return float(getattr(figures, self.experiment.metric))
+        goal = objective.make(self.session.profile.search)
+        return goal.score(figures) if goal.admissible(figures) else -figures.drop_points
