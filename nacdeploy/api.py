@@ -13,4 +13,16 @@ from nacdeploy.jobs.search import search
 from nacdeploy.jobs.show import show
 from nacdeploy.jobs.transfer import finetune, preview, train, transfer
 
-__all__ = ["Result", "bench", "compress", "explain", "export", "finetune", "preview", "search", "show", "train", "transfer"]
+__all__ = [
+    "Result",
+    "bench",
+    "compress",
+    "explain",
+    "export",
+    "finetune",
+    "preview",
+    "search",
+    "show",
+    "train",
+    "transfer",
+]

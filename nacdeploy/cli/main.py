@@ -9,7 +9,19 @@ import click
 from nacdeploy.cli import options
 from nacdeploy.errors import NacdeployError, unknown
 
-COMMANDS = ("train", "search", "transfer", "compress", "finetune", "export", "bench", "explain", "verify", "show", "doctor")
+COMMANDS = (
+    "train",
+    "search",
+    "transfer",
+    "compress",
+    "finetune",
+    "export",
+    "bench",
+    "explain",
+    "verify",
+    "show",
+    "doctor",
+)
 
 
 class Commands(click.Group):

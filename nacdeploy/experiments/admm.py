@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nacdeploy import train
 from nacdeploy.experiments.run import LEVEL, Run, units
 from nacdeploy.layers import channel_importance, channel_pruning, sparsity
-from nacdeploy.layers.channel_choice import PRODUCER, Group
+from nacdeploy.layers.channel_choice import PRODUCER, Group, Member
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT, Sparsity
 from nacdeploy.strategies.chain import Link
@@ -49,8 +49,8 @@ def regularised(
     for iteration in range(n_iterations):
         seed = train.seed_of(run.profile.seed, state.key, f"admm {iteration}")
         batches = train.image_batches(run.task.data, run.task.data.train, recipe.batch_size, seed)
-        newest = itertools.count()  # the last epoch counts as the best: the penalty moves on with it
-        train.fit(network, batches, lambda n=newest: float(next(n)), recipe, seed, penalty=_Penalty(z, u, _row(run)))
+        newest = itertools.count().__next__  # the last epoch counts as the best: the penalty moves on with it
+        train.fit(network, batches, newest, recipe, seed, penalty=_Penalty(z, u, _row(run)))
         w = project.weights()
         z = project(w, u)
         u = {name: u[name] + w[name] - z[name] for name in w}
@@ -92,7 +92,9 @@ class _Projection:
 
     def weights(self) -> Weights:
         """The weights (O, ...) of the layers that are drawn, by layer."""
-        names = self._shares if self._is_level else [m.layer for g in self._groups for m in _producers(g, self._network)]
+        names = (
+            self._shares if self._is_level else [m.layer for g in self._groups for m in _producers(g, self._network)]
+        )
         backbone = self._network.backbone
         return {n: backbone.get_submodule(n).weight.detach().cpu().clone() for n in names}  # type: ignore[operator]
 
@@ -120,6 +122,6 @@ class _Projection:
         return projected
 
 
-def _producers(group: Group, network: Network) -> list:  # type: ignore[type-arg]
+def _producers(group: Group, network: Network) -> list[Member]:
     known = sparsity.weighted_layers(network.backbone)
     return [m for m in group.members if m.role == PRODUCER and m.layer in known]

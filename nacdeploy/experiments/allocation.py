@@ -12,7 +12,9 @@ MOST = 0.95
 _N_HALVINGS = 60
 
 
-def shifted_to(shares: Mapping[str, float], sizes: Mapping[str, int], target: float, most: float = MOST) -> dict[str, float]:
+def shifted_to(
+    shares: Mapping[str, float], sizes: Mapping[str, int], target: float, most: float = MOST
+) -> dict[str, float]:
     """Shares moved by one amount, each within [0, most], so that their mean over `sizes` is `target` (at most
     `most`)."""
     low, high = -1.0, 1.0
@@ -22,7 +24,9 @@ def shifted_to(shares: Mapping[str, float], sizes: Mapping[str, int], target: fl
     return _moved(shares, high, most)
 
 
-def scaled_to(weights: Mapping[str, float], sizes: Mapping[str, int], target: float, most: float = MOST) -> dict[str, float]:
+def scaled_to(
+    weights: Mapping[str, float], sizes: Mapping[str, int], target: float, most: float = MOST
+) -> dict[str, float]:
     """Shares in proportion to `weights`, none above `most`, whose mean over `sizes` is `target` (or what all that have
     a weight can give)."""
     low, high = 0.0, most / max(min((w for w in weights.values() if w > 0), default=1.0), 1e-9)

@@ -6,20 +6,17 @@ it is listed by name as ignored.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from nacdeploy import records
 from nacdeploy.errors import UsageError, nearest
 from nacdeploy.experiments import space, vocabulary
-from nacdeploy.experiments.contradictions import contradictions
-from nacdeploy.experiments.vocabulary import PRUNING, QUANT_BITS, SELECTION, Words
+from nacdeploy.experiments.entries import entries_problems, run_problems
+from nacdeploy.experiments.vocabulary import Words
 from nacdeploy.profile import Table
-
-METRICS = ("accuracy", "bitops_ratio", "macs_ratio", "bytes_ratio", "score")
 
 # Keys of the old system without a meaning here, by table ("" is the file itself).
 IGNORED: dict[str, tuple[str, ...]] = {
@@ -207,8 +204,8 @@ def _compression(given: Any, ignored: list[str]) -> tuple[Any, list[str]]:
         return None, [f"compression.compressor: {error}"]
     found = _type_problems(given, words)
     settings, entries = _split(given, words, ignored)
-    found += _entries_problems(entries, words)
-    found += [p for key, value in settings.items() for p in _run_problems("compression", key, value, words)]
+    found += entries_problems(entries, words)
+    found += [p for key, value in settings.items() for p in run_problems("compression", key, value, words)]
     plain = tuple(e for e in entries if isinstance(e, dict)) if isinstance(entries, list) else ()
     settings = {**settings, **{k: v for e in plain for k, v in e.items() if k in words.per_run}}
     plain = tuple({k: v for k, v in e.items() if k not in words.per_run and k not in words.ignored} for e in plain)
@@ -237,76 +234,6 @@ def _split(given: Mapping[str, Any], words: Words, ignored: list[str]) -> tuple[
     return {key: value for key, value in rest.items() if key not in words.ignored}, entries
 
 
-def _entries_problems(entries: Any, words: Words) -> list[str]:
-    if not isinstance(entries, list) or not entries:
-        return [f"compression.config_list: {entries!r} must be a list of entries"]
-    found = [p for i, entry in enumerate(entries) for p in _entry_problems(f"config_list.{i}", entry, words)]
-    if all(isinstance(entry, dict) for entry in entries):
-        found += contradictions(entries, words)
-    return found
-
-
-def _entry_problems(where: str, entry: Any, words: Words) -> Iterator[str]:
-    if not isinstance(entry, dict):
-        yield f"{where}: {entry!r} is no entry such as {{'op_types': ['default'], ...}}"
-        return
-    known = {**SELECTION, **words.per_layer, **words.per_run}
-    for key, value in entry.items():
-        if key not in known and key not in words.ignored:
-            yield f"{where}: unknown key '{key}' of '{words.name}'{nearest(key, known)}"
-        elif key in words.per_run:
-            yield from _run_problems(where, key, value, words, len(entry.get("op_names") or ()))
-        elif key in ("quant_bits", "bits"):
-            yield from _bits_problems(f"{where}.{key}", value)
-        elif key in known:
-            yield from _value_problems(f"{where}.{key}", known[key], value, key not in SELECTION)
-    if entry.get("exclude") is not True:
-        yield from (f"{where}: '{key}' is missing" for key in words.required if key not in entry)
-
-
-def _run_problems(where: str, key: str, value: Any, words: Words, n_names: int = 0) -> Iterator[str]:
-    if key not in words.per_run:
-        hint = " (it stands in an entry of config_list)" if key in words.per_layer else nearest(key, words.per_run)
-        yield f"{where}: unknown key '{key}' of '{words.name}'{hint}"
-        return
-    if space.is_space(value) and where != "compression":
-        yield f"{where}.{key}: it holds for the whole run: give its range beside config_list"
-    yield from _value_problems(f"{where}.{key}", words.per_run[key], value, True)
-
-
-def _bits_problems(where: str, value: Any) -> Iterator[str]:
-    """A number of weight bits, or one by quant_type."""
-    if isinstance(value, dict) and not space.is_space(value):
-        for kind, bits in value.items():
-            if kind not in QUANT_BITS:
-                yield f"{where}: unknown quant_type '{kind}'{nearest(kind, QUANT_BITS)}"
-            else:
-                yield from _value_problems(f"{where}.{kind}", QUANT_BITS[kind], bits, True)
-    else:
-        yield from _value_problems(where, QUANT_BITS["weight"], value, True)
-
-
-def _value_problems(where: str, kind: Any, value: Any, may_be_space: bool) -> list[str]:
-    if space.is_space(value) and may_be_space:
-        return space.problems(where, value, lambda single: _mismatch(kind, single))
-    problem = _mismatch(kind, value)
-    return [f"{where}: {problem}"] if problem else []
-
-
-def _mismatch(kind: Any, value: Any) -> str | None:
-    """What is wrong with one value for a key, None where nothing is."""
-    try:
-        _adapter(kind).validate_python(value, strict=True)
-    except ValidationError as error:
-        return f"{error.errors()[0]['msg']} (given: {value!r})"
-    return None
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(Annotated[kind, Field(allow_inf_nan=False)] if kind is float else kind)
-
-
 def _explain(problem: Any) -> str | None:
     """A problem of the tables; those within `compression` are told by `_compression`."""
     *parents, key = problem["loc"]
@@ -327,4 +254,4 @@ def _keys_of(parents: list[Any]) -> list[str]:
         ("resource_args", "early_stop"): EarlyStop,
         ("job_failure",): JobFailure,
     }
-    return [key for key in tables[tuple(parents)].model_fields]  # type: ignore[attr-defined]
+    return list(tables[tuple(parents)].model_fields)  # type: ignore[attr-defined]

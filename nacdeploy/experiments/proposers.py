@@ -165,7 +165,9 @@ def check(proposer: str, spaces: Sequence[Space]) -> None:
     if proposer == "grid":
         endless = [space.name for space in spaces if space.values() is None]
         if endless:
-            raise UsageError(f"proposer 'grid': {', '.join(endless)} needs 'interval' or 'n' beside its range of floats")
+            raise UsageError(
+                f"proposer 'grid': {', '.join(endless)} needs 'interval' or 'n' beside its range of floats"
+            )
 
 
 def _grid(spaces: Sequence[Space]) -> list[dict[str, Any]]:
@@ -207,7 +209,7 @@ def _pruner(proposer: str, max_iter: int, eta: int) -> optuna.pruners.BasePruner
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Optuna's log lines and its warnings about what is experimental."""
-    optuna.logging.set_verbosity(logging.WARNING)
+    optuna.logging.set_verbosity(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -28,12 +28,14 @@ LEVEL = "level"
 SLIM = "slim"
 KEPT = 1e-9
 Shares = dict[str, float]
+Follower = Callable[[Chain, CompressionState, Profile, Callable[[float], None]], CompressionState]
 
 
 @dataclass(frozen=True)
 class Run:
     """The state that is compressed, the layers with their values, the settings for the whole run, and where
-    intermediate results (validation accuracies, fractions) and remarks go."""
+    intermediate results (validation accuracies, fractions) and remarks go. A `follower` stands in for `follow` of
+    nacdeploy's own where somebody else trains and evaluates."""
 
     start: CompressionState
     task: Task
@@ -42,6 +44,7 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     report: Callable[[float], None] = lambda accuracy: None
     say: Callable[[str], None] = lambda line: None
+    follower: Follower | None = None
     _profiles: list[Profile] = field(default_factory=list)
 
     @property
@@ -62,6 +65,8 @@ class Run:
         is an intermediate result."""
         profile = profiles.override(self.profile, dict(tables or {}))
         self._profiles.append(profiles.override(self.last_profile, dict(tables or {})))
+        if self.follower is not None:
+            return self.follower(Chain.parse(word), state, profile, self.report)
         return transferring.follow(
             Chain.parse(word),
             state,
@@ -142,7 +147,8 @@ def channel_shares(run: Run, network: Network, wanted: Mapping[str, float]) -> S
         elif asked:
             by_root[group.root] = min(asked.values())
             if len(set(asked.values())) > 1:
-                run.say(f"{', '.join(asked)} share their channels: each loses the least share asked, {by_root[group.root]:g}")
+                least = by_root[group.root]
+                run.say(f"{', '.join(asked)} share their channels: each loses the least share asked, {least:g}")
     _check_all_cut(run, found, wanted)
     if not by_root:
         raise UsageError("config_list: no selected layer has outputs that can be cut; the last layer's are the classes")
@@ -155,7 +161,9 @@ def _check_all_cut(run: Run, found: tuple[Group, ...], wanted: Mapping[str, floa
     cannot = [name for name in wanted if name not in can]
     named = [name for name in cannot if name in run.selection.named]
     if named:
-        raise UsageError(f"config_list: the outputs of '{named[0]}' cannot be cut (it is the last layer, or tied to one)")
+        raise UsageError(
+            f"config_list: the outputs of '{named[0]}' cannot be cut (it is the last layer, or tied to one)"
+        )
     if cannot:
         run.say(f"{', '.join(cannot)}: the outputs cannot be cut and stay")
 
@@ -169,7 +177,7 @@ def slim_shares(run: Run, shares: Shares) -> Shares:
     blank = network.example_input().expand(2, *network.input_shape)
     known = channel_importance.evidence(network, blank, torch.zeros(2, dtype=torch.long), 0)
     ranked = channel_importance.ranked(found, SLIM, known)
-    by_root = {}
+    by_root: Shares = {}
     for share in sorted(set(shares.values())):
         these = [group for group in ranked if shares[group.root] == share]
         n_channels = int(share * sum(group.n_channels for group in these) + KEPT)

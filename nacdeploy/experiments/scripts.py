@@ -78,7 +78,7 @@ class ScriptWorker:
     def __call__(self, jobs: Sequence[Job], report: Report) -> list[Attempt]:
         running = [self._started(job) for job in jobs]
         try:
-            while any([process.goes_on(report) for process in running]):
+            while [process for process in running if process.goes_on(report)]:
                 time.sleep(_POLL_S)
         finally:
             for process in running:

@@ -13,8 +13,8 @@ from nacdeploy.layers.sparsity import weighted_layers
 DEFAULT = "default"
 NORM_TYPES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
 # What the old system compresses by default and `op_types` may name.
-OLD_TYPES = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Linear")
-OLD_TYPES += ("Bilinear", "PReLU", "Embedding", "EmbeddingBag", *NORM_TYPES)
+OLD_TYPES: tuple[str, ...] = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+OLD_TYPES += ("Linear", "Bilinear", "PReLU", "Embedding", "EmbeddingBag", *NORM_TYPES)
 
 
 @dataclass(frozen=True)

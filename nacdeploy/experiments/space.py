@@ -33,7 +33,7 @@ class Space:
     @property
     def step(self) -> float | None:
         """The distance of two values, None where all in between are allowed."""
-        if self.kind == "choice" or self.interval is None and self.n is None:
+        if self.kind == "choice" or (self.interval is None and self.n is None):
             return 1.0 if self.kind == "int" else None
         low, high = self.range
         return self.interval if self.interval is not None else (high - low) / max(self.n - 1, 1)  # type: ignore[operator]

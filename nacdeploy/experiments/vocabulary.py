@@ -55,7 +55,11 @@ class Words:
 
 
 def _pruner(name: str, *aliases: str, **more: Any) -> Words:
-    settings = {"per_layer": SPARSITY, "required": ("sparsity",), "ignored": ("global_sort", "sparsifying_training_epochs")}
+    settings = {
+        "per_layer": SPARSITY,
+        "required": ("sparsity",),
+        "ignored": ("global_sort", "sparsifying_training_epochs"),
+    }
     return Words(name, PRUNING, aliases, **{**settings, **more})
 
 

@@ -10,10 +10,10 @@ from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.experiments import compressors, grammar, proposers, scripts
+from nacdeploy.experiments import compressors, exporting, grammar, proposers, scripts
 from nacdeploy.experiments.grammar import Experiment
 from nacdeploy.experiments.jobs import MODEL, Attempt, Job, JobRow, Jobs, Report, Worker
-from nacdeploy.experiments.run import Run
+from nacdeploy.experiments.run import SLIM, Run
 from nacdeploy.experiments.selection import select
 from nacdeploy.experiments.vocabulary import QUANTIZATION
 from nacdeploy.jobs.evaluator import figures_of
@@ -26,20 +26,21 @@ from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import objective
-from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.state import CompressionState, measure
 
 RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """run.json: what an experiment was started with, so that it can go on."""
+    """run.json: what an experiment was started with, so that it can go on; `model` is set where it was named."""
 
     experiment: dict[str, Any]
     file: str
     automatic: bool
     profile: dict[str, Any]
     checkpoint: str | None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,13 @@ def compress(
     if best is None or best.value is None:
         raise NacdeployError(f"no job of '{read.experiment.name}' came to a value; see {place / 'jobs'}")
     result, model = None, jobs.folder(best.number) / MODEL
+    command = Command("compress", place, options, progress, watch)
     if session is not None:
         state, record = checkpoints.load(model)
-        with_tables = replace(session, profile=record.settings())
-        result = finish(Command("compress", place, options, progress, watch), with_tables, state)
+        result = finish(command, replace(session, profile=record.settings()), state)
     else:
         _keep_best(model, place / BEST)
+        result = _of_script(command, asked, profile, place / BEST)
     done = _outcome(read, asked, place, jobs, best, watch.seconds(), result)
     records.write_json(place / EXPERIMENT_FILE, done)
     return done
@@ -125,14 +127,16 @@ def _begun(
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in experiment.name)
     place = Runs(Path(options.runs)).place(out, f"compress-{name}")
     data = {"name": experiment.name, **data}
-    return place, Asked(data, str(file), automatic, profile.model_dump(mode="json"), options.checkpoint)
+    return place, Asked(data, str(file), automatic, profile.model_dump(mode="json"), options.checkpoint, options.model)
 
 
 def _check_mode(experiment: Experiment, automatic: bool) -> None:
     names = [space.name for space in experiment.spaces]
     if automatic and not names:
-        raise UsageError("--automatic searches over ranges, and the experiment has none: give one such as "
-                         '{"sparsity": {"range": [0.1, 0.9], "type": "float"}}')
+        raise UsageError(
+            "--automatic searches over ranges, and the experiment has none: give one such as "
+            '{"sparsity": {"range": [0.1, 0.9], "type": "float"}}'
+        )
     if names and not automatic:
         raise UsageError(f"{names[0]} is a range: --automatic searches over it; without, give one value")
     proposers.check(experiment.proposer, experiment.spaces)
@@ -160,12 +164,10 @@ def _check_layers(experiment: Experiment, profile: Profile) -> None:
 
 
 def _selection(experiment: Experiment, backbone: Any, entries: Sequence[dict[str, Any]]) -> Any:
-    return select(entries, backbone, with_norms=experiment.compression.compressor == compressors.SLIM)
+    return select(entries, backbone, with_norms=experiment.compression.compressor == SLIM)
 
 
-def _run(
-    experiment: Experiment, asked: Asked, place: Path, worker: Worker, seed: int, progress: Progress
-) -> Jobs:
+def _run(experiment: Experiment, asked: Asked, place: Path, worker: Worker, seed: int, progress: Progress) -> Jobs:
     fingerprint = proposers.fingerprint([experiment.model_dump(mode="json", exclude={"n_samples"}), seed])
     with proposers.opened(
         place / proposers.FILE,
@@ -189,6 +191,18 @@ def _keep_best(source: Path, place: Path) -> None:
         shutil.copytree(source, place)
 
 
+def _of_script(command: Command, asked: Asked, profile: Profile, folder: Path) -> Result | None:
+    """What a script exported as a result like any other, where its model was named with --model: the checkpoint of that
+    model, compared with its baseline on our data. None where it was not, or nothing was exported."""
+    exported = folder / exporting.FOLDER
+    if asked.model is None or not exported.is_dir():
+        return None
+    session = open_session(command.options, profile, "P", command.progress)
+    network, steps = exporting.rebuilt(session.task.build(profile.seed), exported, profile)
+    metrics = measure(network, session.task)
+    return finish(command, session, CompressionState(network, metrics, session.baseline.metrics, steps))
+
+
 def _outcome(
     read: grammar.Read, asked: Asked, place: Path, jobs: Jobs, best: JobRow, seconds: float, result: Result | None
 ) -> Compressed:
@@ -209,7 +223,7 @@ def _outcome(
     )
 
 
-class _StoppedEarly(Exception):
+class _StoppedEarly(Exception):  # noqa: N818 - it is no error
     """A job ends early; no failure, so no NacdeployError."""
 
 
