@@ -22,7 +22,8 @@ def network() -> nn.Module:
 def data() -> tuple[Split, Split]:
     """Training and validation digits, images (N, 1, 8, 8); the last 360 are kept as a test set."""
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+    images = torch.tensor(digits.images, dtype=torch.float32)[:, None]
+    images = (images - images[:1100].mean()) / images[:1100].std()
     labels = torch.tensor(digits.target)
     return (images[:1100], labels[:1100]), (images[1100:1437], labels[1100:1437])
 

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from nacdeploy.experiments import admm, amc, annealing, lottery, netadapt, sensitivity
-from nacdeploy.experiments.run import LEVEL, SLIM, Run, slim_shares, units
+from nacdeploy.experiments.run import LEVEL, SLIM, Run, channel_shares, slim_shares, units
+from nacdeploy.experiments.vocabulary import compressor
 from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.strategies.schedules import agp_sparsity
 from nacdeploy.strategies.state import CompressionState
@@ -28,6 +29,17 @@ def compress(name: str, run: Run) -> CompressionState:
         RefusedError: an operator does not apply to this network.
     """
     return COMPRESSORS[name](run)
+
+
+def check(name: str, run: Run) -> None:
+    """Refuse what no values could make work.
+
+    Raises:
+        UsageError: a layer is named whose outputs cannot be cut, or none of the selected ones has such.
+    """
+    algorithm = run.setting("base_algo", run.setting("pruning_algorithm", LEVEL if name == "agp" else ""))
+    if algorithm in CHANNELS or (compressor(name).cuts_channels and algorithm != LEVEL):
+        channel_shares(run, run.start.network, dict.fromkeys(run.selection.layers, 0.0))
 
 
 def _once(algorithm: str, run: Run) -> CompressionState:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from torch import nn
+
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
@@ -14,7 +16,8 @@ from nacdeploy.experiments import compressors, exporting, grammar, proposers, sc
 from nacdeploy.experiments.grammar import Experiment
 from nacdeploy.experiments.jobs import MODEL, Attempt, Job, JobRow, Jobs, Report, Worker
 from nacdeploy.experiments.run import SLIM, Run
-from nacdeploy.experiments.selection import select
+from nacdeploy.experiments.script_run import initial
+from nacdeploy.experiments.selection import Selection, select
 from nacdeploy.experiments.vocabulary import QUANTIZATION
 from nacdeploy.jobs.evaluator import figures_of
 from nacdeploy.jobs.outcome import Job as Command
@@ -22,11 +25,14 @@ from nacdeploy.jobs.outcome import Result, finish
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
 from nacdeploy.latency import Stopwatch
+from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import objective
+from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.state import CompressionState, measure
+from nacdeploy.task import Task
 
 RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
 
@@ -148,22 +154,28 @@ def _worker(
     """What runs the jobs: a script's processes, or this process with a session of its own."""
     if experiment.script is not None:
         script, directory = scripts.located(experiment, Path(asked.file).absolute())
+        if asked.model is not None:
+            tasks.make(profile.model, profile.data, profile)  # what cannot be built is said before the jobs run
         return None, scripts.ScriptWorker(experiment, script, directory, profile.seed)
     if options.checkpoint is None:
-        _check_layers(experiment, profile)  # before the baseline is trained
-    letters = "Q" if experiment.words.type == QUANTIZATION else "P"
-    session = open_session(options, profile, letters, progress)
+        task = tasks.make(profile.model, profile.data, profile)
+        _check_layers(experiment, task, profile, plain_network(task, profile))  # before the baseline is trained
+    session = open_session(options, profile, "Q" if experiment.words.type == QUANTIZATION else "F", progress)
+    _check_layers(experiment, session.task, session.profile, session.baseline.network)
     if experiment.n_parallel > 1:
         progress.say("n_parallel: jobs without a script run one after the other here")
     return session, OwnWorker(experiment, session, progress)
 
 
-def _check_layers(experiment: Experiment, profile: Profile) -> None:
-    task = tasks.make(profile.model, profile.data, profile)
-    _selection(experiment, task.build(profile.seed), experiment.expanded)
+def _check_layers(experiment: Experiment, task: Task, profile: Profile, network: Network) -> None:
+    compression = experiment.compression
+    selection = _selection(experiment, network.backbone, compression.config_list)
+    compressors.check(
+        compression.compressor, Run(initial(network, None), task, profile, selection, compression.settings)
+    )
 
 
-def _selection(experiment: Experiment, backbone: Any, entries: Sequence[dict[str, Any]]) -> Any:
+def _selection(experiment: Experiment, backbone: nn.Module, entries: Sequence[dict[str, Any]]) -> Selection:
     return select(entries, backbone, with_norms=experiment.compression.compressor == SLIM)
 
 
