@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.experiments.jobs import MODEL
+from nacdeploy.experiments.reporting import MODEL
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile, from_mapping

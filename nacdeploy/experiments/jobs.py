@@ -14,8 +14,9 @@ from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.experiments.early_stop import falls_behind
 from nacdeploy.experiments.grammar import Compression, Experiment
 from nacdeploy.experiments.proposers import Asked, Study
+from nacdeploy.experiments.reporting import MODEL
 
-ROW_FILE, MODEL = "job.json", "model"
+ROW_FILE = "job.json"
 DONE, FAILED, STOPPED = "done", "failed", "stopped"
 
 

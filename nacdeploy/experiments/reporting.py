@@ -16,8 +16,10 @@ from nacdeploy import records
 from nacdeploy.errors import UsageError
 from nacdeploy.experiments import grammar
 from nacdeploy.experiments.grammar import Compression
-from nacdeploy.experiments.scripts import CONFIG_FILE, RESULTS_FILE, VARIABLE
 from nacdeploy.experiments.vocabulary import compressor
+
+# A job's folder is named in the environment; in it lie its configuration, what it reports, and its model.
+VARIABLE, CONFIG_FILE, RESULTS_FILE, MODEL = "NACDEPLOY_JOB", "config.json", "results.jsonl", "model"
 
 
 def job_folder() -> Path | None:
@@ -33,7 +35,7 @@ def report_result(value: Any) -> None:
     """
     if hasattr(value, "item"):
         value = value.item()
-    if not isinstance(value, Real) or not math.isfinite(value):
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise UsageError(f"report_result takes one finite number, not {value!r}")
     print(f"result: {float(value):.6g}", flush=True)
     folder = job_folder()
@@ -48,7 +50,8 @@ def load_config(path: Path | str | None = None) -> dict[str, Any]:
     """The configuration of this job: `compressor`, `config_list`, `save_model`, `folder_name`, `random_seed`, ...
 
     It is read from `path`, else from the job that runs this process, else from the first command-line argument; the
-    file of a one-time experiment does as well. The generators of torch, numpy and Python start from `random_seed`.
+    file of a one-time experiment does as well.
+    The generators of Python, and of torch and numpy where they are imported, start from `random_seed`.
 
     Raises:
         UsageError: there is none, or it has errors.
@@ -129,9 +132,8 @@ def job_main(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _seed(seed: int) -> None:
-    import numpy as np
-    import torch
-
     random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)

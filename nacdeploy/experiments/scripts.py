@@ -18,16 +18,11 @@ from typing import Any
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.experiments.grammar import Experiment
-from nacdeploy.experiments.jobs import MODEL, Attempt, Job, Report
+from nacdeploy.experiments.jobs import Attempt, Job, Report
+from nacdeploy.experiments.reporting import CONFIG_FILE, MODEL, RESULTS_FILE, VARIABLE
 from nacdeploy.latency import Stopwatch
 
-VARIABLE, CONFIG_FILE, RESULTS_FILE, STDOUT, STDERR = (
-    "NACDEPLOY_JOB",
-    "config.json",
-    "results.jsonl",
-    "stdout.log",
-    "stderr.log",
-)
+STDOUT, STDERR = "stdout.log", "stderr.log"
 _POLL_S, _GRACE_S = 0.05, 5.0
 
 

@@ -14,7 +14,8 @@ from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.experiments import compressors, exporting, grammar, proposers, scripts
 from nacdeploy.experiments.grammar import Experiment
-from nacdeploy.experiments.jobs import MODEL, Attempt, Job, JobRow, Jobs, Report, Worker
+from nacdeploy.experiments.jobs import Attempt, Job, JobRow, Jobs, Report, Worker
+from nacdeploy.experiments.reporting import MODEL
 from nacdeploy.experiments.run import SLIM, Run
 from nacdeploy.experiments.script_run import initial
 from nacdeploy.experiments.selection import Selection, select

@@ -87,10 +87,11 @@ def _run(path: Path) -> Shown:
 
 def _experiment(path: Path) -> Shown:
     done = records.read(Compressed, path / EXPERIMENT_FILE)
+    values = {row.number: row.error or row.status if row.value is None else f"{row.value:.6g}" for row in done.jobs}
     lines = (
         f"experiment {done.name} by {done.compressor}: {len(done.jobs)} jobs, best {done.best_job} with "
         f"{done.best_value:.6g}{f': {done.best_folder}' if done.best_folder else ''}",
-        *(f"job {row.number}: {row.error or row.status if row.value is None else f'{row.value:.6g}'}" for row in done.jobs),
+        *(f"job {number}: {value}" for number, value in values.items()),
         *(_run(path).lines if done.result else ()),
     )
     return Shown(lines, records.to_data(done))

@@ -161,14 +161,18 @@ def test_lottery_ticket_goes_back_to_the_first_weights(
 ) -> None:
     entries = [{"sparsity": 0.5, "op_types": ["Conv2d"]}]
     still = override(profile, {"train": {"epochs": 0}})
-    compression = grammar.read({"compression": {"compressor": "lottery", "config_list": entries, "prune_iterations": 1}})
+    compression = grammar.read(
+        {"compression": {"compressor": "lottery", "config_list": entries, "prune_iterations": 1}}
+    )
     selection = select(compression.experiment.compression.config_list, baseline.network.backbone)
     run = Run(baseline, task, still, selection, compression.experiment.compression.settings)
     state = compressors.compress("lottery-ticket", run)
     first = task.build(profile.seed)
     name = "stages.1.0.conv1"
     assert torch.equal(weighted_layers(state.network.backbone)[name].weight, first.get_submodule(name).weight)  # type: ignore[arg-type]
-    assert sparsity_of(state.network.masks.get(name).numpy().astype("float32")).zero_fraction == pytest.approx(0.5, abs=0.01)  # type: ignore[union-attr]
+    assert sparsity_of(state.network.masks.get(name).numpy().astype("float32")).zero_fraction == pytest.approx(
+        0.5, abs=0.01
+    )  # type: ignore[union-attr]
 
 
 def test_same_seed_gives_the_same_state(baseline: CompressionState, task: Task, profile: Profile) -> None:

@@ -63,9 +63,9 @@ def test_interval_holds_for_every_proposer() -> None:
 def test_file_of_another_experiment_is_refused(tmp_path: Path) -> None:
     with proposers.opened(tmp_path / "s.jsonl", "random", SPACES, "max", 0, fingerprint="one"):
         pass
-    with pytest.raises(UsageError, match="another experiment"):
-        with proposers.opened(tmp_path / "s.jsonl", "random", SPACES, "max", 0, fingerprint="other"):
-            pass
+    again = proposers.opened(tmp_path / "s.jsonl", "random", SPACES, "max", 0, fingerprint="other")
+    with pytest.raises(UsageError, match="another experiment"), again:
+        pass
 
 
 OTHERS = [{1: 0.5, 2: 0.8}, {1: 0.7}, {1: 0.9, 2: 0.9}]
