@@ -1,39 +1,30 @@
 """Compression experiments: one compression, or a search over its configuration, by nacdeploy itself or by a script."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
-
-from torch import nn
 
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.experiments import compressors, exporting, grammar, proposers, scripts
+from nacdeploy.experiments import exporting, grammar, proposers, scripts
 from nacdeploy.experiments.grammar import Experiment
-from nacdeploy.experiments.jobs import Attempt, Job, JobRow, Jobs, Report, Worker
+from nacdeploy.experiments.jobs import JobRow, Jobs, Worker
 from nacdeploy.experiments.reporting import MODEL
-from nacdeploy.experiments.run import SLIM, Run
-from nacdeploy.experiments.script_run import initial
-from nacdeploy.experiments.selection import Selection, select
 from nacdeploy.experiments.vocabulary import QUANTIZATION
-from nacdeploy.jobs.evaluator import figures_of
 from nacdeploy.jobs.outcome import Job as Command
 from nacdeploy.jobs.outcome import Result, finish
+from nacdeploy.jobs.own_jobs import OwnWorker, check_layers
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
 from nacdeploy.latency import Stopwatch
-from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
-from nacdeploy.strategies import objective
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.state import CompressionState, measure
-from nacdeploy.task import Task
 
 RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
 
@@ -160,24 +151,12 @@ def _worker(
         return None, scripts.ScriptWorker(experiment, script, directory, profile.seed)
     if options.checkpoint is None:
         task = tasks.make(profile.model, profile.data, profile)
-        _check_layers(experiment, task, profile, plain_network(task, profile))  # before the baseline is trained
+        check_layers(experiment, task, profile, plain_network(task, profile))  # before the baseline is trained
     session = open_session(options, profile, "Q" if experiment.words.type == QUANTIZATION else "F", progress)
-    _check_layers(experiment, session.task, session.profile, session.baseline.network)
+    check_layers(experiment, session.task, session.profile, session.baseline.network)
     if experiment.n_parallel > 1:
         progress.say("n_parallel: jobs without a script run one after the other here")
     return session, OwnWorker(experiment, session, progress)
-
-
-def _check_layers(experiment: Experiment, task: Task, profile: Profile, network: Network) -> None:
-    compression = experiment.compression
-    selection = _selection(experiment, network.backbone, compression.config_list)
-    compressors.check(
-        compression.compressor, Run(initial(network, None), task, profile, selection, compression.settings)
-    )
-
-
-def _selection(experiment: Experiment, backbone: nn.Module, entries: Sequence[dict[str, Any]]) -> Selection:
-    return select(entries, backbone, with_norms=experiment.compression.compressor == SLIM)
 
 
 def _run(experiment: Experiment, asked: Asked, place: Path, worker: Worker, seed: int, progress: Progress) -> Jobs:
@@ -234,71 +213,3 @@ def _outcome(
         seconds=seconds,
         result=result,
     )
-
-
-class _StoppedEarly(Exception):  # noqa: N818 - it is no error
-    """A job ends early; no failure, so no NacdeployError."""
-
-
-@dataclass
-class OwnWorker:
-    """Runs jobs in this process, one after the other: a compressor on the session's baseline."""
-
-    experiment: Experiment
-    session: Session
-    progress: Progress
-
-    def __call__(self, jobs: Sequence[Job], report: Report) -> list[Attempt]:
-        return [self._attempt(job, report) for job in jobs]
-
-    def _attempt(self, job: Job, report: Report) -> Attempt:
-        seen: list[float] = []
-        notes: list[str] = []
-        watch = Stopwatch()
-
-        def noted(accuracy: float) -> None:
-            seen.append(accuracy)
-            if self.experiment.metric == "accuracy" and report(job, len(seen), accuracy):
-                raise _StoppedEarly
-
-        def say(line: str) -> None:
-            if line not in notes:
-                notes.append(line)
-                self.progress.say(line)
-
-        try:
-            state, profile = self._compressed(job, noted, say)
-        except _StoppedEarly:
-            return Attempt(None, tuple(seen), stopped=True, seconds=watch.seconds(), notes=tuple(notes))
-        except UsageError:
-            raise
-        except NacdeployError as error:
-            return Attempt(None, tuple(seen), str(error), seconds=watch.seconds(), notes=tuple(notes))
-        self._keep(job, state, profile)
-        value, chain = self._value(state), str(state.chain)
-        return Attempt(value, tuple(seen), chain=chain, seconds=watch.seconds(), notes=tuple(notes))
-
-    def _compressed(self, job: Job, noted: Any, say: Any) -> tuple[CompressionState, Profile]:
-        session, compression = self.session, job.compression
-        selection = _selection(self.experiment, session.baseline.network.backbone, compression.config_list)
-        for note in selection.notes:
-            say(note)
-        run = Run(session.baseline, session.task, session.profile, selection, compression.settings, noted, say)
-        state = compressors.compress(compression.compressor, run)
-        return state, run.last_profile
-
-    def _keep(self, job: Job, state: CompressionState, profile: Profile) -> None:
-        record = checkpoints.record_of(
-            state, self.session.task, profile, baseline_checkpoint=str(self.session.baseline_folder)
-        )
-        with records.new_directory(job.folder / MODEL, replace=True) as folder:
-            checkpoints.write(folder, state, record)
-
-    def _value(self, state: CompressionState) -> float:
-        """The metric of a state on validation: one of its figures, or the search's score, which is below 0 by the
-        points lost where these are more than `search.max_drop`."""
-        figures = figures_of(state, self.session.profile)
-        if self.experiment.metric != "score":
-            return float(getattr(figures, self.experiment.metric))
-        goal = objective.make(self.session.profile.search)
-        return goal.score(figures) if goal.admissible(figures) else -figures.drop_points
