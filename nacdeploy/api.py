@@ -7,6 +7,7 @@ Progress goes to a `Progress`, silent by default.
 
 from nacdeploy.jobs.analyze import analyze
 from nacdeploy.jobs.code import decode, encode
+from nacdeploy.jobs.compress import compress
 from nacdeploy.jobs.deploy import bench, export
 from nacdeploy.jobs.explain import explain
 from nacdeploy.jobs.report import report
@@ -19,6 +20,7 @@ __all__ = [
     "Result",
     "analyze",
     "bench",
+    "compress",
     "decode",
     "encode",
     "explain",

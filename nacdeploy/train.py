@@ -19,6 +19,7 @@ VERSION = 1  # part of the keys of a search's memory: raise it when trainings co
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 Report = Callable[[int, int, float], None]
+Penalty = Callable[[nn.Module], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,25 +43,34 @@ def fit(
     recipe: TrainTable,
     seed: int,
     report: Report = lambda epoch, n_epochs, accuracy: None,
+    penalty: Penalty | None = None,
 ) -> Fit:
-    """Train `module` (inputs to logits (N, K)) in place and leave it at its best epoch, the start included.
+    """Train `module` (inputs to logits (N, K)) in place and leave it at its best epoch, the start included. A `penalty`
+    of the module is added to the loss.
 
     Raises:
         DivergedError: the loss is not a number; the module is back at its best epoch.
     """
     with torch.random.fork_rng(devices=[]), evaluation.accelerated(module):
         torch.manual_seed(seed)
-        return _fit(module, batches, score, recipe, report)
+        return _fit(module, batches, score, recipe, report, penalty)
 
 
-def _fit(module: nn.Module, batches: Batches, score: Callable[[], float], recipe: TrainTable, report: Report) -> Fit:
+def _fit(
+    module: nn.Module,
+    batches: Batches,
+    score: Callable[[], float],
+    recipe: TrainTable,
+    report: Report,
+    penalty: Penalty | None,
+) -> Fit:
     module.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     optimizer = _optimizer(module, recipe)
     schedule = _schedule(optimizer, recipe)
     best, kept, epoch = Fit(0, 0, score()), _copy(module), 0
     for epoch in range(1, recipe.epochs + 1):
         try:
-            _epoch(module, batches(epoch), optimizer)
+            _epoch(module, batches(epoch), optimizer, penalty)
         except (DivergedError, RuntimeError, ValueError, OverflowError) as error:
             module.load_state_dict(kept)
             module.eval()
@@ -111,13 +121,20 @@ def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
     return parts
 
 
-def _epoch(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer) -> None:
+def _epoch(
+    module: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    penalty: Penalty | None,
+) -> None:
     module.train()
     device = next(module.parameters()).device
     for inputs, labels in batches:
         layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
         logits = module(inputs.to(device).contiguous(memory_format=layout))
         loss = tasks.loss(logits, labels.to(device))
+        if penalty is not None:
+            loss = loss + penalty(module)
         if not math.isfinite(loss.item()):
             raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
         optimizer.zero_grad(set_to_none=True)

@@ -24,7 +24,7 @@ ROWS = (
     ("layers", "cost", "task", "models", "data"),
     ("evaluate", "train", "latency"),
     ("strategies",),
-    ("exporters", "runners", "strategies.search"),
+    ("exporters", "runners", "strategies.search", "experiments"),
     ("report", "testing"),
     ("jobs",),
     ("api",),
@@ -47,6 +47,7 @@ HOMES = {
     "timm": {"models"},
     "fsspec": {"strategies.places"},
     "tensorly": {"layers.low_rank"},
+    "optuna": {"experiments.proposers"},
 }
 
 

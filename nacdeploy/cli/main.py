@@ -14,6 +14,7 @@ COMMANDS = (
     "analyze",
     "search",
     "transfer",
+    "compress",
     "finetune",
     "export",
     "bench",
@@ -23,6 +24,7 @@ COMMANDS = (
     "decode",
     "show",
     "report",
+    "show",
     "doctor",
 )
 

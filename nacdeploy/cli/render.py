@@ -153,6 +153,25 @@ def _speed_cell(figures: Any) -> str:
     return f"{figures.speed_ratio:.2f}x{between}"
 
 
+def print_experiment(done: Any) -> None:
+    """The jobs of an experiment, and the result of the best one."""
+    names = list(dict.fromkeys(name for row in done.jobs for name in row.proposal))
+    rows = [
+        [
+            f"{row.number}{' (best)' if row.number == done.best_job else ''}",
+            *(f"{row.proposal.get(name, '')}" for name in names),
+            "" if row.value is None else f"{row.value:.6g}",
+            row.error or row.status,
+        ]
+        for row in done.jobs
+    ]
+    print_table(f"{done.name}: {done.compressor}", ["job", *names, "value", "status"], rows)
+    if done.result is not None:
+        print_result(done.result)
+    elif done.best_folder:
+        click.echo(f"model of job {done.best_job}: {done.best_folder}")
+
+
 def print_bench(table: Any) -> None:
     """The rows of one bench run; the device's own times where it ran on a GPU."""
     on_gpu = any(row.device_latency for row in table.rows)

@@ -7,6 +7,7 @@ from typing import Any
 
 from nacdeploy import records
 from nacdeploy.exporters import artifact
+from nacdeploy.jobs.compress import EXPERIMENT_FILE, Compressed
 from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import operators
@@ -32,6 +33,7 @@ def show(what: str) -> Shown:
     kinds: tuple[tuple[Callable[[Path], bool], Callable[[Path], Shown]], ...] = (
         (artifact.is_artifact, _artifact),
         (checkpoints.is_checkpoint, _checkpoint),
+        (lambda p: records.is_file(p / EXPERIMENT_FILE), _experiment),
         (lambda p: records.is_file(p / RESULT_FILE), _run),
     )
     for matches, describe in kinds:
@@ -81,6 +83,18 @@ def _run(path: Path) -> Shown:
         f"checkpoint: {result.checkpoint}",
     )
     return Shown(lines, records.to_data(result))
+
+
+def _experiment(path: Path) -> Shown:
+    done = records.read(Compressed, path / EXPERIMENT_FILE)
+    values = {row.number: row.error or row.status if row.value is None else f"{row.value:.6g}" for row in done.jobs}
+    lines = (
+        f"experiment {done.name} by {done.compressor}: {len(done.jobs)} jobs, best {done.best_job} with "
+        f"{done.best_value:.6g}{f': {done.best_folder}' if done.best_folder else ''}",
+        *(f"job {number}: {value}" for number, value in values.items()),
+        *(_run(path).lines if done.result else ()),
+    )
+    return Shown(lines, records.to_data(done))
 
 
 def _strategy(what: str) -> Shown:

@@ -1,0 +1,216 @@
+"""Compression experiments: one compression, or a search over its configuration, by nacdeploy itself or by a script."""
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from nacdeploy import profile as profiles
+from nacdeploy import records
+from nacdeploy import task as tasks
+from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.experiments import exporting, grammar, proposers, scripts
+from nacdeploy.experiments.grammar import Experiment
+from nacdeploy.experiments.jobs import JobRow, Jobs, Worker
+from nacdeploy.experiments.reporting import MODEL
+from nacdeploy.experiments.vocabulary import QUANTIZATION
+from nacdeploy.jobs.outcome import Job as Command
+from nacdeploy.jobs.outcome import finish
+from nacdeploy.jobs.own_jobs import OwnWorker, check_layers
+from nacdeploy.jobs.result import Result
+from nacdeploy.jobs.runs import Runs
+from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
+from nacdeploy.latency import Stopwatch
+from nacdeploy.profile import Profile
+from nacdeploy.progress import Progress, Silent
+from nacdeploy.strategies import checkpoint as checkpoints
+from nacdeploy.strategies.baseline import plain_network
+from nacdeploy.strategies.state import CompressionState, measure
+
+RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """run.json: what an experiment was started with, so that it can go on; `model` is set where it was named."""
+
+    experiment: dict[str, Any]
+    file: str
+    automatic: bool
+    profile: dict[str, Any]
+    checkpoint: str | None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What an experiment left behind: experiment.json. Values are those that were reported, on validation; `result` is
+    that of the best job where nacdeploy itself ran it, with its scores on the test split."""
+
+    name: str
+    folder: str
+    automatic: bool
+    compressor: str
+    proposer: str
+    target: str
+    jobs: tuple[JobRow, ...]
+    best_job: int
+    best_value: float
+    best_folder: str
+    ignored: tuple[str, ...]
+    seconds: float
+    result: Result | None = None
+    schema: int = field(default=records.SCHEMA_VERSION)
+
+
+def compress(
+    *,
+    experiment: Path | str | None = None,
+    automatic: bool = False,
+    resume: Path | str | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[OptionValues],
+) -> Compressed:
+    """Run an experiment's file, or go on with the folder of one; leaves every job's row and the best job's model.
+
+    Raises:
+        UsageError: the file has errors, all of which are named; ranges without `automatic`, or none with it.
+        NacdeployError: a job fails and `job_failure` does not forgive it, or no job came to a value.
+    """
+    progress, options, watch = progress or Silent(), Options(**shared), Stopwatch()
+    place, asked = _begun(experiment, automatic, resume, out, options)
+    read = grammar.read(asked.experiment, asked.file)
+    for name in read.ignored:
+        progress.say(f"ignored: {name}")
+    profile = profiles.from_mapping(asked.profile, where=str(place / RUN_FILE))
+    options = replace(options, checkpoint=asked.checkpoint, model=profile.model, data=profile.data)
+    session, worker = _worker(read.experiment, asked, options, profile, progress)
+    records.write_json(place / RUN_FILE, asked)
+    jobs = _run(read.experiment, asked, place, worker, profile.seed, progress)
+    best = jobs.best()
+    if best is None or best.value is None:
+        raise NacdeployError(f"no job of '{read.experiment.name}' came to a value; see {place / 'jobs'}")
+    result, model = None, jobs.folder(best.number) / MODEL
+    command = Command("compress", place, options, progress, watch)
+    if session is not None:
+        state, record = checkpoints.load(model)
+        result = finish(command, replace(session, profile=record.settings()), state)
+    else:
+        _keep_best(model, place / BEST)
+        result = _of_script(command, asked, profile, place / BEST)
+    done = _outcome(read, asked, place, jobs, best, watch.seconds(), result)
+    records.write_json(place / EXPERIMENT_FILE, done)
+    return done
+
+
+def _begun(
+    file: Path | str | None, automatic: bool, resume: Path | str | None, out: Path | str | None, options: Options
+) -> tuple[Path, Asked]:
+    """The folder of a new or an old experiment, and what it was started with."""
+    if resume is not None:
+        place = Path(resume)
+        if not (place / RUN_FILE).is_file():
+            raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
+        return place, records.read(Asked, place / RUN_FILE)
+    if file is None:
+        raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")
+    data = records.read_json(Path(file))
+    read = grammar.read(data, str(file), Path(file).stem)
+    experiment = read.experiment
+    _check_mode(experiment, automatic)
+    profile = effective_profile(options)
+    seed = options.seed if options.seed is not None else experiment.random_seed
+    if seed is not None:
+        profile = profiles.override(profile, {"seed": seed})
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in experiment.name)
+    place = Runs(Path(options.runs)).place(out, f"compress-{name}")
+    data = {"name": experiment.name, **data}
+    return place, Asked(data, str(file), automatic, profile.model_dump(mode="json"), options.checkpoint, options.model)
+
+
+def _check_mode(experiment: Experiment, automatic: bool) -> None:
+    names = [space.name for space in experiment.spaces]
+    if automatic and not names:
+        raise UsageError(
+            "--automatic searches over ranges, and the experiment has none: give one such as "
+            '{"sparsity": {"range": [0.1, 0.9], "type": "float"}}'
+        )
+    if names and not automatic:
+        raise UsageError(f"{names[0]} is a range: --automatic searches over it; without, give one value")
+    proposers.check(experiment.proposer, experiment.spaces)
+
+
+def _worker(
+    experiment: Experiment, asked: Asked, options: Options, profile: Profile, progress: Progress
+) -> tuple[Session | None, Worker]:
+    """What runs the jobs: a script's processes, or this process with a session of its own."""
+    if experiment.script is not None:
+        script, directory = scripts.located(experiment, Path(asked.file).absolute())
+        if asked.model is not None:
+            tasks.make(profile.model, profile.data, profile)  # what cannot be built is said before the jobs run
+        return None, scripts.ScriptWorker(experiment, script, directory, profile.seed)
+    if options.checkpoint is None:
+        task = tasks.make(profile.model, profile.data, profile)
+        check_layers(experiment, task, profile, plain_network(task, profile))  # before the baseline is trained
+    session = open_session(options, profile, "Q" if experiment.words.type == QUANTIZATION else "F", progress)
+    check_layers(experiment, session.task, session.profile, session.baseline.network)
+    if experiment.n_parallel > 1:
+        progress.say("n_parallel: jobs without a script run one after the other here")
+    return session, OwnWorker(experiment, session, progress)
+
+
+def _run(experiment: Experiment, asked: Asked, place: Path, worker: Worker, seed: int, progress: Progress) -> Jobs:
+    fingerprint = proposers.fingerprint([experiment.model_dump(mode="json", exclude={"n_samples"}), seed])
+    with proposers.opened(
+        place / proposers.FILE,
+        experiment.proposer if asked.automatic else "random",
+        experiment.spaces,
+        experiment.target,
+        seed,
+        fingerprint=fingerprint,
+        max_iter=experiment.max_iter,
+        eta=experiment.eta,
+    ) as study:
+        jobs = Jobs(experiment, study, place, worker, progress.say)
+        jobs.run(experiment.n_samples if asked.automatic else 1)
+    return jobs
+
+
+def _keep_best(source: Path, place: Path) -> None:
+    """The best job's model under a name of its own; a script need not have exported one."""
+    if source.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(source, place)
+
+
+def _of_script(command: Command, asked: Asked, profile: Profile, folder: Path) -> Result | None:
+    """What a script exported as a result like any other, where its model was named with --model: the checkpoint of that
+    model, compared with its baseline on our data. None where it was not, or nothing was exported."""
+    exported = folder / exporting.FOLDER
+    if asked.model is None or not exported.is_dir():
+        return None
+    session = open_session(command.options, profile, "P", command.progress)
+    network, steps = exporting.rebuilt(session.task.build(profile.seed), exported, profile)
+    metrics = measure(network, session.task)
+    return finish(command, session, CompressionState(network, metrics, session.baseline.metrics, steps))
+
+
+def _outcome(
+    read: grammar.Read, asked: Asked, place: Path, jobs: Jobs, best: JobRow, seconds: float, result: Result | None
+) -> Compressed:
+    return Compressed(
+        name=read.experiment.name,
+        folder=str(place),
+        automatic=asked.automatic,
+        compressor=read.experiment.compression.compressor,
+        proposer=read.experiment.proposer if asked.automatic else "",
+        target=read.experiment.target,
+        jobs=tuple(row for _, row in sorted(jobs.rows.items())),
+        best_job=best.number,
+        best_value=float(best.value or 0.0),
+        best_folder=result.checkpoint if result else str(place / BEST) if (place / BEST).is_dir() else "",
+        ignored=read.ignored,
+        seconds=seconds,
+        result=result,
+    )
