@@ -74,7 +74,9 @@ def main() -> None:
     """Print one row for each variant."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "baseline.toml").write_text(PROFILE.format(subsets="true", fraction=1.0))
-        nacdeploy.search(profile=f"{folder}/baseline.toml", runs=f"{folder}/runs", budget=1, wandb=False)
+        nacdeploy.search(
+            profile=f"{folder}/baseline.toml", runs=f"{folder}/runs", budget=1, max_drop=100.0, wandb=False
+        )
         rows = [_row(name, values, Path(folder)) for name, values in VARIANTS.items()]
     print(json.dumps(rows, indent=1))
 
