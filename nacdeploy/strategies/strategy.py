@@ -10,7 +10,7 @@ from nacdeploy.strategies import catalog
 from nacdeploy.strategies.chain import Chain
 
 FILE = "strategy.json"
-TABLES = ("prune", "quantize", "sparsify", "exits", "finetune")
+TABLES = ("prune", "quantize", "sparsify", "decompose", "exits", "finetune")
 
 
 @dataclass(frozen=True)
