@@ -1,7 +1,7 @@
 """Layers of a network taken apart into low-rank factors, and what is known of a layer before that."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +36,15 @@ def places(network: Network, among: Mapping[str, nn.Module]) -> dict[str, Places
     found: dict[str, Places] = {}
 
     def seen(name: str, x: Tensor, y: Tensor) -> None:
-        axis = 1 if x.dim() == 4 and not _is_linear(among[name]) else -1
+        axis = -1 if _is_linear(among[name]) else -3
         before = found.get(name, Places(0, 0))
         n_before, n_after = (tensor.numel() // tensor.shape[axis] for tensor in (x, y))
         found[name] = Places(before.n_before + n_before, before.n_after + n_after)
 
-    handles = [
-        layer.register_forward_hook(lambda module, given, y, name=name: seen(name, given[0], y) if given else None)
-        for name, layer in among.items()
-    ]
+    def hook(name: str) -> Callable[..., None]:
+        return lambda module, given, named, y: seen(name, next(iter((*given, *named.values()))), y)
+
+    handles = [layer.register_forward_hook(hook(name), with_kwargs=True) for name, layer in among.items()]
     try:
         with no_grad_eval(network):
             network.backbone(network.example_input().to(next(network.backbone.parameters()).device))

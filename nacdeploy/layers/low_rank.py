@@ -197,7 +197,7 @@ def _made(kind: type[nn.Module], n_in: int, n_out: int, *, like: nn.Module, **ar
     made = nn.utils.skip_init(kind, n_in, n_out, device=weight.device, dtype=weight.dtype, **arguments)
     with torch.no_grad():
         for parameter in made.parameters():
-            parameter.zero_()
+            parameter.zero_().requires_grad_(weight.requires_grad)
     return made
 
 

@@ -10,7 +10,7 @@ from nacdeploy.strategies import catalog
 from nacdeploy.strategies.chain import Chain
 
 FILE = "strategy.json"
-TABLES = ("prune", "quantize", "sparsify", "code", "exits", "finetune")
+TABLES = ("prune", "quantize", "sparsify", "decompose", "code", "exits", "finetune")
 
 
 @dataclass(frozen=True)

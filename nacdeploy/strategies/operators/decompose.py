@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from nacdeploy.errors import UsageError
+from nacdeploy.errors import UsageError, nearest
 from nacdeploy.layers import decomposition, low_rank, ranks
 from nacdeploy.layers.decomposition import Places
 from nacdeploy.layers.network import Network
@@ -106,11 +106,23 @@ class Decompose:
         """
         earlier = decisions(state, DecomposeDecision)
         layers = decomposition.layers(state.network, [name for each in earlier for name in each.layers])
+        self._check_names(state.network)
         settings = self._settings(layers)
         places = decomposition.places(state.network, layers)
         for name in _from(list(layers), earlier[-1].following if earlier and self.table.layers_per_step else ""):
             n_done = sum(name in each.layers for each in earlier)
             yield name, self._found(state.network, name, layers[name], settings.get(name), places.get(name), n_done)
+
+    def _check_names(self, network: Network) -> None:
+        """Refuse an exclusion that names no module.
+
+        Raises:
+            UsageError: names the nearest one.
+        """
+        modules = dict(network.backbone.named_modules())
+        for name in self.table.exclude:
+            if name not in modules:
+                raise UsageError(f"decompose.exclude: no module is named '{name}'{nearest(name, modules)}")
 
     def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
         """By layer, those that may be decomposed."""

@@ -101,6 +101,7 @@ def test_file_in_muscos_form_decides_by_layer(baseline: CompressionState, task: 
         ({"ranks": {"stages.2.0.conv3": [8, 8]}}, "no layer is named 'stages.2.0.conv3'; did you mean 'stages.2.0.co"),
         ({"ranks": {LAYER: [64, 8], "classifier": [99]}}, r"ranks \[64, 8\] do not fit.*; ranks \[99\] do not fit"),
         ({"ranks": {LAYER: [8]}}, "takes 2 of at most 32 and 32"),
+        ({"exclude": ["stage"]}, "no module is named 'stage'; did you mean 'stages'"),
         ({"config": "nowhere.yaml"}, "nowhere.yaml is not readable"),
     ],
 )
