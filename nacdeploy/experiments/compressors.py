@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from nacdeploy.experiments import admm, amc, annealing, lottery, netadapt, sensitivity
-from nacdeploy.experiments.run import LEVEL, SLIM, Run, channel_shares, slim_shares, units
+from nacdeploy.experiments.run import LEVEL, SLIM, Run, Shares, channel_shares, slim_shares, units
 from nacdeploy.experiments.vocabulary import compressor
 from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.strategies.schedules import agp_sparsity
@@ -19,6 +19,7 @@ from nacdeploy.strategies.state import CompressionState
 CHANNELS = ("l1", "l2", "fpgm", "apoz", "mean-activation", "taylor", SLIM)
 _WEIGHTS = {"naive": "symmetric", "qat": "symmetric", "dorefa": "dorefa", "binary": "binary"}
 _DEFAULT_BITS = 8
+AGP_END = 10
 
 
 def compress(name: str, run: Run) -> CompressionState:
@@ -52,28 +53,34 @@ def _once(algorithm: str, run: Run) -> CompressionState:
 
 def _agp(run: Run) -> CompressionState:
     """Automated gradual pruning (Zhu & Gupta, 2017): S or P to a rising share, F for the epochs between, F at last."""
-    algorithm = run.setting("pruning_algorithm", LEVEL)
-    found = units(run, algorithm, run.shares("final_sparsity"))
-    first = run.shares("initial_sparsity")
-    start, end, every = (run.setting(k, d) for k, d in (("start_epoch", 0), ("end_epoch", 10), ("frequency", 1)))
-    state, before = run.start, dict.fromkeys(found.shares, 0.0)
+    algorithm, every = run.setting("pruning_algorithm", LEVEL), run.setting("frequency", 1)
+    start, end = run.setting("start_epoch", 0), run.setting("end_epoch", AGP_END)
+    state, before = run.start, dict.fromkeys(agp_shares(run, start), 0.0)
     for epoch in range(start, max(end, start + 1), every):
-        now = {
-            name: agp_sparsity(
-                epoch,
-                initial_sparsity=min(first.get(name, 0.0), share),
-                final_sparsity=share,
-                start_epoch=start,
-                end_epoch=end,
-                frequency=every,
-            )
-            for name, share in found.shares.items()
-        }
+        now = agp_shares(run, epoch)
         rises = any(now[name] > before[name] for name in now)
         more = now if algorithm == LEVEL else {name: max(0.0, now[name] - before[name]) for name in now}
-        asked = more if rises else {}
-        state, before = run.pruned(state, asked, algorithm, f"F(epochs={every})"), now
+        state, before = run.pruned(state, more if rises else {}, algorithm, f"F(epochs={every})"), now
     return run.follow(state, "F")
+
+
+def agp_shares(run: Run, epoch: int) -> Shares:
+    """The share that gradual pruning asks of each unit in an epoch; between its steps that of the last one."""
+    start, every = run.setting("start_epoch", 0), run.setting("frequency", 1)
+    first, algorithm = run.shares("initial_sparsity"), run.setting("pruning_algorithm", LEVEL)
+    end = run.setting("end_epoch", AGP_END)
+    at_step = epoch if epoch >= end else start + max(epoch - start, 0) // every * every
+    return {
+        name: agp_sparsity(
+            at_step,
+            initial_sparsity=min(first.get(name, 0.0), share),
+            final_sparsity=share,
+            start_epoch=start,
+            end_epoch=end,
+            frequency=every,
+        )
+        for name, share in units(run, algorithm, run.shares("final_sparsity")).shares.items()
+    }
 
 
 def _quantized(name: str, word: str, run: Run) -> CompressionState:

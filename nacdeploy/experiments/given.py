@@ -1,13 +1,18 @@
 """Data and example inputs of a user's script, in the form that operators look at."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from nacdeploy.data import ImageSet
 from nacdeploy.errors import UsageError
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
 
 # Sides of images that networks are made for, tried where nobody says.
 SIDES = (32, 28, 64, 16, 8, 224, 96, 128, 14, 20, 24, 48, 299, 256)
@@ -29,6 +34,34 @@ class Given:
     def normalize(self, images: Tensor) -> Tensor:
         """The inputs as they are."""
         return images
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters are."""
+    return next((parameter.device for parameter in model.parameters()), CPU)
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model on a device, and back where it was at the end of the block; its parameters stay the same objects."""
+    former = device_of(model)
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(former)
+
+
+def at_home(function: Callable[[nn.Module], T] | None, device: torch.device) -> Callable[[nn.Module], T] | None:
+    """A script's function of a model, called with the model on the script's own device."""
+    if function is None:
+        return None
+
+    def call(model: nn.Module) -> T:
+        with placed(model, device):
+            return function(model)
+
+    return call
 
 
 def collected(batches: Iterable[tuple[Tensor, Tensor]]) -> Given:
@@ -78,7 +111,7 @@ def _guesses(model: nn.Module) -> Iterator[tuple[int, ...]]:
 
 
 def _runs(model: nn.Module, x: Tensor) -> bool:
-    was_training, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
+    was_training, device = model.training, device_of(model)
     model.eval()
     try:
         with torch.no_grad():

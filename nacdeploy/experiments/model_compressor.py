@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nacdeploy import profile as profiles
 from nacdeploy.errors import RefusedError, UsageError
 from nacdeploy.experiments import compressors, exporting, reporting
-from nacdeploy.experiments.given import Given, blank, collected, example_of
+from nacdeploy.experiments.given import CPU, Given, at_home, blank, collected, device_of, example_of, placed
 from nacdeploy.experiments.grammar import Compression
 from nacdeploy.experiments.masking import Masking, follow_parameters, masks_of_cut, masks_of_network, without_masks
 from nacdeploy.experiments.run import LEVEL, SLIM, Run, Shares, slim_shares, units
@@ -29,7 +29,6 @@ from nacdeploy.layers.sparsity import ELEMENT
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.schedules import agp_sparsity
 from nacdeploy.strategies.settle import calibrate_ranges
 from nacdeploy.strategies.state import CompressionState, Step
 from nacdeploy.task import Task
@@ -92,18 +91,22 @@ class ModelCompressor:
         self.compression, self.selection, self.profile = compression, selection, profile
         self._words = compressor(compression.compressor)
         self._optimizer, self._given, self._evaluator, self._trainer = optimizer, given, evaluator, trainer
-        network = Network(model, GRIDS[profile.grid_for(profile.target)], tuple(example.shape[1:])).eval()  # type: ignore[arg-type]
-        task = Task(None, given or blank(example))  # type: ignore[arg-type]
+        self._device = device_of(model)
+        evaluate, train = at_home(evaluator, self._device), at_home(trainer, self._device)
+        network = Network(model, GRIDS[profile.grid_for(profile.target)], tuple(example.shape[1:]))  # type: ignore[arg-type]
+        task, was_training = Task(None, given or blank(example)), model.training  # type: ignore[arg-type]
+        with placed(model, CPU):
+            start = initial(network, evaluate)
         self._run = Run(
-            initial(network, evaluator),
+            start,
             task,
             profile,
             selection,
             compression.settings,
             say=said_once(print),
-            follower=follower(task, evaluator, trainer, has_data=given is not None),
+            follower=follower(task, evaluate, train, has_data=given is not None),
         )
-        model.train()
+        network.train(was_training)
         self._steps: tuple[Step, ...] = ()
         self._pending: Step | None = None
         self._masking, self._masks = Masking({}), dict[str, Tensor]()  # the latter also after a cut
@@ -128,6 +131,11 @@ class ModelCompressor:
     def compress(self) -> nn.Module:
         """The compressed model: with masks in it (the same object), as a simulation of its integers, or, from a
         compressor that compares networks, cut already."""
+        with placed(self.model, CPU):
+            made = self._compressed()
+        return made.to(self._device)
+
+    def _compressed(self) -> nn.Module:
         name = self._words.name
         if self._words.type == QUANTIZATION:
             return self._quantized()
@@ -145,25 +153,10 @@ class ModelCompressor:
     def update_epoch(self, epoch: int | None = None) -> None:
         """Say that an epoch begins (counted from 0): schedules raise their share."""
         self._epoch = self._epoch + 1 if epoch is None else epoch
-        if self._words.name != "agp":
-            return
-        algorithm, setting = self._run.setting("pruning_algorithm", LEVEL), self._run.setting
-        first = self._run.shares("initial_sparsity")
-        found = units(self._run, algorithm, self._run.shares("final_sparsity")).shares
-        if (self._epoch - setting("start_epoch", 0)) % setting("frequency", 1) and self._masking.masks:
-            return
-        shares = {
-            name: agp_sparsity(
-                self._epoch,
-                initial_sparsity=min(first.get(name, 0.0), share),
-                final_sparsity=share,
-                start_epoch=setting("start_epoch", 0),
-                end_epoch=setting("end_epoch", 10),
-                frequency=setting("frequency", 1),
-            )
-            for name, share in found.items()
-        }
-        self._masked({name: min(share, found[name]) for name, share in shares.items()}, algorithm)
+        if self._words.name == "agp":
+            with placed(self.model, CPU):
+                shares = compressors.agp_shares(self._run, self._epoch)
+            self._masked(shares, self._run.setting("pruning_algorithm", LEVEL))
 
     def step(self) -> None:
         """Say that the optimizer made a step: masked weights become zero again."""
@@ -197,7 +190,8 @@ class ModelCompressor:
             raise UsageError(f"'{self._words.name}' cuts no channels: nothing to speed up; l1, taylor and others do")
         former = dict(self.model.named_parameters())
         self._unhook()
-        channel_pruning.apply_cut(self._network, self._pending.decision.cut)
+        with placed(self.model, CPU):
+            channel_pruning.apply_cut(self._network, self._pending.decision.cut)
         self._steps, self._pending = (*self._steps, self._pending), None
         self._masking = Masking({})
         follow_parameters(self._optimizer, former, self.model)
@@ -259,10 +253,11 @@ class ModelCompressor:
     def _decided(self, letter: str, tables: Mapping[str, Any]) -> Step:
         operator = operators.make(Link(letter), profiles.override(self.profile, dict(tables)))
         was_training = self._network.training
-        reason = operator.refusal(self._run.start)
-        if reason is not None:
-            raise RefusedError(f"{operator.letter} ({operator.name}) is refused: {reason}")
-        decision = operator.decide(self._run.start, self._run.task)
+        with placed(self.model, CPU):
+            reason = operator.refusal(self._run.start)
+            if reason is not None:
+                raise RefusedError(f"{operator.letter} ({operator.name}) is refused: {reason}")
+            decision = operator.decide(self._run.start, self._run.task)
         self._network.train(was_training)
         return Step(Link(letter), decision)
 

@@ -62,6 +62,25 @@ def test_metric_may_be_a_ratio_and_the_target_its_least() -> None:
     assert done["best_job"] == min(shares, key=lambda n: shares[n])
 
 
+def test_early_stop_ends_a_compression_that_falls_behind() -> None:
+    share = {"sparsity": {"range": [0.1, 0.97], "type": "choice"}, "op_types": ["default"]}
+    stop = {"early_stop": {"aup_policy": "median"}}
+    file = write("level", share, proposer="sequence", n_samples=5, resource_args=stop)
+    done = succeed("compress", file, "--automatic", "--json").json
+    assert [row["status"] for row in done["jobs"]] == ["done", "stopped"]
+    assert len(done["jobs"][1]["intermediates"]) == 1
+
+
+def test_setting_of_the_whole_run_may_be_searched_over() -> None:
+    entry = {"final_sparsity": 0.5, "op_types": ["default"]}
+    file = write("agp", entry, **{**AUTO, "n_samples": 2})
+    data = json.loads(file.read_text())
+    data["compression"]["end_epoch"] = {"range": [1, 2], "type": "int"}
+    file.write_text(json.dumps({**data, "proposer": "grid"}))
+    done = succeed("compress", file, "--automatic", "--json").json
+    assert [row["settings"] for row in done["jobs"]] == [{"end_epoch": 1}, {"end_epoch": 2}]
+
+
 @pytest.mark.parametrize(
     ("more", "arguments", "said"),
     [
@@ -174,4 +193,4 @@ def test_script_result_is_a_checkpoint_where_its_model_is_named() -> None:
     done = succeed("compress", "examples/digits.json", "--model", "examples/compress_digits.py:network", "--json").json
     assert done["result"]["chain"] == "P"
     assert done["result"]["figures"]["accuracy"] > 0.85
-    succeed("export", "--from", done["folder"], "--target", "ort")
+    assert "removed" in succeed("show", done["best_folder"]).out
