@@ -48,8 +48,11 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
     Raises:
         NacdeployError: this machine's package, data or model are not those of the search.
     """
-    if setup["code"] != _code():
-        raise NacdeployError(f"a worker runs other code than the search ({_code()}, {setup['code']}); install the same")
+    here, there = _code(), setup["code"]
+    if here != there:
+        keys = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
+        differs = ", ".join(f"{key}: {here.get(key)} there, {there.get(key)} here" for key in keys)
+        raise NacdeployError(f"a worker has other code than the search ({differs}); install the same where it runs")
     profile = profiles.from_mapping(setup["profile"], where="the search's profile")
     task = tasks.make(profile.model, profile.data, profile)
     if task.data.fingerprint != setup["data_sha256"]:

@@ -1,5 +1,6 @@
 """The operators by letter. Adding one: its own file and one line of OPERATORS."""
 
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -21,8 +22,13 @@ OPERATORS: tuple[type[Operator[Any]], ...] = (Finetune, Prune, AddExits, Quantiz
 
 def by_letter() -> dict[str, type[Operator[Any]]]:
     """All operators, third parties' from the entry point group `nacdeploy.operators` included."""
-    others = (entry.load() for entry in entry_points(group="nacdeploy.operators"))
-    return {operator.letter: operator for operator in (*others, *OPERATORS)}
+    return {operator.letter: operator for operator in (*_others(), *OPERATORS)}
+
+
+@cache
+def _others() -> tuple[type[Operator[Any]], ...]:
+    """Third parties' operators, looked for once: a search makes operators all the time."""
+    return tuple(entry.load() for entry in entry_points(group="nacdeploy.operators"))
 
 
 def versions() -> dict[str, int]:

@@ -99,7 +99,10 @@ def _ray() -> Any:
 
 
 def _start(ray: Any, n_workers: int | None, address: str | None) -> None:
-    where = {"address": address} if address else {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
+    where: dict[str, Any] = {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
+    if address:
+        same = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        where = {"address": address, "runtime_env": {"env_vars": same}}  # workers import what the driver imports
     try:
         logging.getLogger("ray").setLevel(logging.ERROR)
         ray.init(**where, log_to_driver=False, configure_logging=False)
