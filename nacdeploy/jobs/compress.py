@@ -1,6 +1,7 @@
 """Compression experiments: one compression, or a search over its configuration, by nacdeploy itself or by a script."""
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,7 +17,7 @@ from nacdeploy.experiments.reporting import MODEL
 from nacdeploy.experiments.vocabulary import QUANTIZATION
 from nacdeploy.jobs.outcome import Job as Command
 from nacdeploy.jobs.outcome import finish
-from nacdeploy.jobs.own_jobs import OwnWorker, check_layers
+from nacdeploy.jobs.own_jobs import OwnWorker, PoolWorker, check_layers, opened, setup_of
 from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
@@ -25,6 +26,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.baseline import plain_network
+from nacdeploy.strategies.search.workers import Opener, ray_cluster
 from nacdeploy.strategies.state import CompressionState, measure
 
 RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
@@ -85,9 +87,10 @@ def compress(
         progress.say(f"ignored: {name}")
     profile = profiles.from_mapping(asked.profile, where=str(place / RUN_FILE))
     options = replace(options, checkpoint=asked.checkpoint, model=profile.model, data=profile.data)
-    session, worker = _worker(read.experiment, asked, options, profile, progress)
-    records.write_json(place / RUN_FILE, asked)
-    jobs = _run(read.experiment, asked, place, worker, profile.seed, progress)
+    with ExitStack() as stack:
+        session, worker = _worker(read.experiment, asked, options, profile, progress, stack)
+        records.write_json(place / RUN_FILE, asked)
+        jobs = _run(read.experiment, asked, place, worker, profile.seed, progress)
     best = jobs.best()
     if best is None or best.value is None:
         raise NacdeployError(f"no job of '{read.experiment.name}' came to a value; see {place / 'jobs'}")
@@ -142,7 +145,7 @@ def _check_mode(experiment: Experiment, automatic: bool) -> None:
 
 
 def _worker(
-    experiment: Experiment, asked: Asked, options: Options, profile: Profile, progress: Progress
+    experiment: Experiment, asked: Asked, options: Options, profile: Profile, progress: Progress, stack: ExitStack
 ) -> tuple[Session | None, Worker]:
     """What runs the jobs: a script's processes, or this process with a session of its own."""
     if experiment.script is not None:
@@ -156,7 +159,9 @@ def _worker(
     session = open_session(options, profile, "Q" if experiment.words.type == QUANTIZATION else "F", progress)
     check_layers(experiment, session.task, session.profile, session.baseline.network)
     if experiment.n_parallel > 1:
-        progress.say("n_parallel: jobs without a script run one after the other here")
+        cluster = stack.enter_context(ray_cluster(experiment.n_parallel))
+        opener = Opener(f"{opened.__module__}:{opened.__name__}", setup_of(asked.experiment, session))
+        return session, PoolWorker(stack.enter_context(cluster.pool(opener)))
     return session, OwnWorker(experiment, session, progress)
 
 
