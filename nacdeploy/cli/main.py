@@ -24,7 +24,6 @@ COMMANDS = (
     "decode",
     "show",
     "report",
-    "show",
     "doctor",
 )
 
