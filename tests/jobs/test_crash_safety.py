@@ -84,7 +84,7 @@ def test_search_killed_at_random_moments_goes_on_to_the_same_end(home: Path) -> 
 def test_search_killed_at_many_random_moments_goes_on_to_the_same_end(home: Path) -> None:
     change("search", window=3, budget=12, max_trainings=5)
     change("search.rules", finetune_due=0.0)
-    goes_on(n_kills=40, seed=1)
+    goes_on(n_kills=25, seed=1)
 
 
 def test_cache_that_is_ahead_of_the_journal_changes_no_count(home: Path) -> None:
