@@ -41,7 +41,7 @@ def follower(task: Task, evaluator: Evaluator | None, trainer: Trainer | None, *
 
     def _cut(state: CompressionState, link: Link, profile: Profile) -> CompressionState:
         operator = operators.make(link, profile)
-        reason = operator.refusal(state)
+        reason = operators.refusal(operator, state)
         if reason is not None:
             raise RefusedError(f"{operator.letter} ({operator.name}) is refused: {reason}")
         decision = operator.decide(state, task)
