@@ -70,7 +70,7 @@ def test_training_and_control_never_touch_test(poisoned: Task, baseline: Compres
 def test_memory_never_touches_test(
     poisoned: Task, baseline: CompressionState, profile: Profile, tmp_path: Path
 ) -> None:
-    memory = DiskMemory(tmp_path, poisoned, profile)
+    memory = DiskMemory.open(tmp_path, poisoned, profile, baseline)
     state = follow(baseline, "QF", poisoned, profile, memory=memory)
     memory.remember(state)
     recalled = memory.recall("QF", baseline.metrics)

@@ -122,7 +122,7 @@ def test_pair_of_letters_works(
 ) -> None:
     state, reason = laws.check_pair_works_or_refuses(first, second, baseline, task, quick)
     refused_on_this_network = {"EE": "exit places are taken", "SS": "sparse by 2:4 already"}
-    refused_on_this_network |= {f"C{letter}": "the weights are shared" for letter in "PEQSC"}
+    refused_on_this_network |= {f"C{letter}": "the weights are shared" for letter in "PEQSDC"}
     word = f"{first}{second}"
     assert (state.chain.word == word and reason is None) or refused_on_this_network.get(word, "-") in str(reason)
 

@@ -95,7 +95,7 @@ def test_changed_code_is_refused_by_its_version(what: str, home: Path, monkeypat
         expected = f"operator.P was {Prune.version} and is 99"
         monkeypatch.setattr(Prune, "version", 99)
     else:
-        monkeypatch.setitem(advance.VERSIONS, "settle", settle.VERSION + 1)
+        monkeypatch.setitem(advance.VERSIONS, "settle", settle.SETTLE_VERSION + 1)
         expected = "code.settle was 1 and is 2"
     refused = run("search", "--resume", RUN)
     assert refused.code == 2
@@ -151,7 +151,7 @@ def test_end_without_a_compressed_chain_says_so_and_goes_on(home: Path) -> None:
 
 
 def test_end_without_an_admissible_chain_says_how_far_and_what_works(home: Path, evaluated: list[str]) -> None:
-    change("prune", ratio=0.9)
+    change("prune", ratio=0.3)
     change("search", alphabet="P", max_drop=0.0, budget=1)
     done = run("search", "--out", "harsh")
     assert done.code == 1

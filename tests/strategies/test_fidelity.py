@@ -134,11 +134,11 @@ def test_training_is_measured_in_full_and_a_part_is_remembered_apart(
     start: CompressionState, crowd: Task, tmp_path: Path
 ) -> None:
     profile = make_profile(finetune={"epochs": 1})
-    memory, meter = DiskMemory(tmp_path, crowd, profile), subsets(start, crowd, SearchTable(max_drop=6.0))
+    memory, meter = DiskMemory.open(tmp_path, crowd, profile, start), subsets(start, crowd, SearchTable(max_drop=6.0))
     assert isinstance(meter, Subsets)
     quantized = follow(start, "Q", crowd, profile, memory=memory, meter=meter)
     assert quantized.metrics.n_images < len(crowd.data.validation)
-    full = measured(quantized.network, crowd, profile, memory)
+    full = measured(quantized.network, crowd, memory)
     assert (full.n_images, full.half_width) == (len(crowd.data.validation), 0.0)
     trained = follow(quantized, "F", crowd, profile, memory=memory, meter=meter)
     assert (trained.metrics.n_images, trained.metrics.half_width) == (len(crowd.data.validation), 0.0)

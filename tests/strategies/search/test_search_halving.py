@@ -8,7 +8,7 @@ from search_landscapes import BASELINE, Landscape, run, table
 
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import make
-from nacdeploy.strategies.search.engine import SearchResult
+from nacdeploy.strategies.search.engine import InProcess, SearchResult
 from nacdeploy.strategies.search.halving import promoted, rungs
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 
@@ -23,13 +23,14 @@ class Trained(Landscape):
         epochs = min((dict(link.parameters).get("epochs", 2) for link in chain if link.letter == "F"), default=2)
         plain = Landscape(left_by_f=0.4 / epochs)(Chain.parse(chain.word))
         self.calls.append(str(chain))
-        return replace(plain, chain=str(chain), state_key=f"{plain.state_key}/{epochs}")
+        training = f"{plain.training}/{epochs}" if plain.training else None
+        return replace(plain, chain=str(chain), state_key=f"{plain.state_key}/{epochs}", training=training)
 
 
 def found(folder: Path, landscape: Landscape) -> SearchResult:
     goal, short = make(SETTINGS), run(folder / "j", landscape, SETTINGS)
     with Journal.open(folder / "j", {"seed": 0}) as journal:
-        return promoted(short, goal, landscape, journal, rungs(8, 0.25)[1:])
+        return promoted(short, goal, InProcess(landscape), journal, rungs(8, 0.25)[1:])
 
 
 @pytest.mark.parametrize(
