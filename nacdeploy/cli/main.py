@@ -52,7 +52,8 @@ def cli(context: click.Context) -> None:
     """Find, transfer and deploy chains of network compression techniques.
 
     A chain is a word over letters: F finetune, P prune, E add exits, Q quantize, S sparsify, D decompose. Without
-    options the commands use nacdeploy.toml in the current folder, else the built-in profile 'demo'. Results lie under runs/.
+    options the commands use nacdeploy.toml in the current folder, else the built-in profile 'demo'. Results lie under
+    runs/.
     """
     context.default_map = options.defaults(cli)
 
