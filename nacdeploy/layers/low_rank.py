@@ -20,7 +20,8 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.layers.ranks import CP3, CP4, SVD, TUCKER2, Ranks, modes
 
 N_SWEEPS = 50
-LEAST_GAIN = 1e-4  # of the squared error by one sweep: what is left is then below 0.1 % of the error
+# A sweep that takes off less of the squared error is the last; where sweeps take long, 0.1 % of the error may be left.
+LEAST_GAIN, LEAST_GAIN_OF_LARGE, LARGE = 1e-5, 1e-4, 2**19
 N_ALS_STEPS = 100
 
 Pair = tuple[int, int]
@@ -229,17 +230,19 @@ def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _tucker2(weight: Tensor, n_out: int, n_in: int) -> tuple[Tensor, Tensor, Tensor]:
     """Factors (r_in, I), (r_out, r_in, kh, kw) and (O, r_out) by higher-order orthogonal iteration from the truncated
     HOSVD (De Lathauwer et al., 2000), each sweep by eigenvectors of small Gram matrices."""
-    right = _leading(weight, 1, n_in)
-    norm, before = float(weight.square().sum()), math.inf
-    for _ in range(N_SWEEPS):
-        left = _leading(torch.tensordot(weight, right, dims=([1], [0])), 0, n_out)
-        half = torch.tensordot(left.T, weight, dims=([1], [0]))
-        right = _leading(half, 1, n_in)
-        core = torch.tensordot(half, right, dims=([1], [0])).movedim(3, 1)
-        lost = norm - float(core.square().sum())
-        if lost <= 0 or before - lost <= LEAST_GAIN * lost:
-            break
-        before = lost
+    least_gain = LEAST_GAIN if weight.numel() < LARGE else LEAST_GAIN_OF_LARGE
+    right, before = _leading(weight.float(), 1, n_in), math.inf
+    for tensor in (weight.float(), weight):  # single precision finds the subspaces, double makes them exact
+        right, norm = right.to(tensor.dtype), float(tensor.square().sum())
+        for _ in range(N_SWEEPS):
+            left = _leading(torch.tensordot(tensor, right, dims=([1], [0])), 0, n_out)
+            half = torch.tensordot(left.T, tensor, dims=([1], [0]))
+            right = _leading(half, 1, n_in)
+            core = torch.tensordot(half, right, dims=([1], [0])).movedim(3, 1)
+            lost = norm - float(core.square().sum())
+            if abs(before - lost) <= least_gain * lost or lost <= 0:
+                break
+            before = lost
     return right.T, core, left
 
 
