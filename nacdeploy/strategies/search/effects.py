@@ -20,6 +20,7 @@ _PRIOR_WEIGHT = 6  # observations that this prior counts as
 _MAX_RESIDUAL_POINTS = 2.0  # a larger one counts as this much
 _PRIOR_LEFT, _PRIOR_LEFT_SPREAD = 0.1, 0.1  # the share of a fresh drop that F leaves
 _PRIOR_SLOPE_SPREAD = 0.3  # of everything else in the regression: points per letter, per point of floor, and at all
+_SMOOTH_SPREAD_POINTS, _SMOOTH_LETTERS, _NOISE_POINTS = 0.7, 3.0, 0.3
 _HOPELESS_SHARE = 1.0 / 3.0  # an F that leaves more of a fresh drop than this, and twice the limit, met a dead end
 _LEFT_WHERE_HOPELESS = 0.6
 
@@ -82,53 +83,70 @@ class Effects:
 
 
 class Recovery:
-    """The drop that an F leaves: linear in the letters since the last F, the drop they added, and the drop before."""
+    """The drop that an F leaves: a Gaussian process over what came before it (Rasmussen and Williams, 2006, eq. 2.25).
+
+    Its mean is linear, with priors, in the letters since the last F, the drop they added, and the drop before; what is
+    left over is smooth in how often each letter was used at all.
+    """
 
     def __init__(self, n_letters: int, max_drop: float) -> None:
         self.spread = Spread()
         self._max_drop = max_drop
-        spreads = np.array([*[_PRIOR_SLOPE_SPREAD] * n_letters, _PRIOR_LEFT_SPREAD, *[_PRIOR_SLOPE_SPREAD] * 2])
-        self._precision = np.diag(spreads**-2)
-        self._moment = self._precision @ np.array([*[0.0] * n_letters, _PRIOR_LEFT, 1.0, 0.0])
+        self._slopes = np.array([*[0.0] * n_letters, _PRIOR_LEFT, 1.0, 0.0])
+        self._variances = np.array([*[_PRIOR_SLOPE_SPREAD] * n_letters, _PRIOR_LEFT_SPREAD, *[_PRIOR_SLOPE_SPREAD] * 2]) ** 2
+        self._seen: list[Array] = []
+        self._places: list[Array] = []
+        self._excess: list[float] = []
         self._hopeless: dict[int, int] = {}
+        self._known: dict[object, tuple[float, float]] = {}
         self._solve()
 
-    def learn(
-        self, counts: Sequence[int], fresh: Sequence[int], floor: float, drop: float, left: float, culprit: int
-    ) -> None:
-        """An F left `left` of `drop` points. A dead end is not regressed on: it ends that use of the culprit.
-
-        Args:
-            counts: uses of each letter in the whole word.
-            fresh: uses since the F before.
-            floor: the drop that the F before had left.
-            drop: points before this F.
-            left: points after it.
-            culprit: index of the letter that did the most damage since the F before.
-        """
+    def learn(self, counts, fresh, floor, drop, left, culprit) -> None:
         if left > max(2.0 * self._max_drop, _HOPELESS_SHARE * (drop - floor)):
             self._hopeless[culprit] = min(self._hopeless.get(culprit, counts[culprit]), counts[culprit])
+            self._known.clear()
             return
+        self.spread.learn(left - self.expected(counts, fresh, floor, drop)[0])
         inputs = self._inputs(fresh, floor, drop)
-        self.spread.learn(left - float(self._slopes @ inputs))
-        self._precision += np.outer(inputs, inputs) / _PRIOR_SPREAD_POINTS**2
-        self._moment = self._moment + inputs * left / _PRIOR_SPREAD_POINTS**2
+        self._seen.append(inputs)
+        self._places.append(self._place(counts, fresh))
+        self._excess.append(left - float(self._slopes @ inputs))
+        self._known.clear()
         self._solve()
 
-    def expected(self, counts: Sequence[int], fresh: Sequence[int], floor: float, drop: float) -> tuple[float, float]:
-        """The drop that an F would leave, and its standard deviation, in points."""
+    def expected(self, counts, fresh, floor, drop) -> tuple[float, float]:
         if self._is_hopeless(counts, fresh):
             return max(_LEFT_WHERE_HOPELESS * drop, floor), self.spread.points()
-        inputs = self._inputs(fresh, floor, drop)
-        variance = self.spread.points() ** 2 + float(inputs @ self._covariance @ inputs)
-        return min(drop, float(self._slopes @ inputs)), math.sqrt(variance)
+        asked = (counts, fresh, floor, drop)
+        if asked not in self._known:
+            self._known[asked] = self._estimate(*asked)
+        return self._known[asked]
+
+    def _estimate(self, counts, fresh, floor, drop):
+        inputs, place = self._inputs(fresh, floor, drop), self._place(counts, fresh)
+        mean, variance = float(self._slopes @ inputs), float(inputs**2 @ self._variances) + _SMOOTH_SPREAD_POINTS**2
+        if self._seen:
+            to = self._phi @ (self._variances * inputs) + self._smooth(self._where - place)
+            mean += float(to @ self._weights)
+            variance -= float(to @ self._inverse @ to)
+        return min(drop, mean), math.sqrt(max(0.0, variance) + self.spread.points() ** 2)
 
     def _inputs(self, fresh: Sequence[int], floor: float, drop: float) -> Array:
         return np.array([*fresh, max(0.0, drop - floor), floor, 1.0])
 
+    def _place(self, counts, fresh):
+        return np.array([*counts, *fresh]) / _SMOOTH_LETTERS
+
+    def _smooth(self, apart):
+        return _SMOOTH_SPREAD_POINTS**2 * np.exp(-0.5 * (apart**2).sum(-1))
+
     def _solve(self) -> None:
-        self._covariance = np.linalg.inv(self._precision)
-        self._slopes = self._covariance @ self._moment
+        if not self._seen:
+            return
+        self._phi, self._where = np.array(self._seen), np.array(self._places)
+        both = (self._phi * self._variances) @ self._phi.T + self._smooth(self._where[:, None] - self._where[None])
+        self._inverse = np.linalg.inv(both + _NOISE_POINTS**2 * np.eye(len(both)))
+        self._weights = self._inverse @ np.array(self._excess)
 
     def _is_hopeless(self, counts: Sequence[int], fresh: Sequence[int]) -> bool:
         return any(fresh[i] and counts[i] >= count for i, count in self._hopeless.items())

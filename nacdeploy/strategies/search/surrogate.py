@@ -64,6 +64,7 @@ class SurrogateSearcher:
         self._effects, self._recovery = Effects(), Recovery(len(self._letters), max_drop)
         self._orders = Orders()
         self._tried: set[tuple[str, str]] = set()
+        self._promises: dict[tuple[str, str], float] = {}
         self._limits: dict[str, int] = {}
         self._baseline_accuracy, self._best_score = 0.0, -math.inf
 
@@ -72,7 +73,7 @@ class SurrogateSearcher:
         steps = self._untried()
         if not steps:
             return None
-        key, letter = self._first_use(steps) or max(steps, key=lambda step: self._promise(*step))
+        key, letter = self._first_use(steps) or self._most_promising(steps)
         self._tried.add((key, letter))
         return self._states[key].chain + Link(letter)
 
@@ -125,6 +126,16 @@ class SurrogateSearcher:
     def _first_use(self, steps: list[tuple[str, str]]) -> tuple[str, str] | None:
         """A step with a letter that was never seen: nothing can be said of it."""
         return next((step for step in steps if step[1] != "F" and not self._effects.knows(step[1])), None)
+
+    def _most_promising(self, steps: list[tuple[str, str]]) -> tuple[str, str]:
+        """The first step of the ranking that is still first once it is looked at anew (promises mostly fall)."""
+        anew: set[tuple[str, str]] = set()
+        while True:
+            best = max(steps, key=lambda step: self._promises.get(step, math.inf))
+            if best in anew:
+                return best
+            self._promises[best] = self._promise(*best)
+            anew.add(best)
 
     def _promise(self, key: str, letter: str) -> float:
         """The logarithm of the expected improvement per cost that this step opens up."""
