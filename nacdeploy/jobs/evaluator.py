@@ -10,8 +10,9 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.cache import DiskMemory
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
+from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -90,6 +91,6 @@ class Evaluator:
             self._at_hand.popitem(last=False)
 
     def _refusals(self, state: CompressionState) -> dict[str, str]:
-        letters = self.profile.search.alphabet
-        reasons = {x: operators.make(Link(x), self.profile).refusal(state) for x in letters}
-        return {letter: reason for letter, reason in reasons.items() if reason is not None}
+        links = parsed(self.profile.search.alphabet).links
+        reasons = {str(link): operators.make(link, self.profile).refusal(state) for link in links}
+        return {symbol: reason for symbol, reason in reasons.items() if reason is not None}

@@ -19,10 +19,11 @@ from nacdeploy.progress import Progress, Silent
 from nacdeploy.report import figures as pictures
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.cache import DiskMemory
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import DROP_TOLERANCE
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, make_searcher
+from nacdeploy.strategies.search.alphabet import Alphabet, parsed
 from nacdeploy.strategies.search.engine import SearchResult
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 
@@ -61,9 +62,9 @@ def search(
     else:
         profile = effective_profile(options, wanted)
         place = Runs(Path(options.runs)).place(out, "search")
-    make_searcher(profile.search.searcher, profile.search, profile.seed)
     _check_alphabet(profile)
-    session = open_session(options, profile, profile.search.alphabet, progress)
+    make_searcher(profile.search.searcher, profile.search, profile.seed)
+    session = open_session(options, profile, parsed(profile.search.alphabet).letters, progress)
     profile = session.profile
     with progress.bar("searching") as bar, Journal.open(place / "journal.jsonl", _fingerprint(session)) as journal:
         records.write_json(place / RUN_FILE, Run(profile.model_dump(mode="json"), options.checkpoint))
@@ -95,11 +96,10 @@ def _resumed(place: Path, options: Options, wanted: dict[str, Any]) -> tuple[Opt
 
 
 def _check_alphabet(profile: Profile) -> None:
-    alphabet = profile.search.alphabet
-    for letter in alphabet:
-        operators.make(Link(letter), profile)
-    if not set(alphabet) - {"F"}:
-        raise UsageError(f"search.alphabet '{alphabet}' has no letter that compresses; give some such as 'FPQ'")
+    text = profile.search.alphabet
+    alphabet = Alphabet.parse(text, lambda link: operators.make(link, profile))
+    if not set(alphabet.letters) - {"F"}:
+        raise UsageError(f"search.alphabet '{text}' has no letter that compresses; give some such as 'FPQ'")
 
 
 def _fingerprint(session: Session) -> dict[str, Any]:

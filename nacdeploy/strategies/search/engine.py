@@ -14,8 +14,7 @@ from nacdeploy.profile import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures, Objective
 from nacdeploy.strategies.search.journal import Evaluation, Journal, failed
-from nacdeploy.strategies.search.observation import Observation
-from nacdeploy.strategies.search.rules import legal_letters
+from nacdeploy.strategies.search.observation import Observation, observed
 
 MAX_REPEATS = 1000
 
@@ -87,7 +86,7 @@ def run(
             _check_proposal(chain, seen)
             evaluation = journaled.get(str(chain)) or _evaluate(chain, evaluate, journal)
             evaluations.append(evaluation)
-            seen[str(chain)] = _observation(chain, evaluation, objective, rules, alphabet)
+            seen[str(chain)] = observed(chain, evaluation, objective, rules, alphabet)
             best = _best([best, evaluation] if best else [evaluation], objective)
             progress(Progress(len(evaluations) - 1, budget, best, evaluation))
             n_repeats = 0
@@ -100,7 +99,7 @@ def _check_proposal(chain: Chain, seen: dict[str, Observation]) -> None:
     if not len(chain):
         return
     parent = seen.get(str(Chain(chain.links[:-1])))
-    if parent is None or chain.links[-1].letter not in parent.legal:
+    if parent is None or str(chain.links[-1]) not in parent.legal:
         raise ValueError(f"the searcher proposed '{chain}', whose last letter is not legal after what it observed")
 
 
@@ -120,17 +119,6 @@ def _evaluate(chain: Chain, evaluate: Evaluate, journal: Journal) -> Evaluation:
 
 def _finite(figures: Figures) -> bool:
     return all(math.isfinite(value) for value in astuple(figures) if value is not None)
-
-
-def _observation(
-    chain: Chain, evaluation: Evaluation, objective: Objective, rules: RulesTable, alphabet: str
-) -> Observation:
-    figures = evaluation.figures
-    if figures is None:
-        return Observation(chain, None, -math.inf, False, (), evaluation.state_key)
-    legal = legal_letters(chain, figures, rules, alphabet, evaluation.refused)
-    score, admissible = objective.score(figures), objective.admissible(figures)
-    return Observation(chain, figures, score, admissible, legal, evaluation.state_key)
 
 
 def _result(evaluations: tuple[Evaluation, ...], objective: Objective) -> SearchResult:
