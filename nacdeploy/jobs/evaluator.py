@@ -18,6 +18,7 @@ from nacdeploy.strategies.advance import Memory, Meter, Trained, advance, measur
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import Figures
+from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.journal import Evaluation, failed
 from nacdeploy.strategies.state import CompressionState, Metrics
 from nacdeploy.task import Task
@@ -124,9 +125,9 @@ class Evaluator:
             self._at_hand.popitem(last=False)
 
     def _refusals(self, state: CompressionState) -> dict[str, str]:
-        letters = self.profile.search.alphabet
-        reasons = {x: operators.refusal(operators.make(Link(x), self.profile), state) for x in letters}
-        return {letter: reason for letter, reason in reasons.items() if reason is not None}
+        links = parsed(self.profile.search.alphabet).links
+        reasons = {str(link): operators.refusal(operators.make(link, self.profile), state) for link in links}
+        return {symbol: reason for symbol, reason in reasons.items() if reason is not None}
 
 
 @dataclass

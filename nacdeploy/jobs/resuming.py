@@ -16,6 +16,7 @@ from nacdeploy.progress import Progress
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.advance import VERSIONS
 from nacdeploy.strategies.search import journal
+from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.journal import Change, Evaluation
 
 RUN_FILE, JOURNAL, TAKEN, CACHE = "run.json", "journal.jsonl", "taken.jsonl", "cache"
@@ -137,7 +138,7 @@ def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]
 
 def fingerprint(session: Session) -> dict[str, Any]:
     """What must be the same for a run to go on: everything but where it ends."""
-    letters = session.profile.search.alphabet
+    letters = parsed(session.profile.search.alphabet).letters
     return {
         "baseline": session.baseline.key,
         "data_sha256": session.task.data.fingerprint,

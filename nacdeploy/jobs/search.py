@@ -22,9 +22,10 @@ from nacdeploy.profile import Profile
 from nacdeploy.progress import Bar, Progress, Silent
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.cache import open_store
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, halving, make_searcher
+from nacdeploy.strategies.search.alphabet import Alphabet, parsed
 from nacdeploy.strategies.search.engine import Limits
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.result import SearchResult
@@ -118,7 +119,7 @@ def _opened(start: Start, n_workers: int, progress: Progress) -> Session:
     """The session, its window chosen."""
     window = start.profile.search.window or n_workers
     profile = profiles.override(start.profile, {"search": {"window": window}})
-    session = open_session(start.options, profile, profile.search.alphabet, progress)
+    session = open_session(start.options, profile, parsed(profile.search.alphabet).letters, progress)
     if n_workers > 1 or window > 1:
         progress.say(
             f"{n_workers} worker{'s' if n_workers > 1 else ''} of {profile.search.threads} CPU thread(s), window "
@@ -138,17 +139,16 @@ def _begin(start: Start, session: Session, progress: Progress) -> None:
 
 
 def _check_alphabet(profile: Profile) -> None:
-    alphabet = profile.search.alphabet
-    for letter in alphabet:
-        operators.make(Link(letter), profile)
-    if not set(alphabet) - {"F"}:
-        raise UsageError(f"search.alphabet '{alphabet}' has no letter that compresses; give some such as 'FPQ'")
+    text = profile.search.alphabet
+    alphabet = Alphabet.parse(text, lambda link: operators.make(link, profile))
+    if not set(alphabet.letters) - {"F"}:
+        raise UsageError(f"search.alphabet '{text}' has no letter that compresses; give some such as 'FPQ'")
 
 
 def _check(profile: Profile) -> None:
     """Refuse what would not work, before any work."""
-    make_searcher(profile.search.searcher, profile.search, profile.seed)
     _check_alphabet(profile)
+    make_searcher(profile.search.searcher, profile.search, profile.seed)
     speed.check_target(profile)
     layer_speed.check_given(profile)
     if profile.search.cache:

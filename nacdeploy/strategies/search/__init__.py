@@ -1,35 +1,39 @@
 """Search: who proposes chains, by which rules, and the journal that survives a kill."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from nacdeploy.errors import unknown
 from nacdeploy.profile import SearchTable
 from nacdeploy.strategies import objective as objectives
 from nacdeploy.strategies.objective import NacWeights, Objective
+from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.beam import BeamSearcher
 from nacdeploy.strategies.search.dqn import DqnSearcher
 from nacdeploy.strategies.search.engine import Searcher
+from nacdeploy.strategies.search.observation import Observation
 from nacdeploy.strategies.search.random_search import RandomSearcher
 from nacdeploy.strategies.search.surrogate import SurrogateSearcher
 
+Experience = Iterable[Sequence[Observation]]
 
-def _beam(table: SearchTable, seed: int, objective: Objective) -> Searcher:
+
+def _beam(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:
     return BeamSearcher(table.beam_width, objective, table.max_drop)
 
 
-def _dqn(table: SearchTable, seed: int, objective: Objective) -> Searcher:
-    return DqnSearcher(table.alphabet, table.dqn, NacWeights(accuracy=table.nac_accuracy_weight), seed)
+def _dqn(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:
+    return DqnSearcher(parsed(table.alphabet), table.dqn, NacWeights(accuracy=table.nac_accuracy_weight), seed)
 
 
-def _random(table: SearchTable, seed: int, objective: Objective) -> Searcher:
+def _random(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:
     return RandomSearcher(seed, table.rules)
 
 
-def _surrogate(table: SearchTable, seed: int, objective: Objective) -> Searcher:
-    return SurrogateSearcher(table.alphabet, objective, table.max_drop)
+def _surrogate(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:
+    return SurrogateSearcher(parsed(table.alphabet), objective, table.max_drop, experience)
 
 
-SEARCHERS: dict[str, Callable[[SearchTable, int, Objective], Searcher]] = {
+SEARCHERS: dict[str, Callable[[SearchTable, int, Objective, Experience], Searcher]] = {
     "beam": _beam,
     "dqn": _dqn,
     "random": _random,
@@ -37,13 +41,16 @@ SEARCHERS: dict[str, Callable[[SearchTable, int, Objective], Searcher]] = {
 }
 
 
-def make_searcher(name: str, table: SearchTable, seed: int, objective: Objective | None = None) -> Searcher:
+def make_searcher(
+    name: str, table: SearchTable, seed: int, objective: Objective | None = None, experience: Experience = ()
+) -> Searcher:
     """A new searcher; equal arguments give equal walks. It plans with `objective`, which the engine tells what was
-    evaluated, or with one of its own.
+    evaluated, or with one of its own. `experience` holds the observations of other searches, one sequence each; only
+    `surrogate` learns from it.
 
     Raises:
         UsageError: there is no searcher of that name.
     """
     if name not in SEARCHERS:
         raise unknown("searcher", name, SEARCHERS)
-    return SEARCHERS[name](table, seed, objective or objectives.make(table))
+    return SEARCHERS[name](table, seed, objective or objectives.make(table), experience)

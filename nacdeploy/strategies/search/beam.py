@@ -14,9 +14,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures, Objective
-from nacdeploy.strategies.search.observation import Observation
+from nacdeploy.strategies.search import ratios
+from nacdeploy.strategies.search.effects import Array
+from nacdeploy.strategies.search.observation import Observation, Word, link_of, word_of
 from nacdeploy.strategies.search.orders import Orders
 
 _LEFT_BY_F = 0.2  # the part of a fresh drop that F leaves, before any F was seen
@@ -26,8 +28,6 @@ _CURIOSITY = 1.0  # what a letter never tried is expected to bring, in units of 
 _HOPE = 0.5  # how far below the best a step past the best chain's length may be, in units of log score
 _MIN_GAIN = 0.01  # a new best by less than this fraction does not count as progress
 _PATIENCE = 4  # evaluations without progress before the next sweep
-
-_RATIOS = ("bitops_ratio", "macs_ratio", "bytes_ratio", "nac_bitops_ratio", "nac_memory_ratio")
 
 
 @dataclass(frozen=True)
@@ -41,42 +41,41 @@ class _State:
 
 
 class _Step(NamedTuple):
-    """An untried letter on a state; steps sort from the most promising on."""
+    """An untried symbol on a state; steps sort from the most promising on."""
 
     cost: float
     length: int
-    word: str
+    word: Word
     state_key: str
-    letter: str
+    symbol: str
 
 
 class _Effects:
-    """What letters did so far: the factors on the ratios and the drop added, by letter and how often it was used."""
+    """What letters did so far: the factors on the ratios and the drop added, by step and uses of its letter."""
 
     def __init__(self) -> None:
-        self._factors: dict[str, dict[int, dict[str, float]]] = {}
+        self._factors: dict[str, dict[int, Array]] = {}
         self._drops: dict[str, dict[int, float]] = {}
         self._left = [_LEFT_BY_F]
 
-    def learn(self, letter: str, parent: _State, now: Figures) -> None:
+    def learn(self, symbol: str, parent: _State, now: Figures) -> None:
         """Remember one observed step."""
-        was, count = parent.figures, parent.chain.word.count(letter)
-        if letter != "F":
-            factors = {name: getattr(now, name) / max(getattr(was, name), 1e-12) for name in _RATIOS}
-            self._factors.setdefault(letter, {})[count] = factors
-            self._drops.setdefault(letter, {})[count] = max(0.0, now.drop_points - was.drop_points)
+        was, count = parent.figures, parent.chain.word.count(symbol[0])
+        if symbol[0] != "F":
+            self._factors.setdefault(symbol, {})[count] = ratios.logs(now) - ratios.logs(was)
+            self._drops.setdefault(symbol, {})[count] = max(0.0, now.drop_points - was.drop_points)
         elif was.drop_points - parent.floor > _MIN_FRESH_POINTS:
             self._left.append((now.drop_points - parent.floor) / (was.drop_points - parent.floor))
 
-    def after(self, letter: str, state: _State) -> Figures | None:
-        """The figures expected after a letter other than F; None where it was never seen."""
-        if letter not in self._drops:
+    def after(self, symbol: str, state: _State) -> Figures | None:
+        """The figures expected after a step that does not train; None where it was never seen."""
+        if symbol not in self._drops:
             return None
-        count = state.chain.word.count(letter)
-        nearest = min(self._drops[letter], key=lambda known: (abs(known - count), -known))
-        ratios = {n: getattr(state.figures, n) * f for n, f in self._factors[letter][nearest].items()}
-        accuracy = max(0.0, state.figures.accuracy - self._drops[letter][nearest] / 100.0)
-        return replace(state.figures, accuracy=accuracy, **ratios)
+        count = state.chain.word.count(symbol[0])
+        nearest = min(self._drops[symbol], key=lambda known: (abs(known - count), -known))
+        expected = ratios.with_logs(state.figures, ratios.logs(state.figures) + self._factors[symbol][nearest])
+        accuracy = max(0.0, state.figures.accuracy - self._drops[symbol][nearest] / 100.0)
+        return replace(expected, accuracy=accuracy)
 
     def repaired_drop(self, drop: float, floor: float) -> float:
         """The drop expected after an F: what an earlier F left stays, most of the rest comes back."""
@@ -97,25 +96,32 @@ class BeamSearcher:
         self._level, self._sweeping, self._n_idle = 0, True, 0
 
     def propose(self) -> Chain | None:
-        """The next step of the round; None when every legal step of every state was tried."""
+        """The next step of the round; while the last round waits for observations, the best of the other steps. None
+        when every legal step of every state was tried."""
         if not self._queue:
-            self._queue = self._round()
-        return self._queue.pop(0) if self._queue else None
+            self._queue = self._beside() if self._orders.n_under_way else self._round()
+        if not self._queue:
+            return None
+        chain = self._queue.pop(0)
+        self._orders.expect(word_of(chain))
+        return chain
 
     def observe(self, observation: Observation) -> None:
         """Merge the state, learn what its last letter did, and note progress. A failed chain teaches nothing."""
         self._n_idle += 1
+        word, key = observation.word, observation.state_key
+        self._orders.forget(word)
         if observation.figures is None:
             return
-        word, key = observation.chain.word, observation.state_key
         parent = self._states.get(self._orders.key(word[:-1]) or "") if word else None
         if parent is not None:
             self._effects.learn(word[-1], parent, observation.figures)
         self._orders.learn(word, key)
         if key not in self._states or len(word) < len(self._states[key].chain):
-            floor = observation.figures.drop_points if word.endswith("F") else parent.floor if parent else 0.0
+            trained = observation.chain.word.endswith("F")
+            floor = observation.figures.drop_points if trained else parent.floor if parent else 0.0
             self._states[key] = _State(observation.chain, observation.figures, observation.legal, floor)
-        if observation.admissible and word.strip("F"):
+        if observation.admissible and observation.chain.word.strip("F"):
             self._note_admissible(observation.score, len(word))
 
     def _note_admissible(self, score: float, length: int) -> None:
@@ -128,17 +134,23 @@ class BeamSearcher:
         steps = self._untried()
         if self._sweeping or self._n_idle >= _PATIENCE:
             steps = self._next_level(steps)
-        chosen = self._top(steps)
-        self._tried.update((step.state_key, step.letter) for step in chosen)
-        return [self._states[step.state_key].chain + Link(step.letter) for step in chosen]
+        return self._taken(self._top(steps))
+
+    def _beside(self) -> list[Chain]:
+        """The best step, of any level, that leads to nothing that is under way."""
+        return self._taken([step for step in self._untried() if not self._orders.is_under_way(step.word)][:1])
+
+    def _taken(self, steps: list[_Step]) -> list[Chain]:
+        self._tried.update((step.state_key, step.symbol) for step in steps)
+        return [self._states[step.state_key].chain + link_of(step.symbol) for step in steps]
 
     def _untried(self) -> list[_Step]:
         """All untried steps in order; those expected to lead to known states only when nothing else is left."""
         steps = [
-            _Step(-self._promise(state, letter), len(state.chain) + 1, state.chain.word + letter, key, letter)
+            _Step(-self._promise(state, symbol), len(state.chain) + 1, (*word_of(state.chain), symbol), key, symbol)
             for key, state in self._states.items()
-            for letter in state.legal
-            if (key, letter) not in self._tried and self._orders.key(state.chain.word + letter) is None
+            for symbol in state.legal
+            if (key, symbol) not in self._tried and self._orders.key((*word_of(state.chain), symbol)) is None
         ]
         return sorted([s for s in steps if not self._orders.expects_nothing_new(s.word)] or steps)
 
@@ -167,10 +179,10 @@ class BeamSearcher:
                 taken |= marks
         return chosen
 
-    def _promise(self, state: _State, letter: str) -> float:
-        if letter == "F":
+    def _promise(self, state: _State, symbol: str) -> float:
+        if symbol[0] == "F":
             return self._worth(state.figures, state.floor)
-        expected = self._effects.after(letter, state)
+        expected = self._effects.after(symbol, state)
         if expected is None:
             return self._worth(state.figures, state.floor) + _CURIOSITY
         return self._worth(expected, state.floor)

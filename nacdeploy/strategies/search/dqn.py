@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 import nacdeploy.strategies.search.mdp as mdp
 from nacdeploy.profile import DqnTable
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import NacReward, NacWeights, nac_warmup
+from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.observation import Observation
 
 Array = NDArray[np.float64]
@@ -149,10 +150,10 @@ class Replay:
 class DqnSearcher:
     """Episodes from the untouched model. Chains seen before are walked again: the engine answers them from memory."""
 
-    def __init__(self, alphabet: str, table: DqnTable, weights: NacWeights, seed: int) -> None:
-        self._letters = "".join(dict.fromkeys(alphabet))
+    def __init__(self, alphabet: Alphabet, table: DqnTable, weights: NacWeights, seed: int) -> None:
         # NAC's F is its first action, which the advantage head and the random phase favour.
-        self._letters = "".join(sorted(self._letters, key=lambda letter: letter != "F"))
+        self._actions = sorted(alphabet.links, key=lambda link: link.letter != "F")
+        self._letters = "".join(dict.fromkeys(link.letter for link in self._actions))
         self._table, self._weights = table, weights
         self._random = np.random.default_rng(seed)
         self._replay = Replay(table.replay_size)
@@ -163,13 +164,16 @@ class DqnSearcher:
         self._score, self._best_score, self._n_steps, self._epsilon = 0.0, 0.0, 0, table.epsilon
 
     def propose(self) -> Chain | None:
-        """The episode's chain and one letter more; None where the untouched model allows none."""
+        """The episode's chain and one step more; None until that is observed, and where the untouched model allows
+        none."""
+        if self._action is not None:
+            return None
         if self._now is None or not self._now.observation.legal:
             self._now, self._score, self._best_score = self._start, 0.0, 0.0
         if self._now is None or not self._now.observation.legal:
             return None
         self._action = self._choose(self._now)
-        return self._now.observation.chain + Link(self._letters[self._action])
+        return self._now.observation.chain + self._actions[self._action]
 
     def observe(self, observation: Observation) -> None:
         """Remember the transition, and learn when it is time. A failed letter ends the episode and teaches nothing."""
@@ -191,7 +195,7 @@ class DqnSearcher:
     def _begin(self, start: mdp.Situation) -> None:
         self._start = self._now = start
         n_inputs = len(mdp.vector(start, self._letters))
-        self._online = initial_parameters(n_inputs, len(self._letters), self._table.width, self._random)
+        self._online = initial_parameters(n_inputs, len(self._actions), self._table.width, self._random)
         self._target = {name: value.copy() for name, value in self._online.items()}
         self._adam = Adam(self._online, self._table.learning_rate)
 
@@ -199,7 +203,7 @@ class DqnSearcher:
         legal = self._legal(situation)
         allowed = np.flatnonzero(legal)
         if self._n_steps < self._table.n_random_steps:
-            if legal[0] and self._letters[0] == "F" and self._random.random() < self._table.random_f:
+            if legal[0] and self._actions[0].letter == "F" and self._random.random() < self._table.random_f:
                 return 0
             return int(self._random.choice(allowed))
         if self._random.random() < self._epsilon:
@@ -208,7 +212,7 @@ class DqnSearcher:
         return int(np.where(legal, q, _FORBIDDEN).argmax())
 
     def _legal(self, situation: mdp.Situation) -> Array:
-        return np.array([letter in situation.observation.legal for letter in self._letters])
+        return np.array([str(link) in situation.observation.legal for link in self._actions])
 
     def _remember(self, past: mdp.Situation, action: int, now: mdp.Situation) -> None:
         earned = self._earned(mdp.reward(past, now, self._weights))

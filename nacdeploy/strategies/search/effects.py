@@ -7,19 +7,21 @@ search curious (Bishop, 2006, eq. 3.49 to 3.59).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Effect = tuple[Array, float]
 
 _PRIOR_SPREAD_POINTS = 0.5  # of a predicted drop, before residuals were seen; 1,000 images are as noisy
 _PRIOR_WEIGHT = 6  # observations that this prior counts as
 _MAX_RESIDUAL_POINTS = 2.0  # a larger one counts as this much
 _PRIOR_LEFT, _PRIOR_LEFT_SPREAD = 0.1, 0.1  # the share of a fresh drop that F leaves
 _PRIOR_SLOPE_SPREAD = 0.3  # of everything else in the regression: points per letter, per point of floor, and at all
+_ELDER_WEIGHT = math.exp(-1.0)  # of other tasks' effects: that of a use one letter further off
 _HOPELESS_SHARE = 1.0 / 3.0  # an F that leaves more of a fresh drop than this, and twice the limit, met a dead end
 _LEFT_WHERE_HOPELESS = 0.6
 
@@ -47,51 +49,107 @@ class _Use(NamedTuple):
 
 
 class Effects:
-    """What each letter did, by how often it was there before and how many letters had come since the last F."""
+    """What each step did, by how often its letter was there before and how many letters had come since the last F.
 
-    def __init__(self) -> None:
+    A step is a letter with one choice of its parameters. Choices of one family (`Alphabet.families`) share: one that
+    was not seen lies between two that were, linear in the logarithm of the parameter. What `elders` know, the effects
+    of other tasks, counts as one more use, further off than any of the task itself.
+    """
+
+    def __init__(self, families: Mapping[str, tuple[str, float]], elders: Sequence["Effects"] = ()) -> None:
         self.spread = Spread()
+        self._families, self._elders = families, tuple(elders)
         self._uses: dict[str, list[_Use]] = {}
-        self._known: dict[tuple[str, int, int], tuple[Array, float]] = {}
+        self._known: dict[tuple[str, int, int], Effect] = {}
 
-    def learn(self, letter: str, n_before: int, n_fresh: int, log_factors: Array, added: float) -> None:
+    def learn(self, symbol: str, n_before: int, n_fresh: int, log_factors: Array, added: float) -> None:
         """Remember one observed step; `added` is in accuracy points."""
-        if letter in self._uses:
-            self.spread.learn(added - self.expected(letter, n_before, n_fresh)[1])
-        self._uses.setdefault(letter, []).append(_Use(n_before, n_fresh, log_factors, added))
+        if symbol in self._uses:
+            self.spread.learn(added - self.expected(symbol, n_before, n_fresh)[1])
+        self._uses.setdefault(symbol, []).append(_Use(n_before, n_fresh, log_factors, added))
         self._known.clear()
 
-    def knows(self, letter: str) -> bool:
-        """Whether the letter was ever seen."""
-        return letter in self._uses
+    def knows(self, symbol: str) -> bool:
+        """Whether something can be said of the step: it was seen, two of its family were, or elders know it."""
+        return symbol in self._uses or self._knows_family(symbol) or any(e.knows(symbol) for e in self._elders)
 
-    def expected(self, letter: str, n_before: int, n_fresh: int) -> tuple[Array, float]:
-        """The log factors on the ratios and the points added; the letter must be known."""
-        asked = (letter, n_before, n_fresh)
+    def is_end(self, symbol: str) -> bool:
+        """Whether the step is the weakest or the strongest choice of its family."""
+        family, at = self._families[symbol]
+        places = [x for f, x in self._families.values() if f == family]
+        return at in (min(places), max(places))
+
+    def expected(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
+        """The log factors on the ratios and the points added; the step must be known."""
+        asked = (symbol, n_before, n_fresh)
         if asked not in self._known:
             self._known[asked] = self._estimate(*asked)
         return self._known[asked]
 
-    def _estimate(self, letter: str, n_before: int, n_fresh: int) -> tuple[Array, float]:
+    def _estimate(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
         """Factors: the median of the nearest uses. Points: all uses, the nearer the more they count."""
-        uses = self._uses[letter]
+        uses, elders = self._uses.get(symbol, []), self._advice(symbol, n_before, n_fresh)
+        if not uses:
+            return elders or self._between(symbol, n_before, n_fresh)
         nearest = min(abs(use.n_before - n_before) for use in uses)
-        factors = np.median([u.log_factors for u in uses if abs(u.n_before - n_before) == nearest], axis=0)
+        factors = medians([u.log_factors for u in uses if abs(u.n_before - n_before) == nearest])
         weights = [math.exp(nearest - abs(u.n_before - n_before) - 0.5 * abs(u.n_fresh - n_fresh)) for u in uses]
-        return factors, sum(w * u.added for w, u in zip(weights, uses, strict=True)) / sum(weights)
+        points, weight = sum(w * u.added for w, u in zip(weights, uses, strict=True)), sum(weights)
+        if elders is not None:
+            points, weight = points + _ELDER_WEIGHT * elders[1], weight + _ELDER_WEIGHT
+            factors = elders[0] if nearest else factors
+        return factors, points / weight
+
+    def _advice(self, symbol: str, n_before: int, n_fresh: int) -> Effect | None:
+        """What elders would say: the median factors, the mean of the points."""
+        said = [e.expected(symbol, n_before, n_fresh) for e in self._elders if e.knows(symbol)]
+        return (medians([f for f, _ in said]), sum(p for _, p in said) / len(said)) if said else None
+
+    def _knows_family(self, symbol: str) -> bool:
+        return len(self._siblings(symbol)) > 1
+
+    def _siblings(self, symbol: str) -> list[tuple[float, str]]:
+        """The seen choices of the symbol's family by the logarithm of their parameter, ascending."""
+        family = self._families.get(symbol, (symbol, 0.0))[0]
+        return sorted((x, other) for other, (f, x) in self._families.items() if f == family and other in self._uses)
+
+    def _between(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
+        """Interpolated in log(parameter) between seen choices; beyond them, as the last one."""
+        places, symbols = zip(*self._siblings(symbol), strict=True)
+        said = [self.expected(other, n_before, n_fresh) for other in symbols]
+        at = self._families[symbol][1]
+        factors = [np.interp(at, places, column) for column in np.transpose([factors for factors, _ in said])]
+        return np.array(factors), float(np.interp(at, places, [points for _, points in said]))
+
+
+def medians(rows: Sequence[Array]) -> Array:
+    """The median of each column over the rows that hold a number there; not a number where none does."""
+    if len(rows) == 1:
+        return rows[0]
+    table = np.array(rows)
+    return np.array([np.median(known) if len(known := c[~np.isnan(c)]) else math.nan for c in table.T])
 
 
 class Recovery:
     """The drop that an F leaves: linear in the letters since the last F, the drop they added, and the drop before."""
 
-    def __init__(self, n_letters: int, max_drop: float) -> None:
+    def __init__(self, n_letters: int, max_drop: float, elders: Sequence["Recovery"] = ()) -> None:
         self.spread = Spread()
-        self._max_drop = max_drop
+        self._max_drop, self._n_seen = max_drop, 0
         spreads = np.array([*[_PRIOR_SLOPE_SPREAD] * n_letters, _PRIOR_LEFT_SPREAD, *[_PRIOR_SLOPE_SPREAD] * 2])
         self._precision = np.diag(spreads**-2)
         self._moment = self._precision @ np.array([*[0.0] * n_letters, _PRIOR_LEFT, 1.0, 0.0])
+        self._prior = self._precision, self._moment
+        for elder in elders:
+            self._heed(elder, _PRIOR_WEIGHT / len(elders))
         self._hopeless: dict[int, int] = {}
         self._solve()
+
+    def _heed(self, elder: "Recovery", n_seen: float) -> None:
+        """Take on what another task taught, as if it had been seen `n_seen` times here."""
+        share = min(1.0, n_seen / max(1, elder._n_seen))
+        self._precision = self._precision + share * (elder._precision - elder._prior[0])
+        self._moment = self._moment + share * (elder._moment - elder._prior[1])
 
     def learn(
         self, counts: Sequence[int], fresh: Sequence[int], floor: float, drop: float, left: float, culprit: int
@@ -111,7 +169,8 @@ class Recovery:
             return
         inputs = self._inputs(fresh, floor, drop)
         self.spread.learn(left - float(self._slopes @ inputs))
-        self._precision += np.outer(inputs, inputs) / _PRIOR_SPREAD_POINTS**2
+        self._n_seen += 1
+        self._precision = self._precision + np.outer(inputs, inputs) / _PRIOR_SPREAD_POINTS**2
         self._moment = self._moment + inputs * left / _PRIOR_SPREAD_POINTS**2
         self._solve()
 

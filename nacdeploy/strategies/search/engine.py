@@ -18,10 +18,9 @@ from nacdeploy.profile import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures, Objective
 from nacdeploy.strategies.search.journal import Evaluation, Journal, failed
-from nacdeploy.strategies.search.observation import Observation
+from nacdeploy.strategies.search.observation import Observation, observed
 from nacdeploy.strategies.search.result import SearchResult as SearchResult
 from nacdeploy.strategies.search.result import best_of, result_of
-from nacdeploy.strategies.search.rules import legal_letters
 
 MAX_REPEATS = 1000
 
@@ -217,7 +216,7 @@ class _Walk:
         self.evaluations.append(evaluation)
         if evaluation.figures is not None:
             self.objective.note(evaluation.figures)
-        self.seen[evaluation.chain] = _observation(chain, evaluation, self.objective, self.rules, self.alphabet)
+        self.seen[evaluation.chain] = observed(chain, evaluation, self.objective, self.rules, self.alphabet)
         self.best = best_of([self.best, evaluation] if self.best else [evaluation], self.objective)
         self.progress(self._progress(evaluation, reused))
 
@@ -244,7 +243,7 @@ def _check_proposal(chain: Chain, seen: Mapping[str, Observation]) -> None:
     if not len(chain):
         return
     parent = seen.get(str(Chain(chain.links[:-1])))
-    if parent is None or chain.links[-1].letter not in parent.legal:
+    if parent is None or str(chain.links[-1]) not in parent.legal:
         raise ValueError(f"the searcher proposed '{chain}', whose last letter is not legal after what it observed")
 
 
@@ -271,14 +270,3 @@ def _row(chain: Chain, pending: Pending) -> Evaluation:
 
 def _finite(figures: Figures) -> bool:
     return all(math.isfinite(value) for value in astuple(figures) if value is not None)
-
-
-def _observation(
-    chain: Chain, evaluation: Evaluation, objective: Objective, rules: RulesTable, alphabet: str
-) -> Observation:
-    figures = evaluation.figures
-    if figures is None:
-        return Observation(chain, None, -math.inf, False, (), evaluation.state_key)
-    legal = legal_letters(chain, figures, rules, alphabet, evaluation.refused)
-    score, admissible = objective.score(figures), objective.admissible(figures)
-    return Observation(chain, figures, score, admissible, legal, evaluation.state_key)

@@ -1,9 +1,9 @@
 """The search as a Gymnasium environment, so that any RL library can walk through chains.
 
 `pip install nacdeploy[rl]`. The class derives from `gymnasium.Env` because Gymnasium's checker and wrappers ask for it.
-An action is the index of a letter. A letter that is not legal changes nothing and earns nothing, as in NAC;
-`info["action_mask"]` says which are. One fault of NAC is not kept: there, an E with a single exit left places it, and
-is then called invalid.
+An action is the index of a step: a letter, or one choice of its parameters. A letter that is not legal changes nothing
+and earns nothing, as in NAC; `info["action_mask"]` says which are. One fault of NAC is not kept: there, an E with a
+single exit left places it, and is then called invalid.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 import nacdeploy.strategies.search.mdp as mdp
 from nacdeploy.profile import RulesTable
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import DROP_TOLERANCE, NacWeights
+from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.observation import Observation
 
 State = NDArray[np.float64]
@@ -28,7 +29,7 @@ class ChainEnvironment(gymnasium.Env[State, np.int64]):
 
     Args:
         observe: a chain, all of whose beginnings were asked for before, to what is seen of it.
-        alphabet: the letters, in the order of the actions.
+        alphabet: the letters, with choices of their parameters, in the order of the actions.
         rules: when an episode ends.
         weights: of NAC's reward.
     """
@@ -42,12 +43,12 @@ class ChainEnvironment(gymnasium.Env[State, np.int64]):
         rules: RulesTable,
         weights: NacWeights | None = None,
     ) -> None:
-        self._observe, self._alphabet, self._rules = observe, alphabet, rules
+        self._observe, self._alphabet, self._rules = observe, parsed(alphabet), rules
         self._weights = weights or NacWeights()
         self._situation: mdp.Situation | None = None
         self._n_steps = 0
-        size = mdp.vector(mdp.start(observe(Chain())), alphabet).shape
-        self.action_space = spaces.Discrete(len(alphabet))
+        size = mdp.vector(mdp.start(observe(Chain())), self._alphabet.letters).shape
+        self.action_space = spaces.Discrete(len(self._alphabet.links))
         self.observation_space = spaces.Box(-np.inf, np.inf, size, np.float64)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[State, dict[str, Any]]:
@@ -64,11 +65,11 @@ class ChainEnvironment(gymnasium.Env[State, np.int64]):
         """
         if self._situation is None:
             raise RuntimeError("call reset() before step()")
-        letter, past = self._alphabet[int(action)], self._situation
+        link, past = self._alphabet.links[int(action)], self._situation
         self._n_steps += 1
-        if letter not in past.observation.legal:
-            return self._unchanged(past, letter)
-        now = mdp.after(past, self._observe(past.observation.chain + Link(letter)))
+        if str(link) not in past.observation.legal:
+            return self._unchanged(past, link.letter)
+        now = mdp.after(past, self._observe(past.observation.chain + link))
         if now is None:
             state, info = self._answer(past, valid=False)
             return state, 0.0, True, False, info
@@ -90,6 +91,6 @@ class ChainEnvironment(gymnasium.Env[State, np.int64]):
 
     def _answer(self, situation: mdp.Situation, valid: bool) -> tuple[State, dict[str, Any]]:
         legal = situation.observation.legal
-        mask = np.array([letter in legal for letter in self._alphabet], dtype=np.int8)
+        mask = np.array([symbol in legal for symbol in self._alphabet.symbols], dtype=np.int8)
         info = {"chain": str(situation.observation.chain), "valid": valid, "action_mask": mask}
-        return mdp.vector(situation, self._alphabet), info
+        return mdp.vector(situation, self._alphabet.letters), info

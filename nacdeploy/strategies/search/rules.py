@@ -9,29 +9,32 @@ from collections.abc import Mapping
 from nacdeploy.profile import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import DROP_TOLERANCE, Figures
+from nacdeploy.strategies.search.alphabet import parsed
 
 
 def legal_letters(
     chain: Chain, figures: Figures, table: RulesTable, alphabet: str, refused: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The letters of `alphabet`, in its order, that may follow `chain`; none where the chain ends.
+    """The symbols of `alphabet`, in its order, that may follow `chain`; none where the chain ends.
 
     Args:
         chain: the letters so far.
         figures: of the state they led to.
         table: the profile's rules.
-        alphabet: the letters of this search.
-        refused: letter -> reason, for the operators that do not apply to this state.
+        alphabet: the letters of this search, with choices of their parameters.
+        refused: letter or symbol -> reason, for the operators that do not apply to this state.
     """
     drop = figures.drop_points
     if _ended(chain, drop, table):
         return ()
     forced = drop > table.forced_factor * table.finetune_due + DROP_TOLERANCE
-    letters = "F" if forced else alphabet
     return tuple(
-        letter
-        for letter in dict.fromkeys(alphabet)
-        if letter in letters and letter not in refused and _due(letter, chain, drop, table)
+        str(link)
+        for link in parsed(alphabet).links
+        if not (forced and link.letter != "F")
+        and link.letter not in refused
+        and str(link) not in refused
+        and _due(link.letter, chain, drop, table)
     )
 
 

@@ -7,6 +7,7 @@ from nacdeploy.profile import DqnTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures, NacWeights
 from nacdeploy.strategies.search import dqn
+from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.observation import Observation
 
 STATES = np.array([[0.5, -1.0, 2.0], [1.5, 0.3, -0.2], [0.1, 0.1, 0.9], [-1.2, 0.4, 0.6]])
@@ -89,7 +90,7 @@ def seen(word: str, drop: float, ratio: float, legal: tuple[str, ...] = ("P", "Q
 
 def searcher(seed: int = 0, **changes: object) -> dqn.DqnSearcher:
     table = DqnTable.model_validate({"width": 8, "batch_size": 4, **changes})
-    return dqn.DqnSearcher("FPQ", table, NacWeights(), seed)
+    return dqn.DqnSearcher(Alphabet.parse("FPQ"), table, NacWeights(), seed)
 
 
 @pytest.mark.parametrize("changes", [{}, {"n_random_steps": 0, "epsilon": 1.0}, {"n_random_steps": 0, "epsilon": 0.0}])
