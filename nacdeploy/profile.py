@@ -149,6 +149,7 @@ class SearchTable(Table):
     max_drop: float = Field(1.0, ge=0)
     beam_width: int = Field(2, ge=1)
     nac_accuracy_weight: float = Field(22.5, ge=0)
+    experience: tuple[str, ...] = ()
     rules: RulesTable = RulesTable()
     dqn: DqnTable = DqnTable()
 

@@ -17,6 +17,9 @@ FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
 @click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate.")
 @click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
+@click.option(
+    "--experience", metavar="RUN", multiple=True, help="An earlier search whose journal teaches what letters do."
+)
 @options.wandb
 @options.as_json
 def command(
@@ -25,6 +28,7 @@ def command(
     budget: int | None,
     max_drop: float | None,
     resume: Path | None,
+    experience: tuple[str, ...],
     as_json: bool,
     **shared: Any,
 ) -> None:
@@ -32,6 +36,7 @@ def command(
     from nacdeploy import api
 
     wanted: dict[str, Any] = {"out": out, "searcher": searcher, "budget": budget, "max_drop": max_drop}
+    wanted["experience"] = experience or None
     if resume is not None:
         wanted = _typed(wanted)
     result = api.search(resume=resume, progress=render.RichProgress(), **wanted, **shared)

@@ -1,6 +1,6 @@
 """The search: driver, journal and memory joined with the session; the best chain, or a loud end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,6 +25,7 @@ from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, make_searcher
 from nacdeploy.strategies.search.alphabet import Alphabet, parsed
 from nacdeploy.strategies.search.engine import SearchResult
+from nacdeploy.strategies.search.experience import JOURNAL, gathered
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 
 RUN_FILE = "run.json"
@@ -45,10 +46,12 @@ def search(
     searcher: str | None = None,
     budget: int | None = None,
     max_drop: float | None = None,
+    experience: Sequence[Path | str] | None = None,
     progress: Progress | None = None,
     **shared: Unpack[OptionValues],
 ) -> Result:
     """Search for the best chain; leaves its checkpoint, strategy.json and the journal. `resume` goes on with a run.
+    `experience` names folders of earlier searches, whose journals teach the searcher what steps do.
 
     Raises:
         UsageError: wrong options, or a resumed run of other settings.
@@ -56,6 +59,7 @@ def search(
     """
     progress, options, watch = progress or Silent(), Options(**shared), Stopwatch()
     wanted = {"searcher": searcher, "budget": budget, "max_drop": max_drop}
+    wanted["experience"] = [str(Path(place).resolve()) for place in experience] if experience else None
     if resume is not None:
         place = Path(resume)
         options, profile = _resumed(place, options, wanted)
@@ -63,10 +67,10 @@ def search(
         profile = effective_profile(options, wanted)
         place = Runs(Path(options.runs)).place(out, "search")
     _check_alphabet(profile)
-    make_searcher(profile.search.searcher, profile.search, profile.seed)
+    _searcher(profile)
     session = open_session(options, profile, parsed(profile.search.alphabet).letters, progress)
     profile = session.profile
-    with progress.bar("searching") as bar, Journal.open(place / "journal.jsonl", _fingerprint(session)) as journal:
+    with progress.bar("searching") as bar, Journal.open(place / JOURNAL, _fingerprint(session)) as journal:
         records.write_json(place / RUN_FILE, Run(profile.model_dump(mode="json"), options.checkpoint))
         memory = DiskMemory(place / "cache", session.task, profile)
         evaluator = Evaluator(session.baseline, session.task, profile, memory)
@@ -95,6 +99,11 @@ def _resumed(place: Path, options: Options, wanted: dict[str, Any]) -> tuple[Opt
     return replace(options, checkpoint=run.checkpoint, model=profile.model, data=profile.data), profile
 
 
+def _searcher(profile: Profile) -> engine.Searcher:
+    table = profile.search
+    return make_searcher(table.searcher, table, profile.seed, gathered(table.experience))
+
+
 def _check_alphabet(profile: Profile) -> None:
     text = profile.search.alphabet
     alphabet = Alphabet.parse(text, lambda link: operators.make(link, profile))
@@ -108,7 +117,9 @@ def _fingerprint(session: Session) -> dict[str, Any]:
     settings["search"].pop("budget")
     versions = {letter: kind.version for letter, kind in sorted(operators.by_letter().items())}
     baseline, images = session.baseline.key, session.task.data.fingerprint
-    return {"baseline": baseline, "data_sha256": images, "operators": versions, **_flat(settings)}
+    taught = [records.sha256_file(Path(place) / JOURNAL) for place in session.profile.search.experience]
+    told = {"experience_sha256": taught} if taught else {}
+    return {"baseline": baseline, "data_sha256": images, "operators": versions, **told, **_flat(settings)}
 
 
 def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -124,7 +135,7 @@ def _searched(
 ) -> SearchResult:
     table = session.profile.search
     return engine.run(
-        make_searcher(table.searcher, table, session.profile.seed),
+        _searcher(session.profile),
         evaluator,
         make_objective(table),
         table.rules,

@@ -113,6 +113,20 @@ def _parse(line: bytes) -> Any:
         return None
 
 
+def read(path: Path) -> tuple[dict[str, Any], list[Evaluation]]:
+    """The fingerprint and the rows of a journal that another run left; nothing of either where it is empty.
+
+    Raises:
+        UsageError: it is not there, has another schema, or is damaged before its last line.
+    """
+    try:
+        lines, _ = _whole_lines(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    theirs = lines[0].get("fingerprint", {}) if lines and isinstance(lines[0], dict) else {}
+    return theirs, _read(lines, theirs, path) if lines else []
+
+
 def _read(lines: list[Any], fingerprint: dict[str, Any], path: Path) -> list[Evaluation]:
     header, *rows = lines
     if not isinstance(header, dict) or header.get("schema") != SCHEMA_VERSION:
