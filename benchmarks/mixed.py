@@ -37,7 +37,9 @@ def main() -> None:
         if not isinstance(result, str):
             folder = FOLDER / f"{chain}-ort"
             if not (folder / "manifest.json").is_file():
-                nacdeploy.export(source=result.folder, target="ort", out=folder, runs=FOLDER, wandb=False)
+                nacdeploy.export(
+                    source=result.folder, target="ort", out=folder, profile=PROFILE, runs=FOLDER, wandb=False
+                )
             exported[chain] = folder
     table = nacdeploy.bench([*exported.values()], progress=progress)
     rows = {row.chain: row for row in table.rows}

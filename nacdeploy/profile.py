@@ -285,6 +285,7 @@ class SearchTable(Table):
     nac_accuracy_weight: float = Field(22.5, ge=0)
     cache: str = ""
     cache_gib: float = Field(20.0, gt=0)
+    experience: tuple[str, ...] = ()
     rules: RulesTable = RulesTable()
     fidelity: FidelityTable = FidelityTable()
     dqn: DqnTable = DqnTable()

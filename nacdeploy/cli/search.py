@@ -24,6 +24,9 @@ FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
 @click.option("--pick", type=click.IntRange(min=1), metavar="N", help="With --resume: answer with front member N.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Chains evaluated at once, by Ray.")
 @click.option("--ray", metavar="ADDRESS", help="Ray cluster that evaluates them: host:port or auto.")
+@click.option(
+    "--experience", metavar="RUN", multiple=True, help="An earlier search whose journal teaches what letters do."
+)
 @options.wandb
 @options.as_json
 def command(
@@ -39,6 +42,7 @@ def command(
     pick: int | None,
     workers: int | None,
     ray: str | None,
+    experience: tuple[str, ...],
     as_json: bool,
     **shared: Any,
 ) -> None:
@@ -53,6 +57,7 @@ def command(
         "max_trainings": max_trainings,
         "max_drop": max_drop,
         "objective": objective,
+        "experience": experience or None,
         **shared,
     }
     if resume is not None:

@@ -25,8 +25,10 @@ LIMITS = ("search.budget", "search.max_trainings", "search.cache", "search.cache
 # Rows hold under other ones of these: they decide which chains are looked at and how they rank, no figure of a chain.
 RANKING = (
     "name",
+    "experience_sha256",
     "search.beam_width",
     "search.dqn.",
+    "search.experience",
     "search.figure",
     "search.max_drop",
     "search.nac_accuracy_weight",
@@ -139,11 +141,13 @@ def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]
 def fingerprint(session: Session) -> dict[str, Any]:
     """What must be the same for a run to go on: everything but where it ends."""
     letters = parsed(session.profile.search.alphabet).letters
+    taught = [records.sha256_file(Path(place) / JOURNAL) for place in session.profile.search.experience]
     return {
         "baseline": session.baseline.key,
         "data_sha256": session.task.data.fingerprint,
         **{f"operator.{x}": version for x, version in operators.versions().items() if x in letters},
         **{f"code.{name}": version for name, version in VERSIONS.items()},
+        **({"experience_sha256": taught} if taught else {}),
         **settings_of(session.profile, LIMITS),
     }
 

@@ -1,6 +1,6 @@
 """The search: driver, journal, memory and workers joined with the session; the best chain, or a loud end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +23,12 @@ from nacdeploy.progress import Bar, Progress, Silent
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.cache import open_store
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.objective import Objective
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, halving, make_searcher
 from nacdeploy.strategies.search.alphabet import Alphabet, parsed
-from nacdeploy.strategies.search.engine import Limits
+from nacdeploy.strategies.search.engine import Limits, Searcher
+from nacdeploy.strategies.search.experience import gathered
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.result import SearchResult
 from nacdeploy.strategies.search.workers import Cluster, ray_cluster
@@ -43,6 +45,7 @@ def search(
     max_trainings: int | None = None,
     max_drop: float | None = None,
     objective: str | None = None,
+    experience: Sequence[Path | str] | None = None,
     cache: str | None = None,
     workers: int | None = None,
     ray: str | None = None,
@@ -50,6 +53,7 @@ def search(
     **shared: Unpack[OptionValues],
 ) -> Result:
     """Search for the best chain; leaves its checkpoint, strategy.json and the journal. `resume` goes on with a run.
+    `experience` names folders of earlier searches, whose journals teach the searcher what steps do.
 
     Args:
         fork: begin a new run as `resume` was asked for, with what is given here in place of its own; rows and memory
@@ -66,6 +70,7 @@ def search(
     progress, watch = progress or Silent(), Stopwatch()
     wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
     wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache}
+    wanted["experience"] = [str(Path(one).resolve()) for one in experience] if experience else None
     start = _start(out, resume, fork, pick, dict(shared), wanted)
     _check(start.profile)
     with _cluster(workers, ray) as cluster:
@@ -148,7 +153,7 @@ def _check_alphabet(profile: Profile) -> None:
 def _check(profile: Profile) -> None:
     """Refuse what would not work, before any work."""
     _check_alphabet(profile)
-    make_searcher(profile.search.searcher, profile.search, profile.seed)
+    _searcher(profile, make_objective(profile.search))
     speed.check_target(profile)
     layer_speed.check_given(profile)
     if profile.search.cache:
@@ -167,7 +172,7 @@ def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster |
             opener = candidates.opener(session, place, ours.evaluator.memory.location)
             workers = candidates.Candidates(stack.enter_context(cluster.pool(opener)))
         found = engine.run(
-            make_searcher(table.searcher, table, session.profile.seed, objective),
+            _searcher(session.profile, objective),
             workers,
             objective,
             table.rules,
@@ -180,6 +185,11 @@ def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster |
         if ours.promotions:
             found = halving.promoted(found, objective, workers, journal, ours.promotions)
     return in_full(found, objective, ours.evaluator, ours.speeds, ours.layers)
+
+
+def _searcher(profile: Profile, objective: Objective) -> Searcher:
+    table = profile.search
+    return make_searcher(table.searcher, table, profile.seed, objective, gathered(table.experience))
 
 
 def _search_report(bar: Bar) -> Callable[[engine.Progress], None]:

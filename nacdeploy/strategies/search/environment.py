@@ -1,7 +1,7 @@
 """The search as a Gymnasium environment, so that any RL library can walk through chains.
 
 `pip install nacdeploy[rl]`. The class derives from `gymnasium.Env` because Gymnasium's checker and wrappers ask for it.
-An action is the index of a step: a letter, or one choice of its parameters. A letter that is not legal changes nothing
+An action is the index of a step: a letter, or one choice of its parameters. A step that is not legal changes nothing
 and earns nothing, as in NAC; `info["action_mask"]` says which are. One fault of NAC is not kept: there, an E with a
 single exit left places it, and is then called invalid.
 """

@@ -133,7 +133,7 @@ def _parse(line: bytes) -> Any:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Evaluation]]:
-    """The fingerprint and the rows of a journal, for another run to take over; nothing of either where it is empty.
+    """The fingerprint and the rows of a journal that another run left; nothing of either where it is empty.
 
     Raises:
         UsageError: it is not there, has another schema, or is damaged before its last line.

@@ -22,7 +22,8 @@ class Orders:
 
     def is_under_way(self, word: Word) -> bool:
         """Whether the word, or one that commuting swaps make of it, was proposed and not answered."""
-        return bool(self._under_way) and self.normal(word) in {self.normal(other) for other in self._under_way}
+        length, normal = len(word), self.normal(word) if self._under_way else ()
+        return any(len(other) == length and self.normal(other) == normal for other in self._under_way)
 
     @property
     def n_under_way(self) -> int:

@@ -141,6 +141,8 @@ class SurrogateSearcher:
         """The letters since the last F, each with the points its last use is thought to add."""
         n_settled = state.chain.word.rfind("F") + 1
         for at, link in enumerate(state.chain.links[n_settled:], start=n_settled):
+            if link.letter not in self._letters:
+                continue
             if self._effects.knows(str(link)):
                 n_before = state.chain.word[:at].count(link.letter)
                 yield link.letter, self._effects.expected(str(link), n_before, 0)[1]
