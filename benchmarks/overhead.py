@@ -87,7 +87,7 @@ def main() -> None:
             (DiskMemory, "recall", "memory"),
         ):
             clocks.clock(owner, method, f"overhead, {label}")
-        memory = DiskMemory(Path(name) / "cache", session.task, profile)
+        memory = DiskMemory.open(Path(name) / "cache", session.task, profile, session.baseline)
         evaluator = Evaluator(session.baseline, session.task, profile, memory)
         start = time.perf_counter()
         with Journal.open(Path(name) / "journal.jsonl", {}) as journal:

@@ -7,7 +7,6 @@ BitOps ratio, log2 bytes ratio), counted from (baseline - 3.5 points, 1x, 1x). K
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -20,14 +19,11 @@ from nacdeploy.jobs.evaluator import Evaluator
 from nacdeploy.jobs.session import Options, Session, open_session
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Silent
-from nacdeploy.strategies.advance import Trained
 from nacdeploy.strategies.cache import DiskMemory
-from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, make_searcher
 from nacdeploy.strategies.search.journal import Journal
-from nacdeploy.strategies.search.observation import Observation
 from nacdeploy.strategies.search.result import SearchResult
 
 PROFILE = Path(__file__).with_suffix(".toml")
@@ -35,53 +31,22 @@ FOLDER = Path("bench-run") / "real-search"
 SEARCHERS = ("surrogate", "dqn", "random")
 
 
-class Counted(DiskMemory):
-    """A memory that several searches share: each counts the trainings that it asked for."""
-
-    def __init__(self, *given: object) -> None:
-        super().__init__(*given)
-        self._asked: set[str] = set()
-
-    def training(self, key: str, make: Callable[[], Trained]) -> Trained:
-        self._asked.add(key)
-        trained = super().training(key, make)
-        self.n_trainings = len(self._asked)
-        return trained
-
-
-class Limited:
-    """A searcher that stops after so many trainings; `count` is told of every evaluation."""
-
-    def __init__(self, searcher: engine.Searcher, n_trainings: int) -> None:
-        self._searcher, self._left = searcher, n_trainings
-
-    def propose(self) -> Chain | None:
-        return self._searcher.propose() if self._left > 0 else None
-
-    def observe(self, observation: Observation) -> None:
-        self._searcher.observe(observation)
-
-    def count(self, progress: engine.Progress) -> None:
-        self._left -= progress.last.trained
-
-
 def searched(name: str, session: Session, folder: Path, n_trainings: int) -> SearchResult:
     """One search, or what is left of it."""
     profile, watch = session.profile, latency.Stopwatch()
-    table = profile.search
-    memory = Counted(folder / "cache", session.task, profile)
-    searcher = Limited(make_searcher(name, table, profile.seed), n_trainings)
+    table, objective = profile.search, make_objective(profile.search)
+    memory = DiskMemory.open(folder / "cache", session.task, profile, session.baseline)
     fingerprint = {"searcher": name, "profile": profile.model_dump(mode="json")}
     with Journal.open(folder / f"{name}.jsonl", fingerprint) as journal:
         found = engine.run(
-            searcher,
-            Evaluator(session.baseline, session.task, profile, memory),
-            make_objective(table),
+            make_searcher(name, table, profile.seed, objective),
+            engine.InProcess(Evaluator(session.baseline, session.task, profile, memory)),
+            objective,
             table.rules,
             table.alphabet,
-            table.budget,
+            engine.Limits(table.budget, n_trainings),
             journal,
-            searcher.count,
+            lambda progress: None,
         )
     print(f"{name}, seed {profile.seed}: {watch.seconds():.0f} s", flush=True)
     return found

@@ -43,7 +43,7 @@ def session_of(folder: Path, epochs: int) -> Session:
 
 def evaluated(session: Session, chains: list[Chain], cache: Path, cluster: Cluster) -> tuple[float, list[str]]:
     """The wall time for all chains once every worker is open, and the keys of their states."""
-    with cluster.pool(candidates.opener(session, cache)) as pool:
+    with cluster.pool(candidates.opener(session, cache.parent, str(cache))) as pool:
         workers = candidates.Candidates(pool)
         for opened in [workers.submit(Chain()) for _ in range(cluster.n_workers)]:
             opened.result()
