@@ -15,7 +15,7 @@ from typing import Any
 from nacdeploy import records
 from nacdeploy.errors import UsageError
 from nacdeploy.experiments import grammar
-from nacdeploy.experiments.grammar import Compression
+from nacdeploy.experiments.grammar import Compression, Experiment
 from nacdeploy.experiments.vocabulary import compressor
 
 # A job's folder is named in the environment; in it lie its configuration, what it reports, and its model.
@@ -77,16 +77,20 @@ def flat(data: Any, where: str) -> dict[str, Any]:
     if "compression" not in data:
         return dict(data)
     experiment = grammar.read(data, where).experiment
-    c = experiment.compression
+    return handed(experiment, experiment.compression, ".", experiment.random_seed or 0)
+
+
+def handed(experiment: Experiment, compression: Compression, folder: str, seed: int) -> dict[str, Any]:
+    """What a script is handed, by the old system's names."""
     return {
-        "compression_framework": c.framework,
-        "compression_type": c.type,
-        "compressor": c.compressor,
-        "config_list": list(c.config_list),
-        **c.settings,
+        "compression_framework": compression.framework,
+        "compression_type": compression.type,
+        "compressor": compression.compressor,
+        "config_list": list(compression.config_list),
+        **compression.settings,
         "save_model": experiment.resource_args.save_model,
-        "folder_name": ".",
-        "random_seed": experiment.random_seed or 0,
+        "folder_name": folder,
+        "random_seed": seed,
     }
 
 

@@ -19,7 +19,7 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.experiments.grammar import Experiment
 from nacdeploy.experiments.jobs import Attempt, Job, Report
-from nacdeploy.experiments.reporting import CONFIG_FILE, MODEL, RESULTS_FILE, VARIABLE
+from nacdeploy.experiments.reporting import CONFIG_FILE, MODEL, RESULTS_FILE, VARIABLE, handed
 from nacdeploy.latency import Stopwatch
 
 STDOUT, STDERR = "stdout.log", "stderr.log"
@@ -46,19 +46,9 @@ def located(experiment: Experiment, beside: Path) -> tuple[Path, Path]:
 
 
 def configuration(experiment: Experiment, job: Job, seed: int) -> dict[str, Any]:
-    """What a script is handed, by the old system's names."""
-    c = job.compression
-    return {
-        "compression_framework": c.framework,
-        "compression_type": c.type,
-        "compressor": c.compressor,
-        "config_list": list(c.config_list),
-        **c.settings,
-        "save_model": experiment.resource_args.save_model,
-        "folder_name": str((job.folder / MODEL).absolute()),
-        "random_seed": seed,
-        "job_id": job.number,
-    }
+    """What a script is handed as a job."""
+    folder = str((job.folder / MODEL).absolute())
+    return {**handed(experiment, job.compression, folder, seed), "job_id": job.number}
 
 
 @dataclass
