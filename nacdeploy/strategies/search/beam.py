@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import nacdeploy.strategies.search.ratios as ratios
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures, Objective
-from nacdeploy.strategies.search import ratios
 from nacdeploy.strategies.search.effects import Array
 from nacdeploy.strategies.search.observation import Observation, Word, link_of, word_of
 from nacdeploy.strategies.search.orders import Orders

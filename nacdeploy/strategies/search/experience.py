@@ -6,9 +6,9 @@ Only chains and figures count: which states are good there says nothing here, so
 from collections.abc import Sequence
 from pathlib import Path
 
+import nacdeploy.strategies.search.journal as journal
 from nacdeploy.errors import UsageError
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.search.observation import Observation
 
 JOURNAL = "journal.jsonl"

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import nacdeploy.strategies.search.ratios as ratios
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import Figures, Objective
-from nacdeploy.strategies.search import ratios
 from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.effects import Array, Effects, Recovery
 from nacdeploy.strategies.search.improvement import log_improvement, log_normal_cdf
