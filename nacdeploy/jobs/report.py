@@ -8,6 +8,7 @@ from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.result import RESULT_FILE, Result
+from nacdeploy.jobs.resuming import JOURNAL, RUN_FILE
 from nacdeploy.profile import Profile
 from nacdeploy.report.figures import Panel, layers_panel, search_panels
 from nacdeploy.report.layers import layer_changes
@@ -21,7 +22,6 @@ from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.result import SearchResult, result_of
 
 REPORT_FILE = "report.html"
-JOURNAL_FILE, RUN_FILE = "journal.jsonl", "run.json"
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def page_of(material: Material) -> Page:
 
 def _material(folder: Path) -> Material:
     result = records.read(Result, folder / RESULT_FILE) if records.is_file(folder / RESULT_FILE) else None
-    if records.is_file(folder / JOURNAL_FILE) and records.is_file(folder / RUN_FILE):
+    if records.is_file(folder / JOURNAL) and records.is_file(folder / RUN_FILE):
         where = folder / RUN_FILE
         profile = profiles.from_mapping(records.read_json(where)["profile"], where=str(where))
-        rows = tuple(journal.read(folder / JOURNAL_FILE)[1])
+        rows = tuple(journal.read(folder / JOURNAL)[1])
         if not rows:
             raise UsageError(f"{folder} has evaluated nothing yet; ask again when its first chain is done")
         return Material(result_of(rows, make_objective(profile.search)), profile, result)
