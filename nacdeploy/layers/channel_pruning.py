@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.layers.channel_choice import NORM, PRODUCER, READER, Group, Member, families, ordered
-from nacdeploy.layers.network import Network, masked_backbone, plain_outputs
+from nacdeploy.layers.network import Network, Structure, masked_backbone, plain_outputs
 from nacdeploy.layers.sparsity import Masks
 
 _ROOTS = (nn.Conv2d, nn.Linear)
@@ -81,7 +81,14 @@ def groups(network: Network) -> tuple[Group, ...]:
     return _FOUND[network]
 
 
+def outlines(network: Network) -> tuple[Group, ...]:
+    """The same groups, maybe with the importances of a copy that other values were given: for those who ask about
+    layers and numbers of channels only. Traced once for each structure."""
+    return _OUTLINES.get(network.structure) or groups(network)
+
+
 _FOUND: WeakKeyDictionary[Network, tuple[Group, ...]] = WeakKeyDictionary()
+_OUTLINES: WeakKeyDictionary[Structure, tuple[Group, ...]] = WeakKeyDictionary()
 
 
 def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
@@ -89,12 +96,17 @@ def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
     graph = _dependencies(backbone, example.double())
     last = _last_weighted(backbone, example.double())
     ranked = (_ranked(graph, group, backbone) for group in _all_groups(graph, [last]))
-    return tuple(_sound(network, [group for group in ranked if group is not None and group.n_channels > 1]))
+    traced = [group for group in ranked if group is not None and group.n_channels > 1]
+    if network.structure not in _OUTLINES:
+        _OUTLINES[network.structure] = tuple(_sound(network, traced))
+    sound = {group.root for group in _OUTLINES[network.structure]}
+    return tuple(group for group in traced if group.root in sound)
 
 
 def _sound(network: Network, found: list[Group]) -> list[Group]:
     """The groups that may be cut: all at once where that is right, else found by halving."""
-    if not found or _is_sound(network, {group.root: group.order[: group.quantum] for group in found}):
+    first = {group.root: families(group.n_channels, group.quantum)[0] for group in found}
+    if not found or _is_sound(network, first):
         return found
     half = len(found) // 2
     return [*_sound(network, found[:half]), *_sound(network, found[half:])] if half else []

@@ -37,6 +37,14 @@ class Semantics(Protocol):
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor: ...
 
 
+class Structure:
+    """Stands for what the copies of a network share until their backbone is cut or rebuilt: what holds whatever the
+    values are may be kept by it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Structure":
+        return self
+
+
 class Network(nn.Module):
     """A plain backbone, its quantizers by edge, its masks and shared values by layer and its exit heads by place.
 
@@ -59,6 +67,7 @@ class Network(nn.Module):
         self.rule: Rule | None = None
         self.sparsity: Sparsity | None = None
         self.plan = Plan()
+        self.structure = Structure()
         self._graph: fx.Graph | None = None
         self._is_captured = False
         self.register_load_state_dict_post_hook(_lay_out_shared)
@@ -77,7 +86,7 @@ class Network(nn.Module):
     def changed(self, moved: bool = True) -> None:
         """Say that the backbone was changed: the graph and everything derived from it is made anew. Masks were cut with
         their weights; those of 2:4 are chosen anew if channels have moved to other fours."""
-        self._graph, self._is_captured = None, False
+        self._graph, self._is_captured, self.structure = None, False, Structure()
         if moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
             self.masks = Masks({})
             self.sparsify(self.sparsity)

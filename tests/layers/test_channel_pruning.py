@@ -261,3 +261,24 @@ def test_groups_are_those_of_the_network_as_it_is_now() -> None:
     made = network(Residual())
     channel_pruning.apply_cut(made, channel_pruning.plan_cut(made, least(made, 2)))
     assert [group.n_channels for group in channel_pruning.groups(made)] == [6, 6]
+
+
+def test_outlines_are_traced_once_for_all_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network(Residual())
+    found = channel_pruning.groups(made)
+    trained = copy.deepcopy(made)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    with monkeypatch.context() as patch:
+        patch.setattr(channel_pruning, "_dependencies", None)
+        assert channel_pruning.outlines(trained) == found
+    assert channel_pruning.groups(trained) != found
+    assert [group.root for group in channel_pruning.groups(trained)] == [group.root for group in found]
+
+
+def test_outlines_after_a_cut_are_those_of_what_is_left() -> None:
+    made = network(Residual())
+    smaller = cut_copy(made, channel_pruning.plan_cut(made, least(made, 2)))
+    assert [group.n_channels for group in channel_pruning.outlines(made)] == [8, 8]
+    assert [group.n_channels for group in channel_pruning.outlines(smaller)] == [6, 6]

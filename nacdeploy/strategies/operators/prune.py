@@ -64,7 +64,7 @@ class Prune:
 
     def refusal(self, state: CompressionState) -> str | None:
         try:
-            found = channel_pruning.groups(state.network)
+            found = channel_pruning.outlines(state.network)
         except NacdeployError as error:
             return str(error)
         named, is_table = self._named(found, state.network), bool(self.table.ratios)
