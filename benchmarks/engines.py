@@ -8,7 +8,7 @@ from nacdeploy import latency
 from nacdeploy.exporters import trt
 from nacdeploy.exporters.onnx import INPUT, to_onnx
 from nacdeploy.latency import Stopwatch
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.testing.quantized import quantized
 
 NETWORKS = ("resnet34", "mobilenet_v2", "deit_tiny")

@@ -20,7 +20,7 @@ from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import artifact, onnx_checks, trt, trt_build, trt_plan
 from nacdeploy.exporters.onnx import INPUT, to_onnx
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners import gpu
 from nacdeploy.runners.onnx import OnnxRunner, Provider
 from nacdeploy.runners.trt import TrtRunner

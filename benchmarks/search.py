@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from nacdeploy.profile import SearchTable
+from nacdeploy.profile.search import SearchTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search import SEARCHERS, Experience, make_searcher

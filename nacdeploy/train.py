@@ -13,7 +13,7 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import task as tasks
 from nacdeploy.data import Dataset, ImageSet, augmented
 from nacdeploy.errors import DivergedError, NacdeployError, UsageError
-from nacdeploy.profile import TrainTable
+from nacdeploy.profile.training import TrainTable
 
 VERSION = 1  # part of the keys of a search's memory: raise it when trainings come out differently
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from nacdeploy import profile
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import EXIT_RECIPE, FINETUNE, Profile, TrainTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.training import EXIT_RECIPE, FINETUNE, TrainTable
 from nacdeploy.strategies import catalog
 
 GPU_CAPABILITY = {

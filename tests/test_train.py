@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nacdeploy import train as training
 from nacdeploy.errors import DivergedError
-from nacdeploy.profile import TrainTable
+from nacdeploy.profile.training import TrainTable
 from nacdeploy.task import Task
 
 RECIPE = TrainTable(epochs=3, learning_rate=0.1, batch_size=16, schedule="constant")

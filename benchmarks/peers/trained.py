@@ -18,7 +18,7 @@ from nacdeploy import task as tasks
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.jobs.session import Session, epoch_report
 from nacdeploy.layers.network import Network
-from nacdeploy.profile import TrainTable
+from nacdeploy.profile.training import TrainTable
 from nacdeploy.progress import Progress
 from nacdeploy.strategies import baseline, checkpoint
 from nacdeploy.strategies.cache import DiskMemory

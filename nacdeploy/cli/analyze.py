@@ -35,7 +35,7 @@ def command(
         raise click.UsageError("--resume goes on with what was asked: leave --techniques, --ratios and --layers away.")
     asked: dict[str, Any] = {name: value for name, value in wanted.items() if value}
     found = api.analyze(resume=resume, progress=render.RichProgress(), **asked, **given)
-    render.print_json(found) if as_json else render.print_analysis(found)
+    render.print_json(found) if as_json else _print_analysis(found)
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -47,3 +47,25 @@ def _numbers(text: str | None) -> tuple[float, ...]:
         return tuple(map(float, _names(text)))
     except ValueError as error:
         raise click.UsageError(f"--ratios takes numbers such as 0.25,0.5,0.75, not '{text}'.") from error
+
+
+def _print_analysis(found: Any) -> None:
+    """Layers with what they cost and the strongest setting that each bears alone, and where the tables lie."""
+    techniques = list(found.suggested)
+    columns = ["layer", "kind", "shape", "MACs", "MACs %", "parameters", "coupled to", *techniques]
+    rows = [
+        [
+            row.layer,
+            row.kind,
+            row.shape,
+            f"{row.macs:,}",
+            render.percent(row.macs_fraction, 1),
+            f"{row.n_parameters:,}",
+            row.dependency_root if row.dependency_root != row.layer else "",
+            *(found.suggested[technique].get(row.layer, "") for technique in techniques),
+        ]
+        for row in found.layers
+    ]
+    title = f"baseline {render.percent(found.baseline_accuracy)} % on validation"
+    render.print_table(f"{title}; the strongest setting that each bears alone", columns, rows)
+    click.echo(f"analysis: {found.folder}")

@@ -1,6 +1,7 @@
 """nacdeploy bench"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,4 +29,56 @@ def command(
     table = api.bench(
         artifacts, baseline=baseline, data=data, batch=batch, threads=threads, progress=render.RichProgress()
     )
-    render.print_json(table) if as_json else render.print_bench(table)
+    render.print_json(table) if as_json else _print_bench(table)
+
+
+def _print_bench(table: Any) -> None:
+    """The rows of one bench run; the device's own times where it ran on a GPU."""
+    on_gpu = any(row.device_latency for row in table.rows)
+    columns = [
+        "artifact",
+        "chain",
+        "batch",
+        "acc. %",
+        "KiB",
+        "smaller",
+        "p50 ms",
+        "p90 ms",
+        "images/s",
+        "faster (95 %)",
+        *(["CUDA graph", "device p50 ms", "device faster"] if on_gpu else []),
+    ]
+    rows = [
+        [
+            row.artifact,
+            row.chain or "FP32",
+            str(row.latency.batch_size),
+            render.percent(row.accuracy),
+            f"{row.model_bytes / 1024:.0f}",
+            f"{row.size_ratio:.2f}x",
+            f"{row.latency.p50_ms:.3f}",
+            f"{row.latency.p90_ms:.3f}",
+            f"{row.latency.throughput_per_s:.0f}",
+            render.interval(row.speed),
+            *(_device_cells(row) if on_gpu else []),
+        ]
+        for row in table.rows
+    ]
+    threads = table.rows[0].latency.threads
+    render.print_table(f"{table.machine}; {threads} thread(s); {table.runtime}", columns, rows)
+    for artifact, runtime in dict.fromkeys((r.artifact, r.runtime) for r in table.rows if r.runtime != table.runtime):
+        click.echo(f"{artifact} runs in {runtime}")
+    for note in dict.fromkeys(row.note for row in table.rows if row.note):
+        click.echo(f"note: {note}")
+    for when, states in (("before", table.gpus_before), ("after", table.gpus_after)):
+        for gpu in states:
+            click.echo(
+                f"GPU {when}: {gpu.name}, driver {gpu.driver}, {gpu.power_state}, {gpu.temperature_c} C, "
+                f"{gpu.sm_clock_mhz} MHz of {gpu.max_sm_clock_mhz}, {gpu.power_w} W of {gpu.power_limit_w}"
+            )
+
+
+def _device_cells(row: Any) -> list[str]:
+    latency, speed = row.device_latency, row.device_speed
+    graph = "on" if row.cuda_graph else "off"
+    return [graph, f"{latency.p50_ms:.3f}" if latency else "", render.interval(speed) if speed else ""]

@@ -42,8 +42,27 @@ def command(
         progress=render.RichProgress(),
         **shared,
     )
-    render.print_json(done) if as_json else render.print_experiment(done)
+    render.print_json(done) if as_json else _print_experiment(done)
 
 
 def _spoken(name: str) -> str:
     return "EXPERIMENT.json" if name == "experiment" else f"--{name}"
+
+
+def _print_experiment(done: Any) -> None:
+    """The jobs of an experiment, and the result of the best one."""
+    names = list(dict.fromkeys(name for row in done.jobs for name in row.proposal))
+    rows = [
+        [
+            f"{row.number}{' (best)' if row.number == done.best_job else ''}",
+            *(f"{row.proposal.get(name, '')}" for name in names),
+            "" if row.value is None else f"{row.value:.6g}",
+            row.error or row.status,
+        ]
+        for row in done.jobs
+    ]
+    render.print_table(f"{done.name}: {done.compressor}", ["job", *names, "value", "status"], rows)
+    if done.result is not None:
+        render.print_result(done.result)
+    elif done.best_folder:
+        click.echo(f"model of job {done.best_job}: {done.best_folder}")

@@ -1,6 +1,7 @@
 """nacdeploy encode"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,4 +18,30 @@ def command(source: Path, out: Path, rules: Path | None, as_json: bool) -> None:
     from nacdeploy.jobs import code
 
     encoded = code.encode(source, out, rules, render.RichProgress())
-    render.print_json(encoded) if as_json else render.print_encoded(encoded)
+    render.print_json(encoded) if as_json else _print_encoded(encoded)
+
+
+def _print_encoded(encoded: Any) -> None:
+    """What each tensor weighs in the container, and the container beside zstd of the same tensors."""
+    columns = ["tensor", "type", "shape", "method", "run bits", "bits per element", "bytes", "before"]
+    rows = [
+        [
+            row.name,
+            row.dtype,
+            "x".join(map(str, row.shape)),
+            row.method,
+            str(row.run_bits or ""),
+            f"{row.bits_per_element:.2f}",
+            f"{row.n_bytes:,}",
+            f"{row.n_bytes_before:,}",
+        ]
+        for row in encoded.rows
+    ]
+    render.print_table("", columns, rows)
+    for line in encoded.ignored:
+        click.echo(f"note: {line}")
+    click.echo(
+        f"{encoded.n_bytes_before:,} bytes of files in {encoded.n_bytes:,}; their tensors alone through zstd (level "
+        f"{encoded.zstd_level}): {encoded.n_bytes_zstd:,}"
+    )
+    click.echo(f"container: {encoded.path}")

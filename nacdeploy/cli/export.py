@@ -48,7 +48,7 @@ def command(
     if as_json:
         render.print_json({"artifact": str(folder), **_plain(manifest)})
     else:
-        render.print_artifact(folder, manifest, rows)
+        _print_artifact(folder, manifest, rows)
 
 
 def _plain(manifest: Any) -> dict[str, Any]:
@@ -56,3 +56,20 @@ def _plain(manifest: Any) -> dict[str, Any]:
 
     data: dict[str, Any] = records.to_data(manifest)
     return data
+
+
+def _print_artifact(folder: Any, manifest: Any, rows: Any) -> None:
+    """What became of each layer, and where the artifact lies."""
+    table = [[row.layer, row.kind, row.asked, row.held, row.reason] for row in rows]
+    render.print_table(
+        f"{manifest.chain or 'FP32'} for {manifest.target}", ["layer", "kind", "asked", "held", "why"], table
+    )
+    if manifest.parity is not None:
+        snr = "exact" if manifest.parity.snr_db is None else f"{manifest.parity.snr_db:.1f} dB"
+        agreement = f"{100 * manifest.parity.agreement:.2f} % top-1 agreement"
+        click.echo(f"parity with the torch model on {manifest.parity.n_images} validation images: {agreement}, {snr}")
+    for capability, file in manifest.engines.items():
+        click.echo(f"engine {capability}: {folder / file} (built with {manifest.builder})")
+    for note in manifest.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"artifact: {folder}")

@@ -38,7 +38,7 @@ def command(
         rows = api.preview(
             strategy=strategy, precision=precision, rules=rules, skip_refused=skip_refused, progress=progress, **shared
         )
-        render.print_json([records.to_data(r) for r in rows]) if as_json else render.print_previews(rows)
+        render.print_json([records.to_data(r) for r in rows]) if as_json else _print_previews(rows)
         return
     result = api.transfer(
         strategy=strategy,
@@ -51,3 +51,13 @@ def command(
         **shared,
     )
     render.print_json(result) if as_json else render.print_result(result)
+
+
+def _print_previews(rows: Any) -> None:
+    """A dry run, letter by letter."""
+    columns = ["letter", "decision", "MACs", "BitOps", "KiB"]
+    table = [
+        [r.link, r.refused or r.explanation, f"{r.macs:,}", f"{r.bitops:,}", f"{r.memory_bits / 8192:.0f}"]
+        for r in rows
+    ]
+    render.print_table("dry run: nothing is trained or written", columns, table)

@@ -8,7 +8,7 @@ from nacdeploy.data.sets import Dataset, ImageSet
 from nacdeploy.data.splits import stratified_order
 from nacdeploy.data.transforms import augmented, resized
 from nacdeploy.errors import UsageError, unknown
-from nacdeploy.profile import DataTable
+from nacdeploy.profile.training import DataTable
 
 __all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "load"]
 

@@ -6,7 +6,7 @@ from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import split_by_fraction
 from nacdeploy.data.transforms import resized
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import DataTable
+from nacdeploy.profile.training import DataTable
 
 DEFAULT_INPUT_SIZE = 16
 MAX_PIXEL = 16

@@ -12,7 +12,7 @@ from nacdeploy.data.downloads import SOURCE, cache_directory, downloading
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import take_validation
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import DataTable
+from nacdeploy.profile.training import DataTable
 
 CLASS_NAMES = (
     "T-shirt/top",

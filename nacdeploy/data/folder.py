@@ -18,7 +18,7 @@ from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import split_by_fraction, stratified_order
 from nacdeploy.data.transforms import resized
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import DataTable
+from nacdeploy.profile.training import DataTable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

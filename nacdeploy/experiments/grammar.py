@@ -16,7 +16,7 @@ from nacdeploy.errors import UsageError, nearest
 from nacdeploy.experiments import space, vocabulary
 from nacdeploy.experiments.entries import entries_problems, run_problems
 from nacdeploy.experiments.vocabulary import Words
-from nacdeploy.profile import Table
+from nacdeploy.profile.table import Table
 
 # Keys of the old system without a meaning here, by table ("" is the file itself).
 IGNORED: dict[str, tuple[str, ...]] = {

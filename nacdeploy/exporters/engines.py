@@ -17,7 +17,8 @@ from nacdeploy.exporters.onnx import INPUT, OUTPUT
 from nacdeploy.exporters.targets import Target
 from nacdeploy.latency import Comparison
 from nacdeploy.layers.network import Network
-from nacdeploy.profile import ExportTable, Profile
+from nacdeploy.profile import Profile
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners import gpu, openvino, pick
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.runner import Runner

@@ -23,7 +23,7 @@ from nacdeploy.exporters import onnx_checks, origin
 from nacdeploy.exporters.artifact import Parity
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.layers.network import Network, Simulation, Use
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.runners.runner import Runner, Runtime
 from nacdeploy.task import Task

@@ -5,7 +5,8 @@ from functools import partial
 
 from nacdeploy.errors import UsageError, unknown
 from nacdeploy.layers.fake_quant import GRIDS, Grid
-from nacdeploy.profile import ExportTable, Profile
+from nacdeploy.profile import Profile
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.runners.openvino import OpenVinoRunner
 from nacdeploy.runners.runner import Runtime

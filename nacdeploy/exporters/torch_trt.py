@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nacdeploy.errors import MissingExtraError, NacdeployError
 from nacdeploy.layers.fake_quant import symmetric_scale
 from nacdeploy.layers.network import Network, Use, masked_weight, simulated_layer, with_weights
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners import gpu
 
 MODEL_FILE = "model.pt2"

@@ -16,7 +16,7 @@ from nacdeploy.exporters.fp16 import fp16_rest
 from nacdeploy.exporters.onnx_checks import unsigned_nodes
 from nacdeploy.exporters.trt_api import Api, BuilderName
 from nacdeploy.exporters.trt_build import BuildRecord
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners.gpu import present_capability
 
 Log = Callable[[str], None]

@@ -16,6 +16,8 @@ from nacdeploy.jobs.outcome import checkpoint_folder
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import task_of
 from nacdeploy.layers.network import Network
+from nacdeploy.profile.deployment import BenchTable
+from nacdeploy.profile.training import DataTable
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.runners import bench as bench_runner
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -26,8 +28,8 @@ class DataSource:
     """What a manifest says of the data set: its name, and how its images were taken."""
 
     name: str
-    images: profiles.DataTable
-    bench: profiles.BenchTable = field(default_factory=profiles.BenchTable)
+    images: DataTable
+    bench: BenchTable = field(default_factory=BenchTable)
 
 
 def export(
@@ -106,7 +108,7 @@ def bench(
     dataset = datasets.load(data or source.name, source.images)
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
     wanted = {key: value for key, value in given.items() if value is not None}
-    settings = profiles.BenchTable.model_validate({**source.bench.model_dump(), **wanted})
+    settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})
     reference = Path(baseline) if baseline is not None else _exported_baseline(manifest, progress)
     progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
     return bench_runner.bench(paths, reference, dataset, settings)

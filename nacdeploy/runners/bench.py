@@ -19,7 +19,7 @@ from nacdeploy.exporters import artifact
 from nacdeploy.exporters.artifact import Manifest
 from nacdeploy.latency import Latency, Ratio
 from nacdeploy.layers.early_exit import take_exits
-from nacdeploy.profile import BenchTable
+from nacdeploy.profile.deployment import BenchTable
 from nacdeploy.runners import gpu, pick
 from nacdeploy.runners.gpu import GpuState
 from nacdeploy.runners.pick import Picked

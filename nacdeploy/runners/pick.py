@@ -7,7 +7,7 @@ from pathlib import Path
 from nacdeploy.exporters import trt
 from nacdeploy.exporters.artifact import IR_FILES, Manifest
 from nacdeploy.exporters.trt_api import BuilderName
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners import gpu, openvino
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.openvino import OpenVinoRunner

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from nacdeploy import latency
 from nacdeploy.latency import Comparison
-from nacdeploy.profile import BenchTable
+from nacdeploy.profile.deployment import BenchTable
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.openvino import OpenVinoRunner
 from nacdeploy.runners.runner import Runtime

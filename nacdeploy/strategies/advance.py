@@ -16,7 +16,8 @@ from nacdeploy import records, train
 from nacdeploy.errors import RefusedError
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.network import Network, content
-from nacdeploy.profile import Profile, TrainTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.base import Operator, Recovery, Refits

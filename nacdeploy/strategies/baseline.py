@@ -6,7 +6,8 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import train
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
-from nacdeploy.profile import Profile, TrainTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from nacdeploy import evaluate as evaluation
 from nacdeploy.cost import cost
 from nacdeploy.layers.network import Network
-from nacdeploy.profile import FidelityTable, SearchTable
+from nacdeploy.profile.search import FidelityTable, SearchTable
 from nacdeploy.strategies.state import CompressionState, Metrics, chance, measure
 from nacdeploy.task import Task
 

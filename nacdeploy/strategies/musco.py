@@ -15,7 +15,7 @@ from torch import nn
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.layers import decomposition, low_rank
 from nacdeploy.layers.ranks import CP3, CP4, FORMATS
-from nacdeploy.profile import DecomposeTable
+from nacdeploy.profile.letters import DecomposeTable
 from nacdeploy.strategies.layer_settings import EVBMF, RATE, Setting, own_format, passes, rank_problems
 
 FORMAT, SELECTION, BY_HAND, REDUCTION, WEAKENING, PASS = (

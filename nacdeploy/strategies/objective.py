@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from nacdeploy.errors import unknown
-from nacdeploy.profile import SearchTable
+from nacdeploy.profile.search import SearchTable
 from nacdeploy.strategies import pareto
 
 # 100 * (0.95 - 0.94) is a little more than 1: a drop equal to its limit must not fail by rounding.

@@ -17,7 +17,8 @@ from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.network import Network, Use, simulated_layer
-from nacdeploy.profile import Profile, QuantizeTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.letters import QuantizeTable
 from nacdeploy.task import Task
 
 SETTLE_VERSION = 1  # part of the keys of a search's memory: raise it when what settles comes out differently

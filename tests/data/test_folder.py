@@ -7,7 +7,7 @@ from PIL import Image
 
 from nacdeploy import data
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import DataTable
+from nacdeploy.profile.training import DataTable
 
 
 def _save(path, number=0, mode="L", size=(6, 5)):

@@ -11,7 +11,7 @@ import torch
 from nacdeploy import data
 from nacdeploy.data import digits, downloads, fashion_mnist
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.profile import DataTable
+from nacdeploy.profile.training import DataTable
 
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 

@@ -11,7 +11,7 @@ from nacdeploy.exporters import trt
 from nacdeploy.exporters.fp16 import FloatType, fp16_rest
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.exporters.onnx_checks import snr_db
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.testing.quantized import quantized
 
 

@@ -14,7 +14,7 @@ from nacdeploy.exporters.onnx_checks import snr_db
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import Precision
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 
 
 def quantize(x: Tensor, amax: Tensor, n_bits: int, exponent_bits: int, unsigned: bool, narrow_range: bool) -> Tensor:

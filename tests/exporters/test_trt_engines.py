@@ -14,7 +14,7 @@ from nacdeploy import records
 from nacdeploy.errors import MissingExtraError, NacdeployError, UsageError
 from nacdeploy.exporters import trt, trt_api, trt_build, trt_plan
 from nacdeploy.exporters.artifact import Lowering
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 
 needs_rtx = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx has wheels for Linux x86-64 only"

@@ -18,7 +18,7 @@ from nacdeploy.exporters.onnx import Traced, lower, trace
 from nacdeploy.exporters.tune import Measurements, Names, Precisions, Tuner, member_kinds, with_float
 from nacdeploy.latency import Comparison, Ratio
 from nacdeploy.layers.network import Network
-from nacdeploy.profile import BenchTable
+from nacdeploy.profile.deployment import BenchTable
 from nacdeploy.runners.timing import onnx_timer
 
 LAYER = "layers."

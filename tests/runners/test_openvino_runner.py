@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qdq_graph import IMAGE, NetworkWriter
 
 from nacdeploy.errors import MissingExtraError, NacdeployError
-from nacdeploy.profile import BenchTable
+from nacdeploy.profile.deployment import BenchTable
 from nacdeploy.runners import openvino, probes
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.openvino import Ir, OpenVinoRunner, ir_from_onnx

@@ -11,7 +11,7 @@ from nacdeploy import latency
 from nacdeploy.errors import MissingExtraError, NacdeployError
 from nacdeploy.exporters import trt, trt_plan
 from nacdeploy.exporters.onnx_checks import snr_db
-from nacdeploy.profile import ExportTable
+from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners import gpu, pick
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.trt import TrtRunner

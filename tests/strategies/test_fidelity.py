@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from nacdeploy.data import ImageSet
 from nacdeploy.layers.network import Network
-from nacdeploy.profile import FidelityTable, Profile, SearchTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.search import FidelityTable, SearchTable
 from nacdeploy.strategies.advance import measured
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.fidelity import Interval, Subsets, drop_interval, is_clear, looks, subsets

@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import DecomposeTable
+from nacdeploy.profile.letters import DecomposeTable
 from nacdeploy.strategies import musco
 from nacdeploy.strategies.layer_settings import Setting
 

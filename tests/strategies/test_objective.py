@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import FIGURES, SearchTable
+from nacdeploy.profile.search import FIGURES, SearchTable
 from nacdeploy.strategies.objective import Figures, NacWeights, make, nac_rewards, nac_warmup
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.result import result_of

@@ -9,7 +9,8 @@ from nacdeploy.errors import UsageError
 from nacdeploy.layers.capture import Place, exit_places, named_place
 from nacdeploy.layers.early_exit import ExitHead, breadth_first
 from nacdeploy.layers.network import Network, Simulation
-from nacdeploy.profile import ExitTable, Profile
+from nacdeploy.profile import Profile
+from nacdeploy.profile.letters import ExitTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState

@@ -8,7 +8,9 @@ from pydantic import ValidationError
 
 from nacdeploy.errors import UsageError, nearest
 from nacdeploy.layers.network import Network
-from nacdeploy.profile import Profile, Table, TrainTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.table import Table
+from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task

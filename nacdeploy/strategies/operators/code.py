@@ -18,7 +18,8 @@ from nacdeploy.errors import nearest
 from nacdeploy.layers.network import Network, layer_integers, masked_weight
 from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.layers.weight_sharing import FIXED_POINT, INTEGERS, Codebook, OnGrid, n_integers, share
-from nacdeploy.profile import CodeTable, Profile, SharedAs
+from nacdeploy.profile import Profile
+from nacdeploy.profile.letters import CodeTable, SharedAs
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState

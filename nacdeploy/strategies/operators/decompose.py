@@ -17,7 +17,8 @@ from nacdeploy.layers import decomposition, low_rank, ranks
 from nacdeploy.layers.decomposition import Places
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.ranks import Ranks
-from nacdeploy.profile import DecomposeTable, Profile
+from nacdeploy.profile import Profile
+from nacdeploy.profile.letters import DecomposeTable
 from nacdeploy.strategies import layer_settings, musco
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.layer_settings import Setting

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from nacdeploy.layers.network import Network
-from nacdeploy.profile import Profile, TrainTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState

@@ -19,7 +19,8 @@ from nacdeploy.layers.channel_choice import ROUNDING, Group
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import weighted_layers
-from nacdeploy.profile import Profile, PruneTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.letters import PruneTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
 from nacdeploy.strategies.settle import calibration_images

@@ -11,7 +11,8 @@ from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.precision import FLOAT32, Precision
-from nacdeploy.profile import Profile, QuantizeTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.letters import QuantizeTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState

@@ -15,7 +15,8 @@ from nacdeploy.layers.channel_permutation import plan_permutation
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import TWO_FOUR, Sparsity, kept_fraction, weighted_layers
-from nacdeploy.profile import Profile, SparsifyTable
+from nacdeploy.profile import Profile
+from nacdeploy.profile.letters import SparsifyTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.state import CompressionState

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from nacdeploy.errors import unknown
-from nacdeploy.profile import SearchTable
+from nacdeploy.profile.search import SearchTable
 from nacdeploy.strategies import objective as objectives
 from nacdeploy.strategies.objective import NacWeights, Objective
 from nacdeploy.strategies.search.alphabet import parsed

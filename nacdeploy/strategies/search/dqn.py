@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nacdeploy.strategies.search.mdp as mdp
-from nacdeploy.profile import DqnTable
+from nacdeploy.profile.search import DqnTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import NacReward, NacWeights, nac_warmup
 from nacdeploy.strategies.search.alphabet import Alphabet

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from nacdeploy.errors import DivergedError, LostWorkerError, NacdeployError, RefusedError
 from nacdeploy.latency import Stopwatch
-from nacdeploy.profile import RulesTable
+from nacdeploy.profile.search import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures, Objective
 from nacdeploy.strategies.search.journal import Evaluation, Journal, failed

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 import nacdeploy.strategies.search.mdp as mdp
-from nacdeploy.profile import RulesTable
+from nacdeploy.profile.search import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import DROP_TOLERANCE, NacWeights
 from nacdeploy.strategies.search.alphabet import parsed

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nacdeploy.profile import RulesTable
+from nacdeploy.profile.search import RulesTable
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import Figures, Objective
 from nacdeploy.strategies.search.journal import Evaluation

@@ -3,7 +3,7 @@
 import random
 from collections import deque
 
-from nacdeploy.profile import RulesTable
+from nacdeploy.profile.search import RulesTable
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.search.observation import Observation, link_of, word_of
 from nacdeploy.strategies.search.orders import Orders

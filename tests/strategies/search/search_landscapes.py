@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy.errors import DivergedError, RefusedError
-from nacdeploy.profile import RulesTable, SearchTable
+from nacdeploy.profile.search import RulesTable, SearchTable
 from nacdeploy.strategies import objective
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures

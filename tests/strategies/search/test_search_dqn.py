@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nacdeploy.profile import DqnTable
+from nacdeploy.profile.search import DqnTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures, NacWeights
 from nacdeploy.strategies.search import dqn

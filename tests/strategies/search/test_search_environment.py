@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from nacdeploy.profile import RulesTable
+from nacdeploy.profile.search import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search.observation import Observation

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from search_landscapes import Landscape, run, table
 
-from nacdeploy.profile import SearchTable
+from nacdeploy.profile.search import SearchTable
 from nacdeploy.strategies import objective
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import SEARCHERS, make_searcher

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nacdeploy.profile import RulesTable
+from nacdeploy.profile.search import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search.rules import legal_letters

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_landscapes import Landscape, run, table
 
-from nacdeploy.profile import SearchTable
+from nacdeploy.profile.search import SearchTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search import SEARCHERS, make_searcher
