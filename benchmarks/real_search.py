@@ -2,11 +2,14 @@
 
 Every searcher gets 60 trainings on each of three seeds; a training that another searcher has run already is taken from
 the memory and counts all the same. Compared is the hypervolume of the front over (validation accuracy in points, log2
-BitOps ratio, log2 bytes ratio), counted from (baseline - 3.5 points, 1x, 1x). Killed and started again, it goes on.
+BitOps ratio, log2 bytes ratio), counted from (baseline - 3.5 points, 1x, 1x). The default plans for what the profile's
+objective says, the front; `dqn` learns from NAC's reward whatever the objective, `random` from nothing. Killed and
+started again, it goes on.
 """
 
 import argparse
 import math
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
@@ -17,7 +20,6 @@ from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy.jobs.evaluator import Evaluator
 from nacdeploy.jobs.session import Options, Session, open_session
-from nacdeploy.profile import Profile
 from nacdeploy.progress import Silent
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.objective import Figures
@@ -52,9 +54,12 @@ def searched(name: str, session: Session, folder: Path, n_trainings: int) -> Sea
     return found
 
 
-def hypervolume(found: SearchResult, max_drop: float) -> float:
-    """The volume that the chains within `max_drop` dominate: points x log2 BitOps ratio x log2 bytes ratio."""
-    figures = [e.figures for e in found.evaluations if e.figures and e.figures.drop_points <= max_drop]
+def hypervolume(found: SearchResult, max_drop: float, n_trainings: float = math.inf) -> float:
+    """The volume that the chains within `max_drop` dominate: points x log2 BitOps ratio x log2 bytes ratio; of those up
+    to so many trainings."""
+    trained = accumulate(e.trained for e in found.evaluations)
+    rows = (e.figures for e, n in zip(found.evaluations, trained, strict=True) if n <= n_trainings)
+    figures = [f for f in rows if f and f.drop_points <= max_drop]
     return float(moocore.hypervolume(-np.array([_point(f, max_drop) for f in figures]), ref=[0.0, 0.0, 0.0]))
 
 
@@ -63,13 +68,12 @@ def _point(figures: Figures, max_drop: float) -> tuple[float, float, float]:
     return max_drop - figures.drop_points, bitops, size
 
 
-def row(name: str, results: list[SearchResult], profile: Profile) -> str:
+def row(name: str, results: list[SearchResult], max_drop: float, n_trainings: int) -> str:
     """A line of the table."""
-    limit = profile.search.max_drop
-    volumes = [hypervolume(found, limit) for found in results]
-    best = [f"{r.best.chain} {r.best.figures.bitops_ratio:.0f}x" for r in results if r.best and r.best.figures]
+    volumes = [hypervolume(found, max_drop) for found in results]
+    early = median(hypervolume(found, max_drop, n_trainings // 3) for found in results)
     counts = [f"{len(r.evaluations) - 1} ({r.n_trainings})" for r in results]
-    cells = [name, *(f"{v:.1f}" for v in volumes), f"**{median(volumes):.1f}**", ", ".join(counts), ", ".join(best)]
+    cells = [name, *(f"{v:.1f}" for v in volumes), f"**{median(volumes):.1f}**", f"{early:.1f}", ", ".join(counts)]
     return f"| {' | '.join(cells)} |"
 
 
@@ -90,10 +94,11 @@ def main() -> None:
             found[name].append(searched(name, session, options.folder / f"seed-{seed}", options.trainings))
     print(f"\n{latency.machine()}; {options.trainings} trainings each; hypervolume by seed\n")
     seeds = " | ".join(f"seed {seed}" for seed in range(options.seeds))
-    print(f"| searcher | {seeds} | median | evaluations (trainings) | best |")
+    early = f"median after {options.trainings // 3} trainings"
+    print(f"| searcher | {seeds} | median | {early} | evaluations (trainings) |")
     print("|---" * (options.seeds + 4) + "|")
     for name in names:
-        print(row(name, found[name], profile))
+        print(row(name, found[name], profile.search.max_drop, options.trainings))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from nacdeploy.jobs import candidates
 from nacdeploy.jobs.session import Options, Session, open_session
 from nacdeploy.progress import Silent
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search.workers import Cluster, ray_cluster
+from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
 
 PROFILE: dict[str, Any] = {
     "name": "workers",

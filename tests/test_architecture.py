@@ -42,7 +42,7 @@ HOMES = {
     "onnxruntime": {"runners.onnx"},
     "onnxruntime.transformers.float16": {"exporters.fp16"},
     "openvino": {"runners.openvino"},
-    "ray": {"strategies.search.workers"},
+    "ray": {"strategies.search.cluster"},
     "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
     "fsspec": {"strategies.places"},

@@ -26,7 +26,8 @@ from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.baseline import plain_network
-from nacdeploy.strategies.search.workers import Opener, ray_cluster
+from nacdeploy.strategies.search.cluster import ray_cluster
+from nacdeploy.strategies.search.workers import Opener
 from nacdeploy.strategies.state import CompressionState, measure
 
 RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"

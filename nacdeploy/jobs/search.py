@@ -27,11 +27,11 @@ from nacdeploy.strategies.objective import Objective
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, halving, make_searcher
 from nacdeploy.strategies.search.alphabet import Alphabet, parsed
+from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
 from nacdeploy.strategies.search.engine import Limits, Searcher
 from nacdeploy.strategies.search.experience import gathered
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.result import SearchResult
-from nacdeploy.strategies.search.workers import Cluster, ray_cluster
 
 
 def search(

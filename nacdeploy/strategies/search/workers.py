@@ -1,20 +1,17 @@
-"""Workers: processes on this machine or on a Ray cluster that run jobs, each one at a time. Ray's only home.
+"""Workers: processes on this machine or on a Ray cluster (`cluster.py`) that run jobs, each one at a time.
 
 A pool knows nothing of searches. A worker is opened once, by a function named by its import path, from plain data; what
 that function returns is then called with one job after the other, plain data in and out, so that no code travels. The
-job of a worker that dies is run again on a new one. `pip install nacdeploy[ray]`.
+job of a worker that dies is run again on another, and a new worker begins as soon as there is room for it: where a
+machine was lost, the others go on.
 """
 
 import importlib
 import importlib.util
-import logging
 import os
-import socket
-import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,6 @@ from typing import Any
 from nacdeploy.errors import (
     DivergedError,
     LostWorkerError,
-    MissingExtraError,
     NacdeployError,
     RefusedError,
     UsageError,
@@ -33,7 +29,7 @@ RESULT = "result"
 ERRORS: dict[str, type[NacdeployError]] = {
     kind.__name__: kind for kind in (UsageError, RefusedError, DivergedError, LostWorkerError)
 }
-_CONNECT_S, _PROBE_S = 4.0, 7.0
+_START_S = 300.0  # how long nothing may run while workers start; a cluster that grows by itself takes minutes
 
 Run = Callable[[Any], Any]
 
@@ -46,136 +42,27 @@ class Opener:
     setup: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray that is up, and how many workers it is to have; each has one CPU, or one GPU where there are any."""
-
-    n_workers: int
-    has_gpus: bool = False
-
-    @contextmanager
-    def pool(self, opener: Opener) -> Iterator["Pool"]:
-        """The workers; they end with the block."""
-        pool = Pool(self, opener)
-        try:
-            yield pool
-        finally:
-            pool.close()
-
-
-@contextmanager
-def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[Cluster]:
-    """A Ray of this machine's own that ends with the block, or the one at `address` ("host:port", "auto").
+class Pool:
+    """`n_workers` workers and the jobs that wait for one. Made by `Cluster.pool`.
 
     Args:
-        n_workers: None takes as many as a cluster has CPUs, or GPUs where it has any.
-
-    Raises:
-        MissingExtraError: Ray is not installed.
-        NacdeployError: nothing answers at the address, or it has not so many CPUs or GPUs.
+        ray: the module, joined to a cluster.
+        needs: what Ray should set aside for each worker.
+        n_workers: how many there are, as long as the cluster has room for them.
+        opener: how each is opened.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise MissingExtraError("ray", "ray", "--ray" if address else "--workers above 1")
-    if address is not None and address != "auto":
-        _check_answers(address)
-    ray = _ray()
-    was_up = ray.is_initialized()
-    try:
-        if not was_up:
-            _start(ray, n_workers, address)
-        with redirect_stdout(sys.stderr):  # where Ray tells of deaths, and a command prints its one JSON document
-            yield _sized(ray.cluster_resources(), n_workers, address)
-    finally:
-        if not was_up:
-            ray.shutdown()
 
-
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    return ray
-
-
-def _start(ray: Any, n_workers: int | None, address: str | None) -> None:
-    where: dict[str, Any] = {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
-    if address:
-        same = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-        where = {"address": address, "runtime_env": {"env_vars": same}}  # workers import what the driver imports
-    try:
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        ray.init(**where, log_to_driver=False, configure_logging=False)
-    except Exception as error:
-        what = f"cannot join the Ray cluster at {address}" if address else "cannot start a local Ray"
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise NacdeployError(f"{what}: {reason}; without it, --workers 1 runs in this process") from error
-
-
-def _sized(resources: Mapping[str, float], n_workers: int | None, address: str | None) -> Cluster:
-    n_gpus = int(resources.get("GPU", 0))
-    n_here, kind = (n_gpus, "GPU") if n_gpus else (int(resources.get("CPU", 0)), "CPU")
-    n_workers = n_workers or n_here
-    if not 1 <= n_workers <= n_here:
-        where = f"the Ray cluster at {address}" if address else "this machine"
-        hint = "; CUDA_VISIBLE_DEVICES= in the environment leaves the GPUs out" if n_gpus and not address else ""
-        raise UsageError(f"{n_workers} workers need a {kind} each and {where} has {n_here}; give fewer --workers{hint}")
-    return Cluster(n_workers, bool(n_gpus))
-
-
-def _check_answers(address: str) -> None:
-    """Ray itself takes minutes to give up on an address; where the cluster asks for a token, Ray is told to send it.
-
-    Raises:
-        NacdeployError: no Ray answers there.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise UsageError(f"--ray '{address}' is no address; give host:port such as 10.0.0.1:6379, or auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise _no_ray(address, getattr(error, "strerror", None) or str(error)) from error
-    if address.startswith("ray://"):
-        return
-    said = _health(address)
-    if "AuthToken" in said and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        said = _health(address)
-    if said:
-        raise _no_ray(address, said)
-
-
-def _health(address: str) -> str:
-    """What is wrong with the Ray at an address, nothing where it is well. A process of its own asks: Ray ends the one
-    that asks in vain."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S)
-    except subprocess.TimeoutExpired:
-        return f"no Ray answers within {_PROBE_S:g} s"
-    if done.returncode == 0:
-        return ""
-    return next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it is not healthy")[:300]
-
-
-def _no_ray(address: str, reason: str) -> NacdeployError:
-    return NacdeployError(
-        f"no Ray cluster at {address}: {reason}; 'ray start --head' starts one, --workers N needs none"
-    )
-
-
-class Pool:
-    """The workers of a cluster and the jobs that wait for one. Made by `Cluster.pool`."""
-
-    def __init__(self, cluster: Cluster, opener: Opener) -> None:
-        self._ray = _ray()
-        needs = {"num_gpus": 1, "num_cpus": 0} if cluster.has_gpus else {"num_cpus": 1}
-        kind = self._ray.remote(max_restarts=0, **needs)(_Worker)
+    def __init__(self, ray: Any, needs: Mapping[str, int], n_workers: int, opener: Opener) -> None:
+        self._ray = ray
+        kind = ray.remote(max_restarts=0, **needs)(_Worker)
         self._new = lambda: kind.remote(opener.function, dict(opener.setup), str(Path.cwd()), sys.path)
-        self._idle = [self._new() for _ in range(cluster.n_workers)]
+        self._n_failed_starts = 0
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
         self._running: dict[Any, tuple[Any, _Job]] = {}
         self._waiting: deque[_Job] = deque()
+        for _ in range(n_workers):
+            self._start()
 
     def submit(self, job: Any) -> "PendingJob":
         """Begin a job (plain data) on a free worker, or when one is free."""
@@ -186,19 +73,55 @@ class Pool:
 
     def close(self) -> None:
         """End the workers, whatever they do."""
-        for worker in [*self._idle, *(worker for worker, _ in self._running.values())]:
+        for worker in [*self._starting.values(), *self._idle, *(worker for worker, _ in self._running.values())]:
             self._ray.kill(worker)
-        self._idle, self._running = [], {}
+        self._starting, self._idle, self._running = {}, [], {}
         self._waiting.clear()
 
     def wait_for(self, job: "_Job") -> tuple[str, Any]:
-        """Run jobs until this one is done; its outcome."""
+        """Run jobs until this one is done; its outcome.
+
+        Raises:
+            NacdeployError: no worker is left, and none can be started.
+        """
         while job.outcome is None:
-            done, _ = self._ray.wait(list(self._running))
-            for reference in done:
-                self._collect(reference)
+            for reference in self._next():
+                if reference in self._starting:
+                    self._started(reference)
+                else:
+                    self._collect(reference)
             self._dispatch()
         return job.outcome
+
+    def _next(self) -> list[Any]:
+        """What is done of what runs or starts."""
+        references = [*self._running, *self._starting]
+        done = self._ray.wait(references, timeout=None if self._running else _START_S)[0] if references else []
+        if not done:
+            raise NacdeployError(
+                f"no worker is left and none could be started within {_START_S:g} s; see 'ray status': --resume RUN "
+                "goes on with what is done once there are CPUs or GPUs"
+            )
+        return done
+
+    def _start(self) -> None:
+        """Begin a new worker, which may have to wait for room on the cluster."""
+        worker = self._new()
+        self._starting[worker.ready.remote()] = worker
+
+    def _started(self, reference: Any) -> None:
+        worker = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._n_failed_starts += 1
+            if self._n_failed_starts < MAX_DEATHS:
+                self._start()
+            elif not (self._running or self._idle or self._starting):
+                raise NacdeployError(f"workers die before they begin, at last: {_short(error)}") from error
+            return
+        self._n_failed_starts = 0
+        self._idle.append(worker)
 
     def _dispatch(self) -> None:
         while self._idle and self._waiting:
@@ -209,14 +132,18 @@ class Pool:
         worker, job = self._running.pop(reference)
         try:
             job.outcome = self._ray.get(reference)
+            self._idle.append(worker)
         except self._ray.exceptions.RayTaskError:  # a bug in the job, not a death
             raise
         except self._ray.exceptions.RayError as error:
-            worker = self._new()
-            job.died(str(error))
+            self._start()
+            job.died(_short(error))
             if job.outcome is None:
                 self._waiting.appendleft(job)
-        self._idle.append(worker)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 @dataclass
@@ -231,8 +158,7 @@ class _Job:
     def died(self, reason: str) -> None:
         self.n_deaths += 1
         if self.n_deaths >= MAX_DEATHS:
-            short = " ".join(reason.split())[:300]
-            self.outcome = (LostWorkerError.__name__, f"its worker died {MAX_DEATHS} times, at last: {short}")
+            self.outcome = (LostWorkerError.__name__, f"its worker died {MAX_DEATHS} times, at last: {reason}")
 
 
 @dataclass(frozen=True)
@@ -261,6 +187,9 @@ class _Worker:
     def __init__(self, function: str, setup: Mapping[str, Any], folder: str, path: list[str]) -> None:
         self._function, self._setup, self._folder, self._path = function, setup, folder, path
         self._run: Run | None = None
+
+    def ready(self) -> None:
+        """Answered once the process is there."""
 
     def run(self, job: Any) -> tuple[str, Any]:
         try:

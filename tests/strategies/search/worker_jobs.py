@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,23 @@ def opened(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
             if n_deaths < job["dies"]:
                 deaths.write_text("x" * (n_deaths + 1))
                 os.kill(os.getpid(), signal.SIGKILL)
+        if job.get("meets"):
+            (folder / f"here-{job['name']}").touch()
+            until(lambda: (folder / f"here-{job['meets']}").is_file(), f"{job['meets']} is there too")
         if job.get("raises"):
             raise ERRORS[job["raises"]](f"{job['name']} fails")
         return {"name": job["name"], "pid": os.getpid(), "folder": str(Path.cwd())}
 
     return run
+
+
+def until(is_so: Callable[[], bool], what: str) -> None:
+    """Wait for something that takes seconds at most; a minute says that it never comes."""
+    end = time.monotonic() + 60.0
+    while not is_so():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not in a minute: {what}")
+        time.sleep(0.01)
 
 
 def refuses(setup: Mapping[str, Any]) -> Callable[[Any], Any]:

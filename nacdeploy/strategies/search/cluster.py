@@ -1,0 +1,140 @@
+"""The Ray that workers run on: this machine's own, or a cluster at an address. Ray's only home.
+
+`pip install nacdeploy[ray]`.
+"""
+
+import importlib.util
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from nacdeploy.errors import MissingExtraError, NacdeployError, UsageError
+from nacdeploy.strategies.search.workers import Opener, Pool
+
+_CONNECT_S, _PROBE_S = 4.0, 7.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray that is up, and how many workers it is to have; each has one CPU, or one GPU where there are any."""
+
+    n_workers: int
+    has_gpus: bool = False
+
+    @contextmanager
+    def pool(self, opener: Opener) -> Iterator[Pool]:
+        """The workers; they end with the block."""
+        needs = {"num_gpus": 1, "num_cpus": 0} if self.has_gpus else {"num_cpus": 1}
+        pool = Pool(_ray(), needs, self.n_workers, opener)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+@contextmanager
+def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[Cluster]:
+    """A Ray of this machine's own that ends with the block, or the one at `address` ("host:port", "auto").
+
+    Args:
+        n_workers: None takes as many as a cluster has CPUs, or GPUs where it has any.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        NacdeployError: nothing answers at the address, or it has not so many CPUs or GPUs.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("ray", "ray", "--ray" if address else "--workers above 1")
+    if address is not None and address != "auto":
+        _check_answers(address)
+    ray = _ray()
+    was_up = ray.is_initialized()
+    try:
+        if not was_up:
+            _start(ray, n_workers, address)
+        with redirect_stdout(sys.stderr):  # where Ray tells of deaths, and a command prints its one JSON document
+            yield _sized(ray.cluster_resources(), n_workers, address)
+    finally:
+        if not was_up:
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    return ray
+
+
+def _start(ray: Any, n_workers: int | None, address: str | None) -> None:
+    where: dict[str, Any] = {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
+    if address:
+        same = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        where = {"address": address, "runtime_env": {"env_vars": same}}  # workers import what the driver imports
+    try:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        ray.init(**where, log_to_driver=False, configure_logging=False)
+    except Exception as error:
+        what = f"cannot join the Ray cluster at {address}" if address else "cannot start a local Ray"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise NacdeployError(f"{what}: {reason}; without it, --workers 1 runs in this process") from error
+
+
+def _sized(resources: Mapping[str, float], n_workers: int | None, address: str | None) -> Cluster:
+    n_gpus = int(resources.get("GPU", 0))
+    n_here, kind = (n_gpus, "GPU") if n_gpus else (int(resources.get("CPU", 0)), "CPU")
+    n_workers = n_workers or n_here
+    if not 1 <= n_workers <= n_here:
+        where = f"the Ray cluster at {address}" if address else "this machine"
+        hint = "; CUDA_VISIBLE_DEVICES= in the environment leaves the GPUs out" if n_gpus and not address else ""
+        raise UsageError(f"{n_workers} workers need a {kind} each and {where} has {n_here}; give fewer --workers{hint}")
+    return Cluster(n_workers, bool(n_gpus))
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself takes minutes to give up on an address; where the cluster asks for a token, Ray is told to send it.
+
+    Raises:
+        NacdeployError: no Ray answers there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"--ray '{address}' is no address; give host:port such as 10.0.0.1:6379, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_ray(address, getattr(error, "strerror", None) or str(error)) from error
+    if address.startswith("ray://"):
+        return
+    said = _health(address)
+    if "AuthToken" in said and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        said = _health(address)
+    if said:
+        raise _no_ray(address, said)
+
+
+def _health(address: str) -> str:
+    """What is wrong with the Ray at an address, nothing where it is well. A process of its own asks: Ray ends the one
+    that asks in vain."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S)
+    except subprocess.TimeoutExpired:
+        return f"no Ray answers within {_PROBE_S:g} s"
+    if done.returncode == 0:
+        return ""
+    return next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it is not healthy")[:300]
+
+
+def _no_ray(address: str, reason: str) -> NacdeployError:
+    return NacdeployError(
+        f"no Ray cluster at {address}: {reason}; 'ray start --head' starts one, --workers N needs none"
+    )
