@@ -34,7 +34,7 @@ ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 
 HOMES = {
     "bitarray": {"coding.symbols"},
-    "torch_pruning": {"layers.channel_pruning"},
+    "torch_pruning": {"layers.channel_graph"},
     "tensorrt": {"exporters.trt_api", "environment"},
     "tensorrt_rtx": {"exporters.trt_api", "environment"},
     "torch_tensorrt": {"exporters.torch_trt"},

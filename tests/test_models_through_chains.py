@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nacdeploy.layers import channel_pruning
+from nacdeploy.layers import channel_groups
 from nacdeploy.layers.capture import exit_places
 from nacdeploy.layers.fake_quant import GRIDS, Rule
 from nacdeploy.layers.network import Network
@@ -64,6 +64,6 @@ def test_reflecting_convolution_stays_float() -> None:
 def test_transformer_gives_up_embedding_and_hidden_channels_but_no_heads() -> None:
     spec = resolve("deit_tiny", n_classes=10, channels=1, input_size=(16, 16), width=12)
     network = Network(spec.build().eval(), GRIDS["ort"], (1, 16, 16))
-    roots = [group.root for group in channel_pruning.groups(network)]
+    roots = [group.root for group in channel_groups.groups(network)]
     assert len(roots) == 13
     assert not any("qkv" in root for root in roots)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nacdeploy import train
 from nacdeploy.experiments.run import LEVEL, Run, units
-from nacdeploy.layers import channel_importance, channel_pruning, sparsity
+from nacdeploy.layers import channel_groups, channel_importance, sparsity
 from nacdeploy.layers.channel_choice import PRODUCER, Group, Member
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT, Sparsity
@@ -88,7 +88,7 @@ class _Projection:
         self._network, self._shares, self._is_level = network, shares, algorithm == LEVEL
         self._groups: list[Group] = []
         if not self._is_level:
-            self._groups = [g for g in channel_pruning.groups(network) if g.root in shares]
+            self._groups = [g for g in channel_groups.groups(network) if g.root in shares]
 
     def weights(self) -> Weights:
         """The weights (O, ...) of the layers that are drawn, by layer."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nacdeploy.cost import layer_costs
-from nacdeploy.layers import channel_pruning
+from nacdeploy.layers import channel_groups
 from nacdeploy.layers.channel_choice import PRODUCER, READER
 from nacdeploy.layers.network import Network
 
@@ -59,7 +59,7 @@ class MacsModel:
     @classmethod
     def of(cls, network: Network) -> "MacsModel":
         """The model of a network as it is."""
-        groups = channel_pruning.groups(network)
+        groups = channel_groups.groups(network)
         macs: dict[str, int] = {}
         for layer in layer_costs(network, network.example_input()):
             macs[layer.layer] = macs.get(layer.layer, 0) + layer.macs

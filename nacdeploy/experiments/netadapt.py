@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from nacdeploy.errors import RefusedError
 from nacdeploy.experiments.allocation import MacsModel
 from nacdeploy.experiments.run import Run, units
-from nacdeploy.layers import channel_pruning
+from nacdeploy.layers import channel_groups
 from nacdeploy.strategies.state import CompressionState
 
 STEP, SHORT_EPOCHS = 0.05, 1
@@ -39,7 +39,7 @@ def _candidates(
     that much gives what it has, if that is anything."""
     epochs = run.setting("short_term_epochs", SHORT_EPOCHS)
     model, multiple = MacsModel.of(state.network), run.setting("channel_round", 1)
-    for group in channel_pruning.groups(state.network):
+    for group in channel_groups.groups(state.network):
         n_gone = _n_gone(model, group.root, budget, group.most(multiple), group.unit(multiple))
         if group.root not in roots or not n_gone:
             continue
@@ -60,4 +60,4 @@ def _n_gone(model: MacsModel, root: str, budget: float, most: int, unit: int) ->
 
 def _width(run: Run, root: str) -> int:
     """The baseline's channels, which P's shares are of."""
-    return next(g.n_channels for g in channel_pruning.groups(run.start.network) if g.root == root)
+    return next(g.n_channels for g in channel_groups.groups(run.start.network) if g.root == root)

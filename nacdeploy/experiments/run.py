@@ -14,7 +14,7 @@ import torch
 from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
 from nacdeploy.experiments.selection import Selection
-from nacdeploy.layers import channel_importance, channel_pruning
+from nacdeploy.layers import channel_groups, channel_importance
 from nacdeploy.layers.channel_choice import NORM, Group, choose
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT, weighted_layers
@@ -123,7 +123,7 @@ def units(run: Run, algorithm: str, wanted: Shares | None = None) -> Units:
     if algorithm == LEVEL:
         shares = {n: s for n, s in wanted.items() if getattr(_layer(network, n), "groups", 1) == 1}
         return Units(shares, {name: n_weights[name] for name in shares})
-    groups = {g.root: g for g in channel_pruning.groups(network)}
+    groups = {g.root: g for g in channel_groups.groups(network)}
     shares = channel_shares(run, network, wanted)
     sizes = {root: sum(n_weights.get(layer, 0) for layer in groups[root].layers) for root in shares}
     return Units(shares, sizes)
@@ -136,7 +136,7 @@ def channel_shares(run: Run, network: Network, wanted: Mapping[str, float]) -> S
     Raises:
         UsageError: a layer is named whose outputs cannot be cut, or nothing can be cut.
     """
-    found = channel_pruning.groups(network)
+    found = channel_groups.groups(network)
     by_root: Shares = {}
     for group in found:
         names = [*group.layers, *(m.layer for m in group.members if m.role == NORM)]
@@ -172,7 +172,7 @@ def slim_shares(run: Run, shares: Shares) -> Shares:
     """Shares of each group from one threshold over the factors of all groups that are asked for the same share (Liu et
     al., 2017, section 3)."""
     network = run.start.network
-    found = [g for g in channel_pruning.groups(network) if g.root in shares]
+    found = [g for g in channel_groups.groups(network) if g.root in shares]
     found = channel_importance.covered(found, SLIM, network)
     blank = network.example_input().expand(2, *network.input_shape)
     known = channel_importance.evidence(network, blank, torch.zeros(2, dtype=torch.long), 0)

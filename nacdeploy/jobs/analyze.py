@@ -18,7 +18,7 @@ from nacdeploy.cost import layer_costs
 from nacdeploy.errors import NacdeployError, UsageError, unknown
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
-from nacdeploy.layers import channel_pruning, decomposition
+from nacdeploy.layers import channel_groups, decomposition
 from nacdeploy.layers.network import Network, count_parameters
 from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile
@@ -181,7 +181,7 @@ def _left(session: Session, found: tuple[Sensitivity, ...], max_drop: float, pla
     accuracy = session.baseline.metrics.accuracy
     techniques = dict.fromkeys(row.technique for row in found)
     suggested = {technique: sensitivity.strongest(found, technique, max_drop) for technique in techniques}
-    sets = tuple(group.layers for group in channel_pruning.groups(network))
+    sets = tuple(group.layers for group in channel_groups.groups(network))
     analysis = Analysis(str(place), accuracy, _layer_rows(network, sets), sets, found, suggested)
     _write_csv(place / "layers.csv", [asdict(row) for row in analysis.layers])
     rows = [{"root": names[0], "layer": name} for names in sets for name in names]

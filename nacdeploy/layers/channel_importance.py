@@ -18,7 +18,7 @@ from nacdeploy.layers.network import Network, masked_backbone
 from nacdeploy.layers.placement import AVERAGES, LABELS, POOLS, kind_of_node
 
 BATCH_SIZE = 64
-MAGNITUDE = "magnitude"  # of `channel_pruning.groups` itself
+MAGNITUDE = "magnitude"  # of `channel_groups.groups` itself
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 RECTIFIERS = {"relu", "relu_", "relu6", "hardtanh"}
 Scores = dict[str, Tensor]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nacdeploy.errors import NacdeployError
-from nacdeploy.layers.channel_pruning import Coupling, Cut, Slice, apply_cut, couplings
+from nacdeploy.layers.channel_groups import Coupling, couplings
+from nacdeploy.layers.channel_pruning import Cut, Slice, apply_cut
 from nacdeploy.layers.network import Network, plain_outputs
 from nacdeploy.layers.sparsity import Sparsity, best_order, weighted_layers
 

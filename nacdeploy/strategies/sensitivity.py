@@ -10,7 +10,7 @@ from typing import Any
 
 from nacdeploy import profile as profiles
 from nacdeploy.errors import RefusedError, UsageError, unknown
-from nacdeploy.layers import channel_pruning
+from nacdeploy.layers import channel_groups
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile
@@ -99,7 +99,7 @@ def probes(
             raise unknown("technique", technique, TECHNIQUES)
         rising = sorted(ratios, reverse=technique == "decompose")  # whose ratio is what is left
         settings = profile.quantize.ladder if technique == "quantize" else tuple(f"{r:g}" for r in rising)
-        where = [g.root for g in channel_pruning.groups(network)] if technique == "prune" else known
+        where = [g.root for g in channel_groups.groups(network)] if technique == "prune" else known
         for layer in where:
             if not layers or layer in layers:
                 yield from (Probe(layer, technique, setting) for setting in settings)

@@ -15,7 +15,7 @@ from nacdeploy.experiments.annealing import annealed
 from nacdeploy.experiments.run import Run
 from nacdeploy.experiments.selection import select
 from nacdeploy.experiments.sensitivity import tolerances
-from nacdeploy.layers import channel_pruning
+from nacdeploy.layers import channel_groups
 from nacdeploy.layers.sparsity import sparsity_of, weighted_layers
 from nacdeploy.profile import Profile, override
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -72,7 +72,7 @@ def test_level_zeroes_the_asked_share_of_each_layer(baseline: CompressionState, 
 
 def test_slim_takes_one_threshold_over_all_norms(baseline: CompressionState, task: Task, profile: Profile) -> None:
     state, _, _ = made(baseline, task, profile, "slim", [{"sparsity": 0.25, "op_types": ["BatchNorm2d"]}])
-    n = [sum(g.n_channels for g in channel_pruning.groups(s.network)) for s in (baseline, state)]
+    n = [sum(g.n_channels for g in channel_groups.groups(s.network)) for s in (baseline, state)]
     assert n[1] == n[0] - int(0.25 * n[0])
 
 
@@ -204,7 +204,7 @@ def test_macs_model_agrees_with_the_network_that_is_cut(
     model = MacsModel.of(baseline.network)
     assert model.total({}) == baseline.metrics.cost.macs
     state, _, _ = made(baseline, task, profile, "l1", [{"sparsity": 0.5, "op_types": ["Conv2d"]}])
-    gone = {g.root: 0.5 for g in channel_pruning.groups(baseline.network)}
+    gone = {g.root: 0.5 for g in channel_groups.groups(baseline.network)}
     assert model.total(gone) == pytest.approx(state.metrics.cost.macs, rel=1e-6)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nacdeploy import models
-from nacdeploy.layers import channel_importance, channel_pruning
+from nacdeploy.layers import channel_groups, channel_importance
 from nacdeploy.layers.channel_choice import Group, choose, ordered
 from nacdeploy.layers.channel_importance import CRITERIA, Evidence
 from nacdeploy.layers.fake_quant import GRIDS, Rule
@@ -36,7 +36,7 @@ def evidence(made: Network, seed: int = 0) -> Evidence:
 
 
 def ranked(made: Network, name: str, seed: int = 0) -> dict[str, Group]:
-    found = channel_importance.covered(channel_pruning.groups(made), name, made)
+    found = channel_importance.covered(channel_groups.groups(made), name, made)
     return {group.root: group for group in channel_importance.ranked(found, name, evidence(made, seed))}
 
 
@@ -133,14 +133,13 @@ def test_random_follows_the_seed() -> None:
 @pytest.mark.parametrize("backbone", BACKBONES, ids=lambda each: each.__name__)
 def test_every_criterion_orders_all_channels_dead_ones_first(backbone: type[nn.Module], name: str) -> None:
     made = network(backbone())
-    dead = next(group for group in channel_pruning.groups(made) if group.quantum == 1)
+    dead = next(group for group in channel_groups.groups(made) if group.quantum == 1)
     with torch.no_grad():
         for layer in dead.layers:
             made.backbone.get_parameter(f"{layer}.weight")[2] = 0
             if made.backbone.get_submodule(layer).bias is not None:
                 made.backbone.get_parameter(f"{layer}.bias")[2] = 0
     made.changed()
-    channel_pruning._FOUND.pop(made, None)
     found = ranked(made, name)
     for group in found.values():
         assert sorted(group.order) == list(range(group.n_channels))
@@ -179,7 +178,7 @@ def test_ranking_sees_neither_quantizers_nor_norm_statistics(name: str) -> None:
 )
 def test_criterion_says_why_it_ranks_nothing(name: str, backbone: type[nn.Module], said: str) -> None:
     made = network(backbone())
-    found = channel_pruning.groups(made)
+    found = channel_groups.groups(made)
     assert channel_importance.covered(found, name, made) == []
     assert said in channel_importance.why_not(found, name, made)
 
@@ -193,7 +192,7 @@ def test_ranking_works_on_depthwise_networks_and_transformers(model: str, name: 
     made = Network(backbone, GRIDS["ort"], (3, *size)).eval()
     x = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(1))
     known = channel_importance.evidence(made, x, LABELS[:8], 0)
-    found = channel_pruning.groups(made)
+    found = channel_groups.groups(made)
     assert len(channel_importance.ranked(found, name, known)) == len(found) > 10
 
 
@@ -218,4 +217,4 @@ SETS = {
 @pytest.mark.parametrize("model", SETS)
 def test_dependency_sets_are_the_layers_that_add_up(model: str) -> None:
     backbone = models.resolve(model, n_classes=5, channels=3, input_size=(32, 32), width=None).build()
-    assert [*channel_pruning.dependency_sets(Network(backbone, GRIDS["ort"], (3, 32, 32)).eval())] == SETS[model]
+    assert [*channel_groups.dependency_sets(Network(backbone, GRIDS["ort"], (3, 32, 32)).eval())] == SETS[model]

@@ -19,8 +19,9 @@ from small_networks import (
 from torch import Tensor, nn
 
 from nacdeploy import models
+from nacdeploy.layers.channel_groups import couplings
 from nacdeploy.layers.channel_permutation import plan_permutation
-from nacdeploy.layers.channel_pruning import Cut, apply_cut, couplings
+from nacdeploy.layers.channel_pruning import Cut, apply_cut
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, plain_outputs

@@ -21,7 +21,7 @@ from small_networks import (
 from torch import nn
 
 from nacdeploy import models, records
-from nacdeploy.layers import channel_choice, channel_pruning
+from nacdeploy.layers import channel_choice, channel_graph, channel_groups, channel_pruning
 from nacdeploy.layers.channel_choice import Group
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.early_exit import ExitHead
@@ -43,7 +43,7 @@ EXPECTED_GROUPS = {
 
 def least(network: Network, n_channels: int) -> dict[str, tuple[int, ...]]:
     """The least important channels of every group."""
-    return {group.root: group.order[:n_channels] for group in channel_pruning.groups(network)}
+    return {group.root: group.order[:n_channels] for group in channel_groups.groups(network)}
 
 
 def cut_copy(network: Network, cut: Cut) -> Network:
@@ -67,7 +67,7 @@ def silenced(network: Network, cut: Cut) -> Network:
 
 @pytest.mark.parametrize("backbone", EXPECTED_GROUPS, ids=lambda backbone: backbone.__name__)
 def test_coupled_channels_are_counted_once(backbone: type[nn.Module]) -> None:
-    found = channel_pruning.groups(network(backbone()))
+    found = channel_groups.groups(network(backbone()))
     assert sorted(group.n_channels for group in found) == EXPECTED_GROUPS[backbone]
     assert "classifier" not in {group.root for group in found}
 
@@ -75,7 +75,7 @@ def test_coupled_channels_are_counted_once(backbone: type[nn.Module]) -> None:
 def test_grouped_convolution_is_prunable() -> None:
     """A grouped convolution gives the same number of channels in each of its groups."""
     made = network(Grouped())
-    found = channel_pruning.groups(made)
+    found = channel_groups.groups(made)
     cut = channel_pruning.plan_cut(made, {group.root: group.order[:4] for group in found})
     assert cut_copy(made, cut).backbone.get_submodule("grouped").out_channels == 4  # type: ignore[comparison-overlap]
 
@@ -106,7 +106,7 @@ def test_cut_model_answers_as_the_whole_one_with_silent_channels(name: str, widt
 def test_transformer_is_cut_in_its_hidden_layers() -> None:
     backbone = models.resolve("deit_tiny", n_classes=5, channels=3, input_size=(8, 8), width=24).build()
     made = Network(backbone, GRIDS["ort"], (3, 8, 8)).eval()
-    found = channel_pruning.groups(made)
+    found = channel_groups.groups(made)
     hidden = {group.root: group.order[:8] for group in found if group.root.endswith("mlp.0")}
     assert len(hidden) == 12
     cut = channel_pruning.plan_cut(made, hidden)
@@ -118,7 +118,7 @@ def test_transformer_is_cut_in_its_hidden_layers() -> None:
 def test_transformer_is_cut_in_its_embedding() -> None:
     backbone = models.resolve("deit_tiny", n_classes=5, channels=3, input_size=(8, 8), width=24).build()
     made = Network(backbone, GRIDS["ort"], (3, 8, 8)).eval()
-    embedding = next(group for group in channel_pruning.groups(made) if group.n_channels == 24)
+    embedding = next(group for group in channel_groups.groups(made) if group.n_channels == 24)
     smaller = cut_copy(made, channel_pruning.plan_cut(made, {embedding.root: embedding.order[:8]}))
     assert smaller.backbone.get_parameter("stem.position").shape[-1] == 16
     assert smaller(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
@@ -127,7 +127,7 @@ def test_transformer_is_cut_in_its_embedding() -> None:
 def test_importance_is_the_norm_of_the_group_over_its_maximum() -> None:
     """One convolution without a norm: NAC's GroupNorm is the filter's L2 norm with its readers' (DepGraph, eq. 3)."""
     made = network(DataDependent())
-    group = next(group for group in channel_pruning.groups(made) if group.root == "conv2")
+    group = next(group for group in channel_groups.groups(made) if group.root == "conv2")
     backbone = made.backbone
     filters = backbone.get_parameter("conv2.weight").flatten(1).square().sum(1)
     readers = backbone.get_parameter("classifier.weight").square().sum(0)
@@ -147,7 +147,7 @@ def test_dead_channels_go_first_and_count(dead: str) -> None:
         else:
             made.backbone.get_parameter("1.weight")[5] = 0
             made.backbone.get_parameter("1.bias")[5] = 0
-    found = {group.root: group for group in channel_pruning.groups(made)}
+    found = {group.root: group for group in channel_groups.groups(made)}
     assert found["0"].n_dead == 1
     assert found["0"].order[0] == 5
     removed = channel_choice.choose(list(found.values()), {}, 1, 1, "global")
@@ -158,7 +158,7 @@ def test_dead_channel_of_a_residual_needs_every_producer_dead() -> None:
     made = network(Residual())
     with torch.no_grad():
         made.backbone.get_parameter("conv2.weight")[3] = 0
-    assert [group.n_dead for group in channel_pruning.groups(made)] == [0, 0]
+    assert [group.n_dead for group in channel_groups.groups(made)] == [0, 0]
 
 
 def group(root: str, importance: list[float], n_dead: int = 0) -> Group:
@@ -212,7 +212,7 @@ def test_groups_do_not_depend_on_quantizers_and_exits() -> None:
     plain, dressed = network(Residual()), network(Residual())
     dressed.quantize(Rule(Precision(4, 8)))
     dressed.exits["stem_2"] = ExitHead("stem", "stem_2", (1, 8, 8, 8), 5, 4)
-    assert channel_pruning.groups(dressed) == channel_pruning.groups(plain)
+    assert channel_groups.groups(dressed) == channel_groups.groups(plain)
 
 
 @pytest.mark.parametrize("grid", [1, 4])
@@ -260,25 +260,25 @@ def test_planning_changes_nothing() -> None:
 def test_groups_are_those_of_the_network_as_it_is_now() -> None:
     made = network(Residual())
     channel_pruning.apply_cut(made, channel_pruning.plan_cut(made, least(made, 2)))
-    assert [group.n_channels for group in channel_pruning.groups(made)] == [6, 6]
+    assert [group.n_channels for group in channel_groups.groups(made)] == [6, 6]
 
 
 def test_outlines_are_traced_once_for_all_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     made = network(Residual())
-    found = channel_pruning.groups(made)
+    found = channel_groups.groups(made)
     trained = copy.deepcopy(made)
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
     with monkeypatch.context() as patch:
-        patch.setattr(channel_pruning, "_dependencies", None)
-        assert channel_pruning.outlines(trained) == found
-    assert channel_pruning.groups(trained) != found
-    assert [group.root for group in channel_pruning.groups(trained)] == [group.root for group in found]
+        patch.setattr(channel_graph, "dependencies", None)
+        assert channel_groups.outlines(trained) == found
+    assert channel_groups.groups(trained) != found
+    assert [group.root for group in channel_groups.groups(trained)] == [group.root for group in found]
 
 
 def test_outlines_after_a_cut_are_those_of_what_is_left() -> None:
     made = network(Residual())
     smaller = cut_copy(made, channel_pruning.plan_cut(made, least(made, 2)))
-    assert [group.n_channels for group in channel_pruning.outlines(made)] == [8, 8]
-    assert [group.n_channels for group in channel_pruning.outlines(smaller)] == [6, 6]
+    assert [group.n_channels for group in channel_groups.outlines(made)] == [8, 8]
+    assert [group.n_channels for group in channel_groups.outlines(smaller)] == [6, 6]

@@ -8,7 +8,7 @@ from small_networks import images, network
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nacdeploy.layers import channel_importance, channel_pruning, next_layer, reconstruction
+from nacdeploy.layers import channel_groups, channel_importance, channel_pruning, next_layer, reconstruction
 from nacdeploy.layers.channel_choice import Group
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
@@ -31,7 +31,7 @@ def drawn() -> tuple[Network, Tensor]:
 
 def ranked(made: Network, name: str, x: Tensor, root: str = "0") -> Group:
     known = channel_importance.evidence(made, x, torch.zeros(len(x), dtype=torch.long), 0)
-    found = channel_importance.ranked(channel_pruning.groups(made), name, known)
+    found = channel_importance.ranked(channel_groups.groups(made), name, known)
     return next(group for group in found if group.root == root)
 
 

@@ -17,7 +17,7 @@ from small_networks import (
 )
 from torch import nn
 
-from nacdeploy.layers import channel_pruning, reconstruction
+from nacdeploy.layers import channel_groups, channel_pruning, reconstruction
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import Sparsity
@@ -34,7 +34,7 @@ FITTED = {
 
 
 def cut_by_a_third(made: Network) -> tuple[Network, Cut]:
-    removed = {g.root: tuple(sorted(g.order[: g.n_channels // 3])) for g in channel_pruning.groups(made)}
+    removed = {g.root: tuple(sorted(g.order[: g.n_channels // 3])) for g in channel_groups.groups(made)}
     cut = channel_pruning.plan_cut(made, removed)
     smaller = copy.deepcopy(made)
     channel_pruning.apply_cut(smaller, cut)

@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 from nacdeploy import evaluate as evaluation
 from nacdeploy import train
 from nacdeploy.errors import NacdeployError
-from nacdeploy.layers import channel_choice, channel_importance, channel_pruning, reconstruction
+from nacdeploy.layers import channel_choice, channel_groups, channel_importance, channel_pruning, reconstruction
 from nacdeploy.layers.channel_choice import ROUNDING, Group
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
@@ -65,7 +65,7 @@ class Prune:
 
     def refusal(self, state: CompressionState) -> str | None:
         try:
-            found = channel_pruning.outlines(state.network)
+            found = channel_groups.outlines(state.network)
         except NacdeployError as error:
             return str(error)
         named, is_table = self._named(found, state.network), bool(self.table.ratios)
@@ -77,7 +77,7 @@ class Prune:
         return channel_importance.why_not(named, self.table.importance, state.network)
 
     def decide(self, state: CompressionState, task: Task) -> PruneDecision:
-        found = channel_pruning.groups(state.network)
+        found = channel_groups.groups(state.network)
         earlier = decisions(state, PruneDecision)
         widths = earlier[0].baseline_widths if earlier else _widths(found)
         ranked = self._ranked(self._named(found, state.network), state.network, task, len(earlier))

@@ -6,7 +6,7 @@ from conftest import follow, make_profile
 from torch import nn
 
 from nacdeploy.errors import RefusedError
-from nacdeploy.layers import channel_pruning
+from nacdeploy.layers import channel_groups
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.chain import Link
@@ -22,7 +22,7 @@ def decisions(state: CompressionState) -> list[PruneDecision]:
 
 
 def n_left(state: CompressionState) -> int:
-    return sum(group.n_channels for group in channel_pruning.groups(state.network))
+    return sum(group.n_channels for group in channel_groups.groups(state.network))
 
 
 @pytest.mark.parametrize("ratio", [0.025, 0.1, 0.07])
@@ -64,13 +64,13 @@ def test_prune_whose_share_is_carried_says_so(baseline: CompressionState, task: 
 def test_layers_keep_whole_units(baseline: CompressionState, task: Task) -> None:
     profile = make_profile(prune={"ratio": 0.3, "multiple": 8, "scope": "uniform"})
     state = follow(baseline, "PP", task, profile)
-    assert all(group.n_channels % 8 == 0 for group in channel_pruning.groups(state.network))
+    assert all(group.n_channels % 8 == 0 for group in channel_groups.groups(state.network))
 
 
 def test_prune_goes_on_until_every_layer_has_one_unit(baseline: CompressionState, task: Task) -> None:
     profile = make_profile(prune={"ratio": 0.9, "multiple": 4})
     state = follow(baseline, "P", task, profile)
-    assert {group.n_channels for group in channel_pruning.groups(state.network)} == {4}
+    assert {group.n_channels for group in channel_groups.groups(state.network)} == {4}
     with pytest.raises(RefusedError, match="no layer has a unit of 4 channels left to give"):
         advance(state, Link("P"), task, profile)
 

@@ -12,7 +12,7 @@ from nacdeploy.data.sets import ImageSet
 from nacdeploy.errors import RefusedError, UsageError
 from nacdeploy.exporters import parity, targets
 from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.layers import channel_pruning
+from nacdeploy.layers import channel_groups
 from nacdeploy.layers.channel_importance import CRITERIA
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import checkpoint, operators
@@ -41,7 +41,7 @@ def test_exactly_the_asked_channels_go_by_every_importance(
 ) -> None:
     profile = settings(importance)
     state = follow(baseline, "PP", task, profile)
-    left = sum(group.n_channels for group in channel_pruning.groups(state.network))
+    left = sum(group.n_channels for group in channel_groups.groups(state.network))
     assert left == N_CHANNELS - int(2 * 0.2 * N_CHANNELS + 1e-9)
     assert follow(baseline, "PP", task, profile).key == state.key
 

@@ -8,7 +8,7 @@ from conftest import follow, make_profile
 
 from nacdeploy.errors import RefusedError, UsageError
 from nacdeploy.jobs.show import show
-from nacdeploy.layers import channel_pruning, fake_quant
+from nacdeploy.layers import channel_groups, fake_quant
 from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.layers.sparsity import Sparsity, sparsity_of
 from nacdeploy.profile import Profile
@@ -69,7 +69,7 @@ def weights(network: Network) -> dict[str, torch.Tensor]:
 
 def test_prune_takes_masked_filters_first(baseline: CompressionState, task: Task) -> None:
     state = follow(baseline, "S(pattern=filter,ratio=0.25)", task, make_profile())
-    found = channel_pruning.groups(state.network)
+    found = channel_groups.groups(state.network)
     dead = {group.root: group.n_dead for group in found}
     inside = {root: n for root, n in dead.items() if root.endswith("conv1")}
     assert inside == {"stages.0.0.conv1": 2, "stages.1.0.conv1": 4, "stages.2.0.conv1": 8}

@@ -1,0 +1,196 @@
+"""Groups of channels that must fall together, in the order of their importance, and where they lie.
+
+Which groups there are depends on the structure only, and is traced once for all copies of a network; importance depends
+on the values.
+"""
+
+import copy
+from dataclasses import dataclass
+from types import MethodType
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from nacdeploy.layers import channel_graph
+from nacdeploy.layers.channel_choice import READER, Group, Member, families, ordered
+from nacdeploy.layers.channel_graph import Coupled, Dependency, Graph, View
+from nacdeploy.layers.channel_pruning import Cut, apply_cut, plan_cut
+from nacdeploy.layers.network import Network, Structure, masked_backbone
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where channels lie on one axis of one tensor: `indices` has an equal part for each, in their order."""
+
+    tensor: str
+    axis: int
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """All the places of the channels that a root layer shares with the layers coupled to it."""
+
+    n_channels: int
+    axes: tuple[Axis, ...]
+
+
+def groups(network: Network) -> tuple[Group, ...]:
+    """The prunable groups of the plain backbone with the importance of their channels: the group's L2 norm over all
+    coupled parameters, divided by its maximum (NAC's GroupNorm). Exits and quantizers are not seen.
+
+    Groups are left out whose cut would break the network's forward pass or cut what is not theirs.
+    """
+    known = _FOUND.get(network)
+    if known is None or known[0] is not network.structure:
+        known = _FOUND[network] = network.structure, _groups(network, network.example_input())
+    return known[1]
+
+
+def outlines(network: Network) -> tuple[Group, ...]:
+    """The same groups, maybe with the importances of a copy that other values were given: for those who ask about
+    layers and numbers of channels only. Traced once for each structure."""
+    return _OUTLINES.get(network.structure) or groups(network)
+
+
+_FOUND: WeakKeyDictionary[Network, tuple[Structure, tuple[Group, ...]]] = WeakKeyDictionary()
+_OUTLINES: WeakKeyDictionary[Structure, tuple[Group, ...]] = WeakKeyDictionary()
+
+
+def dependency_sets(network: Network) -> tuple[tuple[str, ...], ...]:
+    """The convolutions and linear layers that share their output channels with others, set by set in the order of the
+    network's modules; depthwise ones, which pass channels on, are not named."""
+    order = [name for name, layer in network.backbone.named_modules() if getattr(layer, "groups", 1) == 1]
+    sets = (tuple(sorted({*group.layers} & {*order}, key=order.index)) for group in groups(network))
+    return tuple(sorted((each for each in sets if len(each) > 1), key=lambda each: order.index(each[0])))
+
+
+def couplings(network: Network) -> tuple[Coupling, ...]:
+    """Where the channels of every group lie, exit heads included; the parts of grouped convolutions are left out."""
+    view = copy.deepcopy(View(network)).double().eval()
+    graph = channel_graph.dependencies(view, network.example_input().double())
+    heads = [module for module in view.network.exits.modules() if isinstance(module, nn.Linear)]
+    last = channel_graph.last_weighted(view.network.backbone, network.example_input().double())
+    names = {part: name for name, part in (*view.network.named_modules(), *view.network.named_parameters())}
+    found = (_coupling(group, names) for group in channel_graph.all_groups(graph, [last, *heads]))
+    return tuple(coupling for coupling in found if coupling is not None)
+
+
+def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
+    backbone = masked_backbone(network).double().eval()
+    graph = channel_graph.dependencies(backbone, example.double())
+    last = channel_graph.last_weighted(backbone, example.double())
+    ranked = (_ranked(graph, group, backbone) for group in channel_graph.all_groups(graph, [last]))
+    traced = [group for group in ranked if group is not None and group.n_channels > 1]
+    if network.structure not in _OUTLINES:
+        _OUTLINES[network.structure] = tuple(_sound(network, traced))
+    sound = {group.root for group in _OUTLINES[network.structure]}
+    return tuple(group for group in traced if group.root in sound)
+
+
+def _sound(network: Network, found: list[Group]) -> list[Group]:
+    """The groups that may be cut: all at once where that is right, else found by halving."""
+    first = {group.root: families(group.n_channels, group.quantum)[0] for group in found}
+    if not found or _is_sound(network, first):
+        return found
+    half = len(found) // 2
+    return [*_sound(network, found[:half]), *_sound(network, found[half:])] if half else []
+
+
+def _is_sound(network: Network, removed: dict[str, tuple[int, ...]]) -> bool:
+    """Whether the cut network answers as the whole one does with zeros in place of all that was cut."""
+    whole = copy.deepcopy(network).double().eval()
+    for norm in (m for m in whole.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm)):
+        norm.forward = MethodType(_without_statistics, norm)  # type: ignore[method-assign]
+    smaller = copy.deepcopy(whole)
+    image = torch.randn(1, *network.input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    try:
+        cut = plan_cut(network, removed)
+        _blank(whole, cut)
+        apply_cut(smaller, cut)
+        with torch.no_grad():
+            return torch.allclose(whole.backbone(image), smaller.backbone(image), rtol=1e-6, atol=1e-9)
+    except Exception:  # whatever a wrong cut raises in the user's own forward, it means "not sound"
+        return False
+
+
+def _without_statistics(norm: nn.LayerNorm | nn.GroupNorm, x: Tensor) -> Tensor:
+    """A norm over channels without the part that knows how many channels there are."""
+    shape = (-1, *[1] * (x.dim() - 2)) if isinstance(norm, nn.GroupNorm) else (-1,)
+    scaled = x if norm.weight is None else x * norm.weight.reshape(shape)
+    return scaled if norm.bias is None else scaled + norm.bias.reshape(shape)
+
+
+def _blank(network: Network, cut: Cut) -> None:
+    """Write zeros where `cut` would slice."""
+    tensors = channel_graph.tensors(network)
+    with torch.no_grad():
+        for item in (item for item in cut.slices if item.tensor in tensors):
+            gone = set(range(tensors[item.tensor].shape[item.axis])) - set(item.kept)
+            tensors[item.tensor].index_fill_(item.axis, torch.tensor(sorted(gone)), 0.0)
+
+
+def _ranked(graph: Graph, group: Coupled, backbone: nn.Module) -> Group | None:
+    names = {module: name for name, module in backbone.named_modules()}
+    try:
+        found = channel_graph.magnitudes(group)
+    except (IndexError, RuntimeError):
+        return None
+    scores = torch.zeros(len(group[0].idxs)) if found is None else found
+    dead = _dead_channels(group, len(scores))
+    quantum = channel_graph.quantum(group, len(scores))
+    dying = [c for family in families(len(scores), quantum) if all(dead[c] for c in family) for c in family]
+    alive = [c for c in range(len(scores)) if c not in set(dying)]
+    members = _members(group, len(scores), names)
+    root = names[group[0].dep.target.module]
+    unordered = Group(root, (*dying, *alive), (0.0,) * len(scores), len(dying), quantum, members)
+    return ordered(unordered, scores)
+
+
+def _members(group: Coupled, n_channels: int, names: dict[nn.Module, str]) -> tuple[Member, ...]:
+    """The layers that lie on the channels of a group; those on which channels have unequal shares are left out."""
+    found = {}
+    for item in group.items:
+        role, indices = channel_graph.role(item.dep)[0], channel_graph.by_channel(item, n_channels)
+        if role and indices:
+            found[names[item.dep.target.module], role] = Member(names[item.dep.target.module], role, indices)
+    return tuple(found.values())
+
+
+def _dead_channels(group: Coupled, n_channels: int) -> list[bool]:
+    """Channels that carry no information: every producer's filter is zero, every norm's factor is zero (what is left
+    is a constant), or no reader weighs them."""
+    alive: dict[str, Tensor] = {}
+    for item in group.items:
+        role, magnitude = channel_graph.role(item.dep)
+        indices = channel_graph.by_channel(item, n_channels)
+        if magnitude is None or not indices:
+            continue
+        per_channel = magnitude[torch.as_tensor(indices)].reshape(n_channels, -1).amax(1) > 0
+        alive[role] = alive.get(role, torch.zeros(n_channels, dtype=torch.bool)) | per_channel
+    return [not all(bool(flags[c]) for flags in alive.values()) for c in range(n_channels)]
+
+
+def _coupling(group: Coupled, names: dict[nn.Module | Tensor, str]) -> Coupling | None:
+    n_channels = len(group[0].idxs)
+    axes = [
+        Axis(tensor, axis, indices)
+        for item in group.items
+        for indices in [channel_graph.by_channel(item, n_channels)]
+        for tensor, axis in _places(item.dep, names)
+    ]
+    whole = channel_graph.quantum(group, n_channels) == 1 and all(axis.indices for axis in axes)
+    return Coupling(n_channels, tuple(dict.fromkeys(axes))) if whole else None
+
+
+def _places(dependency: Dependency, names: dict[nn.Module | Tensor, str]) -> list[tuple[str, int]]:
+    """The tensors of one layer, and the axis of each, that the channels of its group lie on."""
+    part = dependency.target.module
+    if part not in names:
+        return []
+    if isinstance(part, nn.Parameter):
+        return [(names[part], dependency.target.pruning_dim % part.dim())]
+    if channel_graph.role(dependency)[0] == READER:
+        return [(f"{names[part]}.weight", 1)]
+    return [(f"{names[part]}.{name}", 0) for name, tensor in channel_graph.tensors(part).items() if tensor.dim()]
