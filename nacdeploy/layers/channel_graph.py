@@ -6,7 +6,7 @@ The library's only home.
 import math
 import warnings
 from collections import Counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch_pruning as tp
@@ -18,7 +18,9 @@ from nacdeploy.layers.network import Network, plain_outputs
 
 ROOTS = (nn.Conv2d, nn.Linear)
 
-Graph, Coupled, Dependency = tp.DependencyGraph, tp.Group, tp.Dependency
+Graph: TypeAlias = tp.DependencyGraph
+Coupled: TypeAlias = tp.Group
+Dependency: TypeAlias = tp.Dependency
 
 
 class View(nn.Module):
