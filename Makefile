@@ -46,7 +46,7 @@ bench-peers: .venv/.stamp
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.peers.guarded
 
-# Searchers by counts on nacbench (BENCH is the folder of nacbench.py), then real searches: about an hour, resumable.
+# Searchers by counts on nacbench (BENCH is the folder of nacbench.py), then real searches: an hour or more, resumable.
 BENCH ?= ../shared/nacbench
 bench-search: .venv/.stamp
 	$(BIN)/python benchmarks/search.py --bench $(BENCH)

@@ -3,13 +3,15 @@
 Every searcher gets 60 trainings on each of three seeds; a training that another searcher has run already is taken from
 the memory and counts all the same. Compared is the hypervolume of the front over (validation accuracy in points, log2
 BitOps ratio, log2 bytes ratio), counted from (baseline - 3.5 points, 1x, 1x). The default plans for what the profile's
-objective says, the front; `dqn` learns from NAC's reward whatever the objective, `random` from nothing. Killed and
-started again, it goes on.
+objective says, the front; `dqn` learns from NAC's reward whatever the objective, `random` from nothing. As many
+searches at once as there are cores, one thread each. Killed and started again, it goes on.
 """
 
 import argparse
 import math
+from concurrent.futures import ProcessPoolExecutor
 from itertools import accumulate
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -33,8 +35,16 @@ FOLDER = Path("bench-run") / "real-search"
 SEARCHERS = ("surrogate", "dqn", "random")
 
 
-def searched(name: str, session: Session, folder: Path, n_trainings: int) -> SearchResult:
+def session_of(seed: int, folder: Path) -> Session:
+    """The task and its baseline, which is trained where it is not there."""
+    profile = profiles.load(str(PROFILE), seed=seed)
+    options = Options(profile=str(PROFILE), seed=seed, runs=folder, wandb=False)
+    return open_session(options, profile, profile.search.alphabet, Silent())
+
+
+def searched(name: str, seed: int, runs: Path, n_trainings: int) -> SearchResult:
     """One search, or what is left of it."""
+    session, folder = session_of(seed, runs), runs / f"seed-{seed}"
     profile, watch = session.profile, latency.Stopwatch()
     table, objective = profile.search, make_objective(profile.search)
     memory = DiskMemory.open(folder / "cache", session.task, profile, session.baseline)
@@ -50,7 +60,7 @@ def searched(name: str, session: Session, folder: Path, n_trainings: int) -> Sea
             journal,
             lambda progress: None,
         )
-    print(f"{name}, seed {profile.seed}: {watch.seconds():.0f} s", flush=True)
+    print(f"{name}, seed {seed}: {watch.seconds():.0f} s", flush=True)
     return found
 
 
@@ -84,21 +94,23 @@ def main() -> None:
     parser.add_argument("--trainings", type=int, default=60)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
-    names = options.searchers.split(",")
-    found: dict[str, list[SearchResult]] = {name: [] for name in names}
-    for seed in range(options.seeds):
-        profile = profiles.load(str(PROFILE), seed=seed)
-        shared = Options(profile=str(PROFILE), seed=seed, runs=options.folder, wandb=False)
-        session = open_session(shared, profile, profile.search.alphabet, Silent())
-        for name in names:
-            found[name].append(searched(name, session, options.folder / f"seed-{seed}", options.trainings))
+    names, seeds = options.searchers.split(","), range(options.seeds)
+    sessions = [session_of(seed, options.folder) for seed in seeds]  # which trains their baselines
+    limit = sessions[0].profile.search.max_drop
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        jobs = {
+            (name, seed): pool.submit(searched, name, seed, options.folder, options.trainings)
+            for seed in seeds
+            for name in names
+        }
+        found = {name: [jobs[name, seed].result() for seed in seeds] for name in names}
     print(f"\n{latency.machine()}; {options.trainings} trainings each; hypervolume by seed\n")
-    seeds = " | ".join(f"seed {seed}" for seed in range(options.seeds))
+    by_seed = " | ".join(f"seed {seed}" for seed in seeds)
     early = f"median after {options.trainings // 3} trainings"
-    print(f"| searcher | {seeds} | median | {early} | evaluations (trainings) |")
+    print(f"| searcher | {by_seed} | median | {early} | evaluations (trainings) |")
     print("|---" * (options.seeds + 4) + "|")
     for name in names:
-        print(row(name, found[name], profile.search.max_drop, options.trainings))
+        print(row(name, found[name], limit, options.trainings))
 
 
 if __name__ == "__main__":
