@@ -12,6 +12,7 @@ from nacdeploy.cost import layer_costs, nac_ratios
 from nacdeploy.errors import DivergedError, RefusedError
 from nacdeploy.jobs.speed import Speed
 from nacdeploy.latency import Stopwatch
+from nacdeploy.layers.network import content
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.advance import Memory, Meter, Trained, advance, measured
@@ -23,7 +24,8 @@ from nacdeploy.strategies.search.journal import Evaluation, failed
 from nacdeploy.strategies.state import CompressionState, Metrics
 from nacdeploy.task import Task
 
-N_STATES_AT_HAND = 8
+# States kept in working memory: two at least, and more within this number and these bytes of values.
+N_AT_HAND, AT_HAND_BYTES = 24, 96 * 2**20
 
 
 def figures_of(state: CompressionState, profile: Profile, speed: Speed | None = None) -> Figures:
@@ -121,8 +123,12 @@ class Evaluator:
 
     def _keep(self, name: str, state: CompressionState) -> None:
         self._at_hand[name] = state
-        while len(self._at_hand) > N_STATES_AT_HAND:
+        while len(self._at_hand) > 2 and not self._has_room():
             self._at_hand.popitem(last=False)
+
+    def _has_room(self) -> bool:
+        n_bytes = sum(value.nbytes for state in self._at_hand.values() for value in content(state.network).values())
+        return len(self._at_hand) <= N_AT_HAND and n_bytes <= AT_HAND_BYTES
 
     def _refusals(self, state: CompressionState) -> dict[str, str]:
         links = parsed(self.profile.search.alphabet).links

@@ -83,10 +83,21 @@ def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
     last = channel_graph.last_weighted(backbone, example.double())
     ranked = (_ranked(graph, group, backbone) for group in channel_graph.all_groups(graph, [last]))
     traced = [group for group in ranked if group is not None and group.n_channels > 1]
-    if network.structure not in _OUTLINES:
-        _OUTLINES[network.structure] = tuple(_sound(network, traced))
-    sound = {group.root for group in _OUTLINES[network.structure]}
-    return tuple(group for group in traced if group.root in sound)
+    sound = _known_sound(network.structure)
+    if sound is None:
+        sound = {group.root for group in _sound(network, traced)}
+    found = tuple(group for group in traced if group.root in sound)
+    _OUTLINES.setdefault(network.structure, found)
+    return found
+
+
+def _known_sound(structure: Structure | None) -> set[str] | None:
+    """The roots that may be cut, where that was found out before: a cut leaves the wiring as it was."""
+    while structure is not None:
+        if structure in _OUTLINES:
+            return {group.root for group in _OUTLINES[structure]}
+        structure = structure.cut_from
+    return None
 
 
 def _sound(network: Network, found: list[Group]) -> list[Group]:

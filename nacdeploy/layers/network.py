@@ -39,7 +39,10 @@ class Semantics(Protocol):
 
 class Structure:
     """Stands for what the copies of a network share until their backbone is cut or rebuilt: what holds whatever the
-    values are may be kept by it."""
+    values are may be kept by it. `cut_from` has the same wiring with more channels; None where it was built anew."""
+
+    def __init__(self, cut_from: "Structure | None" = None) -> None:
+        self.cut_from = cut_from
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Structure":
         return self
@@ -86,7 +89,8 @@ class Network(nn.Module):
     def changed(self, moved: bool = True) -> None:
         """Say that the backbone was changed: the graph and everything derived from it is made anew. Masks were cut with
         their weights; those of 2:4 are chosen anew if channels have moved to other fours."""
-        self._graph, self._is_captured, self.structure = None, False, Structure()
+        self._graph, self._is_captured = None, False
+        self.structure = Structure(self.structure if moved else None)
         if moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
             self.masks = Masks({})
             self.sparsify(self.sparsity)

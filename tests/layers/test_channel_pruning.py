@@ -26,7 +26,7 @@ from nacdeploy.layers.channel_choice import Group
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import GRIDS, Rule
-from nacdeploy.layers.network import Network
+from nacdeploy.layers.network import Network, Structure
 from nacdeploy.precision import Precision
 
 BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, DataDependent, BranchOnShape]
@@ -282,3 +282,13 @@ def test_outlines_after_a_cut_are_those_of_what_is_left() -> None:
     smaller = cut_copy(made, channel_pruning.plan_cut(made, least(made, 2)))
     assert [group.n_channels for group in channel_groups.outlines(made)] == [8, 8]
     assert [group.n_channels for group in channel_groups.outlines(smaller)] == [6, 6]
+
+
+def test_what_may_be_cut_is_found_out_once_for_a_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network(Residual())
+    cut = channel_pruning.plan_cut(made, least(made, 2))
+    smaller, alone = cut_copy(made, cut), cut_copy(network(Residual()), cut)
+    alone.structure = Structure()
+    expected = channel_groups.groups(alone)
+    monkeypatch.setattr(channel_groups, "_is_sound", None)
+    assert channel_groups.groups(smaller) == expected

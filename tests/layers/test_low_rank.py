@@ -29,7 +29,7 @@ def conv(*sizes: Any, **options: Any) -> nn.Conv2d:
 
 def error(layer: nn.Module, factors: nn.Sequential) -> float:
     weight: Any = layer.weight
-    return float((product(factors) - weight).norm() / weight.norm())
+    return float((product(factors) - weight.detach()).norm() / weight.detach().norm())
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
