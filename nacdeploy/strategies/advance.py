@@ -96,6 +96,8 @@ def advance(
         if isinstance(operator, Refits):
             operator.refit(network, state.network, decision, task)
         settle(network, task, profile)  # exits alone change nothing that is settled
+    if network is state.network:
+        network = copy.deepcopy(network)
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
     trains = operator.letter == "F"
     metrics = measured(network, task, memory, None if trains else meter)
@@ -126,8 +128,8 @@ def _recover(
     memory: Memory,
     report: train.Report,
 ) -> tuple[Network, int]:
-    """The network after its training, heads and gates; the backbone's training does not see the exits."""
-    network, n_epochs = copy.deepcopy(network), 0
+    """The network, in place, after its training, heads and gates; the backbone's training does not see the exits."""
+    n_epochs = 0
     if recovery and recovery.backbone:
         recipe = recovery.backbone
         start = state_key(network, with_exits=False)
