@@ -72,8 +72,8 @@ def last_weighted(backbone: nn.Module, example: Tensor) -> nn.Module | None:
 def quantum(group: Coupled, n_channels: int) -> int:
     """How many channels must go together: one from each part of every grouped (not depthwise) convolution."""
     parts = [getattr(dependency.target.module, "groups", 1) for dependency, _ in group]
-    quantum = math.lcm(*(n for n in parts if isinstance(n, int) and n < n_channels))
-    return quantum if n_channels % quantum == 0 else 1
+    together = math.lcm(*(n for n in parts if isinstance(n, int) and n < n_channels))
+    return together if n_channels % together == 0 else 1
 
 
 def by_channel(item: Any, n_channels: int) -> tuple[int, ...]:
@@ -100,6 +100,7 @@ def role(dependency: Dependency) -> tuple[str, Tensor | None]:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers that hold floating point numbers, by name."""
     return {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()}
 
 

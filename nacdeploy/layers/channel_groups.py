@@ -51,7 +51,8 @@ def groups(network: Network) -> tuple[Group, ...]:
 def outlines(network: Network) -> tuple[Group, ...]:
     """The same groups, maybe with the importances of a copy that other values were given: for those who ask about
     layers and numbers of channels only. Traced once for each structure."""
-    return _OUTLINES.get(network.structure) or groups(network)
+    known = _OUTLINES.get(network.structure)
+    return groups(network) if known is None else known
 
 
 _FOUND: WeakKeyDictionary[Network, tuple[Structure, tuple[Group, ...]]] = WeakKeyDictionary()

@@ -7,7 +7,6 @@ machine was lost, the others go on.
 """
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections import deque

@@ -1,5 +1,6 @@
 """A Ray cluster of two nodes loses one: its jobs are run again on the other, and nothing waits for what is gone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "heal
 
 
 @pytest.fixture
-def nodes() -> Nodes:
+def nodes() -> Iterator[Nodes]:
     started = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": SOON})
     yield started
     started.shutdown()
