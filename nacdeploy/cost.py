@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nacdeploy.coding import sizes
+from nacdeploy.layers.capture import Captured, Interpreter
 from nacdeploy.layers.network import Network, Simulation, count_parameters
 from nacdeploy.layers.sparsity import stored_bits
 from nacdeploy.layers.weight_sharing import Shared
@@ -166,7 +167,7 @@ def _expected(values: Sequence[float], fractions: Sequence[float]) -> float:
 
 
 def _by_node(network: Network, example: Tensor) -> tuple[LayerCost, ...]:
-    counter = _Counter(network.backbone, graph=network.graph)
+    counter = _Counter(network.backbone, network.captured)
     counter.run(example)
     return tuple(_row(network, node, flops // 2) for node, flops in counter.flops.items())
 
@@ -200,13 +201,13 @@ def _activation_bits(network: Network, layer: str) -> int:
     return network.rule.precision_of(layer).activation_bits if network.rule and is_quantized else FLOAT_BITS
 
 
-class _Counter(fx.Interpreter):
-    def __init__(self, module: nn.Module, graph: fx.Graph | None) -> None:
-        super().__init__(module, graph=graph)
+class _Counter(Interpreter):
+    def __init__(self, backbone: nn.Module, captured: Captured) -> None:
+        super().__init__(backbone, captured)
         self.flops: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> object:
-        if n.op not in ("call_module", "call_function", "call_method"):
+        if n.op not in ("call_module", "call_function"):
             return super().run_node(n)
         with FlopCounterMode(display=False) as counter:
             value = super().run_node(n)

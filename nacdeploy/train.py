@@ -13,6 +13,7 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import task as tasks
 from nacdeploy.data import Dataset, ImageSet, augmented
 from nacdeploy.errors import DivergedError, NacdeployError, UsageError
+from nacdeploy.layers.network import lay_out
 from nacdeploy.profile.training import TrainTable
 
 VERSION = 1  # part of the keys of a search's memory: raise it when trainings come out differently
@@ -64,7 +65,7 @@ def _fit(
     report: Report,
     penalty: Penalty | None,
 ) -> Fit:
-    module.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+    lay_out(module, torch.channels_last)  # a fifth faster on a CPU
     optimizer = _optimizer(module, recipe)
     schedule = _schedule(optimizer, recipe)
     best, kept, epoch = Fit(0, 0, score()), _copy(module), 0
@@ -85,7 +86,7 @@ def _fit(
         if recipe.early_stop_patience is not None and epoch - best.best_epoch > recipe.early_stop_patience:
             break
     module.load_state_dict(kept)
-    module.to(memory_format=torch.contiguous_format)
+    lay_out(module, torch.contiguous_format)
     return Fit(epoch, best.best_epoch, best.accuracy)
 
 

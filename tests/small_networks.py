@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.layers.capture import with_weights
 from nacdeploy.layers.fake_quant import GRIDS, Rule
-from nacdeploy.layers.network import Network, Use, with_weights
+from nacdeploy.layers.network import Network, Use
 from nacdeploy.precision import Precision
 
 SHAPE = (3, 8, 8)
@@ -117,7 +118,7 @@ class DataDependent(nn.Module):
 
 
 class BranchOnShape(DataDependent):
-    """Its control flow depends on the shape of its input: symbolic tracing gives up, an exporter need not."""
+    """Its control flow depends on the shape of its input: symbolic tracing would give up."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.conv1(x))

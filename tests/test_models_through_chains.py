@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nacdeploy.layers import channel_groups
-from nacdeploy.layers.capture import exit_places
+from nacdeploy.layers.exit_places import exit_places
 from nacdeploy.layers.fake_quant import GRIDS, Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.models import resolve

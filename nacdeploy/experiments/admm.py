@@ -123,5 +123,5 @@ class _Projection:
 
 
 def _producers(group: Group, network: Network) -> list[Member]:
-    known = sparsity.weighted_layers(network.backbone)
+    known = network.layers
     return [m for m in group.members if m.role == PRODUCER and m.layer in known]

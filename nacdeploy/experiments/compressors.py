@@ -12,7 +12,6 @@ from typing import Any
 from nacdeploy.experiments import admm, amc, annealing, lottery, netadapt, sensitivity
 from nacdeploy.experiments.run import LEVEL, SLIM, Run, Shares, channel_shares, slim_shares, units
 from nacdeploy.experiments.vocabulary import compressor
-from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.strategies.schedules import agp_sparsity
 from nacdeploy.strategies.state import CompressionState
 
@@ -98,7 +97,7 @@ def quantize_table(name: str, run: Run) -> dict[str, Any]:
     return {
         "ladder": [common],
         "layer_bits": {layer: rung for layer, rung in rungs.items() if rung != common},
-        "exclude": [n for n in weighted_layers(run.start.network.backbone) if n not in rungs],
+        "exclude": [n for n in run.start.network.layers if n not in rungs],
         "min_channels": 1,
         "weights": _WEIGHTS[name],
     }

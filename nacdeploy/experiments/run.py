@@ -17,7 +17,7 @@ from nacdeploy.experiments.selection import Selection
 from nacdeploy.layers import channel_groups, channel_importance
 from nacdeploy.layers.channel_choice import NORM, Group, choose
 from nacdeploy.layers.network import Network
-from nacdeploy.layers.sparsity import ELEMENT, weighted_layers
+from nacdeploy.layers.sparsity import ELEMENT
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import transfer as transferring
 from nacdeploy.strategies.chain import Chain
@@ -118,7 +118,7 @@ def units(run: Run, algorithm: str, wanted: Shares | None = None) -> Units:
         UsageError: a layer is named whose outputs cannot be cut, or no layer is left.
     """
     network = run.start.network
-    n_weights = {name: layer.weight.numel() for name, layer in weighted_layers(network.backbone).items()}  # type: ignore[operator]
+    n_weights = {name: layer.weight.numel() for name, layer in network.layers.items()}  # type: ignore[operator]
     wanted = run.shares() if wanted is None else wanted
     if algorithm == LEVEL:
         shares = {n: s for n, s in wanted.items() if getattr(_layer(network, n), "groups", 1) == 1}

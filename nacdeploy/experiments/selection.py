@@ -8,7 +8,7 @@ from torch import nn
 
 from nacdeploy.errors import UsageError, nearest
 from nacdeploy.experiments.vocabulary import SELECTION
-from nacdeploy.layers.sparsity import weighted_layers
+from nacdeploy.layers.capture import WEIGHTED
 
 DEFAULT = "default"
 NORM_TYPES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
@@ -39,7 +39,7 @@ def select(entries: Sequence[Mapping[str, Any]], backbone: nn.Module, *, with_no
     Raises:
         UsageError: names or types that match nothing (the nearest is named), all of them at once; nothing is left.
     """
-    types, allowed = layer_types(backbone), set(weighted_layers(backbone))
+    types, allowed = layer_types(backbone), {name for name, m in backbone.named_modules() if isinstance(m, WEIGHTED)}
     if with_norms:
         allowed |= {name for name, kind in types.items() if kind in NORM_TYPES}
     found = [p for i, entry in enumerate(entries) for p in _problems(f"config_list.{i}", entry, types, allowed)]

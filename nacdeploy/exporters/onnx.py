@@ -19,15 +19,15 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.lowering import DOMAIN, EDGE, PARAMETER, OnnxGraph, lower_markers
 from nacdeploy.exporters.parameters import affine, layer_parameters
-from nacdeploy.layers.capture import WEIGHTED, weighted_consumer
-from nacdeploy.layers.network import Network, Use, with_weights
+from nacdeploy.layers.capture import call_plain, weighted_consumer, with_weights
+from nacdeploy.layers.network import Network, Use, layer_inputs, plain_weight
 
 INPUT, OUTPUT = "images", "logits"
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class _Marked(nn.Module):
         self.network = copy.deepcopy(network)
         self.token_layers = frozenset(_reading_tokens(network))
         self.norms = _folded_norms(network, self.token_layers)
-        for name, module in network.backbone.named_modules():
-            if type(module) in WEIGHTED:
-                self._add(name, module)
+        self.layers = network.layers
+        for name, module in self.layers.items():
+            self._add(name, plain_weight(network, name, module))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         found: dict[str, Tensor] = {}
@@ -117,8 +117,8 @@ class _Marked(nn.Module):
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         if name in self.norms.values():
             return x
-        if type(module) not in WEIGHTED:
-            return module(x)
+        if name not in self.layers:
+            return call_plain(module, x)
         weight, bias = (
             _marker(PARAMETER, self.get_buffer(_buffer(name, kind)), {"layer": name, "kind": kind})
             for kind in ("weight", "bias")
@@ -127,9 +127,9 @@ class _Marked(nn.Module):
             return torch.matmul(x, weight) + bias
         return with_weights(module, x, weight, bias)
 
-    def _add(self, name: str, module: nn.Module) -> None:
+    def _add(self, name: str, weight: Tensor) -> None:
         """Parameters of the right shapes; lowering brings the values."""
-        weight: Tensor = module.weight.detach()  # type: ignore[operator]
+        weight = weight.detach()
         laid_out = weight.T.contiguous() if name in self.token_layers else weight
         self.register_buffer(_buffer(name, "weight"), laid_out)
         self.register_buffer(_buffer(name, "bias"), torch.zeros(len(weight)))
@@ -162,7 +162,7 @@ def _folded_norms(network: Network, token_layers: frozenset[str]) -> dict[str, s
         if not weighted_consumer(node, network.backbone) or len(node.users) != 1 or node.name in tapped:
             continue
         reader = next(iter(node.users))
-        is_norm = reader.op == "call_module" and isinstance(modules[str(reader.target)], NORMS)
+        is_norm = reader.op == "call_module" and isinstance(modules[str(reader.target)], _BatchNorm)
         is_once = calls[str(node.target)] == calls[str(reader.target)] == 1
         shares_floats = network.sharing.shares_floats(str(node.target))
         if is_norm and is_once and node.target not in token_layers and not shares_floats:
@@ -173,18 +173,9 @@ def _folded_norms(network: Network, token_layers: frozenset[str]) -> dict[str, s
 
 def _reading_tokens(network: Network) -> Iterator[str]:
     """The linear layers that read (N, L, C)."""
-    n_axes: dict[nn.Module, int] = {}
-
-    def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        n_axes[module] = args[0].dim()
-
-    layers: dict[nn.Module, str] = {m: name for name, m in network.backbone.named_modules() if type(m) is nn.Linear}
-    handles = [module.register_forward_pre_hook(note) for module in layers]
-    with torch.no_grad():
-        network.backbone(network.example_input())
-    for handle in handles:
-        handle.remove()
-    return (layers[module] for module, n in n_axes.items() if n > 2)
+    layers = network.layers
+    read = layer_inputs(network, network.example_input())
+    return (name for name, x in read if isinstance(layers[name], nn.Linear) and x.dim() > 2)
 
 
 def _slim(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.layers import fake_quant
-from nacdeploy.layers.capture import WEIGHTED, weighted_consumer
+from nacdeploy.layers.capture import weighted_consumer
 from nacdeploy.layers.fake_quant import ActivationQuantizer, kind_of
 from nacdeploy.layers.network import Network, layer_integers, masked_weight
 from nacdeploy.precision import FLOAT32, Precision
@@ -58,11 +59,10 @@ def layer_parameters(
     `token_layers` are laid out (in, out)."""
     edges = _input_edges(network)
     found = {}
-    for name, module in network.backbone.named_modules():
-        if type(module) in WEIGHTED:
-            norm = network.backbone.get_submodule(norms[name]) if name in norms else None
-            edge = network.quantizers[edges[name]] if name in edges else None
-            found[name] = _parameters(network, name, module, norm, edge, name in token_layers)  # type: ignore[arg-type]
+    for name, module in network.layers.items():
+        norm = network.backbone.get_submodule(norms[name]) if name in norms else None
+        edge = network.quantizers[edges[name]] if name in edges else None
+        found[name] = _parameters(network, name, module, norm, edge, name in token_layers)  # type: ignore[arg-type]
     return found
 
 
@@ -80,7 +80,7 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     Raises:
         NacdeployError: it keeps no statistics.
     """
-    if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
         raise NacdeployError("a batch norm without running statistics cannot be folded; set track_running_stats")
     gamma = norm.weight if norm.affine else torch.ones_like(norm.running_mean)
     beta = norm.bias if norm.affine else torch.zeros_like(norm.running_mean)

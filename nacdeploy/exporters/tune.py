@@ -142,14 +142,14 @@ def member_kinds(network: Network) -> dict[str, str]:
     "conv", "pointwise", "depthwise", "linear", "product"."""
     plan = network.plan
     if network.rule is None:
-        plan = placement.plan(network.graph, network.backbone, Rule(Precision(8, 8)), network.grid)
+        plan = placement.plan(network.graph, network.backbone, network.layers, Rule(Precision(8, 8)), network.grid)
     if network.graph is None:
         return {name: _kind(network.backbone.get_submodule(name)) for name in plan.weight_bits}
     kinds = {}
     for node in network.graph.nodes:
         if node.op == "call_module" and node.target in plan.weight_bits:
             kinds[str(node.target)] = _kind(network.backbone.get_submodule(str(node.target)))
-        elif node.target in PRODUCTS and node.name in plan.inputs:
+        elif placement.kind_of_node(node, network.backbone) in PRODUCTS and node.name in plan.inputs:
             kinds[node.name] = "product"
     return kinds
 

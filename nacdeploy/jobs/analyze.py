@@ -20,7 +20,6 @@ from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
 from nacdeploy.layers import channel_groups, decomposition
 from nacdeploy.layers.network import Network, count_parameters
-from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.report.sensitivity import write_picture
@@ -198,7 +197,7 @@ def _layer_rows(network: Network, sets: Sequence[Sequence[str]]) -> tuple[LayerR
     macs = {cost.layer: cost.macs for cost in layer_costs(network, network.example_input())}
     total = max(1, sum(macs.values()))
     rows = []
-    for name, layer in weighted_layers(network.backbone).items():
+    for name, layer in network.layers.items():
         shape = "x".join(map(str, layer.weight.shape))  # type: ignore[arg-type]
         n = macs.get(name, 0)
         kind = type(layer).__name__

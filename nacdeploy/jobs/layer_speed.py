@@ -17,14 +17,13 @@ import numpy as np
 import onnx
 from filelock import FileLock
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from nacdeploy import latency, records
 from nacdeploy.jobs.session import Session
 from nacdeploy.jobs.speed import Setting, Speed, check_setting, setting_of
-from nacdeploy.layers.capture import WEIGHTED
 from nacdeploy.layers.fake_quant import ActivationQuantizer
-from nacdeploy.layers.network import Network, no_grad_eval, plain_outputs
+from nacdeploy.layers.network import Network, layer_inputs
 from nacdeploy.profile import Profile
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.probe_models import Layer, Signs, conv_stack, no_layer, one_layer
@@ -153,21 +152,12 @@ def _factor(pairs: Iterable[tuple[float, float]]) -> float:
 
 def layers_of(network: Network) -> list[Layer]:
     """The calls of convolutions and linear layers for one image, in order of execution; heads included."""
-    found: list[Layer] = []
-    places = {module: name for name, module in network.backbone.named_modules() if type(module) in WEIGHTED}
-    modules = [*places, *(head.linear for head in network.heads.values())]
-
-    def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        found.append(_layer(network, places.get(module), module, tuple(args[0].shape[1:])))
-
-    handles = [module.register_forward_pre_hook(note) for module in modules]
-    try:
-        with no_grad_eval(network):
-            plain_outputs(network, network.example_input())
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    layers, heads = network.layers, [head.linear for head in network.heads.values()]
+    own = [
+        _layer(network, name, layers[name], tuple(x.shape[1:]))
+        for name, x in layer_inputs(network, network.example_input())
+    ]
+    return [*own, *(_layer(network, None, linear, (linear.in_features,)) for linear in heads)]
 
 
 def _layer(network: Network, name: str | None, module: nn.Module, shape: tuple[int, ...]) -> Layer:

@@ -24,7 +24,6 @@ from nacdeploy.jobs.session import (
     task_of,
     train_baseline,
 )
-from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -153,7 +152,7 @@ def _by_rules(session: Session, rules: Path | str | None, progress: Progress) ->
     """The session with what a rule file says of the network's layers in its profile; what is ignored is said."""
     if rules is None:
         return session
-    found = rule_files.tables(rule_files.read(Path(rules)), weighted_layers(session.baseline.network.backbone))
+    found = rule_files.tables(rule_files.read(Path(rules)), session.baseline.network.layers)
     for line in found.ignored:
         progress.say(line)
     if len(found.stages) > 1:

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from nacdeploy.layers import next_layer
+from nacdeploy.layers.capture import Captured, Interpreter, first_tensor
 from nacdeploy.layers.channel_choice import NORM, PRODUCER, READER, Group, Member, ordered
 from nacdeploy.layers.network import Network, masked_backbone
 from nacdeploy.layers.placement import AVERAGES, LABELS, POOLS, kind_of_node
@@ -20,7 +21,7 @@ from nacdeploy.layers.placement import AVERAGES, LABELS, POOLS, kind_of_node
 BATCH_SIZE = 64
 MAGNITUDE = "magnitude"  # of `channel_groups.groups` itself
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-RECTIFIERS = {"relu", "relu_", "relu6", "hardtanh"}
+RECTIFIERS = {"relu", "relu6", "hardtanh"}
 Scores = dict[str, Tensor]
 
 
@@ -30,7 +31,7 @@ class Evidence:
     their labels (N,), and a seed."""
 
     backbone: nn.Module
-    graph: fx.Graph | None
+    captured: Captured
     images: Tensor
     labels: Tensor
     seed: int
@@ -57,7 +58,7 @@ def evidence(network: Network, images: Tensor, labels: Tensor, seed: int) -> Evi
     backbone = masked_backbone(network).to(images.device).eval()
     for parameter in backbone.parameters():
         parameter.requires_grad_(True)
-    return Evidence(with_batch_statistics(backbone), network.graph, images, labels, seed)
+    return Evidence(with_batch_statistics(backbone), network.captured, images, labels, seed)
 
 
 def with_batch_statistics(backbone: nn.Module) -> nn.Module:
@@ -143,7 +144,7 @@ def _of_activations(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[G
 
     def score(found: Sequence[Group], known: Evidence) -> Scores:
         readers = {m.layer for g in found for m in g.members if m.role == READER}
-        sources = {reader: _source(reader, known.graph, known.backbone) for reader in readers}
+        sources = {reader: _source(reader, known.captured.graph, known.backbone) for reader in readers}
         seen = _means(known, set(sources.values()), measure)
         return {group.root: _seen_by_readers(group, known, sources, seen) for group in found}
 
@@ -162,7 +163,7 @@ def _source(reader: str, graph: fx.Graph | None, backbone: nn.Module) -> str:
 
 def _means(known: Evidence, nodes: set[str], measure: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """The mean measure (C,) over the images of the channels that each of some graph nodes writes."""
-    taps = _Taps(known.backbone, known.graph, nodes, measure)
+    taps = _Taps(known.backbone, known.captured, nodes, measure)
     with torch.no_grad():
         for images, _ in known.batches():
             taps.weight = len(images) / len(known.images)
@@ -170,11 +171,11 @@ def _means(known: Evidence, nodes: set[str], measure: Callable[[Tensor], Tensor]
     return taps.seen
 
 
-class _Taps(fx.Interpreter):
+class _Taps(Interpreter):
     def __init__(
-        self, backbone: nn.Module, graph: fx.Graph | None, nodes: set[str], measure: Callable[[Tensor], Tensor]
+        self, backbone: nn.Module, captured: Captured, nodes: set[str], measure: Callable[[Tensor], Tensor]
     ) -> None:
-        super().__init__(backbone, graph=graph)
+        super().__init__(backbone, captured)
         self.weight, self.seen = 1.0, dict[str, Tensor]()
         self._nodes, self._measure = nodes, measure
 
@@ -202,7 +203,7 @@ def _taylor(found: Sequence[Group], known: Evidence) -> Scores:
     layers = {name: layer for name, layer in _weighted(known.backbone).items() if name in _names(found)}
     totals: dict[str, Tensor] = {}
     for images, labels in known.batches():
-        loss = functional.cross_entropy(known.backbone(images), labels)
+        loss = functional.cross_entropy(first_tensor(known.backbone(images)), labels)
         gradients = torch.autograd.grad(loss, [layer.weight for layer in layers.values()], allow_unused=True)
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
             if gradient is not None:

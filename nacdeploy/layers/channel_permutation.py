@@ -12,7 +12,7 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.layers.channel_groups import Coupling, couplings
 from nacdeploy.layers.channel_pruning import Cut, Slice, apply_cut
 from nacdeploy.layers.network import Network, plain_outputs
-from nacdeploy.layers.sparsity import Sparsity, best_order, weighted_layers
+from nacdeploy.layers.sparsity import Sparsity, best_order
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def plan_permutation(network: Network, sparsity: Sparsity) -> Cut:
         return Cut()
     readers = {
         name: layer.weight.detach().abs().movedim(1, -1).flatten(0, -2)  # type: ignore[operator]
-        for name, layer in weighted_layers(network.backbone).items()
+        for name, layer in network.layers.items()
         if sparsity.why_dense(name, layer) is None
     }
     ordered = [_Reordered(each, _order(each, readers)) for each in found]

@@ -12,7 +12,6 @@ from nacdeploy.layers import low_rank, ranks
 from nacdeploy.layers.low_rank import decompose, structure_only, whole
 from nacdeploy.layers.network import Network, no_grad_eval
 from nacdeploy.layers.ranks import Ranks
-from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.layers.weight_quantizers import simulated
 
 
@@ -27,7 +26,7 @@ class Places:
 def layers(network: Network, taken_apart: Iterable[str]) -> dict[str, nn.Module]:
     """The convolutions and linear layers of the backbone, and in place of the factors of one its sequence of them."""
     apart = {*taken_apart}
-    plain = {name for name in weighted_layers(network.backbone) if _owner(name, apart) is None}
+    plain = {name for name in network.layers if _owner(name, apart) is None}
     return {name: module for name, module in network.backbone.named_modules() if name in plain | apart}
 
 

@@ -12,11 +12,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from nacdeploy.errors import RefusedError
 from nacdeploy.layers import placement, sparsity, weight_quantizers
-from nacdeploy.layers.capture import capture
+from nacdeploy.layers.capture import (
+    FOLDED,
+    WEIGHTED,
+    Interpreter,
+    call_plain,
+    capture,
+    capture_after_cut,
+    computed_weight,
+    first_tensor,
+    with_weights,
+)
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
 from nacdeploy.layers.placement import Plan
@@ -71,8 +80,8 @@ class Network(nn.Module):
         self.sparsity: Sparsity | None = None
         self.plan = Plan()
         self.structure = Structure()
-        self._graph: fx.Graph | None = None
-        self._is_captured = False
+        lay_out(backbone, torch.contiguous_format)
+        self.captured = capture(backbone, input_shape)
         self.register_load_state_dict_post_hook(_lay_out_shared)
 
     def example_input(self) -> Tensor:
@@ -82,14 +91,25 @@ class Network(nn.Module):
     @property
     def graph(self) -> fx.Graph | None:
         """The captured graph of the backbone, None where it cannot be captured."""
-        if not self._is_captured:
-            self._graph, self._is_captured = capture(self.backbone), True
-        return self._graph
+        return self.captured.graph
+
+    @property
+    def layers(self) -> dict[str, nn.Module]:
+        """The convolutions and linear layers that run, by name in the order of the modules: those that a node of the
+        graph calls. Without a graph: those of torch's own types."""
+        found = {name: m for name, m in self.backbone.named_modules() if isinstance(m, WEIGHTED)}
+        if self.graph is None:
+            return {name: module for name, module in found.items() if type(module) in WEIGHTED}
+        called = {str(node.target) for node in self.graph.nodes if node.op == "call_module"}
+        return {name: module for name, module in found.items() if name in called}
 
     def changed(self, moved: bool = True) -> None:
         """Say that the backbone was changed: the graph and everything derived from it is made anew. Masks were cut with
         their weights; those of 2:4 are chosen anew if channels have moved to other fours."""
-        self._graph, self._is_captured = None, False
+        shape = self.input_shape
+        self.captured = (
+            capture_after_cut(self.backbone, shape, self.captured) if moved else capture(self.backbone, shape)
+        )
         self.structure = Structure(self.structure if moved else None)
         if moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
             self.masks = Masks({})
@@ -101,7 +121,7 @@ class Network(nn.Module):
         """Attach quantizers by `rule` in place of those there were; the ranges of new edges are for `settle` to
         find."""
         self.rule, former = rule, self.quantizers
-        self.plan = placement.plan(self.graph, self.backbone, rule, self.grid)
+        self.plan = placement.plan(self.graph, self.backbone, self.layers, rule, self.grid)
         bits = self.plan.activation_bits
         quantizers = {k: ActivationQuantizer(bits[k], kind, self.grid) for k, kind in sorted(self.plan.kinds.items())}
         for key in quantizers.keys() & former.keys():
@@ -111,7 +131,7 @@ class Network(nn.Module):
     def sparsify(self, rule: Sparsity) -> None:
         """Attach masks by `rule` to those there were: what these hide stays hidden, but under 2:4."""
         masks = {}
-        for name, layer in sparsity.weighted_layers(self.backbone).items():
+        for name, layer in self.layers.items():
             former = self.masks.get(name)
             if rule.why_dense(name, layer) is None:
                 masks[name] = sparsity.mask(masked_weight(self, name, layer), rule, name, former)
@@ -156,8 +176,7 @@ class Network(nn.Module):
         return dict(sorted(heads.items(), key=lambda item: position[item[0]]))
 
     def forward(self, x: Tensor) -> Tensor:
-        is_plain = not (self.plan.weight_bits or self.masks.layers or self.sharing.layers)
-        return self.backbone(x) if is_plain else self.run(x, Simulation(self))
+        return self.run(x, Simulation(self))
 
     def forward_exits(self, x: Tensor) -> tuple[Tensor, ...]:
         """The logits (N, K) of every exit in order of execution, the network's own last."""
@@ -185,10 +204,10 @@ class Network(nn.Module):
 
     def _run_uncaptured(self, x: Tensor, semantics: Semantics) -> Tensor:
         with ExitStack() as stack:
-            for layer in {*self.plan.inputs, *self.masks.layers, *self.sharing.layers}:
+            for layer in self.layers:
                 edge = self.plan.inputs.get(layer, {}).get(0)
                 stack.enter_context(_called_through(self.backbone.get_submodule(layer), layer, edge, semantics))
-            return self.backbone(x)
+            return first_tensor(self.backbone(x))
 
 
 class Simulation:
@@ -204,14 +223,35 @@ class Simulation:
         return simulated_layer(self._network, name, module, x)
 
 
+class _Plain:
+    """The backbone as it is: no quantizer, no mask."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
+        return x
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        if name not in self._network.captured.weights:
+            return call_plain(module, x)
+        return with_weights(module, x, plain_weight(self._network, name, module), module.bias)  # type: ignore[arg-type]
+
+
 def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
     """The weight of a layer with zeros where its mask hides it, itself where it has no mask; its shared values where it
     has such. Hidden values get no gradient."""
     if name in network.sharing.books:
         return network.sharing.weight(name)
-    weight: Tensor = module.weight  # type: ignore[assignment]
+    weight = plain_weight(network, name, module)
     kept = network.masks.get(name)
     return weight if kept is None else weight.masked_fill(~kept, 0.0)
+
+
+def plain_weight(network: Network, name: str, module: nn.Module) -> Tensor:
+    """The weight that a layer multiplies with in the plain network: its parameter, or what its module computes."""
+    computed = computed_weight(network.backbone, network.captured, name)
+    return module.weight if computed is None else computed  # type: ignore[return-value]
 
 
 def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | None:
@@ -228,19 +268,13 @@ def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -
     """The output of a layer with its weight masked and rounded to its grid, or shared; of a dense float layer as it
     is."""
     bits, is_shared = network.plan.weight_bits.get(name), name in network.sharing.books
-    if bits is None and network.masks.get(name) is None and not is_shared:
-        return module(x)
+    is_computed = name in network.captured.weights
+    if bits is None and network.masks.get(name) is None and not is_shared and not is_computed:
+        return call_plain(module, x)
     weight = masked_weight(network, name, module)
     if bits is not None and network.rule is not None and not is_shared:
         weight = weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
     return with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
-
-
-def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution or linear layer with other weights than its own."""
-    if isinstance(module, nn.Conv2d):
-        return module._conv_forward(x, weight, bias)
-    return functional.linear(x, weight, bias)
 
 
 @contextmanager
@@ -258,11 +292,13 @@ def _called_through(module: nn.Module, name: str, edge: str | None, semantics: S
         del module.forward
 
 
-class _Interpreter(fx.Interpreter):
+class _Interpreter(Interpreter):
+    """Runs the graph under a semantics."""
+
     def __init__(
         self, network: Network, semantics: Semantics, tap: Callable[[str, Any], None], tapped: set[str] | None
     ) -> None:
-        super().__init__(network.backbone, graph=network.graph)
+        super().__init__(network.backbone, network.captured)
         self._inputs: Mapping[str, Mapping[int, str]] = network.plan.inputs
         self._semantics, self._tap, self._tapped = semantics, tap, tapped
 
@@ -276,19 +312,13 @@ class _Interpreter(fx.Interpreter):
             key, use = edges[source]
             return self._semantics.edge(key, value, use)
 
-        args, kwargs = fx.node.map_arg((n.args, n.kwargs), read)
-        value = (
-            self._call_layer(n, args, kwargs) if n.op == "call_module" else getattr(self, n.op)(n.target, args, kwargs)
-        )
+        value = self.compute(n, *fx.node.map_arg((n.args, n.kwargs), read))
         if self._tapped is None or n.name in self._tapped:
             self._tap(n.name, value)
         return value
 
-    def _call_layer(self, n: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        module = self.fetch_attr(str(n.target))
-        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            return self._semantics.layer(str(n.target), module, args[0])
-        return module(*args, **kwargs)
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
+        return self._semantics.layer(name, module, x)
 
 
 def _lay_out_shared(network: Network, loaded: object = None) -> None:
@@ -302,12 +332,48 @@ def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
     """The logits of the exits and of the plain backbone without quantizers and masks, for tools that trace the
     network."""
     if not network.exits:
-        return (network.backbone(x),)
+        return (first_tensor(network.backbone(x)),)
     found: dict[str, Tensor] = {}
-    bare = Network(network.backbone, network.grid, network.input_shape)
-    bare._graph, bare._is_captured = network.graph, True
-    logits = bare.run(x, Simulation(bare), lambda node, value: found.update({node: value}), set(network.heads))
+    plain = _Called(network)
+    logits = network.run(x, plain, lambda node, value: found.update({node: value}), set(network.heads))
     return (*(head(found[node]) for node, head in network.heads.items()), logits)
+
+
+class _Called(_Plain):
+    """The plain network with its modules really called, for tools that watch their calls."""
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        plainly = super().layer
+        if not isinstance(module, FOLDED):
+            return plainly(name, module, x)
+        module.forward = lambda given: plainly(name, module, given)
+        try:
+            return module(x)
+        finally:
+            del module.forward
+
+
+def layer_inputs(network: Network, x: Tensor) -> list[tuple[str, Tensor]]:
+    """What each convolution or linear layer of the plain network reads when it runs on `x`, call by call in order of
+    execution."""
+    noting = _Noting(network)
+    with no_grad_eval(network):
+        network.run(x, noting)
+    return noting.read
+
+
+class _Noting(_Plain):
+    """The plain network, with what each layer reads kept."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.read: list[tuple[str, Tensor]] = []
+        self._layers = network.layers
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        if name in self._layers:
+            self.read.append((name, x))
+        return super().layer(name, module, x)
 
 
 def masked_backbone(network: Network) -> nn.Module:
@@ -318,6 +384,13 @@ def masked_backbone(network: Network) -> nn.Module:
             layer = backbone.get_submodule(name)
             layer.weight.copy_(masked_weight(network, name, layer))  # type: ignore[operator]
     return backbone
+
+
+def lay_out(module: nn.Module, layout: torch.memory_format) -> None:
+    """Lay out the weights of a module's 2-D convolutions in memory, in place."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 def count_parameters(module: nn.Module) -> int:

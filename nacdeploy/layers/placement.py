@@ -19,29 +19,28 @@ The rest depends on what the target's kernels fuse (`Grid.fuses_outputs`):
   with its convolution, unsplit.
 """
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from nacdeploy.layers.capture import WEIGHTED, weighted_consumer
+from nacdeploy.layers.capture import carries_images, operator_name, weighted_consumer
 from nacdeploy.layers.fake_quant import Grid, Rule, kind_of
 
-CONCATENATIONS = {torch.cat, torch.concat}
-ADDITIONS = {operator.add, operator.iadd, torch.add}
-PRODUCTS = {operator.matmul, torch.matmul, torch.bmm}
+CONCATENATIONS = {"cat", "concat"}
+ADDITIONS = {"add"}
+PRODUCTS = {"matmul", "bmm"}
 # A convolution's kernel clamps what it writes; a smooth activation behind it reads its quantized output.
-CLAMPS = {"relu", "relu_", "relu6", "hardtanh"}
-AVERAGES = {"AvgPool2d", "AdaptiveAvgPool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean"}
+CLAMPS = {"relu", "relu6", "hardtanh"}
+AVERAGES = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
 # These pass values on unchanged, so that a tensor and what they make of it share one scale.
-POOLS = {"MaxPool2d", "max_pool2d", "boolean_dispatch"}
-LABELS = {"Flatten", "Identity", "Dropout", "Dropout2d", "flatten", "view", "reshape", "transpose", "permute"}
-LABELS |= {"contiguous", "dropout", "unsqueeze", "squeeze"}
-NORMS = {"BatchNorm2d"}
-QUESTIONS = {"size", "dim", "getattr"}
+POOLS = {"max_pool2d"}
+LABELS = {"flatten", "unflatten", "reshape", "transpose", "permute", "contiguous", "unsqueeze", "squeeze"}
+LABELS |= {"dropout", "feature_dropout", "identity"}
+NORMS = {"batch_norm"}
+QUESTIONS = {"sym_size"}
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,10 @@ class _Use(NamedTuple):
     kind: str
 
 
-def plan(graph: fx.Graph | None, backbone: nn.Module, rule: Rule, grid: Grid) -> Plan:
-    """The layers and edges that `rule` quantizes on `grid`. Without a graph: the inputs of the layers alone."""
-    layers = {
-        name: module
-        for name, module in backbone.named_modules()
-        if type(module) in WEIGHTED and rule.covers(name, module)
-    }
+def plan(graph: fx.Graph | None, backbone: nn.Module, layers: Mapping[str, nn.Module], rule: Rule, grid: Grid) -> Plan:
+    """Those of `layers` (the weighted ones that run) and the edges that `rule` quantizes on `grid`. Without a graph:
+    the inputs of the layers alone."""
+    layers = {name: module for name, module in layers.items() if rule.covers(name, module)}
     bits = {name: rule.precision_of(name).weight_bits for name in layers}
     if graph is None:
         keys = {name: name.replace(".", "_") for name in layers}
@@ -113,14 +109,14 @@ class _Placement:
     def _integer_writer(self, node: fx.Node) -> str:
         """What computed the values of `node` from integers: "conv", "join" (an addition, concatenation or average of
         nothing but such values), or "". Normalisation, clamps, pools and renamings are seen through."""
-        operands = [self._writers[a] for a in node.all_input_nodes]
+        operands = [self._writers[a] for a in node.all_input_nodes if carries_images(a)]
         if self._is_quantized_conv(node):
             return "conv"
         if operands and self._kind(node) in CLAMPS | NORMS | POOLS | LABELS:
             return operands[0]
         if self._is_joined(node, operands):
             return "join"
-        joins = _adds(node) or self._kind(node) in AVERAGES
+        joins = self._adds(node) or self._kind(node) in AVERAGES
         return "join" if joins and operands and all(operands) else ""
 
     def _read_by_layers(self) -> set[fx.Node]:
@@ -128,28 +124,29 @@ class _Placement:
         concatenations."""
         wanted: set[fx.Node] = set()
         for node in reversed(self._graph.nodes):
-            passes = node.target in CONCATENATIONS or self._kind(node) in POOLS | LABELS
+            passes = self._kind(node) in CONCATENATIONS | POOLS | LABELS
             if self._layer_inputs(node) or (node in wanted and passes):
                 wanted.update(self._layer_inputs(node) or node.all_input_nodes)
         return wanted
 
     def _layer_inputs(self, node: fx.Node) -> list[fx.Node]:
         """What a quantized layer or product multiplies."""
-        operands = [a for a in node.all_input_nodes if a.op != "get_attr"]
+        operands = [a for a in node.all_input_nodes if carries_images(a)]
         if weighted_consumer(node, self._backbone) is not None and node.target in self._layers:
             return operands[:1]
-        return operands if node.target in PRODUCTS and self._layers and not self._rule.excludes(node.name) else []
+        is_product = self._kind(node) in PRODUCTS and len(operands) == 2
+        return operands if is_product and self._layers and not self._rule.excludes(node.name) else []
 
     def _is_joined(self, node: fx.Node, writers: list[str]) -> bool:
         """Whether a node is a concatenation on integers: all its operands are, or some and its reader wants
         integers."""
-        if node.target not in CONCATENATIONS or not writers:
+        if self._kind(node) not in CONCATENATIONS or not writers:
             return False
         return all(writers) or (node in self._wanted and any(writers))
 
     def _reads(self, node: fx.Node) -> list[_Use]:
         """What `node` reads quantized, max pools apart, which follow what is read behind them."""
-        operands = [a for a in node.all_input_nodes if a.op != "get_attr"]
+        operands = [a for a in node.all_input_nodes if carries_images(a)]
         if multiplied := self._layer_inputs(node):
             layer = self._layers.get(str(node.target))
             return [_Use(node, operand, kind_of(layer) if layer else "linear") for operand in multiplied]
@@ -162,7 +159,7 @@ class _Placement:
         writers = [self._writers[operand] for operand in operands]
         if self._is_joined(node, writers):
             return operands
-        if _adds(node) and (all(writers) or "conv" in writers):
+        if self._adds(node) and (all(writers) or "conv" in writers):
             return self._added(operands, writers)
         if self._kind(node) in AVERAGES:
             return [operand for operand, writer in zip(operands, writers, strict=True) if writer]
@@ -197,7 +194,7 @@ class _Placement:
             return node
 
         for reader, source, _ in uses:
-            if reader.target in CONCATENATIONS:
+            if self._kind(reader) in CONCATENATIONS:
                 parent[root(self._origin(source))] = root(reader)
         return {node: root(node) for node in parent}
 
@@ -215,21 +212,25 @@ class _Placement:
     def _kind(self, node: fx.Node) -> str:
         return kind_of_node(node, self._backbone)
 
+    def _adds(self, node: fx.Node) -> bool:
+        """Whether a node adds two tensors; what adds a number (x + 3 in a hard-swish) is part of an activation, what
+        adds a parameter a bias."""
+        return self._kind(node) in ADDITIONS and sum(carries_images(each) for each in node.all_input_nodes) > 1
+
 
 def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
-    """The name of the function or method that a node calls; of an activation module that of its function."""
-    if node.op == "call_module":
-        kind = type(backbone.get_submodule(str(node.target)))
-        return kind.__name__.lower() if kind.__module__.endswith("activation") else kind.__name__
-    return str(getattr(node.target, "__name__", node.target)) if node.op.startswith("call") else node.op
+    """The name of the operator that a node calls, of a module's node that of what it stands for."""
+    if node.op != "call_module":
+        return operator_name(node.target) if node.op == "call_function" else node.op
+    module = backbone.get_submodule(str(node.target))
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        return kind_of(module)
+    if isinstance(module, _BatchNorm):
+        return "batch_norm"
+    return "identity" if not any(True for _ in module.parameters()) else type(module).__name__
 
 
 def _key(node: fx.Node) -> str:
     """The key of the quantizer of what a node computes: its name, unless a module may not have a child of that name
     (`keys`, `values`, `to`)."""
     return f"{node.name}_output" if hasattr(nn.ModuleDict, node.name) else node.name
-
-
-def _adds(node: fx.Node) -> bool:
-    """Whether a node adds two tensors; what adds a number (x + 3 in a hard-swish) is part of an activation."""
-    return node.target in ADDITIONS and len(node.all_input_nodes) > 1

@@ -70,11 +70,6 @@ class Sparsity:
         return f"fewer than {self.min_channels} channels" if min(n_outputs, n_inputs) < self.min_channels else None
 
 
-def weighted_layers(backbone: nn.Module) -> dict[str, nn.Module]:
-    """The layers that a mask could cover, by name."""
-    return {name: module for name, module in backbone.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
-
-
 class Masks(nn.Module):
     """The masks (bool, True is kept, of the weight's shape) as buffers by layer."""
 

@@ -12,7 +12,6 @@ from nacdeploy import profile as profiles
 from nacdeploy.errors import RefusedError, UsageError, unknown
 from nacdeploy.layers import channel_groups
 from nacdeploy.layers.network import Network
-from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.chain import Link
@@ -88,7 +87,7 @@ def probes(
     Raises:
         UsageError: an unknown technique or layer (nearest named), or a ratio outside (0, 1).
     """
-    known = list(weighted_layers(network.backbone))
+    known = list(network.layers)
     for layer in layers:
         if layer not in known:
             raise unknown("layer", layer, known)
@@ -108,7 +107,7 @@ def probes(
 def found_by(probe: Probe, state: CompressionState, task: Task, profile: Profile) -> Sensitivity:
     """Apply one probe to `state`, which is not changed."""
     technique = _TECHNIQUES[probe.technique]
-    others = [name for name in weighted_layers(state.network.backbone) if name != probe.layer]
+    others = [name for name in state.network.layers if name != probe.layer]
     alone = profiles.override(profile, technique.alone(probe.layer, probe.setting, others))
     identity = (probe.layer, probe.technique, probe.setting)
     try:

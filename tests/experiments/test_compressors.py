@@ -16,7 +16,7 @@ from nacdeploy.experiments.run import Run
 from nacdeploy.experiments.selection import select
 from nacdeploy.experiments.sensitivity import tolerances
 from nacdeploy.layers import channel_groups
-from nacdeploy.layers.sparsity import sparsity_of, weighted_layers
+from nacdeploy.layers.sparsity import sparsity_of
 from nacdeploy.profile import Profile, override
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.state import CompressionState
@@ -169,7 +169,7 @@ def test_lottery_ticket_goes_back_to_the_first_weights(
     state = compressors.compress("lottery-ticket", run)
     first = task.build(profile.seed)
     name = "stages.1.0.conv1"
-    assert torch.equal(weighted_layers(state.network.backbone)[name].weight, first.get_submodule(name).weight)  # type: ignore[arg-type]
+    assert torch.equal(state.network.layers[name].weight, first.get_submodule(name).weight)  # type: ignore[arg-type]
     assert sparsity_of(state.network.masks.get(name).numpy().astype("float32")).zero_fraction == pytest.approx(
         0.5, abs=0.01
     )  # type: ignore[union-attr]

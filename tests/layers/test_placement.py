@@ -74,7 +74,7 @@ def between(made: Network) -> set[str]:
 def test_convolutions_and_linear_layers_read_their_input_quantized(grid: str) -> None:
     made = quantized(Plain, grid)
     found = reads(made)
-    assert (found["_0"], found["_3"], found["_8"]) == (["input_1"], ["_2"], ["_7"])
+    assert (found["_0"], found["_3"], found["_8"]) == (["images"], ["_2"], ["_7"])
     assert {"images >Q> Conv", "Relu >Q> Conv", "Reshape >Q> Gemm"} <= between(made)
 
 
@@ -208,7 +208,7 @@ class Skip(nn.Module):
 @BOTH
 def test_concatenation_with_a_float_operand_is_quantized_where_a_layer_reads_it(grid: str) -> None:
     made = quantized(Skip, grid)
-    assert reads(made)["cat"] == ["relu", "x"]
+    assert reads(made)["cat"] == ["relu", "images"]
     assert made.plan.inputs["last"][0] in made.plan.inputs["cat"].values()
 
 
@@ -320,7 +320,7 @@ def test_excluded_convolution_behind_a_quantized_one_reads_integers_on_ort_alone
 
 
 def uses(made: Network, exclude: tuple[str, ...]) -> set[tuple[str, int]]:
-    found = placement.plan(made.graph, made.backbone, Rule(W8A8, exclude), made.grid)
+    found = placement.plan(made.graph, made.backbone, made.layers, Rule(W8A8, exclude), made.grid)
     return {(reader, position) for reader, keys in found.inputs.items() for position in keys}
 
 

@@ -19,7 +19,6 @@ from nacdeploy.layers.sparsity import (
     mask,
     sparsity_of,
     stored_bits,
-    weighted_layers,
 )
 from nacdeploy.precision import Precision
 
@@ -253,7 +252,7 @@ def test_higher_share_hides_what_was_hidden_before() -> None:
     made.sparsify(Sparsity("element", 0.5))
     before = {name: made.masks.get(name) for name in made.masks.layers}
     with torch.no_grad():
-        for layer in weighted_layers(made.backbone).values():
+        for layer in made.layers.values():
             layer.weight.abs_().reciprocal_()  # type: ignore[operator]
     made.sparsify(Sparsity("element", 0.8))
     for name, kept in before.items():

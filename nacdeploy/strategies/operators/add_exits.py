@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from nacdeploy.errors import UsageError
-from nacdeploy.layers.capture import Place, exit_places, named_place
 from nacdeploy.layers.early_exit import ExitHead, breadth_first
+from nacdeploy.layers.exit_places import Place, exit_places, named_place
 from nacdeploy.layers.network import Network, Simulation
 from nacdeploy.profile import Profile
 from nacdeploy.profile.letters import ExitTable

@@ -16,7 +16,6 @@ from nacdeploy.coding import sizes
 from nacdeploy.coding.fixed_point import FixedPoint
 from nacdeploy.errors import nearest
 from nacdeploy.layers.network import Network, layer_integers, masked_weight
-from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.layers.weight_sharing import FIXED_POINT, INTEGERS, Codebook, OnGrid, n_integers, share
 from nacdeploy.profile import Profile
 from nacdeploy.profile.letters import CodeTable, SharedAs
@@ -50,7 +49,7 @@ class Code:
         return cls(with_parameters(cls.letter, profile.code, parameters, RUN_WIDE))
 
     def refusal(self, state: CompressionState) -> str | None:
-        layers = weighted_layers(state.network.backbone)
+        layers = state.network.layers
         unknown = [name for name in self.table.layers if name not in layers]
         if unknown:
             return f"code.layers names '{unknown[0]}', which is no layer with weights{nearest(unknown[0], layers)}"
@@ -61,7 +60,7 @@ class Code:
     def decide(self, state: CompressionState, task: Task) -> CodeDecision:
         found = {name: self._book(state.network, name) for name in self._chosen(state.network)}
         books = {name: book for name, (book, _) in found.items()}
-        layers = weighted_layers(state.network.backbone)
+        layers = state.network.layers
         n_weights = sum(_n_weights(layers[name]) for name in books)
         unshared = {name: "excluded" for name in layers if name not in books}
         return CodeDecision(books, unshared, sum(bits for _, bits in found.values()) / max(n_weights, 1))
@@ -87,7 +86,7 @@ class Code:
         exclude = self.table.exclude
         return [
             name
-            for name in weighted_layers(network.backbone)
+            for name in network.layers
             if not any(name == entry or name.startswith(f"{entry}.") for entry in exclude)
         ]
 

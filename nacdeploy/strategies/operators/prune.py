@@ -18,7 +18,6 @@ from nacdeploy.layers import channel_choice, channel_groups, channel_importance,
 from nacdeploy.layers.channel_choice import ROUNDING, Group
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
-from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.profile import Profile
 from nacdeploy.profile.letters import PruneTable
 from nacdeploy.strategies.chain import Value
@@ -104,7 +103,7 @@ class Prune:
         return [group for group in found if shares.get(group.root)]
 
     def _shares(self, found: Sequence[Group], network: Network) -> dict[str, float]:
-        outputs = {name: len(layer.weight) for name, layer in weighted_layers(network.backbone).items()}  # type: ignore[arg-type]
+        outputs = {name: len(layer.weight) for name, layer in network.layers.items()}  # type: ignore[arg-type]
         return channel_choice.ratio_by_root(found, self.table.ratios, outputs)
 
     def _asked_of_each(

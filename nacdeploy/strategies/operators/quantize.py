@@ -9,7 +9,6 @@ from nacdeploy.errors import UsageError, nearest
 from nacdeploy.layers import placement
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
-from nacdeploy.layers.sparsity import weighted_layers
 from nacdeploy.precision import FLOAT32, Precision
 from nacdeploy.profile import Profile
 from nacdeploy.profile.letters import QuantizeTable
@@ -96,13 +95,13 @@ class Quantize:
         Raises:
             UsageError: names the nearest layer.
         """
-        layers = weighted_layers(network.backbone)
+        layers = network.layers
         for name in self.table.layer_bits:
             if name not in layers and f"{name}.0" not in layers:
                 raise UsageError(f"quantize.layer_bits: no layer is named '{name}'{nearest(name, layers)}")
 
     def _plan(self, network: Network, precision: Precision) -> placement.Plan:
-        return placement.plan(network.graph, network.backbone, self._rule(precision), network.grid)
+        return placement.plan(network.graph, network.backbone, network.layers, self._rule(precision), network.grid)
 
 
 def _precision(network: Network) -> Precision:

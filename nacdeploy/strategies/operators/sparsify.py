@@ -14,7 +14,7 @@ from nacdeploy.layers import channel_pruning
 from nacdeploy.layers.channel_permutation import plan_permutation
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
-from nacdeploy.layers.sparsity import TWO_FOUR, Sparsity, kept_fraction, weighted_layers
+from nacdeploy.layers.sparsity import TWO_FOUR, Sparsity, kept_fraction
 from nacdeploy.profile import Profile
 from nacdeploy.profile.letters import SparsifyTable
 from nacdeploy.strategies.chain import Value
@@ -60,14 +60,14 @@ class Sparsify:
         dense = _dense(state.network, rule)
         if reason := _sparse_already(state.network, rule, dense):
             return reason
-        if len(dense) == len(weighted_layers(state.network.backbone)):
+        if len(dense) == len(state.network.layers):
             return f"no layer takes {rule.pattern}{': ' if dense else ''}{_listed(dense)}"
         return None
 
     def decide(self, state: CompressionState, task: Task) -> SparsifyDecision:
         rule = self._rule(state)
         dense = _dense(state.network, rule)
-        layers = tuple(name for name in weighted_layers(state.network.backbone) if name not in dense)
+        layers = tuple(name for name in state.network.layers if name not in dense)
         permute = self.table.permute and rule.pattern == TWO_FOUR
         before = _kept_fraction(_sparsified(state.network, Cut(), rule))
         cut = plan_permutation(state.network, rule) if permute else Cut()
@@ -110,7 +110,7 @@ class Sparsify:
         Raises:
             UsageError: names the nearest layer.
         """
-        layers = weighted_layers(network.backbone)
+        layers = network.layers
         for key in ("ratios", "patterns"):
             for name in getattr(self.table, key):
                 if name not in layers:
@@ -130,7 +130,7 @@ def _sparse_already(network: Network, rule: Sparsity, dense: Mapping[str, str]) 
     for pair in ((now.pattern_of(name), rule.pattern_of(name)) for name in network.masks.layers):
         if pair[0] != pair[1]:
             return f"the network is sparse by {pair[0]} already, and {pair[1]} would take its place"
-    covered = [name for name in weighted_layers(network.backbone) if name not in dense]
+    covered = [name for name in network.layers if name not in dense]
     if all(rule.share(name) <= now.share(name) for name in covered):
         return f"the network is sparse by {now.pattern} already, with a share of {_shares(now)}"
     return None
@@ -138,7 +138,7 @@ def _sparse_already(network: Network, rule: Sparsity, dense: Mapping[str, str]) 
 
 def _dense(network: Network, rule: Sparsity) -> dict[str, str]:
     """The layers that a rule leaves dense, and why."""
-    reasons = {name: rule.why_dense(name, layer) for name, layer in weighted_layers(network.backbone).items()}
+    reasons = {name: rule.why_dense(name, layer) for name, layer in network.layers.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
