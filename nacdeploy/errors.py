@@ -1,6 +1,8 @@
 """The exception tree: every error a user can cause is one line that says what, where and what would work."""
 
 import difflib
+import tempfile
+import traceback
 from collections.abc import Iterable
 
 
@@ -18,6 +20,28 @@ class UsageError(NacdeployError):
 
 class RefusedError(NacdeployError):
     """An operator does not apply to this model in this state; the text says why."""
+
+
+class UnexpectedError(RefusedError):
+    """A letter failed in a way that nobody foresaw: a fault of nacdeploy or of the network's own code. One line, and the
+    traceback in a file that it names."""
+
+    def __init__(self, what: str, error: BaseException | None = None) -> None:
+        super().__init__(
+            what if error is None else f"unexpected: {what}: {_one_line(error)}; the traceback is in {_kept(error)}"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _kept(error: BaseException) -> str:
+    """The file in which the traceback of an error is written down."""
+    with tempfile.NamedTemporaryFile("w", prefix="nacdeploy-unexpected-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return file.name
 
 
 class DivergedError(NacdeployError):

@@ -16,7 +16,7 @@ from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT, Sparsity
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.finetune import FinetuneDecision
-from nacdeploy.strategies.settle import settle
+from nacdeploy.strategies.settle import choose_statistics, settle
 from nacdeploy.strategies.state import CompressionState, Step, measure
 
 N_ITERATIONS, N_EPOCHS, ROW = 30, 5, 1e-4
@@ -54,6 +54,7 @@ def regularised(
         w = project.weights()
         z = project(w, u)
         u = {name: u[name] + w[name] - z[name] for name in w}
+    choose_statistics(network, run.task, run.profile)
     settle(network, run.task, run.profile)
     metrics = measure(network, run.task)
     run.report(metrics.accuracy)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nacdeploy.experiments.run import LEVEL, Run, units, with_weights_of
 from nacdeploy.strategies.baseline import plain_network
-from nacdeploy.strategies.settle import settle
+from nacdeploy.strategies.settle import choose_statistics, settle
 from nacdeploy.strategies.state import CompressionState, measure
 
 N_ITERATIONS = 3
@@ -43,5 +43,6 @@ def _first_weights(run: Run) -> dict[str, Tensor]:
 
 def _rewound(run: Run, state: CompressionState, first: dict[str, Tensor]) -> CompressionState:
     network = with_weights_of(state, first)
+    choose_statistics(network, run.task, run.profile)
     settle(network, run.task, run.profile)
     return replace(state, network=network, metrics=measure(network, run.task))

@@ -13,7 +13,7 @@ from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.settle import settle
+from nacdeploy.strategies.settle import choose_statistics, settle
 from nacdeploy.strategies.state import CompressionState, Metrics, Step
 from nacdeploy.task import Task
 
@@ -47,6 +47,7 @@ def follower(task: Task, evaluator: Evaluator | None, trainer: Trainer | None, *
         decision = operator.decide(state, task)
         network = operator.perform(state.network, decision)
         if has_data:
+            choose_statistics(network, task, profile)
             settle(network, task, profile)
         return replace(state, network=network, steps=(*state.steps, Step(link, decision)))
 

@@ -132,7 +132,7 @@ class Evaluator:
 
     def _refusals(self, state: CompressionState) -> dict[str, str]:
         links = parsed(self.profile.search.alphabet).links
-        reasons = {str(link): operators.refusal(operators.make(link, self.profile), state) for link in links}
+        reasons = {str(link): operators.why_masked(operators.make(link, self.profile), state) for link in links}
         return {symbol: reason for symbol, reason in reasons.items() if reason is not None}
 
 

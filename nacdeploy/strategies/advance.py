@@ -1,10 +1,11 @@
 """advance(): one letter applied to one state. Everything that follows chains goes through here.
 
-refuse? -> decide -> perform on a copy -> refit -> settle -> recover -> settle -> measure
+refuse? -> decide -> perform on a copy -> refit -> settle -> guard -> recover -> settle -> measure
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -13,16 +14,23 @@ from torch import Tensor
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy import records, train
-from nacdeploy.errors import RefusedError
+from nacdeploy.errors import NacdeployError, RefusedError, UnexpectedError
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.profile.training import TrainTable
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import guard, operators
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.base import Operator, Recovery, Refits
-from nacdeploy.strategies.settle import SETTLE_VERSION, SETTLED_BY, calibrate_gates, settle
-from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, Step, measure, state_key
+from nacdeploy.strategies.settle import (
+    SETTLE_VERSION,
+    SETTLED_BY,
+    calibrate_gates,
+    choose_statistics,
+    settle,
+    settle_trained,
+)
+from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, Step, measure, plain_key, state_key
 from nacdeploy.task import Task
 
 # What results depend on besides settings and the operators' own versions.
@@ -83,6 +91,7 @@ def advance(
     Raises:
         RefusedError: the operator does not apply; the text says why.
         DivergedError: its training produced no number.
+        UnexpectedError: it failed in a way that nobody foresaw.
     """
     memory = memory or NoMemory()
     operator = operators.make(link, profile)
@@ -90,14 +99,32 @@ def advance(
     if reason is not None:
         where = f"after '{state.chain}'" if state.steps else "at the start"
         raise RefusedError(f"{operator.letter} ({operator.name}) is refused {where}: {reason}")
+    with named_exceptions(operator, state, task):
+        return _advance(state, link, operator, task, profile, memory, report, meter)
+
+
+def _advance(
+    state: CompressionState,
+    link: Link,
+    operator: Operator[Any],
+    task: Task,
+    profile: Profile,
+    memory: Memory,
+    report: train.Report,
+    meter: Meter | None,
+) -> CompressionState:
     decision = operator.decide(state, task)
     network = operator.perform(state.network, decision)
+    statistics = ""
     if state_key(network, with_exits=False) != state_key(state.network, with_exits=False):
         if isinstance(operator, Refits):
             operator.refit(network, state.network, decision, task)
+        if plain_key(network) != plain_key(state.network):
+            statistics = choose_statistics(network, task, profile)
         settle(network, task, profile)  # exits alone change nothing that is settled
     if network is state.network:
         network = copy.deepcopy(network)
+    guard.check(operator, state.network, network, task)
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
     trains = operator.letter == "F"
     metrics = measured(network, task, memory, None if trains else meter)
@@ -107,7 +134,25 @@ def advance(
             before = measured(state.network, task, memory)
         if metrics.accuracy < before.accuracy:
             network, metrics = state.network, before
-    return replace(state, network=network, metrics=metrics, steps=(*state.steps, Step(link, decision, n_epochs)))
+    step = Step(link, decision, n_epochs, statistics)
+    return replace(state, network=network, metrics=metrics, steps=(*state.steps, step))
+
+
+@contextmanager
+def named_exceptions(operator: Operator[Any], state: CompressionState, task: Task) -> Iterator[None]:
+    """Turn what a letter raises beyond its own errors into one line that names letter, place and network.
+
+    Raises:
+        UnexpectedError: the traceback stands in the file that it names.
+    """
+    try:
+        yield
+    except NacdeployError:
+        raise
+    except Exception as error:
+        place = f"after '{state.chain}'" if state.steps else "at the start"
+        what = f"{operator.letter} ({operator.name}) fails {place} on model '{task.spec.name}'"
+        raise UnexpectedError(what, error) from error
 
 
 def measured(network: Network, task: Task, memory: Memory, meter: Meter | None = None) -> Metrics:
@@ -159,7 +204,7 @@ def _trained_backbone(
     trained = copy.deepcopy(network)
     images = train.image_batches(task.data, task.data.train, recipe.batch_size, seed)
     done = train.fit(trained, images, lambda: accuracy_of(trained), recipe, seed, report)
-    settle(trained, task, profile)
+    settle_trained(trained, task, profile)
     better = trained if accuracy_of(trained) >= accuracy_of(network) else network
     values = {k: v.clone() for k, v in content(better, with_exits=False).items()}
     return Trained(values, done.n_epochs, content(network, with_exits=False))

@@ -173,7 +173,12 @@ def packed(values: Mapping[str, Tensor]) -> bytes:
 
 def step_data(step: Step) -> dict[str, Any]:
     """A step as plain JSON-able data."""
-    return {"link": str(step.link), "decision": records.to_data(step.decision), "n_epochs": step.n_epochs}
+    return {
+        "link": str(step.link),
+        "decision": records.to_data(step.decision),
+        "n_epochs": step.n_epochs,
+        "statistics": step.statistics,
+    }
 
 
 def step_from_data(data: Mapping[str, Any]) -> Step:
@@ -185,7 +190,12 @@ def step_from_data(data: Mapping[str, Any]) -> Step:
     try:
         (link,) = Chain.parse(data["link"])
         kind = operators.by_letter()[link.letter].decision_type
-        return Step(link, records.from_data(kind, data["decision"], where=f"step {link}"), data["n_epochs"])
+        return Step(
+            link,
+            records.from_data(kind, data["decision"], where=f"step {link}"),
+            data["n_epochs"],
+            data.get("statistics", ""),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"a step of the checkpoint is damaged or of an unknown operator ({error!r})") from error
 

@@ -1,15 +1,23 @@
-"""Settle: the one data-dependent step that is not training.
+"""Settle: what is found in data without training.
 
-After every surgery and every training, batch-norm statistics and activation ranges are found anew from training images
-and the exits' thresholds from validation images. Everything follows from the weights and the data alone, never from
-what was settled before, so that equal states are reached whatever the order of the letters.
+After every surgery and every training, activation ranges are found anew from training images and the exits' thresholds
+from validation images: they follow from the network and the data alone, never from what was settled before.
+
+Batch-norm statistics belong to the weights that they were learned with. They stay as they are where nothing in front of
+them changed (Q, E). After a letter that changes what the float network computes (P, D, S, C) and after training there
+are two candidates: those that the network has, and those of its training images anew. The second are taken only if
+they are right on more validation images, by more than chance would have it. The float network decides, without
+quantizers, so that P decides alike before and behind Q.
 """
 
+import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy.cost import cost
@@ -17,38 +25,101 @@ from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.network import Network, Use, simulated_layer
+from nacdeploy.layers.placement import Plan
 from nacdeploy.profile import Profile
 from nacdeploy.profile.letters import QuantizeTable
 from nacdeploy.task import Task
 
-SETTLE_VERSION = 1  # part of the keys of a search's memory: raise it when what settles comes out differently
+SETTLE_VERSION = 2  # part of the keys of a search's memory: raise it when what settles comes out differently
 SETTLED_BY = {"settle", "quantize"}  # the tables of a profile that `settle` reads: part of these keys too
 SAMPLES_PER_BATCH = 16384
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+N_JUDGED = 1024
+KEPT, ANEW = "kept", "re-estimated"
 
 
 def settle(network: Network, task: Task, profile: Profile) -> None:
-    """Re-estimate batch norms and calibrate ranges in place; `calibrate_gates` follows the exits' training."""
-    images = calibration_images(task.data, profile.settle.n_images)
-    reestimate_norms(network, task.data, images, profile.settle.batch_size)
+    """Calibrate ranges in place; `calibrate_gates` follows the exits' training."""
     if network.quantizers:
         few = calibration_images(task.data, profile.quantize.n_calibration)
         calibrate_ranges(network, task.data, few, profile.quantize)
+
+
+def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
+    """Re-estimate batch norms in place where that is surely better on validation: "re-estimated", "kept", or "" of a
+    network that has none. The float network decides, masks and shared values included."""
+    if not running_norms(network):
+        return ""
+    kept = unquantized(network)
+    anew = reestimated(kept, task, profile)
+    judged = _judged(task.data)
+    if not is_better(*(evaluation.correct(each, task.data, judged) for each in (anew, kept))):
+        return KEPT
+    take_statistics(network, anew)
+    return ANEW
+
+
+def settle_trained(network: Network, task: Task, profile: Profile) -> None:
+    """Settle a network after its training, in place: with the statistics that it learned, or with those of its training
+    images in its present precision where these are surely better."""
+    settle(network, task, profile)
+    if not running_norms(network):
+        return
+    anew = reestimated(network, task, profile)
+    settle(anew, task, profile)
+    judged = _judged(task.data)
+    if is_better(*(evaluation.correct(each, task.data, judged) for each in (anew, network))):
+        network.load_state_dict(anew.state_dict())
+
+
+def is_better(one: Tensor, other: Tensor) -> bool:
+    """Whether the first answers are right on more images than the second, (N,) each, by more than the standard error of
+    the difference: the square root of the number of images on which they differ (McNemar, 1947)."""
+    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    return gained - lost > math.sqrt(gained + lost)
+
+
+def _judged(data: Dataset) -> ImageSet:
+    order = torch.randperm(len(data.validation), generator=torch.Generator().manual_seed(data.split_seed))
+    return data.validation.subset(order[:N_JUDGED].sort().values)
+
+
+def unquantized(network: Network) -> Network:
+    """A copy without quantizers and exits: float, with its masks and shared values."""
+    plain = copy.deepcopy(network)
+    plain.rule, plain.plan, plain.quantizers, plain.exits = None, Plan(), nn.ModuleDict(), nn.ModuleDict()
+    return plain
+
+
+def running_norms(network: Network) -> dict[str, nn.Module]:
+    """The batch norms with running statistics that run: those that a node of the graph calls."""
+    norms = {name: m for name, m in network.backbone.named_modules() if isinstance(m, _BatchNorm)}
+    called = None if network.graph is None else {n.target for n in network.graph.nodes if n.op == "call_module"}
+    return {name: m for name, m in norms.items() if m.track_running_stats and (called is None or name in called)}
+
+
+def take_statistics(network: Network, other: Network) -> None:
+    """Copy the statistics of another network's batch norms."""
+    for name, norm in running_norms(network).items():
+        norm.load_state_dict(other.backbone.get_submodule(name).state_dict())
+
+
+def reestimated(network: Network, task: Task, profile: Profile) -> Network:
+    """A copy with batch-norm means and variances as plain averages over training images, with float activations."""
+    made = copy.deepcopy(network)
+    images = calibration_images(task.data, profile.settle.n_images)
+    with torch.no_grad(), _averaging(list(running_norms(made).values())), evaluation.accelerated(made) as device:
+        for x in evaluation.batches(task.data, images, profile.settle.batch_size, device):
+            made.run(x, _Observation(made, {}))
+    for name, norm in running_norms(made).items():
+        if not int(norm.num_batches_tracked):  # of an uncaptured network one that did not run
+            norm.load_state_dict(network.backbone.get_submodule(name).state_dict())
+    return made
 
 
 def calibration_images(data: Dataset, n_images: int) -> ImageSet:
     """The same `n_images` of the training split every time."""
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(data.split_seed))
     return data.train.subset(order[:n_images])
-
-
-def reestimate_norms(network: Network, data: Dataset, images: ImageSet, batch_size: int) -> None:
-    """Batch-norm means and variances as plain averages over `images`, with float activations."""
-    norms = [m for m in network.backbone.modules() if isinstance(m, NORMS) and m.track_running_stats]
-    if norms:
-        with torch.no_grad(), _averaging(norms), evaluation.accelerated(network) as device:
-            for x in evaluation.batches(data, images, batch_size, device):
-                network.run(x, _Observation(network, {}))
 
 
 def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: QuantizeTable) -> None:

@@ -44,11 +44,13 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Step:
-    """One performed letter: the link of the chain, what was decided, and the epochs that its recovery ran."""
+    """One performed letter: the link of the chain, what was decided, the epochs that its recovery ran, and whether
+    batch-norm statistics were "kept" or "re-estimated" where it changed what stands before them ("" where not)."""
 
     link: Link
     decision: Any
     n_epochs: int = 0
+    statistics: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,16 @@ def state_key(network: Network, with_exits: bool = True) -> str:
     for name, tensor in sorted(content(network, with_exits).items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def plain_key(network: Network) -> str:
+    """The sha256 of the values that the float network computes with: weights, masks and shared values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(content(network).items()):
+        if name.startswith(("backbone.", "masks.", "sharing.")):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 

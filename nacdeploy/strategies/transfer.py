@@ -57,7 +57,7 @@ def follow(
         except RefusedError as error:
             if not skip_refused:
                 hint = "--skip-refused would leave it out"
-                raise RefusedError(f"{error} (position {position} of '{chain}'; {hint})") from error
+                raise type(error)(f"{error} (position {position} of '{chain}'; {hint})") from error
             skipped.append(Refusal(position, str(link), str(error)))
         except DivergedError as error:
             raise DivergedError(f"{link} at position {position} of '{chain}': {error}") from error

@@ -4,7 +4,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from nacdeploy.errors import UsageError
+from nacdeploy.errors import NacdeployError, UnexpectedError, UsageError
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.operators.add_exits import AddExits
@@ -49,8 +49,26 @@ def make(link: Link, profile: Profile) -> Operator[Any]:
 
 
 def refusal(operator: Operator[Any], state: CompressionState) -> str | None:
-    """Why an operator does not apply to a state: what the state is closed to, or the operator's own reason."""
-    return state.closed_to(operator.letter) or operator.refusal(state)
+    """Why an operator does not apply to a state: what the state is closed to, or the operator's own reason.
+
+    Raises:
+        UnexpectedError: the operator failed in a way that nobody foresaw.
+    """
+    try:
+        return state.closed_to(operator.letter) or operator.refusal(state)
+    except NacdeployError:
+        raise
+    except Exception as error:
+        what = f"{operator.letter} ({operator.name}) fails on '{state.chain}' before it is decided"
+        raise UnexpectedError(what, error) from error
+
+
+def why_masked(operator: Operator[Any], state: CompressionState) -> str | None:
+    """Why a search does not try an operator on a state: its refusal, or the failure of asking for it."""
+    try:
+        return refusal(operator, state)
+    except UnexpectedError as error:
+        return str(error)
 
 
 def check(chain: Chain, profile: Profile) -> None:

@@ -20,13 +20,14 @@ from nacdeploy.errors import (
     LostWorkerError,
     NacdeployError,
     RefusedError,
+    UnexpectedError,
     UsageError,
 )
 
 MAX_DEATHS = 3
 RESULT = "result"
 ERRORS: dict[str, type[NacdeployError]] = {
-    kind.__name__: kind for kind in (UsageError, RefusedError, DivergedError, LostWorkerError)
+    kind.__name__: kind for kind in (UsageError, RefusedError, UnexpectedError, DivergedError, LostWorkerError)
 }
 _START_S = 300.0  # how long nothing may run while workers start; a cluster that grows by itself takes minutes
 
