@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     def one(entry: Entry) -> None:
         for row in columns_of(entry, waiting[entry], grid, limits, options.out / "log.txt"):
             with lock:
-                rows.append(options.out, [replace(row, commit=commit)])
+                rows.append(options.out, [replace(row, commit=commit, grid=grid)])
                 _say(_told(row))
 
     options.out.mkdir(parents=True, exist_ok=True)

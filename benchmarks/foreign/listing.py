@@ -2,8 +2,9 @@
 
 Every classification network of torchvision; of each module file of timm the smallest network by parameters and one
 more: the smallest of another family of that file (a family is a name's first word without digits), or the next one
-where the file holds one family only; encoders without a classifier are none. Each at the network's own input size where that is at most 128 px, otherwise at
-the smallest of `SIZES` at which it answers in evaluation and in training. Networks above 150 M parameters come last.
+where the file holds one family only; encoders without a classifier are none. Each at the network's own input size where
+that is at most 128 px, otherwise at the smallest of `SIZES` at which it answers in evaluation and in training. Networks
+above 150 M parameters come last.
 """
 
 import re

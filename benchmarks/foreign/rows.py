@@ -17,7 +17,8 @@ RESULTS = "results.jsonl"
 
 @dataclass(frozen=True)
 class Row:
-    """What one column of one network came to. `peak_mib` is that of the process and its children."""
+    """What one column of one network came to. `peak_mib` is that of the process and its children, `grid`
+    that of ONNX Runtime on the machine at hand."""
 
     model: str
     column: str
@@ -27,6 +28,7 @@ class Row:
     peak_mib: float = 0.0
     figures: Mapping[str, float] = field(default_factory=dict)
     commit: str = ""
+    grid: str = ""
 
 
 def read(folder: Path) -> dict[tuple[str, str], Row]:

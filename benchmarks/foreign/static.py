@@ -24,6 +24,8 @@ from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.testing.foreign import Foreign, outputs
 from nacdeploy.testing.right import Reference, decibels
 
+LARGEST_FILE_BYTES = 1.9e9
+
 
 class _Images(CalibrationDataReader):
     def __init__(self, images: NDArray[Any]) -> None:
@@ -60,8 +62,9 @@ def _quantized(plain: nn.Module, foreign: Foreign, folder: Path) -> Path:
     batch = {0: torch.export.Dim("batch", min=1, max=4096)}
     example = (foreign.images(2),)
     torch.onnx.export(plain, example, str(exported), dynamo=True, input_names=["images"], dynamic_shapes=(batch,))
+    is_large = sum(p.numel() * p.element_size() for p in plain.parameters()) > LARGEST_FILE_BYTES
     with suppress(Exception):  # its shape inference gives up on some graphs; what it prepares is then left out
-        quant_pre_process(str(exported), str(prepared))
+        quant_pre_process(str(exported), str(prepared), save_as_external_data=is_large)
     source = prepared if prepared.exists() else exported
     quantize_static(
         str(source),
@@ -71,5 +74,6 @@ def _quantized(plain: nn.Module, foreign: Foreign, folder: Path) -> Path:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        use_external_data_format=is_large,
     )
     return written
