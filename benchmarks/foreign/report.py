@@ -131,8 +131,8 @@ def _first_trace(run: Iterable[Entry], found: Rows) -> str:
     tried = [row for row in small if row is not None]
     seconds, peak = (max((getattr(row, key) for row in tried), default=0.0) for key in ("seconds", "peak_mib"))
     return (
-        f"- P of {len(tried)} networks under {SMALL / 1e6:.0f} M parameters: at most {seconds:.0f} s and {peak:.0f} MiB "
-        "for the whole column; goal 20 s and 3072 MiB"
+        f"- P of {len(tried)} networks under {SMALL / 1e6:.0f} M parameters: at most {seconds:.0f} s and "
+        f"{peak:.0f} MiB for the whole column; goal 20 s and 3072 MiB"
     )
 
 
