@@ -4,8 +4,11 @@ Every column begins and ends with a line of JSON in the file EVENTS: who watches
 it is killed.
 """
 
+import ctypes
 import json
 import math
+import os
+import signal
 import sys
 import time
 import traceback
@@ -25,10 +28,13 @@ from nacdeploy.testing.right import Found
 
 Check = Callable[[Foreign], Found]
 MAX_REASON = 400
+PR_SET_PDEATHSIG = 1
+WATCHER = "COVERAGE_WATCHER"  # the process that this one is watched by
 
 
 def main(model: str, size: str, grid: str, events: str, *columns: str) -> None:
     """Build the network, then try one column after another."""
+    _die_with_the_watcher()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     file = Path(events)
@@ -44,6 +50,13 @@ def main(model: str, size: str, grid: str, events: str, *columns: str) -> None:
         for column in columns:
             if column != "built":
                 _tried(file, column, partial(checks(compared)[column], made[0]))
+
+
+def _die_with_the_watcher() -> None:
+    """Leave nothing behind where the process that watches this one is killed, now or before."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.environ.get(WATCHER) not in (None, str(os.getppid())):
+        sys.exit(1)
 
 
 def checks(compared: right.Reference) -> dict[str, Check]:

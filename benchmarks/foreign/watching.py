@@ -62,7 +62,7 @@ def _child(
     with TemporaryDirectory() as folder, log.open("a") as printed:
         events = Path(folder) / "events.jsonl"
         command = [sys.executable, "-m", "benchmarks.foreign.child", entry.model, str(entry.size), grid, str(events)]
-        environment = {**os.environ, "TMPDIR": folder, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "TMPDIR": folder, "PYTHONPATH": str(ROOT), "COVERAGE_WATCHER": str(os.getpid())}
         process = subprocess.Popen(
             [*command, *columns], cwd=ROOT, stdout=printed, stderr=printed, env=environment, start_new_session=True
         )
