@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity bench-coverage lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -61,13 +61,18 @@ bench-workers: .venv/.stamp
 bench-fidelity: .venv/.stamp
 	$(BIN)/python benchmarks/fidelity.py
 
+# Every letter on torchvision's and timm's networks, into docs/coverage.md: a day or more, resumable; RUN takes options.
+bench-coverage: .venv/.stamp
+	$(BIN)/python benchmarks/coverage.py $(RUN)
+	$(BIN)/python benchmarks/coverage.py --report
+
 lint: .venv/.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf build dist demo-run bench-run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist demo-run bench-run coverage-run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find nacdeploy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml
