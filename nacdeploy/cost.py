@@ -14,12 +14,13 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nacdeploy.coding import sizes
-from nacdeploy.layers.capture import Captured, Interpreter
+from nacdeploy.layers.capture import Captured, Interpreter, operator_name
 from nacdeploy.layers.network import Network, Simulation, count_parameters
 from nacdeploy.layers.sparsity import stored_bits
 from nacdeploy.layers.weight_sharing import Shared
 
 FLOAT_BITS = 32
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,12 @@ def memory_bits(network: Network) -> int:
     """The bits that weights, scales, biases, norms and exit heads need; of masked weights what is kept and where, of
     shared ones the smallest coding of their labels with the values that these name."""
     bits = FLOAT_BITS * (_n_parameters(network) + sum(b.numel() for b in _statistics(network)))
+    seen: list[Tensor] = []
     for layer in {**network.plan.weight_bits, **dict.fromkeys((*network.masks.layers, *network.sharing.layers))}:
         weight: Tensor = network.backbone.get_submodule(layer).weight  # type: ignore[assignment]
-        bits += _weight_bits(network, layer, weight) - FLOAT_BITS * weight.numel()
+        if not any(weight is other for other in seen):  # one that several layers hold is stored once
+            bits += _weight_bits(network, layer, weight) - FLOAT_BITS * weight.numel()
+        seen.append(weight)
     return bits + 2 * FLOAT_BITS * len(network.quantizers)
 
 
@@ -211,6 +215,18 @@ class _Counter(Interpreter):
             return super().run_node(n)
         with FlopCounterMode(display=False) as counter:
             value = super().run_node(n)
-        if counter.get_total_flops():
-            self.flops[n] = counter.get_total_flops()
+        if flops := counter.get_total_flops() or self._recurrent_flops(n):
+            self.flops[n] = flops
         return value
+
+    def constant(self, n: fx.Node) -> object:
+        value = super().constant(n)
+        return value.detach() if isinstance(value, Tensor) else value  # the counter fails on views that want gradients
+
+    def _recurrent_flops(self, n: fx.Node) -> int:
+        """Those of an LSTM, GRU or RNN, which the counter does not know: every weight once for each step."""
+        if operator_name(n.target) not in RECURRENT:
+            return 0
+        x, _, weights = self.fetch_args_kwargs_from_env(n)[0][:3]
+        n_steps = x.shape[0] * x.shape[1]
+        return 2 * n_steps * sum(weight.numel() for weight in weights if weight.dim() > 1)

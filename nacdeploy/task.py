@@ -10,6 +10,7 @@ from nacdeploy import data as datasets
 from nacdeploy import models
 from nacdeploy.data import Dataset
 from nacdeploy.errors import UsageError
+from nacdeploy.layers.capture import first_tensor
 from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile
 
@@ -68,11 +69,11 @@ def _check(task: Task, seed: int) -> None:
     model = task.build(seed)
     try:
         with torch.inference_mode():
-            logits = model(image)
+            logits = first_tensor(model(image))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UsageError(f"{what} fails: {type(error).__name__}: {reason}") from error
     if not isinstance(logits, Tensor):
-        raise UsageError(f"{what} returns {type(logits).__name__}; needed: logits of shape (1, {task.spec.n_classes})")
+        raise UsageError(f"{what} returns no tensor; needed: logits of shape (1, {task.spec.n_classes}) first")
     if tuple(logits.shape) != (1, task.spec.n_classes):
         raise UsageError(f"{what} returns shape {tuple(logits.shape)}; needed: (1, {task.spec.n_classes})")

@@ -84,7 +84,8 @@ class Manifest:
 
     `files` maps names to sha256, `engines` compute capabilities to files, `builds` to the records of their builds
     (`trt_build.BuildRecord`); `steps` are the decisions as plain JSON. `parity` is the check that counts, `checks`
-    all of them (with and without graph optimisation); `worst_step` is the largest distance of any quantized layer
+    all of them (with and without graph optimisation), `original` compares with the float network that the chain started
+    from (None where that is gone); `worst_step` is the largest distance of any quantized layer
     from the simulation, in steps of its output grid.
     """
 
@@ -100,6 +101,7 @@ class Manifest:
     baseline: dict[str, Any] = field(default_factory=dict)
     parity: Parity | None = None
     checks: tuple[Parity, ...] = ()
+    original: Parity | None = None
     worst_step: int | None = None
     gate: dict[str, Any] | None = None
     engines: dict[str, str] = field(default_factory=dict)

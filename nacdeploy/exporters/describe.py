@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nacdeploy import records
-from nacdeploy.exporters.artifact import MODEL_FILE, Manifest, Preprocessing, TensorInfo
+from nacdeploy.exporters.artifact import MODEL_FILE, Manifest, Parity, Preprocessing, TensorInfo
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import INPUT
 from nacdeploy.layers.network import Network
@@ -62,6 +62,12 @@ def _gate(network: Network, graph: OnnxGraph) -> dict[str, Any] | None:
         for name, head in zip(graph.outputs[1:], network.heads.values(), strict=True)
     ]
     return {"rule": "take the first exit whose softmax maximum reaches its threshold", "exits": exits}
+
+
+def note_of_original(parity: Parity) -> str:
+    """How near the artifact is to the float network that the chain started from."""
+    ratio = "" if parity.snr_db is None else f", signal to noise {parity.snr_db:.1f} dB"
+    return f"as the original float network: {100 * parity.agreement:.2f} % of {parity.n_images} classes{ratio}"
 
 
 def notes_of(network: Network) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def export(
     with progress.bar(f"exporting for {target}") as bar:
         lowered = _lowered(state, task, profile, chosen, tuning, progress)
         bar.update(1, n_steps, "parity")
-        manifest = _checked(lowered, task, profile, chosen, context)
+        manifest = _checked(lowered, task, profile, chosen, context, tuning.original)
         bar.update(2, n_steps)
         files = {MODEL_FILE: lowered.graph.model}
         if lowered.precisions is not None:
@@ -111,14 +111,22 @@ def _lowered(
     return _Lowered(graph, state, _rows(graph, asked, timed.floats), timed.precisions, notes)
 
 
-def _checked(lowered: _Lowered, task: Task, profile: Profile, target: Target, context: Context) -> Manifest:
+def _checked(
+    lowered: _Lowered, task: Task, profile: Profile, target: Target, context: Context, original: Network | None
+) -> Manifest:
     """The manifest of a graph that agrees with the simulation, end to end and layer by layer."""
-    checks = parity.check(lowered.state.network, lowered.graph, task, profile.export, targets.runtimes(target))
+    runtimes = targets.runtimes(target)
+    checks = parity.check(lowered.state.network, lowered.graph, task, profile.export, runtimes)
+    notes, compared = lowered.notes, None
+    if original is not None:
+        runtime = next(iter(runtimes.values()))
+        compared = parity.against_original(original, lowered.graph, task, profile.export, runtime)
+        notes = (*notes, describe.note_of_original(compared))
     images = next(evaluation.batches(task.data, task.data.validation, parity.N_LAYERWISE)).numpy()
     steps = parity.worst_steps(lowered.state.network, lowered.graph, images, target.optimizations[0])
     manifest = describe.manifest_of(lowered.state, lowered.graph, task, profile, target.name, context)
     worst_step = max(steps.values(), default=None)
-    return replace(manifest, parity=checks[0], checks=checks, worst_step=worst_step, notes=lowered.notes)
+    return replace(manifest, parity=checks[0], checks=checks, worst_step=worst_step, notes=notes, original=compared)
 
 
 def _on_grid(
@@ -193,4 +201,5 @@ def _rows(graph: OnnxGraph, asked: Network, floats: Names) -> list[Lowering]:
         is_sparse = asked.sparsity is not None and asked.sparsity.pattern == TWO_FOUR
         if is_sparse and asked.masks.get(row.layer) is not None and not row.is_two_four:
             raise NacdeployError(f"layer '{row.layer}' is to be 2:4 sparse, but its weight in the graph is not")
-    return rows
+    others = asked.left_out() if asked.rule is not None else {}
+    return [*rows, *(Lowering(name, "other", "float32", "float32", why, "") for name, why in others.items())]

@@ -24,6 +24,7 @@ from nacdeploy.layers.capture import (
     capture_after_cut,
     computed_weight,
     first_tensor,
+    stack,
     with_weights,
 )
 from nacdeploy.layers.early_exit import ExitHead
@@ -116,6 +117,33 @@ class Network(nn.Module):
             self.sparsify(self.sparsity)
         if self.rule is not None:
             self.quantize(self.rule)
+
+    @property
+    def replaceable(self) -> set[str]:
+        """The layers that are all that their module computes, called by themselves with weights of their own: another
+        module may stand in their place."""
+        if self.graph is None:
+            return set(self.layers)
+        alone = {str(n.target) for n in self.graph.nodes if n.op == "call_module" and stack(n)[-1:] == [str(n.target)]}
+        plain = {name for name, layer in self.layers.items() if type(layer) in WEIGHTED}
+        return (plain & alone) - self.captured.weights.keys()
+
+    def left_out(self) -> dict[str, str]:
+        """Why no operator reaches the weights of a module that runs: by its name, its class and what it does."""
+        covered = self.layers
+        called = {str(n.target) for n in self.graph.nodes if n.op == "call_module"} if self.graph else set()
+        read = {str(n.target) for n in self.graph.nodes if n.op == "get_attr"} if self.graph else set()
+        found = {}
+        for name, module in self.backbone.named_modules():
+            matrices = [key for key, p in module.named_parameters(recurse=False) if p.dim() > 1]
+            if name in covered or not matrices:
+                continue
+            kind = type(module).__name__
+            if name in called:
+                found[name] = f"{kind}: layers of this kind stay as they are"
+            elif any(f"{name}.{key}".lstrip(".") in read for key in matrices):
+                found[name] = f"{kind}: computes with its weights in a way of its own"
+        return found
 
     def quantize(self, rule: Rule) -> None:
         """Attach quantizers by `rule` in place of those there were; the ranges of new edges are for `settle` to

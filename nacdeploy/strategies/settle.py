@@ -4,10 +4,11 @@ After every surgery and every training, activation ranges are found anew from tr
 from validation images: they follow from the network and the data alone, never from what was settled before.
 
 Batch-norm statistics belong to the weights that they were learned with. They stay as they are where nothing in front of
-them changed (Q, E). After a letter that changes what the float network computes (P, D, S, C) and after training there
-are two candidates: those that the network has, and those of its training images anew. The second are taken only if
-they are right on more validation images, by more than chance would have it. The float network decides, without
-quantizers, so that P decides alike before and behind Q.
+them changed (Q, E). After a letter that changes what the float network computes (P, D, S, C) there are two candidates:
+those that the network has, learned from all that it was ever trained on, and those of its training images anew. The
+second are taken only if they are right on more validation images, by more than chance would have it. The float network
+decides, without quantizers, so that P decides alike before and behind Q. After training it is the other way round: the
+running averages of the last batches are taken only if they are surely better.
 """
 
 import copy
@@ -59,15 +60,15 @@ def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
 
 
 def settle_trained(network: Network, task: Task, profile: Profile) -> None:
-    """Settle a network after its training, in place: with the statistics that it learned, or with those of its training
-    images in its present precision where these are surely better."""
+    """Settle a network after its training, in place: with the statistics of its training images in its present
+    precision, or with the running averages of the training where these are surely better."""
     settle(network, task, profile)
     if not running_norms(network):
         return
     anew = reestimated(network, task, profile)
     settle(anew, task, profile)
     judged = _judged(task.data)
-    if is_better(*(evaluation.correct(each, task.data, judged) for each in (anew, network))):
+    if not is_better(*(evaluation.correct(each, task.data, judged) for each in (network, anew))):
         network.load_state_dict(anew.state_dict())
 
 

@@ -172,7 +172,7 @@ def test_figures_are_recounted_against_the_baseline(baseline: CompressionState, 
 def test_known_state_is_not_measured_again(baseline: CompressionState, task: Task, profile: Profile) -> None:
     memory = Counting()
     for _ in range(2):
-        follow(baseline, "PQF", task, profile, memory=memory)
+        follow(baseline, "P(ratio=0.6)QF", task, profile, memory=memory)
     assert memory.n_measurements == 3
 
 

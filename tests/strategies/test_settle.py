@@ -8,10 +8,19 @@ from conftest import follow, make_profile
 from torch import nn
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy.layers.fake_quant import ActivationQuantizer
+from nacdeploy.layers.fake_quant import GRIDS, ActivationQuantizer
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies.settle import calibrate_gates, calibration_images, settle
+from nacdeploy.strategies.settle import (
+    calibrate_gates,
+    calibration_images,
+    choose_statistics,
+    is_better,
+    reestimated,
+    running_norms,
+    settle,
+    take_statistics,
+)
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 
@@ -48,11 +57,49 @@ def test_settling_twice_gives_the_same_bits(calibration: str, quantized: Compres
     assert state_key(network) == once
 
 
-def test_settling_forgets_what_was_settled_before(quantized: CompressionState, task: Task, profile: Profile) -> None:
+def test_settling_forgets_ranges_of_before(quantized: CompressionState, task: Task, profile: Profile) -> None:
     network = scrambled(quantized.network)
+    take_statistics(network, quantized.network)
     assert state_key(network) != quantized.key
     settle(network, task, profile)
     assert state_key(network) == quantized.key
+
+
+def test_settling_an_untouched_network_changes_nothing(baseline: CompressionState, task: Task) -> None:
+    network = scrambled(baseline.network)
+    before = state_key(network)
+    settle(network, task, make_profile())
+    assert state_key(network) == before
+
+
+def test_statistics_that_belong_to_the_weights_are_kept(baseline: CompressionState, task: Task) -> None:
+    network = copy.deepcopy(baseline.network)
+    assert choose_statistics(network, task, make_profile()) == "kept"
+    assert state_key(network) == baseline.key
+
+
+def test_statistics_of_other_weights_are_found_anew(baseline: CompressionState, task: Task) -> None:
+    network = scrambled(baseline.network)
+    assert choose_statistics(network, task, make_profile()) == "re-estimated"
+    assert evaluation.evaluate(network, task.data, task.data.validation).accuracy > baseline.metrics.accuracy - 0.1
+
+
+def test_a_few_more_right_answers_are_luck() -> None:
+    def answers(n_right: int) -> torch.Tensor:
+        return torch.arange(100) < n_right
+
+    assert not is_better(answers(50), answers(50))
+    assert not is_better(answers(51), answers(50))  # one image more, and its standard error is one image
+    assert is_better(answers(55), answers(50))
+    assert not is_better(answers(55), answers(50).logical_not())  # 50 gained... and 45 lost: within ten
+
+
+def test_norm_that_no_node_calls_keeps_its_statistics(task: Task) -> None:
+    backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10))
+    backbone.spare = nn.BatchNorm2d(4)  # type: ignore[assignment]
+    backbone.forward = nn.Sequential(*backbone[:4]).forward  # type: ignore[method-assign]
+    network = Network(backbone.eval(), GRIDS["ort"], (1, 8, 8))
+    assert list(running_norms(network)) == ["1"]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -76,9 +123,8 @@ def test_calibration_images_are_training_images_and_always_the_same(task: Task) 
 
 
 def test_norm_statistics_are_averages_over_the_images(baseline: CompressionState, task: Task) -> None:
-    network = scrambled(baseline.network)
     profile = make_profile(settle={"n_images": 100, "batch_size": 100})
-    settle(network, task, profile)
+    network = reestimated(scrambled(baseline.network), task, profile)
     stem = network.backbone.get_submodule("stem")
     assert isinstance(stem, nn.Sequential)
     images = task.data.normalize(calibration_images(task.data, 100).images)

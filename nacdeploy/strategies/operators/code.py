@@ -62,7 +62,9 @@ class Code:
         books = {name: book for name, (book, _) in found.items()}
         layers = state.network.layers
         n_weights = sum(_n_weights(layers[name]) for name in books)
-        unshared = {name: "excluded" for name in layers if name not in books}
+        computed = state.network.captured.weights
+        why = {name: "its weight is computed" if name in computed else "excluded" for name in layers}
+        unshared = {name: reason for name, reason in why.items() if name not in books}
         return CodeDecision(books, unshared, sum(bits for _, bits in found.values()) / max(n_weights, 1))
 
     def perform(self, network: Network, decision: CodeDecision) -> Network:
@@ -87,7 +89,8 @@ class Code:
         return [
             name
             for name in network.layers
-            if not any(name == entry or name.startswith(f"{entry}.") for entry in exclude)
+            if name not in network.captured.weights
+            and not any(name == entry or name.startswith(f"{entry}.") for entry in exclude)
         ]
 
     def _book(self, network: Network, name: str) -> tuple[Codebook, int]:

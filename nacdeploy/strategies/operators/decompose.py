@@ -193,8 +193,9 @@ def _why_whole(
         return "excluded or not named"
     if any(masked == name or masked.startswith(f"{name}.") for masked in network.masks.layers):
         return "masked by S, whose zeros factors would fill; D goes before S"
-    if places is None:
-        return "not called by itself"
+    is_factored = isinstance(layer, nn.Sequential)
+    if places is None or not (is_factored or name in network.replaceable):
+        return f"{type(layer).__name__}: not called by itself, or with more than its weight"
     with low_rank.structure_only():
         return low_rank.why_not(low_rank.whole(layer), setting.format)
 

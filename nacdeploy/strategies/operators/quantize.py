@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from nacdeploy.errors import UsageError, nearest
@@ -22,11 +22,13 @@ RUN_WIDE = ("calibration", "percentile", "n_calibration")
 
 @dataclass(frozen=True)
 class QuantizeDecision:
-    """The rule that is applied, and the layers and edges that it covers in the network as it is."""
+    """The rule that is applied, the layers and edges that it covers in the network as it is, and why modules with weights
+    that no layer holds stay float."""
 
     rule: Rule
     layers: tuple[str, ...]
     edges: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Quantize:
     def decide(self, state: CompressionState, task: Task) -> QuantizeDecision:
         rung = self._next(state.network) or FLOAT32
         plan = self._plan(state.network, rung)
-        return QuantizeDecision(self._rule(rung), tuple(plan.weight_bits), tuple(plan.kinds))
+        left_out = state.network.left_out()
+        return QuantizeDecision(self._rule(rung), tuple(plan.weight_bits), tuple(plan.kinds), left_out)
 
     def perform(self, network: Network, decision: QuantizeDecision) -> Network:
         quantized = copy.deepcopy(network)
@@ -78,7 +81,9 @@ class Quantize:
         rule, own = decision.rule, [name for name in decision.layers if name in decision.rule.layer_bits]
         text = f"{len(decision.layers)} layers to {rule.precision_of('')}, {len(decision.edges)} tensors with a scale"
         text += f"; {rule.weights} weights" if rule.weights != "symmetric" else ""
-        return f"{text}; {', '.join(f'{name} {rule.precision_of(name)}' for name in own)}" if own else text
+        text += f"; {', '.join(f'{name} {rule.precision_of(name)}' for name in own)}" if own else ""
+        floats = ", ".join(f"{name} ({why})" for name, why in decision.left_out.items())
+        return f"{text}; float: {floats}" if floats else text
 
     def _next(self, network: Network) -> Precision | None:
         now = _precision(network)

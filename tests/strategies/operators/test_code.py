@@ -38,7 +38,7 @@ def test_weights_take_few_values(
 
 def test_training_moves_values_and_no_label(baseline: CompressionState, task: Task) -> None:
     profile = make_profile(finetune={"epochs": 4, "optimizer": "adamw", "learning_rate": 3e-3})
-    before = follow(baseline, "C(bits=3)", task, profile)
+    before = follow(baseline, "C(bits=2)", task, profile)
     after = follow(before, "F", task, profile)
     moved = []
     for name in before.network.sharing.layers:
