@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from nacdeploy.errors import UsageError, nearest
+from nacdeploy.records import read_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS_FILE = "nacdeploy.toml"
@@ -63,7 +64,7 @@ def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, 
     if not path.is_file():
         return {}
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
     given = {key.replace("-", "_"): value for key, value in given.items()}

@@ -23,6 +23,7 @@ from nacdeploy.profile.letters import (
 from nacdeploy.profile.search import SearchTable
 from nacdeploy.profile.table import Table
 from nacdeploy.profile.training import FINETUNE, DataTable, SettleTable, TrainTable, over
+from nacdeploy.records import read_text
 
 
 class Profile(Table):
@@ -85,7 +86,7 @@ def load(name: str, **overrides: Any) -> Profile:
             raise UsageError(f"profile file {name} does not exist; shipped: {', '.join(shipped_names())}")
         raise unknown("profile", name, shipped_names())
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
     given = {key: value for key, value in overrides.items() if value is not None}
