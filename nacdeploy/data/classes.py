@@ -1,7 +1,7 @@
 """Which outputs of a network the classes of a data set are, where it has more outputs than there are classes.
 
-`images.classes` is "index" (classes are called by their index) or a file: one name per line, or JSON in one of the forms
-`[name, ...]`, `{"index": name}` and `{name: index}`, where a name may be a list of names for the same.
+`images.classes` is "index" (classes are called by their index) or a file: one name per line, or JSON in one of the
+forms `[name, ...]`, `{"index": name}` and `{name: index}`, where a name may be a list of names for the same.
 """
 
 import re
@@ -90,8 +90,8 @@ def _shown(rows: Sequence[Row], n_classes: int | None, classes: str) -> tuple[st
     n_outputs = max(first) + 1 if n_classes is None else n_classes
     wrong = [number for number in first if not 0 <= number < n_outputs]
     if wrong:
-        last = n_outputs - 1
-        raise UsageError(f"images.classes = '{classes}': '{first[wrong[0]]}' is {wrong[0]}; outputs go from 0 to {last}")
+        name, last = first[wrong[0]], n_outputs - 1
+        raise UsageError(f"images.classes = '{classes}': '{name}' is {wrong[0]}; outputs go from 0 to {last}")
     missing = [number for number in range(n_outputs) if number not in first]
     if missing and n_classes is None:
         raise UsageError(f"{classes} names no class {missing[0]}; set images.n_classes to the network's outputs")

@@ -78,8 +78,8 @@ def depth(pictures: Sequence[Picture]) -> int:
     halved = [picture for picture in pictures if picture.is_halved]
     if halved and max(picture.largest for picture in halved) < 1 << (_DEPTHS[-2] - 8):
         raise UsageError(
-            f"{halved[0].path} has 16 bits a channel in colour, of which the upper are not in use, and only the upper 8 "
-            "can be read; convert the images to 8 bits"
+            f"{halved[0].path} has 16 bits a channel in colour, of which the upper ones are not in use, and only the "
+            "upper 8 can be read; convert the images to 8 bits"
         )
     largest = max((picture.largest for picture in pictures if not picture.is_halved), default=0)
     return next(bits for bits in _DEPTHS if largest < 1 << bits)

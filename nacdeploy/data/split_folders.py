@@ -1,4 +1,4 @@
-"""Which folders of a data set are its splits: `train`, `val` and `test` in any case, and what they are usually called."""
+"""Which folders of a data set are its splits: `train`, `val` and `test` in any case, and their usual synonyms."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -11,8 +11,8 @@ _CHUNK = 1024
 
 
 def resized(images: Tensor, size: int | None) -> Tensor:
-    """Integers `(N, C, H, W)` to `(N, C, size, size)` of their type, bilinear with antialiasing; None leaves them as they
-    are."""
+    """Integers `(N, C, H, W)` to the same type `(N, C, size, size)`, bilinear with antialiasing; None leaves them as
+    they are."""
     if size is None or tuple(images.shape[2:]) == (size, size):
         return images
     chunks = [_resized_chunk(chunk, size) for chunk in images.split(_CHUNK)]

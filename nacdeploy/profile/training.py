@@ -27,7 +27,7 @@ class DataTable(Table):
     @classmethod
     def _numbers(cls, given: Any, info: ValidationInfo) -> Normalization:
         if given is None or given in NORMALIZATIONS:
-            return given  # type: ignore[no-any-return]
+            return given
         numbers = given if isinstance(given, list | tuple) else [given]
         is_number = all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers)
         if not is_number or len(numbers) not in (1, 3) or (info.field_name == "std" and min(numbers) <= 0):

@@ -22,7 +22,7 @@ def a_manifest() -> Manifest:
         model_file="model.onnx",
         inputs=(TensorInfo("images", ("batch", 3, 16, 16), "float32"),),
         outputs=(TensorInfo("logits", ("batch", 10), "float32"),),
-        preprocessing=Preprocessing(16, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
+        preprocessing=Preprocessing(16, 16, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
         class_names=("zero", "one"),
         chain="QPF",
         steps=[{"letter": "Q", "decision": {"rung": "w8a8"}}],
