@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.profile.deployment import BenchTable, ExportTable
@@ -56,6 +56,17 @@ class Profile(Table):
         if self.quantize.grid.partition("-")[0] == target:
             return self.quantize.grid
         return "trt" if target in ("trt-rtx", "torch-trt") else target
+
+    @model_validator(mode="before")
+    @classmethod
+    def _data(cls, given: Any) -> Any:
+        """`data.classes` is another name for `images.classes`, beside `data.name`."""
+        if not isinstance(given, dict) or not isinstance(given.get("data"), dict):
+            return given
+        named = {key: value for key, value in given["data"].items() if key == "name"}
+        images = {**(given.get("images") or {}), **{k: v for k, v in given["data"].items() if k != "name"}}
+        rest = {key: value for key, value in given.items() if key not in ("data", "images")}
+        return {**rest, **({"data": named["name"]} if named else {}), "images": images}
 
     @field_validator("finetune", mode="before")
     @classmethod
