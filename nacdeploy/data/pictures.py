@@ -6,6 +6,7 @@ since cameras and X-ray machines write 10 or 12 bits into files of 16.
 
 import contextlib
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -58,8 +59,10 @@ def read(path: Path, input_size: int | None) -> Picture:
     import PIL.Image
 
     try:
-        with PIL.Image.open(path) as image:
+        # PIL warns of broken EXIF
+        with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(path) as image:
             is_halved, kind = _is_halved(image), image.format
+            image.load()
             pixels = _pixels(_upright(image), kind)
     # PIL's decoders fail in many ways on a broken file: OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
