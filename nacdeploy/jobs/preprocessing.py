@@ -12,7 +12,7 @@ from nacdeploy.data import Dataset
 from nacdeploy.errors import UsageError
 from nacdeploy.models import pretrained
 from nacdeploy.profile import Profile
-from nacdeploy.profile.training import NORMALIZATIONS
+from nacdeploy.profile.training import NORMALIZATIONS, DataTable
 from nacdeploy.strategies import first_norm
 from nacdeploy.strategies.checkpoint import Record
 from nacdeploy.strategies.first_norm import Normalization
@@ -55,12 +55,16 @@ def settled(profile: Profile, record: Record | None, is_given: bool) -> tuple[Pr
         known = pretrained.pretraining(profile.model) if is_given and record is None else None
         why = "the training images' own"
         if "mean" in own:
-            images, why = images.model_copy(update={k: own[k] for k in ("mean", "std")}), "the checkpoint's own"
+            images, why = _normalised(images, own["mean"], own["std"]), "the checkpoint's own"
         elif known is not None:
-            images = images.model_copy(update={"mean": known.mean, "std": known.std})
+            images = _normalised(images, known.mean, known.std)
             why = f"the network's own by {profile.model.partition(':')[0]}"
     images = pretrained.settled(profile.model, images)
     return profiles.override(profile, {"images": images.model_dump(mode="json")}), why
+
+
+def _normalised(images: DataTable, mean: Sequence[float], std: Sequence[float]) -> DataTable:
+    return DataTable.model_validate({**images.model_dump(), "mean": list(mean), "std": list(std)})
 
 
 def line(data: Dataset, why: str) -> str:

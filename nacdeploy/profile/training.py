@@ -23,9 +23,9 @@ class DataTable(Table):
     classes: str | None = Field(None, min_length=1)
     n_classes: int | None = Field(None, ge=2)
 
-    @field_validator("mean", "std", mode="plain")
+    @field_validator("mean", "std", mode="before")
     @classmethod
-    def _numbers(cls, given: Any, info: ValidationInfo) -> Normalization:
+    def _numbers(cls, given: Any, info: ValidationInfo) -> Any:
         if given is None or given in NORMALIZATIONS:
             return given
         numbers = given if isinstance(given, list | tuple) else [given]
