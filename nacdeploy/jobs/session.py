@@ -124,12 +124,13 @@ def open_session(options: Options, profile: Profile, letters: str, progress: Pro
     profile = measured.resolved(profile, letters, progress)
     profile, why = preprocessing.settled(profile, record, options.checkpoint is not None)
     task = tasks.make(profile.model, profile.data, profile)
-    progress.say(preprocessing.line(task.data, why))
+    normalised = preprocessing.line(task.data, why)
     if options.checkpoint is not None:
         baseline, folder = _given_baseline(Path(options.checkpoint), task, profile, Runs(Path(options.runs)))
-        for line in preprocessing.given_lines(baseline, task.data, profile.model, options.checkpoint):
+        for line in (normalised, *preprocessing.given_lines(baseline, task.data, profile.model, options.checkpoint)):
             progress.say(line)
     else:
+        progress.say(normalised)
         folder = Runs(Path(options.runs)).baseline(baseline_key(task, profile))
         baseline = _own_baseline(folder, task, profile, progress)
     return Session(profile, task, baseline, folder)

@@ -58,6 +58,16 @@ def test_size_bytes_is_that_of_the_model_file(folder: Path) -> None:
     assert artifact.size_bytes(folder, artifact.load(folder)[0]) == len(b"graph")
 
 
+def test_load_reads_height_and_width_where_older_manifests_held_one_size(folder: Path) -> None:
+    data = records.read_json(folder / artifact.MANIFEST)
+    given = data["preprocessing"]
+    del given["height"], given["width"], given["bits"]
+    data["inputs"][0]["shape"] = ["batch", 3, 16, 24]
+    records.write_json(folder / artifact.MANIFEST, {**data, "preprocessing": {"input_size": 16, **given}})
+    taken = artifact.load(folder)[0].preprocessing
+    assert (taken.height, taken.width, taken.bits, taken.mean) == (16, 24, 8, (0.5, 0.5, 0.5))
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.sm89.engine", "lowering.json"])
 def test_load_names_the_damaged_file_when_a_byte_changes(folder: Path, name: str) -> None:
     with (folder / name).open("ab") as file:
