@@ -179,7 +179,10 @@ def test_normalisation_takes_names_and_numbers_and_survives_plain_data() -> None
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ({"mean": "imagnet", "std": 1}, r"images\.mean: takes a number, a list of three, or one of imagenet, data, model"),
+        (
+            {"mean": "imagnet", "std": 1},
+            r"images\.mean: takes a number, a list of three, or one of imagenet, data, model",
+        ),
         ({"mean": [0.5, 0.5], "std": 1}, r"images\.mean: takes a number, a list of three"),
         ({"mean": 0.5, "std": [1, 1, 0]}, r"images\.std: takes a number above 0, a list of three"),
         ({"mean": True, "std": 1}, r"images\.mean: takes a number"),

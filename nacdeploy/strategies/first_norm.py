@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +112,8 @@ def arrival(backbone: nn.Module, data: Dataset) -> Arrival | None:
     mean, var = norm.running_mean, norm.running_var
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor) or _is_fresh(mean, var):
         return None
+    if x.dim() < 2 or x.shape[1] != len(mean):  # a norm of another kind, with channels elsewhere
+        return None
     return Arrival(layer, _distance(x, mean.double(), var.double()))
 
 
@@ -149,7 +152,13 @@ def _first_input(backbone: nn.Module, images: Tensor) -> tuple[str, nn.Module, T
 def _hooked(backbone: nn.Module, call: Callable[[str, nn.Module, Tensor], None]) -> Iterator[None]:
     """`call` before every module with running statistics, by name."""
     norms = [(n, m) for n, m in backbone.named_modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
-    handles = [m.register_forward_pre_hook(lambda module, args, name=n: call(name, module, args[0])) for n, m in norms]
+    handles = []
+    for name, norm in norms:
+
+        def hook(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
+            call(name, module, (*args, *kwargs.values())[0])
+
+        handles.append(norm.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         yield
     finally:

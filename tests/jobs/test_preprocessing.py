@@ -242,6 +242,7 @@ def test_artifact_tells_how_its_images_are_taken_and_every_output_counts(folder:
     assert manifest.inputs[0].shape == ("batch", 3, 12, 20)
     assert manifest.outputs[0].shape == ("batch", 6)
     assert manifest.class_names == ("0", "1", "2", "3", "4", "5")
+    assert "images 12x20, 3 channels: pixels / 255, less mean 0.485, 0.456, 0.406, over" in api.show(str(path)).lines[2]
     record = checkpoints.read_record(Path(result.checkpoint))
     assert (record.model.n_classes, record.model.input_size) == (6, (12, 20))
     (row,) = nacdeploy.bench([path], batch=1).rows[1:]

@@ -90,6 +90,24 @@ def test_mismatch_is_none_when_no_norm_remembers_anything(backbone: nn.Module) -
     assert first_norm.mismatch(backbone.eval(), under(data, (0.0,), (1 / 255,))) is None
 
 
+class ByKeyword(nn.Module):
+    """Calls its norm by the name of its argument."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.stem = backbone.stem
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stem[1](input=self.stem[0](x))  # type: ignore[index]
+
+
+def test_arrival_is_seen_when_the_norm_is_called_by_keyword() -> None:
+    backbone, data = trained("data")
+    plain, named = first_norm.arrival(backbone, data), first_norm.arrival(ByKeyword(backbone), data)
+    assert plain == named
+    assert plain is not None
+
+
 def test_arrival_leaves_no_hook_behind_and_the_network_as_it_was() -> None:
     backbone, data = trained("data")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
