@@ -11,7 +11,6 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
-from nacdeploy.data import statistics
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import measured, preprocessing
 from nacdeploy.jobs.runs import Runs
@@ -139,16 +138,15 @@ def open_session(options: Options, profile: Profile, letters: str, progress: Pro
 def baseline_key(task: Task, profile: Profile) -> str:
     """What a trained baseline depends on, as a hash."""
     recipe = profile.train.model_dump(mode="json")
-    spec, data = records.to_data(task.spec), _seen(task)
+    spec, data = records.to_data(task.spec), _seen(task, profile)
     return records.sha256_data({"model": spec, "data": data, "seed": profile.seed, "recipe": recipe})
 
 
-def _seen(task: Task) -> list[Any]:
+def _seen(task: Task, profile: Profile) -> list[Any]:
     """The images and labels as a network sees them. Their own statistics follow from them: keys stay what they were."""
-    data = task.data
-    scale = (data.mean, data.std)
-    given = [] if scale == statistics(data.train.images) else [scale]
-    return [data.fingerprint, data.augment, *given]
+    data, images = task.data, profile.images
+    is_own = all(scale in (None, "data") for scale in (images.mean, images.std))
+    return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std])]
 
 
 def train_baseline(folder: Path, task: Task, profile: Profile, progress: Progress) -> CompressionState:
@@ -220,7 +218,7 @@ def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tup
     checkpoints.load_plain(path, network.backbone)
     _check_finite(network, path)
     state = initial_state(network, task)
-    folder = runs.baseline(records.sha256_data([state.key, *_seen(task)]))
+    folder = runs.baseline(records.sha256_data([state.key, *_seen(task, profile)]))
     with records.new_directory(folder, replace=True) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
     return state, folder
@@ -246,7 +244,7 @@ def _with_model_of(record: Record, options: Options, profile: Profile) -> Profil
 
 def _control_accuracy(session: Session, n_epochs: int, progress: Progress) -> float:
     profile = session.profile
-    recipe = [profile.finetune.model_dump(), profile.seed, *_seen(session.task)]
+    recipe = [profile.finetune.model_dump(), profile.seed, *_seen(session.task, profile)]
     key = records.sha256_data([session.baseline.key, *recipe])
     path = session.baseline_folder / f"control-{n_epochs}-{key[:12]}.json"
     if path.is_file():
