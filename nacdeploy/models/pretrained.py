@@ -40,16 +40,18 @@ def settled(name: str, table: DataTable) -> DataTable:
     Raises:
         UsageError: nothing is known of the network; the message says which key to set.
     """
-    asks_scale, asks_count = "model" in (table.mean, table.std), table.classes == "index" and table.n_classes is None
-    if not asks_scale and not asks_count:
+    asked = [key for key in ("mean", "std") if getattr(table, key) == "model"]
+    if table.classes == "index" and table.n_classes is None:
+        asked.append("n_classes")
+    if not asked:
         return table
     known = pretraining(name)
-    if known is None:
-        key = "images.mean and images.std" if asks_scale else "images.n_classes"
-        raise UsageError(f"nothing says how model '{name}' was trained; set {key} to numbers")
-    own = {key: getattr(known, key) for key in ("mean", "std") if getattr(table, key) == "model"}
-    if asks_count:
-        own["n_classes"] = known.n_classes
+    own = {key: getattr(known, key, None) for key in asked}
+    unknown = [
+        f"images.{key}" for key, value in own.items() if not value
+    ]  # weights without a classifier have 0 classes
+    if unknown:
+        raise UsageError(f"nothing says how model '{name}' was trained; set {' and '.join(unknown)} to numbers")
     return table.model_copy(update=own)
 
 

@@ -68,6 +68,11 @@ def test_settled_fails_when_nobody_knows(table, message):
         pretrained.settled("resnet8", table)
 
 
+def test_settled_fails_when_the_pretrained_weights_have_no_classifier():
+    with pytest.raises(UsageError, match=r"set images\.n_classes to numbers"):
+        pretrained.settled("timm:eva02_small_patch14_224", DataTable(mean="model", std="model", classes="index"))
+
+
 def test_settled_names_the_nearest_model_when_unknown():
     with pytest.raises(UsageError, match="unknown timm model 'test_efficientnat'; did you mean 'test_efficientnet"):
         pretrained.settled("timm:test_efficientnat", DataTable(mean="model", std="model"))
