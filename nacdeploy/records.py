@@ -53,6 +53,15 @@ def from_data(kind: type[T], data: Any, where: str = "record") -> T:
         raise UsageError(f"{where} is not a valid {kind.__name__}: {problems}") from error
 
 
+def read_text(path: Path) -> str:
+    """The content of a text file, without the byte order mark that Windows' editors put in front.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read, or is not UTF-8.
+    """
+    return path.read_text(encoding="utf-8-sig")
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
@@ -60,7 +69,7 @@ def read_json(path: Path) -> Any:
         UsageError: the file is not there or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from nacdeploy import models
 from nacdeploy.data import Dataset
 from nacdeploy.errors import UsageError
 from nacdeploy.layers.capture import first_tensor
-from nacdeploy.models import ModelSpec
+from nacdeploy.models import ModelSpec, pretrained
 from nacdeploy.profile import Profile
 
 
@@ -40,7 +40,7 @@ def make(model: str, data: str, profile: Profile) -> Task:
         NacdeployError: the data cannot be downloaded, or an optional package is missing.
         UsageError: a name is unknown, or the model does not turn one image into `(1, n_classes)` logits.
     """
-    dataset = datasets.load(data, profile.images)
+    dataset = datasets.load(data, pretrained.settled(model, profile.images))
     spec = models.resolve(
         model,
         n_classes=dataset.n_classes,

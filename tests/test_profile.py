@@ -162,6 +162,50 @@ def test_load_says_where_toml_is_broken(tmp_path: Path) -> None:
         profile.load(str(path))
 
 
+def test_load_reads_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbfseed = 7\r\n")
+    assert profile.load(str(path)).seed == 7
+
+
+def test_normalisation_takes_names_and_numbers_and_survives_plain_data() -> None:
+    given = profile.from_mapping({"name": "p", "images": {"mean": [0.1, 0.2, 0.3], "std": 1}})
+    assert (given.images.mean, given.images.std) == ((0.1, 0.2, 0.3), 1.0)
+    assert profile.from_mapping(json.loads(given.model_dump_json())) == given
+    named = profile.from_mapping({"name": "p", "images": {"mean": "imagenet", "std": "data"}})
+    assert (named.images.mean, named.images.std) == ("imagenet", "data")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            {"mean": "imagnet", "std": 1},
+            r"images\.mean: takes a number, a list of three, or one of imagenet, data, model",
+        ),
+        ({"mean": [0.5, 0.5], "std": 1}, r"images\.mean: takes a number, a list of three"),
+        ({"mean": 0.5, "std": [1, 1, 0]}, r"images\.std: takes a number above 0, a list of three"),
+        ({"mean": True, "std": 1}, r"images\.mean: takes a number"),
+        ({"mean": 0.5}, "images: mean is given without std; give both"),
+        ({"std": "data"}, "images: std is given without mean; give both"),
+        ({"n_classes": 10}, "images: n_classes is given without classes"),
+        ({"classes": "", "n_classes": 10}, r"images\.classes"),
+    ],
+)
+def test_from_mapping_refuses_images_that_cannot_be_taken_so(images: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^profile: {message}"):
+        profile.from_mapping({"name": "p", "images": images})
+
+
+def test_classes_may_stand_beside_the_name_of_the_data() -> None:
+    given = profile.from_mapping(
+        {"name": "p", "data": {"name": "folder:x", "classes": "names.txt"}, "images": {"input_size": 8}}
+    )
+    assert (given.data, given.images.classes, given.images.input_size) == ("folder:x", "names.txt", 8)
+    with pytest.raises(UsageError, match=r"unknown key 'images\.clases'; did you mean 'classes'"):
+        profile.from_mapping({"name": "p", "data": {"name": "folder:x", "clases": "names.txt"}})
+
+
 def test_from_mapping_reports_every_error_in_one_line_with_the_nearest_key() -> None:
     wrong = {"name": "p", "sed": 1, "prune": {"ratoi": 0.1, "ratio": 2}, "quantize": {"ladder": ["w4a8", "w8a8"]}}
     with pytest.raises(UsageError) as caught:

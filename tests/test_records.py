@@ -59,6 +59,12 @@ def test_read_json_says_what_is_wrong(tmp_path: Path) -> None:
         records.read_json(tmp_path / "none.json")
 
 
+def test_read_json_leaves_a_byte_order_mark_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(b"\xef\xbb\xbf[1, 2]")
+    assert records.read_json(path) == [1, 2]
+
+
 def test_write_text_is_readable_by_others_and_leaves_no_temporary(tmp_path: Path) -> None:
     records.write_text(tmp_path / "a.txt", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from nacdeploy.errors import UsageError, nearest
+from nacdeploy.records import read_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS_FILE = "nacdeploy.toml"
@@ -16,6 +17,14 @@ SETTINGS_FILE = "nacdeploy.toml"
 model = click.option("--model", metavar="M", help="Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.")
 data = click.option("--data", metavar="D", help="digits, fashion-mnist, cifar10, cifar100 (:DIR) or folder:PATH.")
 width = click.option("--width", type=float, help="Width of a built-in model.")
+normalize = click.option(
+    "--normalize",
+    metavar="N",
+    help="Of the images: imagenet, data (their own), model (the network's), or MEAN/STD such as 0.5/0.25.",
+)
+classes = click.option(
+    "--classes", metavar="FILE", help="Class names by output of the network, or 'index': folders are called by them."
+)
 checkpoint = click.option(
     "--checkpoint", metavar="C", help="FP32 network: a folder of ours, a .safetensors or .pt file."
 )
@@ -51,7 +60,7 @@ def shared(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-task_options = shared(model, data, width, checkpoint, profile, seed)
+task_options = shared(model, data, width, normalize, classes, checkpoint, profile, seed)
 
 
 def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
@@ -63,7 +72,7 @@ def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, 
     if not path.is_file():
         return {}
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
     given = {key.replace("-", "_"): value for key, value in given.items()}

@@ -7,7 +7,7 @@ import click
 
 from nacdeploy.cli import options, render
 
-FIXED = ("out", "model", "data", "width", "checkpoint", "profile", "seed")
+FIXED = ("out", "model", "data", "width", "normalize", "classes", "checkpoint", "profile", "seed")
 
 
 @click.command("search")

@@ -17,6 +17,7 @@ from typing import Any
 from nacdeploy.coding.codec import Rule as CodingRule
 from nacdeploy.coding.fixed_point import FixedPoint
 from nacdeploy.errors import UsageError
+from nacdeploy.records import read_text
 
 _METHODS = {"k-means": "kmeans", "kmeans": "kmeans", "linear": "linear", "fixed_point": "fixed_point"}
 _INITS = {"k-means++": "kmeans++", "kmeans++": "kmeans++", "linear": "linear", "random": "random", "density": "density"}
@@ -67,7 +68,7 @@ def read(path: Path) -> RuleFile:
         UsageError: it cannot be read, or holds no rule at all.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a readable rule file ({error})") from error
     found = parse(text, str(path))

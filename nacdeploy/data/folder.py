@@ -5,28 +5,20 @@ missing ones from train. The files are split and counted before any is read.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nacdeploy.data import pictures
 from nacdeploy.data.sets import ImageSet, Splits
+from nacdeploy.data.split_folders import split_folders
 from nacdeploy.data.splits import split_by_fraction, stratified_order
-from nacdeploy.data.transforms import resized
 from nacdeploy.errors import UsageError
 from nacdeploy.profile.training import DataTable
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 FRACTION = 0.15
-VALIDATION_NAMES = ("val", "valid", "validation")
-_GRAY_MODES = ("1", "L", "LA")
-_WIDE_MODES = ("I", "F")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,41 +50,26 @@ def read(argument: str | None, table: DataTable) -> Splits:
         files.subset(stratified_order(files.labels, table.split_seed)[:n])
         for files, n in zip(given, wanted, strict=True)
     ]
-    train, validation, test = _read_all(chosen, table.input_size)
-    return Splits(train, validation, test, class_names, argument + notes)
+    (train, validation, test), bits = _read_all(chosen, table.input_size)
+    return Splits(train, validation, test, class_names, argument + notes, bits)
 
 
 def _splits(root: Path, seed: int) -> tuple[tuple[str, ...], tuple[Files, Files, Files], str]:
     """The class names, the files of train, validation and test, and a note on which of them were made."""
-    train_directory, validation_directory, test_directory = _split_directories(root)
-    class_names = _class_names(train_directory)
-    files = _files(train_directory, class_names)
-    missing = [not validation_directory, not test_directory]
+    given = split_folders(root, _subdirectories)
+    class_names = _class_names(given.train)
+    files = _files(given.train, class_names)
+    missing = [not given.validation, not given.test]
     train, validation, test = split_by_fraction(
         files.labels, class_names, validation=FRACTION * missing[0], test=FRACTION * missing[1], seed=seed
     )
     splits = (
         files.subset(train),
-        _files(validation_directory, class_names) if validation_directory else files.subset(validation),
-        _files(test_directory, class_names) if test_directory else files.subset(test),
+        _files(given.validation, class_names) if given.validation else files.subset(validation),
+        _files(given.test, class_names) if given.test else files.subset(test),
     )
     made = [name for name, is_made in zip(("validation", "test"), missing, strict=True) if is_made]
     return class_names, splits, f" ({' and '.join(made)} taken from train by seed)" if made else ""
-
-
-def _split_directories(root: Path) -> tuple[Path, Path | None, Path | None]:
-    """Where train, validation and test lie; without given splits everything is train."""
-    given = {path.name: path for path in _subdirectories(root) if _subdirectories(path)}
-    validation = [given[name] for name in VALIDATION_NAMES if name in given]
-    if len(validation) > 1:
-        raise UsageError(f"folder {root} has two validation splits: {validation[0].name} and {validation[1].name}")
-    test = given.get("test")
-    others = [path for path in (*validation, test) if path]
-    if "train" in given:
-        return given["train"], validation[0] if validation else None, test
-    if others:
-        raise UsageError(f"folder {root} has a split '{others[0].name}' and no 'train'")
-    return root, None, None
 
 
 def _subdirectories(directory: Path) -> list[Path]:
@@ -110,28 +87,41 @@ def _class_names(directory: Path) -> tuple[str, ...]:
 
 def _files(directory: Path, class_names: tuple[str, ...]) -> Files:
     """The image files of one split, labelled by the classes of train."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+    from torchvision.datasets.folder import make_dataset
 
     strange = {path.name for path in _subdirectories(directory)} - set(class_names)
     if strange:
         raise UsageError(f"folder {directory} has class '{min(strange)}', which the training images do not have")
     labels = {name: i for i, name in enumerate(class_names) if (directory / name).is_dir()}
-    found = make_dataset(str(directory), labels, extensions=IMG_EXTENSIONS, allow_empty=True) if labels else []
+    suffixes = pictures.suffixes()
+    found = make_dataset(str(directory), labels, extensions=suffixes, allow_empty=True) if labels else []
     samples = [(Path(path), label) for path, label in found if not Path(path).name.startswith(".")]
     seen = {label for _, label in samples}
     empty = [name for name, label in labels.items() if label not in seen]
     if not samples or empty:
-        raise UsageError(f"folder {directory / empty[0] if empty else directory} holds no images")
+        raise UsageError(_nothing(directory / empty[0] if empty else directory, suffixes))
     return Files(tuple(path for path, _ in samples), torch.tensor([label for _, label in samples], dtype=torch.int64))
 
 
-def _read_all(splits: list[Files], input_size: int | None) -> Iterator[ImageSet]:
-    """Each split with its images read, all of them in one size and number of channels."""
-    images = [[_read_image(path, input_size) for path in files.paths] for files in splits]
+def _nothing(directory: Path, suffixes: tuple[str, ...]) -> str:
+    """That no image was found, what was looked for, and what there is."""
+    others = Counter(path.suffix for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
+    there = f", but {others.most_common(1)[0][1]} of '{others.most_common(1)[0][0]}'" if others else ""
+    return f"folder {directory} holds no images by their suffix ({', '.join(suffixes)}){there}"
+
+
+def _read_all(splits: list[Files], input_size: int | None) -> tuple[list[ImageSet], int]:
+    """Each split with its images read, all of them in one size and number of channels; and the depth of the files."""
+    read = [[pictures.read(path, input_size) for path in files.paths] for files in splits]
+    bits = pictures.depth([picture for split in read for picture in split])
+    images = [[pictures.in_eight_bits(picture, bits) for picture in split] for split in read]
     _check_sizes(splits, images)
     channels = max(image.shape[0] for split in images for image in split)
-    for files, split in zip(splits, images, strict=True):
-        yield ImageSet(torch.stack([image.expand(channels, -1, -1) for image in split]), files.labels)
+    sets = [
+        ImageSet(torch.stack([image.expand(channels, -1, -1) for image in split]), files.labels)
+        for files, split in zip(splits, images, strict=True)
+    ]
+    return sets, bits
 
 
 def _check_sizes(splits: list[Files], images: list[list[Tensor]]) -> None:
@@ -144,28 +134,3 @@ def _check_sizes(splits: list[Files], images: list[list[Tensor]]) -> None:
                 f"images differ in size: {path} is {size[0]}x{size[1]}, most are {usual[0]}x{usual[1]}; "
                 "set images.input_size"
             )
-
-
-def _read_image(path: Path, input_size: int | None) -> Tensor:
-    """One image as uint8 `(C, H, W)`: one channel if it is grey, three otherwise."""
-    import PIL.Image
-
-    try:
-        with PIL.Image.open(path) as image:
-            pixels = _pixels(image)
-    # PIL's decoders fail in many ways on a broken file: OSError, SyntaxError, ValueError, struct.error and more.
-    except Exception as error:
-        raise UsageError(f"{path} is not a readable image ({error})") from error
-    return resized(torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0), input_size)[0]
-
-
-def _pixels(image: "Image") -> np.ndarray:
-    """uint8 `(H, W, C)`."""
-    if image.mode in _WIDE_MODES:
-        raise ValueError(f"mode {image.mode}: only images of 8 or 16 bits per channel can be read")
-    if image.mode.startswith("I;16"):
-        # PIL's own conversion clips 16 bits at 255.
-        return (np.asarray(image) >> 8).astype(np.uint8)[..., None]
-    if image.mode in _GRAY_MODES:
-        return np.array(image.convert("L"))[..., None]
-    return np.array(image.convert("RGB"))

@@ -25,21 +25,26 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a source returns: three disjoint sets, the names of the labels, and where they were read from."""
+    """What a source returns: three disjoint sets, the names of the labels, and where they were read from.
+
+    `bits` is the depth of the files' pixels: above 8 they were shifted to 8.
+    """
 
     train: ImageSet
     validation: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]
     source: str
+    bits: int = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three disjoint splits with the statistics to normalise them.
+    """Three disjoint splits with what normalises them.
 
-    `mean` and `std` are per channel, of the training images scaled to [0, 1]. Any prefix of a split holds its classes
-    in the split's own proportions. `augment` is one of "none", "shift" and "crop-flip".
+    `mean` and `std` are per channel, of images scaled to [0, 1]. Any prefix of a split holds its classes in the split's
+    own proportions. `augment` is one of "none", "shift" and "crop-flip". `bits` is the depth of the pixels in the
+    files, of which the upper 8 were taken.
     """
 
     name: str
@@ -52,10 +57,11 @@ class Dataset:
     split_seed: int
     source: str
     augment: str
+    bits: int = 8
 
     @property
     def n_classes(self) -> int:
-        """The number of classes."""
+        """The number of classes that the network tells apart; the images may be of fewer."""
         return len(self.class_names)
 
     @property

@@ -11,7 +11,8 @@ _CHUNK = 1024
 
 
 def resized(images: Tensor, size: int | None) -> Tensor:
-    """uint8 `(N, C, H, W)` to uint8 `(N, C, size, size)`, bilinear with antialiasing; None leaves them as they are."""
+    """Integers `(N, C, H, W)` to the same type `(N, C, size, size)`, bilinear with antialiasing; None leaves them as
+    they are."""
     if size is None or tuple(images.shape[2:]) == (size, size):
         return images
     chunks = [_resized_chunk(chunk, size) for chunk in images.split(_CHUNK)]
@@ -20,7 +21,7 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 
 def _resized_chunk(images: Tensor, size: int) -> Tensor:
     smooth = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return smooth.round().clamp(0, 255).to(torch.uint8)
+    return smooth.round().clamp(0, 255 if images.dtype == torch.uint8 else 65535).to(images.dtype)
 
 
 def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:

@@ -33,14 +33,20 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From 8-bit pixels to the input tensor: `(pixel * scale - mean) / std`, per channel."""
+    """From 8-bit pixels to the input tensor: `(pixel * scale - mean) / std`, per channel.
 
-    input_size: int
+    Grey pixels are repeated where there are three channels. Of files with more than 8 `bits` in use the upper 8 are
+    taken: `pixel >> (bits - 8)`.
+    """
+
+    height: int
+    width: int
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 1 / 255
     layout: Literal["NCHW"] = "NCHW"
+    bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
         raise UsageError(f"{path} is not an artifact: it has no {MANIFEST}; 'nacdeploy export' writes artifacts")
     data = records.read_json(path / MANIFEST)
     _check_schema(data, path)
-    manifest = records.from_data(Manifest, data, where=str(path / MANIFEST))
+    manifest = records.from_data(Manifest, _with_height(data), where=str(path / MANIFEST))
     for name in (manifest.model_file, LOWERING, *manifest.engines.values()):
         if name not in manifest.files:
             raise UsageError(f"{path / MANIFEST} has no hash of '{name}'; export the artifact again")
@@ -175,6 +181,16 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _with_height(data: dict[str, Any]) -> dict[str, Any]:
+    """Manifests held one `input_size`, the height alone where the two differ: the input's shape has both."""
+    given, inputs = data.get("preprocessing"), data.get("inputs")
+    if not isinstance(given, dict) or "input_size" not in given or not inputs:
+        return data
+    height, width = inputs[0]["shape"][2:]
+    kept = {key: value for key, value in given.items() if key != "input_size"}
+    return {**data, "preprocessing": {"height": height, "width": width, **kept}}
 
 
 def _check_schema(data: Any, path: Path) -> None:

@@ -35,7 +35,12 @@ def manifest_of(
     height, width = task.data.input_size
     shape = ("batch", task.data.channels, height, width)
     preprocessing = Preprocessing(
-        input_size=height, channels=task.data.channels, mean=task.data.mean, std=task.data.std
+        height=height,
+        width=width,
+        channels=task.data.channels,
+        mean=task.data.mean,
+        std=task.data.std,
+        bits=task.data.bits,
     )
     return Manifest(
         target=target,

@@ -16,6 +16,7 @@ from nacdeploy.jobs.outcome import checkpoint_folder
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import task_of
 from nacdeploy.layers.network import Network
+from nacdeploy.models import pretrained
 from nacdeploy.profile.deployment import BenchTable
 from nacdeploy.profile.training import DataTable
 from nacdeploy.progress import Progress, Silent
@@ -105,7 +106,8 @@ def bench(
     paths = [Path(path) for path in artifacts]
     manifest, _ = artifact.load(paths[0])
     source = records.from_data(DataSource, manifest.data, where=f"data in the manifest of {paths[0]}")
-    dataset = datasets.load(data or source.name, source.images)
+    images = pretrained.settled(str(manifest.model.get("name")), source.images)
+    dataset = datasets.load(data or source.name, images)
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
     wanted = {key: value for key, value in given.items() if value is not None}
     settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})

@@ -48,6 +48,8 @@ class Asked:
     model: str | None = None
     data: str | None = None
     width: float | None = None
+    normalize: str | None = None
+    classes: str | None = None
     checkpoint: str | None = None
     profile: str = "demo"
     seed: int | None = None

@@ -12,7 +12,7 @@ from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.jobs import measured
+from nacdeploy.jobs import measured, preprocessing
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
@@ -30,6 +30,8 @@ class OptionValues(TypedDict, total=False):
     model: str | None
     data: str | None
     width: float | None
+    normalize: str | None
+    classes: str | None
     checkpoint: str | None
     profile: str
     seed: int | None
@@ -44,6 +46,8 @@ class Options:
     model: str | None = None
     data: str | None = None
     width: float | None = None
+    normalize: str | None = None
+    classes: str | None = None
     checkpoint: str | None = None
     profile: str = "demo"
     seed: int | None = None
@@ -98,6 +102,8 @@ def effective_profile(options: Options, search: dict[str, Any] | None = None) ->
     given: dict[str, Any] = {k: v for k in ("model", "data", "seed", "width") if (v := getattr(options, k)) is not None}
     if given.get("model", profile.model) != profile.model:
         given.setdefault("width", None)
+    if images := preprocessing.asked(options.normalize, options.classes):
+        given["images"] = images
     if search:
         given["search"] = {k: v for k, v in search.items() if v is not None}
     return profiles.override(profile, given)
@@ -110,13 +116,20 @@ def open_session(options: Options, profile: Profile, letters: str, progress: Pro
     Raises:
         NacdeployError: a name is unknown, data are missing, or the checkpoint does not fit.
     """
+    record = None
     if options.checkpoint is not None and Path(options.checkpoint).is_dir():
-        profile = _with_model_of(checkpoints.read_record(Path(options.checkpoint)), options, profile)
+        record = checkpoints.read_record(Path(options.checkpoint))
+        profile = _with_model_of(record, options, profile)
     profile = measured.resolved(profile, letters, progress)
+    profile, why = preprocessing.settled(profile, record, options.checkpoint is not None)
     task = tasks.make(profile.model, profile.data, profile)
+    normalised = preprocessing.line(task.data, why)
     if options.checkpoint is not None:
         baseline, folder = _given_baseline(Path(options.checkpoint), task, profile, Runs(Path(options.runs)))
+        for line in (normalised, *preprocessing.given_lines(baseline, task.data, profile.model, options.checkpoint)):
+            progress.say(line)
     else:
+        progress.say(normalised)
         folder = Runs(Path(options.runs)).baseline(baseline_key(task, profile))
         baseline = _own_baseline(folder, task, profile, progress)
     return Session(profile, task, baseline, folder)
@@ -125,8 +138,15 @@ def open_session(options: Options, profile: Profile, letters: str, progress: Pro
 def baseline_key(task: Task, profile: Profile) -> str:
     """What a trained baseline depends on, as a hash."""
     recipe = profile.train.model_dump(mode="json")
-    spec, data = records.to_data(task.spec), [task.data.fingerprint, task.data.augment]
+    spec, data = records.to_data(task.spec), _seen(task, profile)
     return records.sha256_data({"model": spec, "data": data, "seed": profile.seed, "recipe": recipe})
+
+
+def _seen(task: Task, profile: Profile) -> list[Any]:
+    """The images and labels as a network sees them. Their own statistics follow from them: keys stay what they were."""
+    data, images = task.data, profile.images
+    is_own = all(scale in (None, "data") for scale in (images.mean, images.std))
+    return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std])]
 
 
 def train_baseline(folder: Path, task: Task, profile: Profile, progress: Progress) -> CompressionState:
@@ -198,7 +218,7 @@ def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tup
     checkpoints.load_plain(path, network.backbone)
     _check_finite(network, path)
     state = initial_state(network, task)
-    folder = runs.baseline(records.sha256_data([state.key, task.data.fingerprint]))
+    folder = runs.baseline(records.sha256_data([state.key, *_seen(task, profile)]))
     with records.new_directory(folder, replace=True) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
     return state, folder
@@ -217,13 +237,14 @@ def _with_model_of(record: Record, options: Options, profile: Profile) -> Profil
     given: dict[str, Any] = {"model": record.model.name, "width": record.model.width}
     if options.data is None:
         theirs = record.settings()
-        given |= {"data": theirs.data, "images": theirs.images.model_dump(mode="json")}
+        images = {**theirs.images.model_dump(mode="json"), **preprocessing.given_keys(profile)}
+        given |= {"data": theirs.data, "images": images}
     return profiles.override(profile, given)
 
 
 def _control_accuracy(session: Session, n_epochs: int, progress: Progress) -> float:
-    profile, data = session.profile, session.task.data
-    recipe = [profile.finetune.model_dump(), profile.seed, data.fingerprint, data.augment]
+    profile = session.profile
+    recipe = [profile.finetune.model_dump(), profile.seed, *_seen(session.task, profile)]
     key = records.sha256_data([session.baseline.key, *recipe])
     path = session.baseline_folder / f"control-{n_epochs}-{key[:12]}.json"
     if path.is_file():

@@ -47,6 +47,7 @@ def _artifact(path: Path) -> Shown:
     lines = [
         f"artifact for {manifest.target}: {manifest.model.get('name')} compressed by '{manifest.chain or 'nothing'}'",
         f"model file: {manifest.model_file}, {artifact.size_bytes(path, manifest)} bytes; built {manifest.created}",
+        _images(manifest.preprocessing),
         *(f"output {o.name} {o.shape} {o.dtype}" for o in manifest.outputs),
         *(f"{row.layer}: asked {row.asked}, held {row.held}{_because(row.reason)}" for row in rows),
         *(f"engine {capability}: {file}" for capability, file in manifest.engines.items()),
@@ -104,6 +105,16 @@ def _strategy(what: str) -> Shown:
     lines = [f"strategy {strategy.chain}: {' -> '.join(names)}"]
     lines += [f"{key}: {value}" for key, value in strategy.origin.items()]
     return Shown(tuple(lines), records.to_data(strategy))
+
+
+def _images(taken: artifact.Preprocessing) -> str:
+    """What has to be done to the images that an artifact takes."""
+    mean, std = (", ".join(f"{value:.6g}" for value in scale) for scale in (taken.mean, taken.std))
+    shift = f", of {taken.bits} bits the upper 8" if taken.bits > 8 else ""
+    return (
+        f"images {taken.height}x{taken.width}, {taken.channels} channel{'s' if taken.channels > 1 else ''}: pixels / "
+        f"{1 / taken.scale:g}{shift}, less mean {mean}, over deviation {std}"
+    )
 
 
 def _because(reason: str) -> str:

@@ -10,7 +10,7 @@ from nacdeploy.coding import rules as rule_files
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import carry
 from nacdeploy.exporters.tune import Precisions
-from nacdeploy.jobs import speed
+from nacdeploy.jobs import preprocessing, speed
 from nacdeploy.jobs.outcome import Job, checkpoint_folder, finish
 from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.runs import Runs
@@ -47,7 +47,9 @@ def train(
     if epochs is not None:
         profile = profiles.override(profile, {"train": {"epochs": epochs}})
     place = Runs(Path(options.runs)).place(out, "train")
+    profile, why = preprocessing.settled(profile, None, False)
     task = tasks.make(profile.model, profile.data, profile)
+    progress.say(preprocessing.line(task.data, why))
     train_baseline(place, task, profile, progress)
     return place
 

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.profile.deployment import BenchTable, ExportTable
@@ -23,6 +23,7 @@ from nacdeploy.profile.letters import (
 from nacdeploy.profile.search import SearchTable
 from nacdeploy.profile.table import Table
 from nacdeploy.profile.training import FINETUNE, DataTable, SettleTable, TrainTable, over
+from nacdeploy.records import read_text
 
 
 class Profile(Table):
@@ -56,6 +57,17 @@ class Profile(Table):
             return self.quantize.grid
         return "trt" if target in ("trt-rtx", "torch-trt") else target
 
+    @model_validator(mode="before")
+    @classmethod
+    def _data(cls, given: Any) -> Any:
+        """`data.classes` is another name for `images.classes`, beside `data.name`."""
+        if not isinstance(given, dict) or not isinstance(given.get("data"), dict):
+            return given
+        named = {key: value for key, value in given["data"].items() if key == "name"}
+        images = {**(given.get("images") or {}), **{k: v for k, v in given["data"].items() if k != "name"}}
+        rest = {key: value for key, value in given.items() if key not in ("data", "images")}
+        return {**rest, **({"data": named["name"]} if named else {}), "images": images}
+
     @field_validator("finetune", mode="before")
     @classmethod
     def _finetune(cls, given: Any) -> Any:
@@ -85,7 +97,7 @@ def load(name: str, **overrides: Any) -> Profile:
             raise UsageError(f"profile file {name} does not exist; shipped: {', '.join(shipped_names())}")
         raise unknown("profile", name, shipped_names())
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
     given = {key: value for key, value in overrides.items() if value is not None}

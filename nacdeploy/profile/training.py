@@ -1,10 +1,14 @@
 """Images, training recipes, and what follows every letter."""
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nacdeploy.profile.table import Table
+
+Normalization = float | tuple[float, ...] | Literal["imagenet", "data", "model"] | None
+NORMALIZATIONS = ("imagenet", "data", "model")
 
 
 class DataTable(Table):
@@ -14,6 +18,31 @@ class DataTable(Table):
     input_size: int | None = Field(None, ge=4)
     augment: Literal["none", "shift", "crop-flip"] = "none"
     split_seed: int = 0
+    mean: Normalization = None
+    std: Normalization = None
+    classes: str | None = Field(None, min_length=1)
+    n_classes: int | None = Field(None, ge=2)
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _numbers(cls, given: Any, info: ValidationInfo) -> Any:
+        if given is None or given in NORMALIZATIONS:
+            return given
+        numbers = given if isinstance(given, list | tuple) else [given]
+        is_number = all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers)
+        if not is_number or len(numbers) not in (1, 3) or (info.field_name == "std" and min(numbers) <= 0):
+            above = " above 0" if info.field_name == "std" else ""
+            raise ValueError(f"takes a number{above}, a list of three, or one of {', '.join(NORMALIZATIONS)}")
+        return tuple(map(float, numbers)) if len(numbers) == 3 else float(numbers[0])
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            given, missing = ("mean", "std") if self.std is None else ("std", "mean")
+            raise ValueError(f"{given} is given without {missing}; give both")
+        if self.n_classes is not None and self.classes is None:
+            raise ValueError("n_classes is given without classes, which says what outputs the labels are")
+        return self
 
 
 class TrainTable(Table):

@@ -5,7 +5,7 @@ stands beside the time end to end.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,7 @@ def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: Bench
         subjects = []
         for path, manifest in loaded.items():
             picked = pick.pick(path, manifest, threads=table.threads, on_gpu=on_gpu, cuda_graph=cuda_graph)
-            accuracy = deployed_accuracy(picked.runner, manifest, data, data.test)
+            accuracy = deployed_accuracy(picked.runner, manifest, as_taken(manifest, data), data.test)
             subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, accuracy))
         rows += _timed(subjects, data, table)
     after = gpu.states() if on_gpu else ()
@@ -110,6 +110,11 @@ def deployed_accuracy(runner: Runner, manifest: Manifest, data: Dataset, images:
         raise UsageError(f"the manifest's gate names the output '{missing[0]}', which the model does not have")
     answer, _ = take_exits([torch.from_numpy(outputs[name]) for name in names], [e.threshold for e in exits])
     return float((answer.argmax(1) == images.labels).double().mean())
+
+
+def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
+    """The data normalised as an artifact takes them, however they would be otherwise."""
+    return replace(data, mean=manifest.preprocessing.mean, std=manifest.preprocessing.std)
 
 
 def _checked(path: Path, data: Dataset) -> Manifest:

@@ -54,6 +54,7 @@ class Record:
 def record_of(state: CompressionState, task: Task, profile: Profile, **extra: Any) -> Record:
     """The record of a state."""
     data = {"name": task.data.name, "fingerprint": task.data.fingerprint, "split_seed": task.data.split_seed}
+    data |= {"mean": task.data.mean, "std": task.data.std}
     return Record(
         schema=records.SCHEMA_VERSION,
         chain=str(state.chain),

@@ -16,6 +16,7 @@ from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.layers import decomposition, low_rank
 from nacdeploy.layers.ranks import CP3, CP4, FORMATS
 from nacdeploy.profile.letters import DecomposeTable
+from nacdeploy.records import read_text
 from nacdeploy.strategies.layer_settings import EVBMF, RATE, Setting, own_format, passes, rank_problems
 
 FORMAT, SELECTION, BY_HAND, REDUCTION, WEAKENING, PASS = (
@@ -68,7 +69,7 @@ def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> 
         UsageError: the file is not there or no YAML, or with everything that is wrong in it.
     """
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        config = yaml.load(read_text(path), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     return settings(config, layers, table, str(path))

@@ -131,6 +131,14 @@ def test_option_beats_settings_file_and_settings_file_beats_profile(home: Path) 
     assert succeed("search", "--json", "--budget", 1).json["n_evaluations"] == 1
 
 
+def test_settings_file_may_begin_with_a_byte_order_mark_and_say_how_images_are_normalised(home: Path) -> None:
+    settings = Path("nacdeploy.toml")
+    settings.write_text("\ufeff" + settings.read_text() + 'normalize = "0.5/0.25"\n', encoding="utf-8")
+    said = succeed("train", "--epochs", 1).err
+    assert "images normalised by mean 0.5 and deviation 0.25: as images.mean and images.std say" in said
+    assert read("runs/train-1/checkpoint.json")["data"]["mean"] == [0.5]
+
+
 def test_dry_run_writes_nothing_but_the_baseline(home: Path) -> None:
     before = files()
     rows = succeed("transfer", "--strategy", "QPEF", "--dry-run", "--json").json

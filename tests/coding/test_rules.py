@@ -28,6 +28,12 @@ conv.*             huffman   0 0 1
 LAYERS = ["conv1", "conv2", "fc1", "fc2"]
 
 
+def test_read_leaves_a_byte_order_mark_out(tmp_path: Path) -> None:
+    path = tmp_path / "rules.txt"
+    path.write_bytes(b"\xef\xbb\xbfconv1 element 0.5\r\n")
+    assert rules.read(path) == rules.parse("conv1 element 0.5", str(path))
+
+
 def test_first_match_of_a_whole_name_wins() -> None:
     found = rules.tables(rules.parse(TEXT), LAYERS)
     assert found.tables["code"]["layers"] == {

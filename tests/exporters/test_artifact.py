@@ -22,7 +22,7 @@ def a_manifest() -> Manifest:
         model_file="model.onnx",
         inputs=(TensorInfo("images", ("batch", 3, 16, 16), "float32"),),
         outputs=(TensorInfo("logits", ("batch", 10), "float32"),),
-        preprocessing=Preprocessing(16, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
+        preprocessing=Preprocessing(16, 16, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
         class_names=("zero", "one"),
         chain="QPF",
         steps=[{"letter": "Q", "decision": {"rung": "w8a8"}}],
@@ -56,6 +56,16 @@ def test_write_fills_hashes_versions_and_date(folder: Path) -> None:
 
 def test_size_bytes_is_that_of_the_model_file(folder: Path) -> None:
     assert artifact.size_bytes(folder, artifact.load(folder)[0]) == len(b"graph")
+
+
+def test_load_reads_height_and_width_where_older_manifests_held_one_size(folder: Path) -> None:
+    data = records.read_json(folder / artifact.MANIFEST)
+    given = data["preprocessing"]
+    del given["height"], given["width"], given["bits"]
+    data["inputs"][0]["shape"] = ["batch", 3, 16, 24]
+    records.write_json(folder / artifact.MANIFEST, {**data, "preprocessing": {"input_size": 16, **given}})
+    taken = artifact.load(folder)[0].preprocessing
+    assert (taken.height, taken.width, taken.bits, taken.mean) == (16, 24, 8, (0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.sm89.engine", "lowering.json"])

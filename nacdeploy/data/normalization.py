@@ -1,0 +1,58 @@
+"""Mean and standard deviation that images are normalised by: given, ImageNet's, or those of the training images."""
+
+import torch
+from torch import Tensor
+
+from nacdeploy.errors import UsageError
+from nacdeploy.profile.training import DataTable, Normalization
+
+Scale = tuple[float, ...]
+IMAGENET: tuple[Scale, Scale] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def normalization(table: DataTable, images: Tensor) -> tuple[Scale, Scale]:
+    """Mean and deviation by the table, or of the training images, uint8 `(N, C, H, W)`, where it names none.
+
+    There are as many values as channels, but three for grey images where three were given: they are shown in colour.
+
+    Raises:
+        UsageError: "model" is asked for, which the data do not know.
+    """
+    own = statistics(images)
+    mean, std = (_scale(given, i, own) for i, given in enumerate((table.mean, table.std)))
+    n_channels = max(len(mean), len(std), images.shape[1])
+    return _over(mean, n_channels), _over(std, n_channels)
+
+
+def in_colour(images: Tensor, n_channels: int) -> Tensor:
+    """Grey images `(N, 1, H, W)` as `n_channels` equal channels; others as they are."""
+    return images.expand(-1, n_channels, -1, -1) if images.shape[1] == 1 else images
+
+
+def statistics(images: Tensor) -> tuple[Scale, Scale]:
+    """Mean and standard deviation per channel of uint8 `(N, C, H, W)` scaled to [0, 1], exact by counting values.
+
+    A constant channel gets a deviation of one grey level, so that it can be divided by.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([channel.flatten().int().bincount(minlength=256) for channel in images.transpose(0, 1)])
+    weights = counts.double() / counts.sum(dim=1, keepdim=True)
+    mean = weights @ values
+    variance = (weights * (values - mean[:, None]) ** 2).sum(dim=1)
+    std = variance.sqrt().clamp(min=1 / 255)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _scale(given: Normalization, at: int, own: tuple[Scale, Scale]) -> Scale:
+    """One value or three of the mean (`at` 0) or the deviation (1)."""
+    if given is None or given == "data":
+        return own[at]
+    if given == "imagenet":
+        return IMAGENET[at]
+    if isinstance(given, str):
+        raise UsageError(f"images.{('mean', 'std')[at]} = '{given}' needs a network; give numbers")
+    return given if isinstance(given, tuple) else (given,)
+
+
+def _over(scale: Scale, n_channels: int) -> Scale:
+    return scale * n_channels if len(scale) == 1 else scale

@@ -1,0 +1,124 @@
+"""One image file as pixels: upright, grey or colour, with the levels that it has.
+
+Pixels of more than 8 bits are read whole; how many of their bits are in use is told from the largest value of a set,
+since cameras and X-ray machines write 10 or 12 bits into files of 16.
+"""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nacdeploy.data.transforms import resized
+from nacdeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_DEPTHS = (8, 10, 12, 14, 16)
+_HALVED = re.compile(r";16[BLN]")  # PIL's names for pixels of 16 bits that it turns into 8
+_GRAY_MODES = ("1", "L", "LA")
+_WIDE_MODES = ("I", "F")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Pixels `(C, H, W)`: uint8, or int32 where the file holds more than 8 bits, with the largest value before any
+    resizing. `is_halved`: only the upper 8 of 16 bits could be read, of a colour image."""
+
+    path: Path
+    pixels: Tensor
+    largest: int = 0
+    is_halved: bool = False
+
+
+@cache
+def suffixes() -> tuple[str, ...]:
+    """What the names of images end in."""
+    from PIL import features
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    return (*IMG_EXTENSIONS, ".jpe", ".jfif", *((".avif",) if features.check("avif") else ()))
+
+
+def read(path: Path, input_size: int | None) -> Picture:
+    """One image, upright, resized where a size is given: one channel if it is grey, three otherwise.
+
+    Raises:
+        UsageError: the file is no image, or one of more than 16 bits.
+    """
+    import PIL.Image
+
+    try:
+        # PIL warns of broken EXIF
+        with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(path) as image:
+            is_halved, kind = _is_halved(image), image.format
+            image.load()
+            pixels = _pixels(_upright(image), kind)
+    # PIL's decoders fail in many ways on a broken file: OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as error:
+        raise UsageError(f"{path} is not a readable image ({error})") from error
+    largest = int(pixels.max()) if pixels.dtype != np.uint8 or is_halved else 0
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    return Picture(path, resized(tensor, input_size)[0], largest, is_halved)
+
+
+def depth(pictures: Sequence[Picture]) -> int:
+    """The bits in use of the pixels of a set: 8, or up to 16 where files hold more.
+
+    Raises:
+        UsageError: colour images use so few of 16 bits that what can be read of them has no levels left.
+    """
+    halved = [picture for picture in pictures if picture.is_halved]
+    if halved and max(picture.largest for picture in halved) < 1 << (_DEPTHS[-2] - 8):
+        raise UsageError(
+            f"{halved[0].path} has 16 bits a channel in colour, of which the upper ones are not in use, and only the "
+            "upper 8 can be read; convert the images to 8 bits"
+        )
+    largest = max((picture.largest for picture in pictures if not picture.is_halved), default=0)
+    return next(bits for bits in _DEPTHS if largest < 1 << bits)
+
+
+def in_eight_bits(picture: Picture, bits: int) -> Tensor:
+    """Pixels, uint8 `(C, H, W)`, of a picture of a set of that depth."""
+    pixels = picture.pixels
+    return pixels if pixels.dtype == torch.uint8 else (pixels >> (bits - 8)).to(torch.uint8)
+
+
+def _upright(image: "Image") -> "Image":
+    """The image as it is to be shown: cameras write how they were held beside the pixels."""
+    from PIL import ImageOps
+
+    with contextlib.suppress(Exception):  # what is written beside may be broken where the pixels are well
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _is_halved(image: "Image") -> bool:
+    """Whether PIL gives the upper half only of pixels of 16 bits, as it does in colour."""
+    args = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in getattr(image, "tile", ())]
+    return not image.mode.startswith("I") and any(_HALVED.search(str(a[0])) for a in args if a)
+
+
+def _pixels(image: "Image", kind: str | None) -> NDArray[Any]:
+    """`(H, W, C)` of a file of this kind: uint8, or int32 of 16 bits."""
+    if image.mode == "I" and kind == "PPM":  # it says what its largest value may be: PIL has scaled by that to 16 bits
+        return (np.asarray(image) >> 8).astype(np.uint8)[..., None]
+    if image.mode == "I" and kind == "PNG":
+        return np.asarray(image).astype(np.int32)[..., None]
+    if image.mode in _WIDE_MODES:
+        raise ValueError(f"mode {image.mode}: only images of 8 or 16 bits per channel can be read")
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.int32)[..., None]
+    if image.mode in _GRAY_MODES:
+        return np.array(image.convert("L"))[..., None]
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,106 @@
+"""How images are normalised and labelled: what options ask, what a network's own training says, and what is said of it.
+
+A normalisation that nobody gave is that of the checkpoint where ours recorded it, the network's own where timm's or
+torchvision's weights may be in a file, and else the training images'.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nacdeploy import profile as profiles
+from nacdeploy.data import Dataset
+from nacdeploy.errors import UsageError
+from nacdeploy.models import pretrained
+from nacdeploy.profile import Profile
+from nacdeploy.profile.training import NORMALIZATIONS, DataTable
+from nacdeploy.strategies import first_norm
+from nacdeploy.strategies.checkpoint import Record
+from nacdeploy.strategies.first_norm import Normalization
+from nacdeploy.strategies.state import CompressionState
+
+KEYS = ("mean", "std", "classes", "n_classes")
+
+
+def asked(normalize: str | None, classes: str | None) -> dict[str, Any]:
+    """Keys of the table `images` that options give: `--normalize imagenet` or `0.5/0.25`, `--classes FILE`.
+
+    Raises:
+        UsageError: a normalisation is neither a name nor MEAN/STD.
+    """
+    given: dict[str, Any] = {} if classes is None else {"classes": classes}
+    if normalize in NORMALIZATIONS:
+        given |= {"mean": normalize, "std": normalize}
+    elif normalize is not None:
+        given |= dict(zip(("mean", "std"), _numbers(normalize), strict=True))
+    return given
+
+
+def given_keys(profile: Profile) -> dict[str, Any]:
+    """The keys that say how images are seen and labelled, where a profile or an option gives them."""
+    images = profile.images.model_dump(mode="json")
+    return {key: images[key] for key in KEYS if images[key] is not None}
+
+
+def settled(profile: Profile, record: Record | None, is_given: bool) -> tuple[Profile, str]:
+    """The profile with every choice made that is not the data's, and where its normalisation comes from.
+
+    `record` is that of the checkpoint folder, where the network comes from one; `is_given`: it comes from any file.
+
+    Raises:
+        UsageError: the network is asked how it was trained, and nobody knows.
+    """
+    images, why = profile.images, "as images.mean and images.std say"
+    if images.mean is None:
+        own = record.data if record is not None else {}
+        known = pretrained.pretraining(profile.model) if is_given and record is None else None
+        why = "the training images' own"
+        if "mean" in own:
+            images, why = _normalised(images, own["mean"], own["std"]), "the checkpoint's own"
+        elif known is not None:
+            images = _normalised(images, known.mean, known.std)
+            why = f"the network's own by {profile.model.partition(':')[0]}"
+    images = pretrained.settled(profile.model, images)
+    return profiles.override(profile, {"images": images.model_dump(mode="json")}), why
+
+
+def _normalised(images: DataTable, mean: Sequence[float], std: Sequence[float]) -> DataTable:
+    return DataTable.model_validate({**images.model_dump(), "mean": list(mean), "std": list(std)})
+
+
+def line(data: Dataset, why: str) -> str:
+    """What images are normalised by, and why, in one line."""
+    mean, std = (_spoken(scale) for scale in (data.mean, data.std))
+    return f"images normalised by mean {mean} and deviation {std}: {why} (--normalize, images.mean, images.std)"
+
+
+def given_lines(baseline: CompressionState, data: Dataset, model: str, where: str) -> list[str]:
+    """What a network that was given scores, and whether the images arrive as they did in its training."""
+    metrics = baseline.metrics
+    margin = 3 * (metrics.chance * (1 - metrics.chance) / metrics.n_images) ** 0.5
+    chance = f", near the {100 * metrics.chance:.2f} % of chance" if metrics.accuracy <= metrics.chance + margin else ""
+    lines = [f"baseline {model} from {where}: {100 * metrics.accuracy:.2f} % on validation{chance}"]
+    found = first_norm.mismatch(baseline.network.backbone, data, _own(model))
+    return lines if found is None else [*lines, f"warning: {found}"]
+
+
+def _own(model: str) -> list[Normalization]:
+    """The normalisation that a network's library names."""
+    known = pretrained.pretraining(model)
+    return [] if known is None else [Normalization("model", known.mean, known.std)]
+
+
+def _numbers(text: str) -> tuple[list[float], list[float]]:
+    parts = [part.split(",") for part in text.split("/")]
+    try:
+        mean, std = ([float(number) for number in part] for part in parts)
+    except ValueError as error:
+        names = ", ".join(NORMALIZATIONS)
+        raise UsageError(
+            f"--normalize takes {names} or MEAN/STD such as 0.5/0.25 (colours apart by commas), not '{text}'"
+        ) from error
+    return mean, std
+
+
+def _spoken(scale: Sequence[float]) -> str:
+    values = scale[:1] if len(set(scale)) == 1 else scale
+    return ", ".join(f"{value:.4g}" for value in values)
