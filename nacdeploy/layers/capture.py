@@ -10,6 +10,7 @@ of plain functions: an activation that lives inside a norm is a node, and so is 
 import logging
 import operator
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,8 +55,27 @@ class Captured:
 def capture(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
     """Capture `backbone` in evaluation mode for images (N, *input_shape), the modules' modes restored at the end.
 
-    The graph is checked: it answers as the network does, on noise.
+    The graph is checked: it answers as the network does, on noise. A network that is built again, as every checkpoint
+    is, has the graph of the first one, where the check says so.
     """
+    key = _likeness(backbone, input_shape)
+    if key in _KNOWN and _answers(_KNOWN[key], backbone, input_shape):
+        _KNOWN.move_to_end(key)
+        return _KNOWN[key]
+    found = _captured(backbone, input_shape)
+    _KNOWN[key] = found
+    if len(_KNOWN) > _N_KNOWN:
+        _KNOWN.popitem(last=False)
+    return found
+
+
+def capture_after_cut(backbone: nn.Module, input_shape: tuple[int, ...], former: Captured) -> Captured:
+    """The graph of a network that lost channels: the `former` one where it holds none of their numbers, which shows in
+    its answers, else captured anew."""
+    return former if _answers(former, backbone, input_shape) else capture(backbone, input_shape)
+
+
+def _captured(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
     with _evaluating(backbone):
         try:
             images = _noise(backbone, input_shape)
@@ -66,15 +86,26 @@ def capture(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
             return Captured(None, why_not=str(error))
 
 
-def capture_after_cut(backbone: nn.Module, input_shape: tuple[int, ...], former: Captured) -> Captured:
-    """The graph of a network that lost channels: the `former` one where it holds none of their numbers, which shows in
-    its answers, else captured anew."""
+def _answers(former: Captured, backbone: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    """Whether a graph answers as a network does."""
+    if former.graph is None:
+        return False
     with _evaluating(backbone):
         try:
             _check(former, backbone, _noise(backbone, input_shape))
-            return former
-        except Exception:  # shapes of before the cut do not fit, in whichever operator
-            return capture(backbone, input_shape)
+        except Exception:  # shapes that do not fit, in whichever operator
+            return False
+    return True
+
+
+_KNOWN: OrderedDict[Any, Captured] = OrderedDict()
+_N_KNOWN = 32
+
+
+def _likeness(backbone: nn.Module, input_shape: tuple[int, ...]) -> Any:
+    """What networks of one structure have in common."""
+    modules = tuple((path, type(module), module.extra_repr()) for path, module in backbone.named_modules())
+    return input_shape, modules, tuple((name, tuple(t.shape), t.dtype) for name, t in backbone.state_dict().items())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from torch import Tensor
 
 def snr_db(reference: Tensor, other: Tensor) -> float:
     """10 log10(sum ref^2 / sum (ref - other)^2); inf where both are equal, -inf where one is not finite."""
-    exact, test = reference.double(), other.double()
+    exact, test = reference.detach().double(), other.detach().double()
     signal, noise = float(exact.square().sum()), float((exact - test).square().sum())
     if not (math.isfinite(signal) and math.isfinite(noise)):
         return -math.inf
