@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nacdeploy.coding import sizes
-from nacdeploy.layers.capture import Captured, Interpreter, operator_name
+from nacdeploy.layers.graph import Captured, Interpreter, operator_name
 from nacdeploy.layers.network import Network, Simulation, count_parameters
 from nacdeploy.layers.sparsity import stored_bits
 from nacdeploy.layers.weight_sharing import Shared

@@ -23,8 +23,8 @@ class RefusedError(NacdeployError):
 
 
 class UnexpectedError(RefusedError):
-    """A letter failed in a way that nobody foresaw: a fault of nacdeploy or of the network's own code. One line, and the
-    traceback in a file that it names."""
+    """A letter failed in a way that nobody foresaw, by a fault of nacdeploy or of the network's own code: one line, and
+    the traceback in a file that it names."""
 
     def __init__(self, what: str, error: BaseException | None = None) -> None:
         super().__init__(

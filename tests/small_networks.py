@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.layers.capture import with_weights
 from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.graph import with_weights
 from nacdeploy.layers.network import Network, Use
 from nacdeploy.precision import Precision
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from nacdeploy.errors import UsageError, nearest
 from nacdeploy.experiments.vocabulary import SELECTION
-from nacdeploy.layers.capture import WEIGHTED
+from nacdeploy.layers.graph import WEIGHTED
 
 DEFAULT = "default"
 NORM_TYPES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.lowering import DOMAIN, EDGE, PARAMETER, OnnxGraph, lower_markers
 from nacdeploy.exporters.parameters import affine, layer_parameters
-from nacdeploy.layers.capture import call_plain, weighted_consumer, with_weights
+from nacdeploy.layers.graph import call_plain, weighted_consumer, with_weights
 from nacdeploy.layers.network import Network, Use, layer_inputs, plain_weight
 
 INPUT, OUTPUT = "images", "logits"

@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.layers import fake_quant
-from nacdeploy.layers.capture import weighted_consumer
 from nacdeploy.layers.fake_quant import ActivationQuantizer, kind_of
+from nacdeploy.layers.graph import weighted_consumer
 from nacdeploy.layers.network import Network, layer_integers, masked_weight
 from nacdeploy.precision import FLOAT32, Precision
 

@@ -245,6 +245,7 @@ def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable) 
     return (
         f"the ONNX graph ({how}) does not agree with the torch model on "
         f"{parity.n_images} images: top-1 agreement {100 * parity.agreement:.2f} % (needed "
-        f"{100 * table.min_agreement:g} %, export.min_agreement), signal to noise {_snr_db(parity):.1f} dB (needed {table.min_snr_db:g}); "
-        f"{where}; no artifact is written. quantize.exclude in the profile takes layers out"
+        f"{100 * table.min_agreement:g} %, export.min_agreement), signal to noise {_snr_db(parity):.1f} dB "
+        f"(needed {table.min_snr_db:g}); {where}; no artifact is written. quantize.exclude in the profile "
+        "takes layers out"
     )

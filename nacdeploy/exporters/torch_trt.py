@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from nacdeploy.errors import MissingExtraError, NacdeployError
-from nacdeploy.layers.capture import with_weights
 from nacdeploy.layers.fake_quant import symmetric_scale
+from nacdeploy.layers.graph import with_weights
 from nacdeploy.layers.network import Network, Use, masked_weight, simulated_layer
 from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners import gpu

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from nacdeploy.layers import next_layer
-from nacdeploy.layers.capture import Captured, Interpreter, first_tensor
+from nacdeploy.layers.capture import first_tensor
 from nacdeploy.layers.channel_choice import NORM, PRODUCER, READER, Group, Member, ordered
+from nacdeploy.layers.graph import Captured, Interpreter
 from nacdeploy.layers.network import Network, masked_backbone
 from nacdeploy.layers.placement import AVERAGES, LABELS, POOLS, kind_of_node
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import fx, nn
 
-from nacdeploy.layers.capture import carries_images, stack, weighted_consumer
+from nacdeploy.layers.graph import carries_images, stack, weighted_consumer
 from nacdeploy.layers.placement import kind_of_node
 
 ACTIVATIONS = {"relu", "relu_", "relu6", "hardtanh", "silu", "gelu", "hardswish", "sigmoid", "hardsigmoid"}

@@ -15,20 +15,10 @@ from torch import Tensor, fx, nn
 
 from nacdeploy.errors import RefusedError
 from nacdeploy.layers import placement, sparsity, weight_quantizers
-from nacdeploy.layers.capture import (
-    FOLDED,
-    WEIGHTED,
-    Interpreter,
-    call_plain,
-    capture,
-    capture_after_cut,
-    computed_weight,
-    first_tensor,
-    stack,
-    with_weights,
-)
+from nacdeploy.layers.capture import capture, capture_after_cut, first_tensor
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
+from nacdeploy.layers.graph import FOLDED, WEIGHTED, Interpreter, call_plain, computed_weight, stack, with_weights
 from nacdeploy.layers.placement import Plan
 from nacdeploy.layers.sparsity import Masks, Sparsity
 from nacdeploy.layers.weight_sharing import Codebook, OnGrid, Sharing, share

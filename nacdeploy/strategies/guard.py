@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy.errors import RefusedError
-from nacdeploy.layers.capture import stack
 from nacdeploy.layers.decibels import snr_db
+from nacdeploy.layers.graph import stack
 from nacdeploy.layers.network import Network, Simulation, no_grad_eval
 from nacdeploy.strategies.operators.base import Operator
 from nacdeploy.strategies.settle import calibration_images, unquantized
@@ -51,9 +51,9 @@ def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answ
     if ratio_db < LEAST_DB and kept < LEAST_AGREEMENT:
         layer = first_lost(exact, network, x[:N_TAPPED])
         raise RefusedError(
-            f"{name} destroys the network: signal to noise {ratio_db:.1f} dB, {100 * kept:.0f} % of {len(x)} images keep "
-            f"their class; the first to fall below {LOST_DB:g} dB is '{layer}'; quantize.exclude = ['{layer}'] leaves "
-            "it in float, and quantize.calibration = 'mse' finds other ranges"
+            f"{name} destroys the network: signal to noise {ratio_db:.1f} dB, {100 * kept:.0f} % of {len(x)} images "
+            f"keep their class; the first to fall below {LOST_DB:g} dB is '{layer}'; quantize.exclude = ['{layer}'] "
+            "leaves it in float, and quantize.calibration = 'mse' finds other ranges"
         )
 
 

@@ -112,7 +112,8 @@ def reestimated(network: Network, task: Task, profile: Profile) -> Network:
         for x in evaluation.batches(task.data, images, profile.settle.batch_size, device):
             made.run(x, _Observation(made, {}))
     for name, norm in running_norms(made).items():
-        if not int(norm.num_batches_tracked):  # of an uncaptured network one that did not run
+        did_run = int(norm.num_batches_tracked) > 0  # type: ignore[arg-type]
+        if not did_run:  # as some of an uncaptured network
             norm.load_state_dict(network.backbone.get_submodule(name).state_dict())
     return made
 

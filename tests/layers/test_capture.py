@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import weight_norm
 
-from nacdeploy.layers.capture import Captured, Interpreter, capture, first_tensor
+from nacdeploy.layers.capture import capture, first_tensor
 from nacdeploy.layers.decibels import snr_db
+from nacdeploy.layers.graph import Captured, Interpreter
 
 torch.manual_seed(0)
 

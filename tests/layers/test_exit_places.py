@@ -5,8 +5,9 @@ from small_networks import SHAPE, Concat, Plain, Residual
 from torch import fx, nn
 
 from nacdeploy import models
-from nacdeploy.layers.capture import capture, carries_images
+from nacdeploy.layers.capture import capture
 from nacdeploy.layers.exit_places import exit_places, named_place
+from nacdeploy.layers.graph import carries_images
 
 
 def graph_of(backbone: nn.Module, shape: tuple[int, ...] = (3, 32, 32)) -> fx.Graph:

@@ -8,8 +8,8 @@ from small_networks import SHAPE, DataDependent, Plain, Residual, images, networ
 from torch import Tensor, nn
 
 from nacdeploy.layers import fake_quant, placement
-from nacdeploy.layers.capture import Captured
 from nacdeploy.layers.fake_quant import GRIDS, ActivationQuantizer, Rule
+from nacdeploy.layers.graph import Captured
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.placement import Plan
 from nacdeploy.precision import Precision

@@ -22,8 +22,8 @@ RUN_WIDE = ("calibration", "percentile", "n_calibration")
 
 @dataclass(frozen=True)
 class QuantizeDecision:
-    """The rule that is applied, the layers and edges that it covers in the network as it is, and why modules with weights
-    that no layer holds stay float."""
+    """The rule that is applied, the layers and edges that it covers in the network as it is, and why other modules with
+    weights stay float."""
 
     rule: Rule
     layers: tuple[str, ...]

@@ -1,0 +1,138 @@
+"""A captured graph: what its nodes are, and how it is run.
+
+Nodes call modules (convolutions, linear layers, norms, dropout) or plain functions, and read parameters, buffers and
+constants. The node of a module stands for what the module's parent class computes: whatever a subclass adds has nodes
+of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+WEIGHTED = (nn.Conv2d, nn.Linear)
+IMAGES = "images"
+
+_aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph, the graphs of the weights that are computed from parameters by layer (weight norms, standardised
+    weights), and why there is no graph where there is none. It names modules by their paths and is never changed, so
+    that copies of a network share it."""
+
+    graph: fx.Graph | None
+    weights: Mapping[str, fx.Graph] = field(default_factory=dict)
+    why_not: str = ""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Captured":
+        return self
+
+
+def carries_images(node: fx.Node) -> bool:
+    """Whether a node's value is a tensor that follows from the images: no parameter, no constant, no size."""
+    return bool(node.meta.get("carries", False))
+
+
+def stack(node: fx.Node) -> list[str]:
+    """The paths of the modules that a node lies in, the outermost first."""
+    return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+
+
+def operator_name(target: Any) -> str:
+    """`conv2d` of aten.conv2d.default; the name of a Python function."""
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.rpartition("::")[2]
+    return str(getattr(target, "__name__", target))
+
+
+def weighted_consumer(node: fx.Node, backbone: nn.Module) -> nn.Module | None:
+    """The convolution or linear layer that a node calls, if it calls one."""
+    if node.op != "call_module":
+        return None
+    module = backbone.get_submodule(str(node.target))
+    return module if isinstance(module, WEIGHTED) else None
+
+
+def call_plain(module: nn.Module, x: Tensor) -> Tensor:
+    """What the node of a module computes: of a subclass of a layer or norm what its parent computes, since the rest of
+    its forward has nodes of its own."""
+    for base, forward in _FORWARDS.items():
+        if isinstance(module, base):
+            return forward(module, x)
+    return module(x)
+
+
+def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution or linear layer with other weights than its own."""
+    if isinstance(module, nn.Linear):
+        return nn.functional.linear(x, weight, bias)
+    kind = next(kind for kind in CONVOLUTIONS.values() if isinstance(module, kind))
+    return kind._conv_forward(module, x, weight, bias)
+
+
+CONVOLUTIONS: dict[str, Any] = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
+_FORWARDS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
+    **{kind: lambda m, x: with_weights(m, x, m.weight, m.bias) for kind in (*CONVOLUTIONS.values(), nn.Linear)},
+    _BatchNorm: _BatchNorm.forward,
+    nn.LayerNorm: nn.LayerNorm.forward,
+    nn.GroupNorm: nn.GroupNorm.forward,
+}
+FOLDED = tuple(_FORWARDS)  # the kinds of modules whose operators become calls of them
+DROPOUTS = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
+
+
+class Interpreter(fx.Interpreter):
+    """Runs a captured graph on its modules: of subclasses what their nodes stand for, on the device of the images, with
+    dropout where the network trains."""
+
+    def __init__(self, backbone: nn.Module, captured: Captured) -> None:
+        super().__init__(backbone, graph=captured.graph)
+        self._captured = captured
+        self._device: torch.device | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        return self.compute(n, args, kwargs)
+
+    def compute(self, n: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The value of a node from the values that it reads."""
+        if n.op == "placeholder":
+            value = super().placeholder(n.target, args, kwargs)
+            self._device = value.device
+            return value
+        if n.op == "get_attr":
+            return self.constant(n)
+        if n.op == "call_module":
+            return self.layer(str(n.target), self.module.get_submodule(str(n.target)), args[0])
+        if n.op == "call_function":
+            args, kwargs = self._as_now(n, args, kwargs)
+        return getattr(self, n.op)(n.target, args, kwargs)
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
+        """The output of a layer, norm or dropout."""
+        weight = computed_weight(self.module, self._captured, name)
+        return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+
+    def constant(self, n: fx.Node) -> Any:
+        """A parameter, buffer or constant of the graph."""
+        value = n.meta["value"] if "value" in n.meta else self.fetch_attr(str(n.target))
+        return value.to(self._device) if self._device is not None and isinstance(value, Tensor) else value
+
+    def _as_now(self, n: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+        """Devices and dropouts as they are now, not as they were when the network was captured."""
+        if self._device is not None and isinstance(kwargs.get("device"), torch.device):
+            kwargs = {**kwargs, "device": self._device}
+        if n.target in DROPOUTS and args[2] is False:
+            args = (*args[:2], self.module.training)
+        return args, kwargs
+
+
+def computed_weight(backbone: nn.Module, captured: Captured, layer: str) -> Tensor | None:
+    """The weight of a layer that computes it from other parameters; None where it is a parameter itself."""
+    graph = captured.weights.get(layer)
+    return None if graph is None else Interpreter(backbone, Captured(graph)).run()
