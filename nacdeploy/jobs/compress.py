@@ -1,7 +1,8 @@
 """Compression experiments: one compression, or a search over its configuration, by nacdeploy itself or by a script."""
 
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -81,8 +82,13 @@ def compress(
         UsageError: the file has errors, all of which are named; ranges without `automatic`, or none with it.
         NacdeployError: a job fails and `job_failure` does not forgive it, or no job came to a value.
     """
-    progress, options, watch = progress or Silent(), Options(**shared), Stopwatch()
-    place, asked = _begun(experiment, automatic, resume, out, options)
+    progress, options, watch = progress or Silent(), Options.given(**shared), Stopwatch()
+    with _begun(experiment, automatic, resume, out, options) as (place, asked):
+        return _compressed(place, asked, options, progress, watch)
+
+
+def _compressed(place: Path, asked: Asked, options: Options, progress: Progress, watch: Stopwatch) -> Compressed:
+    """Run the jobs of an experiment in its folder."""
     read = grammar.read(asked.experiment, asked.file)
     for name in read.ignored:
         progress.say(f"ignored: {name}")
@@ -108,15 +114,17 @@ def compress(
     return done
 
 
+@contextmanager
 def _begun(
     file: Path | str | None, automatic: bool, resume: Path | str | None, out: Path | str | None, options: Options
-) -> tuple[Path, Asked]:
-    """The folder of a new or an old experiment, and what it was started with."""
+) -> Iterator[tuple[Path, Asked]]:
+    """The folder of a new experiment, reserved within the block, or of an old one, and what it was started with."""
     if resume is not None:
         place = Path(resume)
         if not (place / RUN_FILE).is_file():
             raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
-        return place, records.read(Asked, place / RUN_FILE)
+        yield place, records.read(Asked, place / RUN_FILE)
+        return
     if file is None:
         raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")
     data = records.read_json(Path(file))
@@ -128,9 +136,10 @@ def _begun(
     if seed is not None:
         profile = profiles.override(profile, {"seed": seed})
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in experiment.name)
-    place = Runs(Path(options.runs)).place(out, f"compress-{name}")
     data = {"name": experiment.name, **data}
-    return place, Asked(data, str(file), automatic, profile.model_dump(mode="json"), options.checkpoint, options.model)
+    asked = Asked(data, str(file), automatic, profile.model_dump(mode="json"), options.checkpoint, options.model)
+    with Runs(Path(options.runs)).place(out, f"compress-{name}") as place:
+        yield place, asked
 
 
 def _check_mode(experiment: Experiment, automatic: bool) -> None:

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
 
 from nacdeploy import evaluate as evaluation
+from nacdeploy import folders, models, records
 from nacdeploy import profile as profiles
-from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import measured
@@ -35,6 +35,7 @@ class OptionValues(TypedDict, total=False):
     seed: int | None
     runs: Path | str
     wandb: bool
+    new_head: bool
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class Options:
     seed: int | None = None
     runs: Path | str = "runs"
     wandb: bool = True
+    new_head: bool = False
+
+    @classmethod
+    def given(cls, **values: Unpack[OptionValues]) -> "Options":
+        """The options that a user gives; a model file that he names may run from now on."""
+        models.name_by_user(values.get("model"))
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ def train_baseline(folder: Path, task: Task, profile: Profile, progress: Progres
         f"trained the baseline {task.spec.name} on {task.data.name} for {fit.n_epochs} epochs: "
         f"{100 * state.metrics.accuracy:.2f} % on validation -> {folder}"
     )
-    with records.new_directory(folder, replace=True) as temporary:
+    with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile))
     return state
 
@@ -169,7 +177,7 @@ def task_of(record: Record) -> Task:
         UsageError: the data are not the ones it was made with.
     """
     profile = record.settings()
-    task = tasks.make(profile.model, profile.data, profile)
+    task = tasks.make(record.model.located, profile.data, profile)
     if task.data.fingerprint != record.data.get("fingerprint"):
         raise UsageError(f"the data set '{profile.data}' has changed since the checkpoint was made; give it unchanged")
     return task
@@ -181,7 +189,7 @@ def _own_baseline(folder: Path, task: Task, profile: Profile, progress: Progress
         state.network.lay_on(plain_network(task, profile).grid)
         progress.say(f"baseline from {folder}: {100 * state.metrics.accuracy:.2f} % on validation")
         return state
-    records.check_writable(folder)
+    folders.check_writable(folder)
     return train_baseline(folder, task, profile, progress)
 
 
@@ -192,14 +200,15 @@ def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tup
         record = checkpoints.read_record(path)
         if record.chain:
             raise UsageError(f"{path} is compressed already ('{record.chain}'); --checkpoint takes the FP32 network")
-        checkpoints.fill(network, checkpoints.read_values(path / checkpoints.VALUES), str(path))
+        values = checkpoints.read_values(path / checkpoints.VALUES, record.values_sha256)
+        checkpoints.fill(network, values, str(path))
         _check_finite(network, path)
         return initial_state(network, task), path
     checkpoints.load_plain(path, network.backbone)
     _check_finite(network, path)
     state = initial_state(network, task)
     folder = runs.baseline(records.sha256_data([state.key, task.data.fingerprint]))
-    with records.new_directory(folder, replace=True) as temporary:
+    with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
     return state, folder
 
@@ -214,7 +223,7 @@ def _with_model_of(record: Record, options: Options, profile: Profile) -> Profil
     """A checkpoint folder knows its model: it need not be named again."""
     if options.model is not None:
         return profile
-    given: dict[str, Any] = {"model": record.model.name, "width": record.model.width}
+    given: dict[str, Any] = {"model": record.model.located, "width": record.model.width}
     if options.data is None:
         theirs = record.settings()
         given |= {"data": theirs.data, "images": theirs.images.model_dump(mode="json")}

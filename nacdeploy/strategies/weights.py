@@ -1,0 +1,365 @@
+"""Weights as trainers leave them: which file it is, where in it the state dict lies, what its names begin with.
+
+A state dict is taken where all names and shapes of the model are found in it under one prefix; the wrapper around it,
+the prefix and what else lies in the file are then known for certain, and told. No code of a file is run: whatever in
+it is more than tensors and plain values is loaded as an empty stand-in.
+"""
+
+import itertools
+import pickle
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nacdeploy.errors import UsageError, nearest
+
+SAFETENSORS = ".safetensors"
+_TORCH = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".model", ".weights")
+# Wrappers in the order in which they are tried, where several hold weights that fit.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "student")
+_AVERAGED = re.compile(r"ema|averag|swa|teacher")
+# Parts of names that wrappers of modules add anywhere, and keys of profilers and of averaging that hold no weights.
+_INNER = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+_NO_WEIGHTS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$")
+_MAX_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's values from a file, and what of the file's content was passed over or changed, as texts."""
+
+    values: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The first state dict in a file, without running any code in it.
+
+    Raises:
+        UsageError: the file is missing, damaged, of another kind, or holds none.
+    """
+    _, values = next(_state_dicts(_content(path)), (None, None))
+    if values is None:
+        raise _holds_none(path)
+    return {name.removeprefix("module."): value for name, value in values.items()}
+
+
+def fitting(path: Path, model: nn.Module, *, new_head: bool = False) -> Found:
+    """The values of a model from a file. With `new_head`, layers that differ by their number of classes alone keep the
+    model's own values.
+
+    Raises:
+        UsageError: the file is missing, damaged or of another kind, or nothing in it fits the model.
+    """
+    expected = model.state_dict()
+    content = _content(path)
+    dicts = sorted(_state_dicts(content), key=lambda found: _rank(found[0]))
+    if not dicts:
+        raise _holds_none(path)
+    nearest_fit = min((_Fit.of(expected, where, values) for where, values in dicts), key=lambda fit: fit.n_wrong)
+    fit = nearest_fit.with_head_of(expected) if new_head else nearest_fit
+    if fit.n_wrong:
+        raise UsageError(f"{path} does not fit the model: {fit.problem(expected)}")
+    others = [where for where, values in dicts if where != fit.where and _Fit.of(expected, where, values).n_wrong == 0]
+    return Found(fit.taken, (*fit.notes(), *(f"'{where}' would fit as well" for where in others)))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a state dict fits a model: the values by the model's names, and what is wrong."""
+
+    where: str
+    prefix: str
+    taken: dict[str, Tensor]
+    given: tuple[str, ...]
+    missing: tuple[str, ...]
+    differing: tuple[str, ...]
+    surplus: tuple[str, ...]
+    passed_over: tuple[str, ...]
+    filled: tuple[str, ...]
+    new_head: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, expected: Mapping[str, Tensor], where: str, given: Mapping[str, Tensor]) -> "_Fit":
+        """By the prefix under which most names of the model are found."""
+        names = {_plain(name): name for name in given if not _NO_WEIGHTS.search(name)}
+        prefix, added = _prefix(expected, names)
+        ours = {name: name.removeprefix(added) for name in expected}
+        known = {name: given[names[prefix + inner]] for name, inner in ours.items() if prefix + inner in names}
+        missing = [name for name in expected if name not in known]
+        filled = [name for name in missing if name.endswith("num_batches_tracked") or _tied(name, expected, known)]
+        taken = {**known, **{name: _tied(name, expected, known) or expected[name] for name in filled}}
+        used = {prefix + inner for inner in ours.values()}
+        left = [name for name in names if name not in used]
+        outside = [name for name in left if prefix and not name.startswith(prefix)]
+        return cls(
+            where,
+            prefix or (f"-{added}" if added else ""),
+            taken,
+            tuple(given),
+            tuple(name for name in missing if name not in filled),
+            tuple(name for name in known if known[name].shape != expected[name].shape),
+            tuple(name for name in left if name not in outside),
+            (*outside, *(name for name in given if _NO_WEIGHTS.search(name))),
+            tuple(filled),
+        )
+
+    @property
+    def n_wrong(self) -> int:
+        return len(self.missing) + len(self.differing) + len(self.surplus)
+
+    def with_head_of(self, expected: Mapping[str, Tensor]) -> "_Fit":
+        """The same with the model's own values where only the number of classes differs."""
+        head = tuple(name for name in self.differing if _is_head(name, self, expected))
+        kept = {**self.taken, **{name: expected[name] for name in head}}
+        left = tuple(name for name in self.differing if name not in head)
+        values = {**vars(self), "taken": kept, "differing": left, "new_head": head}
+        return _Fit(**values)
+
+    def notes(self) -> Iterator[str]:
+        """What was told for certain, and what was left out."""
+        if self.where:
+            yield f"weights under '{self.where}'"
+        if self.prefix.startswith("-"):
+            yield f"names without '{self.prefix[1:]}'"
+        elif self.prefix:
+            yield f"names without their '{self.prefix}'"
+        if self.passed_over:
+            yield f"passed over: {_listed(self.passed_over)}"
+        if self.new_head:
+            yield f"a new head in place of {_listed(self.new_head)}"
+
+    def problem(self, expected: Mapping[str, Tensor]) -> str:
+        """The first that is wrong, with what is near it."""
+        if self.differing and not self.missing:
+            return self._shapes(expected)
+        if self.missing:
+            theirs = [name.removeprefix(self.prefix) for name in self.given]
+            near = nearest(self.missing[0], theirs).partition("; known")[0].replace("did you mean", "nearest in it:")
+            first = f"'{self.missing[0]}'{_more(self.missing)} is missing{near.rstrip('?')}"
+            return f"{first}; the file's names begin with {_listed(self.given)}"
+        near = nearest(self.surplus[0], expected).partition("; known")[0].replace("did you mean", "nearest:")
+        return f"'{self.surplus[0]}'{_more(self.surplus)} is not of this model{near.rstrip('?')}"
+
+    def _shapes(self, expected: Mapping[str, Tensor]) -> str:
+        name = self.differing[0]
+        said = f"'{name}' is {tuple(self.taken[name].shape)}, the model has {tuple(expected[name].shape)}"
+        if all(_is_head(name, self, expected) for name in self.differing):
+            return f"{said}: it knows other classes; --new-head draws a new head and trains from the rest"
+        return f"{said}{f', and {len(self.differing) - 1} more differ' if self.differing[1:] else ''}; " + (
+            "check --model and --width"
+        )
+
+
+def _is_head(name: str, fit: _Fit, expected: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is of the last layer and differs in its number of outputs alone."""
+    last = list(expected)[-1].rpartition(".")[0]
+    ours, theirs = expected[name].shape, fit.taken[name].shape
+    return name.rpartition(".")[0] == last and ours[1:] == theirs[1:]
+
+
+def _prefix(expected: Mapping[str, Tensor], names: Mapping[str, str]) -> tuple[str, str]:
+    """What the file's names have before the model's, or the model's before the file's; of equals the shortest."""
+    common = next(iter(expected), "").partition(".")[0] + "."
+    added = ["", *([common] if all(name.startswith(common) for name in expected) else [])]
+    best = ("", "", -1)
+    for ours in added:
+        inner = [name.removeprefix(ours) for name in expected]
+        ends = {name: p for name in names for first in inner[:3] if (p := _before(name, first)) is not None}
+        for prefix in sorted({"", *ends.values()}, key=lambda p: (len(p), p)):
+            n_found = sum(prefix + name in names for name in inner)
+            best = max(best, (prefix, ours, n_found), key=lambda found: found[2])
+    return best[0], best[1]
+
+
+def _before(name: str, end: str) -> str | None:
+    is_end = name == end or name.endswith(f".{end}")
+    return name[: len(name) - len(end)] if is_end else None
+
+
+def _tied(name: str, expected: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Tensor | None:
+    """The value of a tensor that the model holds under two names, where the file has it under the other."""
+    own = expected[name]
+    same = (o for o in known if expected[o].data_ptr() == own.data_ptr() and expected[o].shape == own.shape)
+    other = next(same, None) if own.numel() else None
+    return known[other] if other is not None else None
+
+
+def _plain(name: str) -> str:
+    for part in _INNER:
+        name = name.replace(part, "")
+    return name
+
+
+def _rank(where: str) -> tuple[bool, int, int]:
+    """Weights before averaged ones, known wrappers before others, what lies outside before what lies within."""
+    parts = where.split(".") if where else []
+    known = [_WRAPPERS.index(part) if part in _WRAPPERS else len(_WRAPPERS) for part in parts]
+    return (any(_AVERAGED.search(part) for part in parts), max(known, default=-1), len(parts))
+
+
+def _state_dicts(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Mappings of names to tensors in what was loaded, each with the keys that lead to it."""
+    if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
+        return
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield where, tensors
+    for key, value in content.items():
+        if isinstance(key, str):
+            yield from _state_dicts(value, f"{where}.{key}" if where else key, depth + 1)
+
+
+def _content(path: Path) -> Any:
+    """What a file holds: tensors, plain values, and empty stand-ins."""
+    if not path.is_file():
+        raise UsageError(f"checkpoint {path} does not exist")
+    with path.open("rb") as file:
+        head = file.read(9)
+    suffix = path.suffix.lower()
+    if suffix == SAFETENSORS or (suffix not in _TORCH and _is_safetensors(head, path)):
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
+    if suffix not in _TORCH and not head.startswith((b"PK\x03\x04", b"\x80\x02")):
+        raise UsageError(f"{path}: a checkpoint is a folder, a .safetensors file or a .pt file with a state dict")
+    return _unpickled(path)
+
+
+def _is_safetensors(head: bytes, path: Path) -> bool:
+    """By its format: a length of 8 bytes, then a JSON object."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def _unpickled(path: Path) -> Any:
+    _check_archive(path)
+    try:
+        stand_ins = {name: _stand_in(name) for name in _globals(path)}
+        return _loaded(path, stand_ins)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} holds more than tensors or is damaged, and is not loaded, since that could run code in it; "
+            f"save the state dict alone: torch.save(model.state_dict(), path){_named(path)}"
+        ) from error
+
+
+def _loaded(path: Path, stand_ins: dict[str, type]) -> Any:
+    """By torch's own unpickler of weights, with stand-ins for whatever else is named. Which of them must be a dict is
+    seen only when it is filled."""
+    while True:
+        allowed = [(kind, name) for name, kind in stand_ins.items()]
+        try:
+            with torch.serialization.safe_globals(allowed):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            filled = [n for n, kind in stand_ins.items() if f"'{kind.__module__}.{n}'" in str(error)]
+            if "SETITEM" not in str(error) or not filled:
+                raise
+            stand_ins = {**stand_ins, **{name: _stand_in(name, as_dict=True) for name in filled}}
+
+
+def _stand_in(name: str, as_dict: bool = False) -> type:
+    """A class under a name of the file that takes whatever it is given and keeps nothing."""
+
+    def new(cls: type, *args: Any, **kwargs: Any) -> Any:
+        return {} if as_dict else object.__new__(cls)
+
+    def ignore(self: Any, *args: Any, **kwargs: Any) -> None:
+        return
+
+    body = {"__new__": new, "__init__": ignore, "__setstate__": ignore, "__module__": "stand-in", "__qualname__": name}
+    return type(name, (), body)
+
+
+def _globals(path: Path) -> list[str]:
+    """The names of code in a file that torch does not load as weights."""
+    known = set(torch._weights_only_unpickler._get_allowed_globals())
+    found: dict[str, None] = {}
+    for stream in _pickles(path):
+        with suppress(ValueError, EOFError):
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    found[str(argument).replace(" ", ".", 1)] = None
+    return [name for name in found if name not in known]
+
+
+def _pickles(path: Path) -> Iterator[Any]:
+    """The pickles of a file: one in an archive, several one after the other in the older format."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            name = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
+            if name is not None:
+                yield archive.read(name)
+        return
+    with path.open("rb") as file:
+        for _ in range(5):
+            yield file
+
+
+def _named(path: Path) -> str:
+    names: list[str] = []
+    with suppress(Exception):
+        names = _globals(path)
+    return f" (it names {_listed(names)})" if names else ""
+
+
+def _check_archive(path: Path) -> None:
+    """Check the checksums of torch's archive, which torch itself does not.
+
+    Raises:
+        UsageError: one of them is another, or the archive holds a program.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    good, damaged = [], []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            for name in names:
+                try:
+                    with archive.open(name) as file:
+                        while file.read(1 << 20):
+                            pass
+                    good.append(name)
+                except zipfile.BadZipFile:
+                    damaged.append(name)
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise UsageError(f"{path} is damaged ({error}); copy it again") from error
+    if damaged and good:  # torch can be told to write none: then all are wrong
+        raise UsageError(f"{path} is damaged: the checksum of '{damaged[0]}' in it is another; copy it again")
+    if any(name.endswith("constants.pkl") for name in names):
+        raise UsageError(
+            f"{path} holds more than tensors (a TorchScript program), and is not loaded; "
+            "save the state dict alone: torch.save(model.state_dict(), path)"
+        )
+
+
+def _holds_none(path: Path) -> UsageError:
+    more = _named(path) if path.suffix.lower() != SAFETENSORS else ""
+    if more:
+        return UsageError(
+            f"{path} holds more than tensors{more} and no state dict beside it, and is not loaded, since that could "
+            "run code in it; save the state dict alone: torch.save(model.state_dict(), path)"
+        )
+    return UsageError(f"{path} holds no state dict; save it with torch.save(model.state_dict(), path)")
+
+
+def _listed(names: Any) -> str:
+    names = list(names)
+    first = ", ".join(f"'{name}'" for name in itertools.islice(names, 3))
+    return f"{first} and {len(names) - 3} more" if len(names) > 3 else first
+
+
+def _more(names: tuple[str, ...]) -> str:
+    return f" (and {len(names) - 1} more)" if names[1:] else ""
