@@ -52,10 +52,9 @@ def numbered(name: Callable[[int], Path]) -> Iterator[Path]:
         if os.path.lexists(path) and (not path.is_dir() or _entries(path)):
             continue
         with _taken(path) as is_locked:
-            if is_locked or (is_locked is None and _held[path.absolute()]):
-                if not _entries(path):
-                    yield path
-                    return
+            if (is_locked or (is_locked is None and _held[path.absolute()])) and not _entries(path):
+                yield path
+                return
 
 
 @contextmanager

@@ -24,7 +24,9 @@ def _documented(context: click.Context, parameter: click.Parameter, value: bool)
 
 
 model = click.option("--model", metavar="M", help="Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.")
-trusted_model = click.option("--model", metavar="M", help="path/file.py:factory that is named by a record, and may run.")
+trusted_model = click.option(
+    "--model", metavar="M", help="path/file.py:factory that is named by a record, and may run."
+)
 data = click.option("--data", metavar="D", help="digits, fashion-mnist, cifar10, cifar100 (:DIR) or folder:PATH.")
 width = click.option("--width", type=float, help="Width of a built-in model.")
 checkpoint = click.option(

@@ -68,14 +68,15 @@ def command(
 
 
 def _typed(wanted: dict[str, Any], fork: bool, resume: Path) -> dict[str, Any]:
-    """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now. The file of
-    its own network may be named, so that it may run."""
+    """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now. The file
+    of its own network may be named, so that it may run."""
     typed = [name for name in FIXED if options.on_command_line(name)]
     if not fork:
         typed = [name for name in typed if name != "model" or not options.is_model_of(resume, wanted["model"])]
     if typed and not fork:
         raise click.UsageError(
-            f"--resume goes on with the run's own settings: leave --{typed[0].replace('_', '-')} away, or begin a new run with --fork."
+            f"--resume goes on with the run's own settings: leave --{typed[0].replace('_', '-')} away, or begin a new "
+            "run with --fork."
         )
     named = options.is_model_of(resume, wanted["model"])
     kept = ("wandb", *(["model"] if named else []))

@@ -43,6 +43,7 @@ class Asked:
     techniques: tuple[str, ...]
     ratios: tuple[float, ...]
     layers: tuple[str, ...]
+    new_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def analyze(
     asked = _asked(Path(resume)) if resume is not None else None
     profile = _profile(asked, resume) if asked else effective_profile(options)
     if asked:
-        options = replace(options, checkpoint=asked.checkpoint, model=profile.model, data=profile.data)
+        theirs: dict[str, Any] = {"checkpoint": asked.checkpoint, "new_head": asked.new_head}
+        options = replace(options, model=profile.model, data=profile.data, **theirs)
     reserved = Runs(Path(options.runs)).place(out, "analyze") if resume is None else nullcontext(Path(resume))
     with reserved as place:
         session = open_session(options, profile, "", progress)
@@ -111,6 +113,7 @@ def analyze(
             techniques=asked.techniques if asked else tuple(techniques),
             ratios=asked.ratios if asked else tuple(ratios),
             layers=asked.layers if asked else tuple(layers),
+            new_head=options.new_head,
         )
         if asked and asked.baseline != given.baseline:
             raise UsageError(f"{place} analysed another network than its baseline is now; start a new analysis")

@@ -23,6 +23,7 @@ from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
 from nacdeploy.latency import Stopwatch
+from nacdeploy.models import trust
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -44,6 +45,7 @@ class Asked:
     profile: dict[str, Any]
     checkpoint: str | None
     model: str | None = None
+    new_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def _compressed(place: Path, asked: Asked, options: Options, progress: Progress,
     for name in read.ignored:
         progress.say(f"ignored: {name}")
     profile = profiles.from_mapping(asked.profile, where=str(place / RUN_FILE))
-    options = replace(options, checkpoint=asked.checkpoint, model=profile.model, data=profile.data)
+    theirs: dict[str, Any] = {"checkpoint": asked.checkpoint, "new_head": asked.new_head}
+    options = replace(options, model=profile.model, data=profile.data, **theirs)
     with ExitStack() as stack:
         session, worker = _worker(read.experiment, asked, options, profile, progress, stack)
         records.write_json(place / RUN_FILE, asked)
@@ -137,8 +140,12 @@ def _begun(
         profile = profiles.override(profile, {"seed": seed})
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in experiment.name)
     data = {"name": experiment.name, **data}
-    asked = Asked(data, str(file), automatic, profile.model_dump(mode="json"), options.checkpoint, options.model)
+    settings = profile.model_dump(mode="json")
+    asked = Asked(data, str(file), automatic, settings, options.checkpoint, options.model, options.new_head)
     with Runs(Path(options.runs)).place(out, f"compress-{name}") as place:
+        if experiment.script is not None:  # the user named the file that names it
+            script, _ = scripts.located(experiment, Path(file).absolute())
+            trust.accept(script, records.sha256_file(script))
         yield place, asked
 
 
@@ -160,6 +167,7 @@ def _worker(
     """What runs the jobs: a script's processes, or this process with a session of its own."""
     if experiment.script is not None:
         script, directory = scripts.located(experiment, Path(asked.file).absolute())
+        trust.check(script, records.sha256_file(script), f"start it anew, nacdeploy compress {asked.file},")
         if asked.model is not None:
             tasks.make(profile.model, profile.data, profile)  # what cannot be built is said before the jobs run
         return None, scripts.ScriptWorker(experiment, script, directory, profile.seed)

@@ -14,12 +14,13 @@ from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import measured
 from nacdeploy.jobs.runs import Runs
+from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
 from nacdeploy.strategies.checkpoint import Record
-from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 from nacdeploy.train import Report
 
@@ -123,7 +124,7 @@ def open_session(options: Options, profile: Profile, letters: str, progress: Pro
     profile = measured.resolved(profile, letters, progress)
     task = tasks.make(profile.model, profile.data, profile)
     if options.checkpoint is not None:
-        baseline, folder = _given_baseline(Path(options.checkpoint), task, profile, Runs(Path(options.runs)))
+        baseline, folder = _given_baseline(options, task, profile, progress)
     else:
         folder = Runs(Path(options.runs)).baseline(baseline_key(task, profile))
         baseline = _own_baseline(folder, task, profile, progress)
@@ -137,9 +138,12 @@ def baseline_key(task: Task, profile: Profile) -> str:
     return records.sha256_data({"model": spec, "data": data, "seed": profile.seed, "recipe": recipe})
 
 
-def train_baseline(folder: Path, task: Task, profile: Profile, progress: Progress) -> CompressionState:
-    """Train the FP32 network by the profile's recipe and write its checkpoint."""
-    network = plain_network(task, profile)
+def train_baseline(
+    folder: Path, task: Task, profile: Profile, progress: Progress, network: Network | None = None
+) -> CompressionState:
+    """Train the FP32 network by the profile's recipe, from its first values or those of `network`, and write its
+    checkpoint."""
+    network = network or plain_network(task, profile)
     with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
         fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar))
     state = initial_state(network, task)
@@ -193,9 +197,11 @@ def _own_baseline(folder: Path, task: Task, profile: Profile, progress: Progress
     return train_baseline(folder, task, profile, progress)
 
 
-def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tuple[CompressionState, Path]:
+def _given_baseline(
+    options: Options, task: Task, profile: Profile, progress: Progress
+) -> tuple[CompressionState, Path]:
     """The user's network; a plain state dict is written as a checkpoint folder, so that later commands find it."""
-    network = plain_network(task, profile)
+    path, runs, network = Path(str(options.checkpoint)), Runs(Path(options.runs)), plain_network(task, profile)
     if checkpoints.is_checkpoint(path):
         record = checkpoints.read_record(path)
         if record.chain:
@@ -204,13 +210,28 @@ def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tup
         checkpoints.fill(network, values, str(path))
         _check_finite(network, path)
         return initial_state(network, task), path
-    checkpoints.load_plain(path, network.backbone)
+    found = checkpoints.load_plain(path, network.backbone, new_head=options.new_head)
     _check_finite(network, path)
+    for note in found.notes:
+        progress.say(f"{path}: {note}")
+    if found.new_head:
+        return _with_new_head(network, runs, task, profile, progress)
     state = initial_state(network, task)
     folder = runs.baseline(records.sha256_data([state.key, task.data.fingerprint]))
     with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
     return state, folder
+
+
+def _with_new_head(
+    network: Network, runs: Runs, task: Task, profile: Profile, progress: Progress
+) -> tuple[CompressionState, Path]:
+    """A given network whose head was drawn anew, trained by the profile's recipe; kept like every baseline."""
+    begun = records.sha256_data([baseline_key(task, profile), state_key(network)])
+    folder = runs.baseline(begun)
+    if checkpoints.is_checkpoint(folder):
+        return _own_baseline(folder, task, profile, progress), folder
+    return train_baseline(folder, task, profile, progress, network), folder
 
 
 def _check_finite(network: nn.Module, path: Path) -> None:

@@ -57,11 +57,11 @@ def read(path: Path) -> Project:
     Raises:
         UsageError: the file cannot be read.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay: a link's neighbours are meant
+    given, path = path, Path(os.path.abspath(path))  # noqa: PTH100 - links stay: a link's neighbours are meant
     try:
         source = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"model file {path} cannot be read ({error.strerror})") from error
+        raise UsageError(f"model file {given} cannot be read ({error.strerror})") from error
     package = _package(path, _imports(source))
     alone = f"nacdeploy_file_{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
     main = ".".join((*package, path.stem)) if package else alone

@@ -58,7 +58,11 @@ def located(path: Path, sha256: str) -> Path | None:
         return None
     for file in sorted(place.parent.glob(f"{sha256[:16]}-*.json")):
         found = records.read(Trusted, file)
-        if found.sha256 == sha256 and [*Path(found.path).parts[-len(ending) :]] == ending and Path(found.path).is_file():
+        if (
+            found.sha256 == sha256
+            and [*Path(found.path).parts[-len(ending) :]] == ending
+            and Path(found.path).is_file()
+        ):
             return Path(found.path)
     return None
 

@@ -22,6 +22,7 @@ from nacdeploy.profile import Profile, from_mapping
 from nacdeploy.strategies import operators, weights
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState, Metrics, Step
+from nacdeploy.strategies.weights import Found
 from nacdeploy.task import Task
 
 RECORD, VALUES = "checkpoint.json", "model.safetensors"
@@ -29,7 +30,8 @@ RECORD, VALUES = "checkpoint.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class Record:
-    """checkpoint.json: everything about a checkpoint but its values, and the sha256 of their file (None before 0.2)."""
+    """checkpoint.json: everything about a checkpoint but its values. `values_sha256` is that of their file, None in
+    older checkpoints."""
 
     schema: int
     chain: str
@@ -96,8 +98,8 @@ def read_record(path: Path) -> Record:
 
 
 def baseline_folder(record: Record, path: Path) -> Path | None:
-    """The checkpoint folder of the FP32 network that a checkpoint at `path` came from, None where it is gone. A relative
-    one is looked for from the current folder, and from those that the checkpoint lies in."""
+    """The checkpoint folder of the FP32 network that a checkpoint at `path` came from, None where it is gone. A
+    relative one is looked for from the current folder, and from those that the checkpoint lies in."""
     if record.baseline_checkpoint is None:
         return None
     named = Path(record.baseline_checkpoint)
@@ -140,15 +142,15 @@ def fill(network: Network, values: Mapping[str, Tensor], where: str) -> None:
     network.load_state_dict(dict(values))
 
 
-def load_plain(path: Path, backbone: nn.Module, *, new_head: bool = False) -> tuple[str, ...]:
-    """Load weights as a trainer left them (see `strategies.weights`) into a network; what there was to say of the file.
+def load_plain(path: Path, backbone: nn.Module, *, new_head: bool = False) -> Found:
+    """Load weights as a trainer left them (see `strategies.weights`) into a network.
 
     Raises:
         UsageError: another kind of file, code in the file, or values that do not fit the model.
     """
     found = weights.fitting(path, backbone, new_head=new_head)
     backbone.load_state_dict(found.values)
-    return found.notes
+    return found
 
 
 def read_values(path: Path, sha256: str | None = None) -> dict[str, Tensor]:

@@ -32,14 +32,16 @@ _AVERAGED = re.compile(r"ema|averag|swa|teacher")
 _INNER = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 _NO_WEIGHTS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$")
 _MAX_DEPTH = 4
+_IS_TENSOR = re.compile(r"torch\.(_utils\.|storage\.|\w*Storage$)|collections\.OrderedDict$")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A model's values from a file, and what of the file's content was passed over or changed, as texts."""
+    """A model's values from a file, what there is to say of it, and the names that are the model's own (`new_head`)."""
 
     values: dict[str, Tensor]
     notes: tuple[str, ...]
+    new_head: tuple[str, ...] = ()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -51,6 +53,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     _, values = next(_state_dicts(_content(path)), (None, None))
     if values is None:
         raise _holds_none(path)
+    if path.suffix.lower() == SAFETENSORS:
+        return values
     return {name.removeprefix("module."): value for name, value in values.items()}
 
 
@@ -71,7 +75,8 @@ def fitting(path: Path, model: nn.Module, *, new_head: bool = False) -> Found:
     if fit.n_wrong:
         raise UsageError(f"{path} does not fit the model: {fit.problem(expected)}")
     others = [where for where, values in dicts if where != fit.where and _Fit.of(expected, where, values).n_wrong == 0]
-    return Found(fit.taken, (*fit.notes(), *(f"'{where}' would fit as well" for where in others)))
+    notes = (*fit.notes(), *(f"'{where}' would fit as well" for where in others))
+    return Found(fit.taken, notes, fit.new_head)
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,6 @@ class _Fit:
     differing: tuple[str, ...]
     surplus: tuple[str, ...]
     passed_over: tuple[str, ...]
-    filled: tuple[str, ...]
     new_head: tuple[str, ...] = ()
 
     @classmethod
@@ -97,21 +101,20 @@ class _Fit:
         ours = {name: name.removeprefix(added) for name in expected}
         known = {name: given[names[prefix + inner]] for name, inner in ours.items() if prefix + inner in names}
         missing = [name for name in expected if name not in known]
-        filled = [name for name in missing if name.endswith("num_batches_tracked") or _tied(name, expected, known)]
-        taken = {**known, **{name: _tied(name, expected, known) or expected[name] for name in filled}}
+        spare = {name: expected[name] for name in missing if name.endswith("num_batches_tracked")}
+        spare |= {name: known[other] for name in missing if (other := _tied(name, expected, known)) is not None}
         used = {prefix + inner for inner in ours.values()}
         left = [name for name in names if name not in used]
         outside = [name for name in left if prefix and not name.startswith(prefix)]
         return cls(
             where,
             prefix or (f"-{added}" if added else ""),
-            taken,
+            {**known, **spare},
             tuple(given),
-            tuple(name for name in missing if name not in filled),
+            tuple(name for name in missing if name not in spare),
             tuple(name for name in known if known[name].shape != expected[name].shape),
             tuple(name for name in left if name not in outside),
             (*outside, *(name for name in given if _NO_WEIGHTS.search(name))),
-            tuple(filled),
         )
 
     @property
@@ -187,12 +190,11 @@ def _before(name: str, end: str) -> str | None:
     return name[: len(name) - len(end)] if is_end else None
 
 
-def _tied(name: str, expected: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Tensor | None:
-    """The value of a tensor that the model holds under two names, where the file has it under the other."""
+def _tied(name: str, expected: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> str | None:
+    """The other name of a tensor that the model holds under two, where the file has it under that one."""
     own = expected[name]
     same = (o for o in known if expected[o].data_ptr() == own.data_ptr() and expected[o].shape == own.shape)
-    other = next(same, None) if own.numel() else None
-    return known[other] if other is not None else None
+    return next(same, None) if own.numel() else None
 
 
 def _plain(name: str) -> str:
@@ -258,7 +260,7 @@ def _loaded(path: Path, stand_ins: dict[str, type]) -> Any:
     """By torch's own unpickler of weights, with stand-ins for whatever else is named. Which of them must be a dict is
     seen only when it is filled."""
     while True:
-        allowed = [(kind, name) for name, kind in stand_ins.items()]
+        allowed: list[Any] = [(kind, name) for name, kind in stand_ins.items()]
         try:
             with torch.serialization.safe_globals(allowed):
                 return torch.load(path, map_location="cpu", weights_only=True)
@@ -284,14 +286,13 @@ def _stand_in(name: str, as_dict: bool = False) -> type:
 
 def _globals(path: Path) -> list[str]:
     """The names of code in a file that torch does not load as weights."""
-    known = set(torch._weights_only_unpickler._get_allowed_globals())
     found: dict[str, None] = {}
     for stream in _pickles(path):
         with suppress(ValueError, EOFError):
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
                     found[str(argument).replace(" ", ".", 1)] = None
-    return [name for name in found if name not in known]
+    return [name for name in found if not _IS_TENSOR.match(name)]
 
 
 def _pickles(path: Path) -> Iterator[Any]:
