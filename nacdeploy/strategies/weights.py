@@ -1,30 +1,21 @@
 """Weights as trainers leave them: which file it is, where in it the state dict lies, what its names begin with.
 
 A state dict is taken where all names and shapes of the model are found in it under one prefix; the wrapper around it,
-the prefix and what else lies in the file are then known for certain, and told. No code of a file is run: whatever in
-it is more than tensors and plain values is loaded as an empty stand-in.
+the prefix and what else lies in the file are then known for certain, and told.
 """
 
-import itertools
-import pickle
-import pickletools
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nacdeploy.errors import UsageError, nearest
+from nacdeploy.strategies import weight_files
+from nacdeploy.strategies.weight_files import listed
 
-SAFETENSORS = ".safetensors"
-_TORCH = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".model", ".weights")
 # Wrappers in the order in which they are tried, where several hold weights that fit.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "student")
 _AVERAGED = re.compile(r"ema|averag|swa|teacher")
@@ -32,7 +23,6 @@ _AVERAGED = re.compile(r"ema|averag|swa|teacher")
 _INNER = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 _NO_WEIGHTS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$")
 _MAX_DEPTH = 4
-_IS_TENSOR = re.compile(r"torch\.(_utils\.|storage\.|\w*Storage$)|collections\.OrderedDict$")
 
 
 @dataclass(frozen=True)
@@ -50,10 +40,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: the file is missing, damaged, of another kind, or holds none.
     """
-    _, values = next(_state_dicts(_content(path)), (None, None))
+    _, values = next(_state_dicts(weight_files.content(path)), (None, None))
     if values is None:
-        raise _holds_none(path)
-    if path.suffix.lower() == SAFETENSORS:
+        raise weight_files.holds_none(path)
+    if path.suffix.lower() == weight_files.SAFETENSORS:
         return values
     return {name.removeprefix("module."): value for name, value in values.items()}
 
@@ -66,10 +56,10 @@ def fitting(path: Path, model: nn.Module, *, new_head: bool = False) -> Found:
         UsageError: the file is missing, damaged or of another kind, or nothing in it fits the model.
     """
     expected = model.state_dict()
-    content = _content(path)
+    content = weight_files.content(path)
     dicts = sorted(_state_dicts(content), key=lambda found: _rank(found[0]))
     if not dicts:
-        raise _holds_none(path)
+        raise weight_files.holds_none(path)
     nearest_fit = min((_Fit.of(expected, where, values) for where, values in dicts), key=lambda fit: fit.n_wrong)
     fit = nearest_fit.with_head_of(expected) if new_head else nearest_fit
     if fit.n_wrong:
@@ -138,9 +128,9 @@ class _Fit:
         elif self.prefix:
             yield f"names without their '{self.prefix}'"
         if self.passed_over:
-            yield f"passed over: {_listed(self.passed_over)}"
+            yield f"passed over: {listed(self.passed_over)}"
         if self.new_head:
-            yield f"a new head in place of {_listed(self.new_head)}"
+            yield f"a new head in place of {listed(self.new_head)}"
 
     def problem(self, expected: Mapping[str, Tensor]) -> str:
         """The first that is wrong, with what is near it."""
@@ -150,7 +140,7 @@ class _Fit:
             theirs = [name.removeprefix(self.prefix) for name in self.given]
             near = nearest(self.missing[0], theirs).partition("; known")[0].replace("did you mean", "nearest in it:")
             first = f"'{self.missing[0]}'{_more(self.missing)} is missing{near.rstrip('?')}"
-            return f"{first}; the file's names begin with {_listed(self.given)}"
+            return f"{first}; the file's names begin with {listed(self.given)}"
         near = nearest(self.surplus[0], expected).partition("; known")[0].replace("did you mean", "nearest:")
         return f"'{self.surplus[0]}'{_more(self.surplus)} is not of this model{near.rstrip('?')}"
 
@@ -220,146 +210,6 @@ def _state_dicts(content: Any, where: str = "", depth: int = 0) -> Iterator[tupl
     for key, value in content.items():
         if isinstance(key, str):
             yield from _state_dicts(value, f"{where}.{key}" if where else key, depth + 1)
-
-
-def _content(path: Path) -> Any:
-    """What a file holds: tensors, plain values, and empty stand-ins."""
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path} does not exist")
-    with path.open("rb") as file:
-        head = file.read(9)
-    suffix = path.suffix.lower()
-    if suffix == SAFETENSORS or (suffix not in _TORCH and _is_safetensors(head, path)):
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
-    if suffix not in _TORCH and not head.startswith((b"PK\x03\x04", b"\x80\x02")):
-        raise UsageError(f"{path}: a checkpoint is a folder, a .safetensors file or a .pt file with a state dict")
-    return _unpickled(path)
-
-
-def _is_safetensors(head: bytes, path: Path) -> bool:
-    """By its format: a length of 8 bytes, then a JSON object."""
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
-
-
-def _unpickled(path: Path) -> Any:
-    _check_archive(path)
-    try:
-        stand_ins = {name: _stand_in(name) for name in _globals(path)}
-        return _loaded(path, stand_ins)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path} holds more than tensors or is damaged, and is not loaded, since that could run code in it; "
-            f"save the state dict alone: torch.save(model.state_dict(), path){_named(path)}"
-        ) from error
-
-
-def _loaded(path: Path, stand_ins: dict[str, type]) -> Any:
-    """By torch's own unpickler of weights, with stand-ins for whatever else is named. Which of them must be a dict is
-    seen only when it is filled."""
-    while True:
-        allowed: list[Any] = [(kind, name) for name, kind in stand_ins.items()]
-        try:
-            with torch.serialization.safe_globals(allowed):
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            filled = [n for n, kind in stand_ins.items() if f"'{kind.__module__}.{n}'" in str(error)]
-            if "SETITEM" not in str(error) or not filled:
-                raise
-            stand_ins = {**stand_ins, **{name: _stand_in(name, as_dict=True) for name in filled}}
-
-
-def _stand_in(name: str, as_dict: bool = False) -> type:
-    """A class under a name of the file that takes whatever it is given and keeps nothing."""
-
-    def new(cls: type, *args: Any, **kwargs: Any) -> Any:
-        return {} if as_dict else object.__new__(cls)
-
-    def ignore(self: Any, *args: Any, **kwargs: Any) -> None:
-        return
-
-    body = {"__new__": new, "__init__": ignore, "__setstate__": ignore, "__module__": "stand-in", "__qualname__": name}
-    return type(name, (), body)
-
-
-def _globals(path: Path) -> list[str]:
-    """The names of code in a file that torch does not load as weights."""
-    found: dict[str, None] = {}
-    for stream in _pickles(path):
-        with suppress(ValueError, EOFError):
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name == "GLOBAL":
-                    found[str(argument).replace(" ", ".", 1)] = None
-    return [name for name in found if not _IS_TENSOR.match(name)]
-
-
-def _pickles(path: Path) -> Iterator[Any]:
-    """The pickles of a file: one in an archive, several one after the other in the older format."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            name = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
-            if name is not None:
-                yield archive.read(name)
-        return
-    with path.open("rb") as file:
-        for _ in range(5):
-            yield file
-
-
-def _named(path: Path) -> str:
-    names: list[str] = []
-    with suppress(Exception):
-        names = _globals(path)
-    return f" (it names {_listed(names)})" if names else ""
-
-
-def _check_archive(path: Path) -> None:
-    """Check the checksums of torch's archive, which torch itself does not.
-
-    Raises:
-        UsageError: one of them is another, or the archive holds a program.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    good, damaged = [], []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            for name in names:
-                try:
-                    with archive.open(name) as file:
-                        while file.read(1 << 20):
-                            pass
-                    good.append(name)
-                except zipfile.BadZipFile:
-                    damaged.append(name)
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise UsageError(f"{path} is damaged ({error}); copy it again") from error
-    if damaged and good:  # torch can be told to write none: then all are wrong
-        raise UsageError(f"{path} is damaged: the checksum of '{damaged[0]}' in it is another; copy it again")
-    if any(name.endswith("constants.pkl") for name in names):
-        raise UsageError(
-            f"{path} holds more than tensors (a TorchScript program), and is not loaded; "
-            "save the state dict alone: torch.save(model.state_dict(), path)"
-        )
-
-
-def _holds_none(path: Path) -> UsageError:
-    more = _named(path) if path.suffix.lower() != SAFETENSORS else ""
-    if more:
-        return UsageError(
-            f"{path} holds more than tensors{more} and no state dict beside it, and is not loaded, since that could "
-            "run code in it; save the state dict alone: torch.save(model.state_dict(), path)"
-        )
-    return UsageError(f"{path} holds no state dict; save it with torch.save(model.state_dict(), path)")
-
-
-def _listed(names: Any) -> str:
-    names = list(names)
-    first = ", ".join(f"'{name}'" for name in itertools.islice(names, 3))
-    return f"{first} and {len(names) - 3} more" if len(names) > 3 else first
 
 
 def _more(names: tuple[str, ...]) -> str:
