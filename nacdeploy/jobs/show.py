@@ -17,7 +17,7 @@ from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
-from nacdeploy.strategies.strategy import resolve
+from nacdeploy.strategies.strategy import Strategy, resolve
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _experiment(path: Path) -> Shown:
 
 
 def _strategy(what: str) -> Shown:
-    strategy = resolve(what)
+    strategy = _resolved(what)
     known, chain = operators.by_letter(), Chain.parse(strategy.chain)
     strange = next((link.letter for link in chain if link.letter not in known), None)
     if strange is not None:
@@ -160,6 +160,15 @@ def _strategy(what: str) -> Shown:
     lines = [f"strategy {strategy.chain}: {' -> '.join(names)}"]
     lines += [f"{key}: {value}" for key, value in strategy.origin.items()]
     return Shown(tuple(lines), records.to_data(strategy))
+
+
+def _resolved(what: str) -> Strategy:
+    try:
+        return resolve(what)
+    except UsageError as error:
+        if what.startswith("catalog:") or what.endswith(".json") or Path(what).is_dir():
+            raise
+        raise UsageError(f"nothing lies at '{what}', and it is no strategy: {error}") from error
 
 
 def _because(reason: str) -> str:
