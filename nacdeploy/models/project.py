@@ -2,8 +2,8 @@
 
 Modules are looked for as `python models/net.py`, or `python -m models.net` from the project's root, would: beside the
 file, where its package begins, at the project's root (which holds .git, pyproject.toml or the like), in the current
-folder where that holds the file, on PYTHONPATH, and after what is installed in the folder above. What is installed is
-no part of a project.
+folder where that holds the file, on PYTHONPATH, and after what is installed in the folder above. Python's own modules
+and what is installed are no part of a project.
 """
 
 import ast
@@ -76,7 +76,7 @@ def locate(name: str, roots: Roots) -> Path | None:
     """The file of a module of a project, or the folder of a package without __init__.py; None where the module is
     installed or not there."""
     top, *rest = name.split(".")
-    if top in sys.builtin_module_names or top == "nacdeploy":
+    if top in sys.stdlib_module_names or top == "nacdeploy":
         return None
     for folders in (roots.first, roots.last):
         places = [place for folder in folders if (place := _in_folder(folder, top)) is not None]
@@ -226,7 +226,5 @@ def _below(found: Path, rest: Sequence[str]) -> Path | None:
 @cache
 def _is_installed(name: str) -> bool:
     """Whether Python itself finds a top-level module, other than as a folder without __init__.py."""
-    if name in sys.stdlib_module_names:
-        return True
     spec = importlib.machinery.PathFinder.find_spec(name)
     return spec is not None and spec.origin is not None

@@ -149,6 +149,14 @@ def test_module_that_is_not_there_says_where_it_was_looked_for(tmp_path: Path) -
         named(path).build()
 
 
+def test_python_s_own_modules_are_not_the_project_s(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise RuntimeError('the wrong one')")
+    path = tmp_path / "net.py"
+    path.write_text(NET.format(imports="import random", block="nn.Linear"))
+    assert widths(named(path).build()) == [5]
+    assert project.read(path).sha256 == records.sha256_file(path)
+
+
 def test_installed_package_of_a_name_in_the_folder_above_is_not_the_project_s(tmp_path: Path) -> None:
     (tmp_path / "yaml").mkdir()
     (tmp_path / "yaml" / "__init__.py").write_text("raise RuntimeError('the wrong one')")
