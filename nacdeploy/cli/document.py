@@ -1,5 +1,6 @@
 """The one JSON document on stdout: while it is asked for, everything else that is printed goes to stderr."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -44,5 +45,7 @@ def _own_descriptor() -> Iterator[TextIO]:
         with open(os.dup(kept), "w", encoding="utf-8") as out:  # noqa: PTH123 - a descriptor has no path
             yield out
     finally:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # what native code has printed and keeps in its buffer
         os.dup2(kept, 1)
         os.close(kept)

@@ -9,8 +9,8 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -34,7 +34,8 @@ def module(project: Project) -> ModuleType:
 
 @contextmanager
 def at_hand(project: Project) -> Iterator[None]:
-    """Within the block imports find the project's modules first, after it they find them last."""
+    """Within the block imports find the project's modules first; after it they find last, and only, those that its
+    files are known to import."""
     finder = _finder(project)
     if finder not in sys.meta_path:
         for other in [f for f in sys.meta_path if isinstance(f, _Finder)]:
@@ -44,9 +45,11 @@ def at_hand(project: Project) -> Iterator[None]:
     else:
         sys.meta_path.remove(finder)
     sys.meta_path.insert(0, finder)
+    finder.is_first = True
     try:
         yield
     finally:
+        finder.is_first = False
         if finder in sys.meta_path:
             sys.meta_path.remove(finder)
             sys.meta_path.append(finder)
@@ -56,24 +59,17 @@ def _finder(project: Project) -> "_Finder":
     return _finders.setdefault((project.path, project.sha256), _Finder(project))
 
 
-class _Source(Loader):
-    """Runs a module from bytes at hand: a cached .pyc may be older than they."""
+class _Source(SourceFileLoader):
+    """Runs a module from bytes at hand: a cached .pyc may be older than they, and the file newer."""
 
-    def __init__(self, file: Path, content: bytes) -> None:
-        self.file, self.content = file, content
+    def __init__(self, name: str, file: Path, content: bytes) -> None:
+        super().__init__(name, str(file))
+        self.content = content
 
-    def get_code(self, name: str) -> CodeType:
+    def get_code(self, fullname: str) -> CodeType:
         """See `importlib.abc.InspectLoader`."""
-        code: CodeType = compile(self.content, str(self.file), "exec", dont_inherit=True)
+        code: CodeType = self.source_to_code(self.content, self.path)
         return code
-
-    def get_source(self, name: str) -> str:
-        """See `importlib.abc.InspectLoader`."""
-        return importlib.util.decode_source(self.content)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """See `importlib.abc.Loader`."""
-        exec(self.get_code(module.__name__), module.__dict__)
 
 
 class _Finder(MetaPathFinder):
@@ -82,6 +78,7 @@ class _Finder(MetaPathFinder):
     def __init__(self, project: Project) -> None:
         self.project = project
         self.main: ModuleType | None = None
+        self.is_first = False
         self.names: set[str] = set()
         self._own: dict[str, ModuleType] = {}
         self._others: dict[str, ModuleType] = {}
@@ -100,16 +97,18 @@ class _Finder(MetaPathFinder):
             return importlib.util.spec_from_file_location(name, file)
         folders = [str(file.parent)] if file.name == "__init__.py" else None
         content = self.project.contents.get(file)
-        loader = _Source(file, file.read_bytes() if content is None else content)
+        loader = _Source(name, file, file.read_bytes() if content is None else content)
         return importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=folders)
 
     def _located(self, name: str) -> Path | None:
         top = name.partition(".")[0]
-        return locate(name, self.project.roots) if name == top or top in self.names else None
+        is_asked = name == top and (self.is_first or any(f.partition(".")[0] == top for f in self.project.files))
+        return locate(name, self.project.roots) if is_asked or top in self.names else None
 
     def enter(self) -> None:
         """Bring the project's modules; what else has their names waits."""
-        wanted = {name for name in self.project.files if "/" not in name} | self._own.keys()
+        names = [name.split(".") for name in self.project.files if "/" not in name]
+        wanted = {".".join(parts[:n]) for parts in names for n in range(1, len(parts) + 1)} | self._own.keys()
         self._others = {name: sys.modules.pop(name) for name in wanted if name in sys.modules}
         sys.modules.update(self._own)
 

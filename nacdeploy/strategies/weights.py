@@ -6,7 +6,7 @@ the prefix and what else lies in the file are then known for certain, and told.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,16 @@ class _Fit:
 
     def with_head_of(self, expected: Mapping[str, Tensor]) -> "_Fit":
         """The same with the model's own values where only the number of classes differs."""
-        head = tuple(name for name in self.differing if _is_head(name, self, expected))
-        kept = {**self.taken, **{name: expected[name] for name in head}}
-        left = tuple(name for name in self.differing if name not in head)
-        values = {**vars(self), "taken": kept, "differing": left, "new_head": head}
-        return _Fit(**values)
+        if not self._knows_other_classes(expected):
+            return self
+        kept = {**self.taken, **{name: expected[name] for name in self.differing}}
+        return replace(self, taken=kept, differing=(), new_head=self.differing)
+
+    def _knows_other_classes(self, expected: Mapping[str, Tensor]) -> bool:
+        """Whether what differs does so in one number of outputs, which no other layer reads."""
+        pairs = [(expected[name].shape, self.taken[name].shape) for name in self.differing]
+        numbers = {(ours[:1], theirs[:1]) for ours, theirs in pairs}
+        return len(numbers) == 1 and all(len(ours) > 0 and ours[1:] == theirs[1:] for ours, theirs in pairs)
 
     def notes(self) -> Iterator[str]:
         """What was told for certain, and what was left out."""
@@ -147,18 +152,11 @@ class _Fit:
     def _shapes(self, expected: Mapping[str, Tensor]) -> str:
         name = self.differing[0]
         said = f"'{name}' is {tuple(self.taken[name].shape)}, the model has {tuple(expected[name].shape)}"
-        if all(_is_head(name, self, expected) for name in self.differing):
+        if self._knows_other_classes(expected):
             return f"{said}: it knows other classes; --new-head draws a new head and trains from the rest"
         return f"{said}{f', and {len(self.differing) - 1} more differ' if self.differing[1:] else ''}; " + (
             "check --model and --width"
         )
-
-
-def _is_head(name: str, fit: _Fit, expected: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor is of the last layer and differs in its number of outputs alone."""
-    last = list(expected)[-1].rpartition(".")[0]
-    ours, theirs = expected[name].shape, fit.taken[name].shape
-    return name.rpartition(".")[0] == last and ours[1:] == theirs[1:]
 
 
 def _prefix(expected: Mapping[str, Tensor], names: Mapping[str, str]) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """A model file of a project: its own modules are found in every spelling, counted in its sha256, and kept apart."""
 
-import importlib
+import importlib.util
 import os
 import py_compile
 import sys
@@ -147,6 +147,17 @@ def test_module_that_is_not_there_says_where_it_was_looked_for(tmp_path: Path) -
         UsageError, match=r"No module named 'nowhere_at_all'; looked for in /.*, and among what is inst"
     ):
         named(path).build()
+
+
+def test_module_imported_while_the_network_runs_is_found_and_no_folder_is_taken_for_a_package(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    (tmp_path / "late.py").write_text("SCALE = 3.0\n")
+    (tmp_path / "engines_of_mine").mkdir()
+    lines = "class Net(nn.Linear):\n    def forward(self, x):\n        import late\n        return late.SCALE * x\n"
+    path.write_text(f"from torch import nn\n{lines}def net(): return Net(1, 1)\n")
+    model = named(path).build()
+    assert model(torch.ones(1)).item() == 3.0
+    assert importlib.util.find_spec("engines_of_mine") is None
 
 
 def test_python_s_own_modules_are_not_the_project_s(tmp_path: Path) -> None:
