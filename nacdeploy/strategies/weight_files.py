@@ -24,6 +24,7 @@ from nacdeploy.errors import UsageError
 
 SAFETENSORS = ".safetensors"
 _TORCH = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".model", ".weights")
+_PYTHON_3 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # protocol 2 writes the names of Python 2
 _IS_TENSOR = re.compile(r"torch\.(_utils\.|storage\.|\w*Storage$)|collections\.OrderedDict$")
 
 
@@ -100,7 +101,8 @@ def _globals(path: Path) -> list[str]:
         with suppress(ValueError, EOFError):
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
-                    found[str(argument).replace(" ", ".", 1)] = None
+                    module, _, name = str(argument).partition(" ")
+                    found[f"{_PYTHON_3.get(module, module)}.{name}"] = None
     return [name for name in found if not _IS_TENSOR.match(name)]
 
 

@@ -1,9 +1,11 @@
 """Checkpoints as training scripts leave them: wrappers, prefixes, suffixes, and what lies beside the weights."""
 
 import argparse
+import datetime
 import os
 import types
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,8 @@ FILES: dict[str, tuple[Callable[[], Any], str]] = {
     "namespace.pt": (lambda: {"model": good(), "args": argparse.Namespace(lr=0.1, out=Path("x"))}, "under 'model'"),
     "simple_namespace.pt": (lambda: {"model": good(), "args": types.SimpleNamespace(lr=0.1)}, "under 'model'"),
     "dict_of_a_trainer.pt": (lambda: {"model": good(), "args": Attributes(lr=0.1)}, "under 'model'"),
+    "defaults.pt": (lambda: {"model": good(), "log": defaultdict(list, {"loss": [0.5]})}, "under 'model'"),
+    "schedule.pt": (lambda: {"model": good(), "until": datetime.datetime(2026, 1, 1)}, "under 'model'"),
     "counted.pt": (lambda: {**good(), "epoch": 3}, ""),
 }
 
