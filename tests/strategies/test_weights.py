@@ -210,6 +210,7 @@ def test_archive_that_was_written_without_checksums_is_taken(tmp_path: Path) -> 
     loaded(tmp_path / "w.pt")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 def test_program_in_place_of_weights_is_refused(tmp_path: Path) -> None:
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "w.pt"))
     with pytest.raises(UsageError, match="a TorchScript program"):
