@@ -1,21 +1,22 @@
 """Records for machines: frozen dataclasses to and from JSON, written atomically, with hashes.
 
-A file or folder is first written beside its place under a temporary name and renamed at the end, so that a reader
-never sees half of it and a failure (a full disk, a kill) leaves what was there before.
+A file is first written beside its place under a temporary name and renamed at the end, so that a reader never sees half
+of it and a failure (a full disk, a kill) leaves what was there before; `folders` does so for folders.
 """
 
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.errors import UsageError
+from nacdeploy.folders import cannot_write
+from nacdeploy.folders import check_writable as check_writable
+from nacdeploy.folders import new_directory as new_directory
 
 SCHEMA_VERSION = 1
 
@@ -112,7 +113,7 @@ def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -128,65 +129,6 @@ def json_bytes(data: Any) -> bytes:
 def _json_text(data: Any) -> str:
     plain = to_data(data) if hasattr(data, "__dataclass_fields__") else data
     return json.dumps(plain, indent=1, sort_keys=False, allow_nan=False) + "\n"
-
-
-@contextmanager
-def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary directory that becomes `path` when the block ends well, and vanishes when it does not.
-
-    Raises:
-        NacdeployError: `path` exists and is not empty (without `replace`), or cannot be written.
-    """
-    path = Path(path)
-    if not replace:
-        check_new_directory(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise NacdeployError(f"cannot write to {path.parent}: {error.strerror}; choose another --out") from error
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> NacdeployError:
-    return NacdeployError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")
-
-
-def check_new_directory(path: Path) -> None:
-    """Refuse an output directory early, before hours of work.
-
-    Raises:
-        NacdeployError: it exists and holds something, or it cannot be made.
-    """
-    path = Path(path)
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise NacdeployError(f"{path} exists already; choose another --out or remove it")
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    check_writable(path)
-
-
-def check_writable(path: Path) -> None:
-    """Check that a directory can be made or written to.
-
-    Raises:
-        NacdeployError: it cannot, or a file stands in its way.
-    """
-    parent = next(p for p in [path, *path.absolute().parents] if p.exists())
-    if not parent.is_dir():
-        raise NacdeployError(f"{parent} is a file, where a folder is needed; choose another --out or remove it")
-    if not os.access(parent, os.W_OK):
-        raise NacdeployError(f"{parent} is not writable; choose another --out")
 
 
 def is_file(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """What the tests share: one thread, a task of seconds, and a trained baseline that no test changes."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from command_line import lay_out, succeed
 
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
+from nacdeploy.models import trust
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state, plain_network, train_network
@@ -47,6 +49,14 @@ def follow(state: CompressionState, word: str, task: Task, profile: Profile, **o
     for link in Chain.parse(word):
         state = advance(state, link, task, profile, **options)
     return state
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A user's own folder of settings for the tests, where the model files that they name are noted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(trust.VARIABLE, str(folder := tmp_path_factory.mktemp("settings")))
+        yield folder
 
 
 @pytest.fixture(scope="session")

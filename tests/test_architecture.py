@@ -18,7 +18,7 @@ PACKAGE = ROOT / "nacdeploy"
 
 # A module may import modules of its own row and of the rows above it. The longest prefix decides.
 ROWS = (
-    ("errors", "records", "precision", "progress"),
+    ("errors", "folders", "records", "precision", "progress"),
     ("strategies.chain", "strategies.catalog", "profile", "tracking", "environment"),
     ("coding",),
     ("layers", "cost", "task", "models", "data"),

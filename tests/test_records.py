@@ -1,4 +1,4 @@
-"""Records: exact round trips, and writes that happen whole or not at all."""
+"""Records: exact round trips, and files that are written whole or not at all."""
 
 import math
 import stat
@@ -82,42 +82,6 @@ def test_write_text_is_one_line_when_the_parent_is_a_file(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(NacdeployError, match="cannot write"):
         records.write_text(tmp_path / "file" / "a.txt", "text")
-
-
-def test_new_directory_appears_whole(tmp_path: Path) -> None:
-    with records.new_directory(tmp_path / "out") as directory:
-        (directory / "a").write_text("a")
-        assert not (tmp_path / "out").exists()
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "a"]
-
-
-def test_new_directory_leaves_nothing_when_the_block_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), records.new_directory(tmp_path / "out") as directory:
-        (directory / "a").write_text("a")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_new_directory_refuses_one_that_holds_something(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a").write_text("old")
-    with pytest.raises(NacdeployError, match="exists already"), records.new_directory(tmp_path / "out"):
-        pass
-    assert (tmp_path / "out" / "a").read_text() == "old"
-
-
-def test_new_directory_replaces_when_asked(tmp_path: Path) -> None:
-    for text in ("old", "new"):
-        with records.new_directory(tmp_path / "out", replace=True) as directory:
-            (directory / text).write_text(text)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
-
-
-def test_new_directory_takes_an_empty_one(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    with records.new_directory(tmp_path / "out") as directory:
-        (directory / "a").write_text("a")
-    assert (tmp_path / "out" / "a").exists()
 
 
 def test_hashes_follow_content_alone(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from nacdeploy.cli import options, render
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--baseline", metavar="ARTIFACT", type=click.Path(path_type=Path), help="Default: the FP32 original.")
 @options.data
+@options.trusted_model
 @click.option("--batch", type=click.IntRange(min=1), help="Images per call.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
 @options.as_json
@@ -19,6 +20,7 @@ def command(
     artifacts: tuple[Path, ...],
     baseline: Path | None,
     data: str | None,
+    model: str | None,
     batch: int | None,
     threads: int | None,
     as_json: bool,
@@ -27,7 +29,13 @@ def command(
     from nacdeploy import api
 
     table = api.bench(
-        artifacts, baseline=baseline, data=data, batch=batch, threads=threads, progress=render.RichProgress()
+        artifacts,
+        baseline=baseline,
+        data=data,
+        model=model,
+        batch=batch,
+        threads=threads,
+        progress=render.RichProgress(),
     )
     render.print_json(table) if as_json else _print_bench(table)
 

@@ -7,7 +7,19 @@ import click
 
 from nacdeploy.cli import options, render
 
-FIXED = ("out", "automatic", "model", "data", "width", "normalize", "classes", "checkpoint", "profile", "seed")
+FIXED = (
+    "out",
+    "automatic",
+    "model",
+    "data",
+    "width",
+    "normalize",
+    "classes",
+    "checkpoint",
+    "new_head",
+    "profile",
+    "seed",
+)
 
 
 @click.command("compress")
@@ -31,6 +43,7 @@ def command(
 
     if resume is not None:
         typed = [name for name in ("experiment", *FIXED) if options.on_command_line(name)]
+        typed = [name for name in typed if name != "model" or not options.is_model_of(resume, shared["model"])]
         if typed:
             raise click.UsageError(f"--resume goes on with the run's own settings: leave {_spoken(typed[0])} away.")
         out = None
@@ -46,7 +59,7 @@ def command(
 
 
 def _spoken(name: str) -> str:
-    return "EXPERIMENT.json" if name == "experiment" else f"--{name}"
+    return "EXPERIMENT.json" if name == "experiment" else f"--{name.replace('_', '-')}"
 
 
 def _print_experiment(done: Any) -> None:

@@ -12,6 +12,7 @@ from nacdeploy.cli import options, render
 @options.source
 @click.option("--target", metavar="T", help="onnx, ort, openvino, trt, trt-rtx, torch-trt; the profile's by default.")
 @options.out
+@options.trusted_model
 @click.option("--profile", metavar="P", help="Take the export settings of this profile.")
 @click.option("--autotune", is_flag=True, help="Keep INT8 only where it is measured to pay.")
 @click.option("--guard/--no-guard", default=None, help="Fall back to float where INT8 is slower; the profile's choice.")
@@ -22,6 +23,7 @@ def command(
     source: Path | None,
     target: str | None,
     out: Path | None,
+    model: str | None,
     profile: str | None,
     autotune: bool,
     guard: bool | None,
@@ -37,6 +39,7 @@ def command(
         target=target,
         source=source,
         out=out,
+        model=model,
         profile=profile,
         autotune=autotune,
         guard=guard,

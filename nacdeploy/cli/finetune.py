@@ -13,6 +13,7 @@ from nacdeploy.cli import options, render
     "--from", "source", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A result folder."
 )
 @options.out
+@options.trusted_model
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many epochs.")
 @options.wandb
 @options.as_json

@@ -1,5 +1,6 @@
 """Options that several commands share: one name means one thing everywhere. nacdeploy.toml gives their defaults."""
 
+import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,25 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from nacdeploy.cli import document
 from nacdeploy.errors import UsageError, nearest
 from nacdeploy.records import read_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS_FILE = "nacdeploy.toml"
 
+
+def _documented(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    """Under --json whatever runs, a user's network too, prints to stderr: stdout is one document."""
+    if value and not context.resilient_parsing:
+        context.with_resource(document.only_document_on_stdout())
+    return value
+
+
 model = click.option("--model", metavar="M", help="Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.")
+trusted_model = click.option(
+    "--model", metavar="M", help="path/file.py:factory that is named by a record, and may run."
+)
 data = click.option("--data", metavar="D", help="digits, fashion-mnist, cifar10, cifar100 (:DIR) or folder:PATH.")
 width = click.option("--width", type=float, help="Width of a built-in model.")
 normalize = click.option(
@@ -42,7 +55,7 @@ precision = click.option(
     type=click.Path(path_type=Path),
     help="Measured precision of a similar model, taken as it is: an artifact or its precision.json.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+as_json = click.option("--json", "as_json", is_flag=True, callback=_documented, help="Print one JSON document.")
 wandb = click.option(
     "--wandb/--no-wandb", default=True, help="Log to Weights & Biases (offline without key or network)."
 )
@@ -60,7 +73,10 @@ def shared(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-task_options = shared(model, data, width, normalize, classes, checkpoint, profile, seed)
+new_head = click.option(
+    "--new-head", is_flag=True, help="Where --checkpoint has other classes, draw a new head and train from there."
+)
+task_options = shared(model, data, width, normalize, classes, checkpoint, new_head, profile, seed)
 
 
 def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
@@ -99,6 +115,17 @@ def _as_typed(value: Any) -> Any:
 def on_command_line(name: str) -> bool:
     """Whether the parameter was typed, rather than taken from nacdeploy.toml or its default."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def is_model_of(run: Path, name: str | None) -> bool:
+    """Whether a model is a user's file, and the one of a run: naming it there lets it run."""
+    if name is None or ".py:" not in name:
+        return False
+    try:
+        recorded = json.loads((run / "run.json").read_text(encoding="utf-8"))["profile"]["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(recorded == name)
 
 
 def _check_keys(given: dict[str, Any], known: set[str], path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nacdeploy.cli import document
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -71,7 +73,7 @@ def print_json(record: Any) -> None:
     from nacdeploy import records
 
     plain = records.to_data(record) if hasattr(record, "__dataclass_fields__") else record
-    click.echo(json.dumps(plain, indent=1))
+    document.write(json.dumps(plain, indent=1))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

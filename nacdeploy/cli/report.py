@@ -4,12 +4,15 @@ from pathlib import Path
 
 import click
 
+from nacdeploy.cli import options
+
 
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Where the page goes (RUN/report.html).")
-def command(run: Path, out: Path | None) -> None:
+@options.trusted_model
+def command(run: Path, out: Path | None, model: str | None) -> None:
     """Write one self-contained HTML page about a run, finished or under way."""
     from nacdeploy import api
 
-    click.echo(f"report: {api.report(run, out)}")
+    click.echo(f"report: {api.report(run, out, model=model)}")

@@ -7,7 +7,7 @@ import click
 
 from nacdeploy.cli import options, render
 
-FIXED = ("out", "model", "data", "width", "normalize", "classes", "checkpoint", "profile", "seed")
+FIXED = ("out", "model", "data", "width", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
 
 
 @click.command("search")
@@ -61,17 +61,23 @@ def command(
         **shared,
     }
     if resume is not None:
-        wanted = _typed(wanted, fork)
+        wanted = _typed(wanted, fork, resume)
     how: dict[str, Any] = {"fork": fork, "pick": pick, "workers": workers, "ray": ray}
     result = api.search(resume=resume, progress=render.RichProgress(), **how, **wanted)
     render.print_json(result) if as_json else render.print_result(result)
 
 
-def _typed(wanted: dict[str, Any], fork: bool) -> dict[str, Any]:
-    """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now."""
+def _typed(wanted: dict[str, Any], fork: bool, resume: Path) -> dict[str, Any]:
+    """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now. The file
+    of its own network may be named, so that it may run."""
     typed = [name for name in FIXED if options.on_command_line(name)]
+    if not fork:
+        typed = [name for name in typed if name != "model" or not options.is_model_of(resume, wanted["model"])]
     if typed and not fork:
         raise click.UsageError(
-            f"--resume goes on with the run's own settings: leave --{typed[0]} away, or begin a new run with --fork."
+            f"--resume goes on with the run's own settings: leave --{typed[0].replace('_', '-')} away, or begin a new "
+            "run with --fork."
         )
-    return {name: value for name, value in wanted.items() if name == "wandb" or options.on_command_line(name)}
+    named = options.is_model_of(resume, wanted["model"])
+    kept = ("wandb", *(["model"] if named else []))
+    return {name: value for name, value in wanted.items() if name in kept or options.on_command_line(name)}

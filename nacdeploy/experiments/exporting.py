@@ -54,8 +54,9 @@ def write(folder: Path, model_path: str, network: Network, steps: Sequence[Step]
         "steps": [checkpoints.step_data(step) for step in steps],
     }
     with records.new_directory(folder / FOLDER, replace=True) as inner:
-        records.write_json(inner / STRUCTURE_FILE, structure)
         write_values(inner / checkpoints.VALUES, content(network))
+        structure["values_sha256"] = records.sha256_file(inner / checkpoints.VALUES)
+        records.write_json(inner / STRUCTURE_FILE, structure)
     return folder / FOLDER
 
 
@@ -80,5 +81,6 @@ def rebuilt(model: nn.Module, folder: Path, profile: Profile) -> tuple[Network, 
     network = Network(model, GRIDS[data["grid"]], tuple(data["input_shape"])).eval()
     for step in steps:
         network = operators.make(step.link, profile).perform(network, step.decision)
-    checkpoints.fill(network, checkpoints.read_values(folder / checkpoints.VALUES), str(folder))
+    values = checkpoints.read_values(folder / checkpoints.VALUES, data.get("values_sha256"))
+    checkpoints.fill(network, values, str(folder))
     return network, steps

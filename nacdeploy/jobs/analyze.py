@@ -8,6 +8,7 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -41,6 +42,7 @@ class Asked:
     techniques: tuple[str, ...]
     ratios: tuple[float, ...]
     layers: tuple[str, ...]
+    new_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,35 +94,38 @@ def analyze(
         UsageError: an unknown configuration type, technique or layer, a wrong ratio, or a resumed analysis of
             something else.
     """
-    progress, options = progress or Silent(), Options(**shared)
+    progress, options = progress or Silent(), Options.given(**shared)
     if config_type not in musco.KINDS:
         raise unknown("configuration type", config_type, musco.KINDS)
     asked = _asked(Path(resume)) if resume is not None else None
     profile = _profile(asked, resume) if asked else effective_profile(options)
     if asked:
-        options = replace(options, checkpoint=asked.checkpoint, model=profile.model, data=profile.data)
-    place = Path(resume) if resume is not None else Runs(Path(options.runs)).place(out, "analyze")
-    session = open_session(options, profile, "", progress)
-    given = Asked(
-        profile=session.profile.model_dump(mode="json"),
-        checkpoint=options.checkpoint,
-        baseline=session.baseline.key,
-        techniques=asked.techniques if asked else tuple(techniques),
-        ratios=asked.ratios if asked else tuple(ratios),
-        layers=asked.layers if asked else tuple(layers),
-    )
-    if asked and asked.baseline != given.baseline:
-        raise UsageError(f"{place} analysed another network than its baseline is now; start a new analysis")
-    network = session.baseline.network
-    if write is not None:
-        layers_now = decomposition.layers(network, ())
-        records.write_text(Path(write), musco.text(musco.generated(layers_now, config_type)))
-    todo = [*sensitivity.probes(network, session.profile, given.techniques, given.ratios, given.layers)]
-    if not asked:
-        place.mkdir(parents=True, exist_ok=True)
-        records.write_json(place / RUN_FILE, given)
-    found = _measured(todo, session, place / TABLE_FILE, progress)
-    return _left(session, found, max_drop, place)
+        theirs: dict[str, Any] = {"checkpoint": asked.checkpoint, "new_head": asked.new_head}
+        options = replace(options, model=profile.model, data=profile.data, **theirs)
+    reserved = Runs(Path(options.runs)).place(out, "analyze") if resume is None else nullcontext(Path(resume))
+    with reserved as place:
+        session = open_session(options, profile, "", progress)
+        given = Asked(
+            profile=session.profile.model_dump(mode="json"),
+            checkpoint=options.checkpoint,
+            baseline=session.baseline.key,
+            techniques=asked.techniques if asked else tuple(techniques),
+            ratios=asked.ratios if asked else tuple(ratios),
+            layers=asked.layers if asked else tuple(layers),
+            new_head=options.new_head,
+        )
+        if asked and asked.baseline != given.baseline:
+            raise UsageError(f"{place} analysed another network than its baseline is now; start a new analysis")
+        network = session.baseline.network
+        if write is not None:
+            layers_now = decomposition.layers(network, ())
+            records.write_text(Path(write), musco.text(musco.generated(layers_now, config_type)))
+        todo = [*sensitivity.probes(network, session.profile, given.techniques, given.ratios, given.layers)]
+        if not asked:
+            place.mkdir(parents=True, exist_ok=True)
+            records.write_json(place / RUN_FILE, given)
+        found = _measured(todo, session, place / TABLE_FILE, progress)
+        return _left(session, found, max_drop, place)
 
 
 def _asked(place: Path) -> Asked:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from nacdeploy import models, records
 from nacdeploy import profile as profiles
-from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError
 from nacdeploy.jobs.equipment import equipped
@@ -35,6 +35,7 @@ def opener(session: Session, place: Path, cache: str) -> Opener:
         "code": _code(),
         "profile": session.profile.model_dump(mode="json"),
         "baseline": {"key": baseline.key, "metrics": records.to_data(baseline.metrics), "values": save(values)},
+        "model_sha256": session.task.spec.source_sha256,
         "data_sha256": session.task.data.fingerprint,
         "place": str(place.absolute()),
         "cache": cache,
@@ -54,6 +55,7 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
         differs = ", ".join(f"{key}: {here.get(key)} there, {there.get(key)} here" for key in keys)
         raise NacdeployError(f"a worker has other code than the search ({differs}); install the same where it runs")
     profile = profiles.from_mapping(setup["profile"], where="the search's profile")
+    models.accept_here(profile.model, setup["model_sha256"])
     task = tasks.make(profile.model, profile.data, profile)
     if task.data.fingerprint != setup["data_sha256"]:
         raise NacdeployError(f"a worker finds other images in '{profile.data}' than the search; give it the same")

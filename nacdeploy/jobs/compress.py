@@ -1,7 +1,8 @@
 """Compression experiments: one compression, or a search over its configuration, by nacdeploy itself or by a script."""
 
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -22,6 +23,7 @@ from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
 from nacdeploy.latency import Stopwatch
+from nacdeploy.models import trust
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -43,6 +45,7 @@ class Asked:
     profile: dict[str, Any]
     checkpoint: str | None
     model: str | None = None
+    new_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,19 @@ def compress(
         UsageError: the file has errors, all of which are named; ranges without `automatic`, or none with it.
         NacdeployError: a job fails and `job_failure` does not forgive it, or no job came to a value.
     """
-    progress, options, watch = progress or Silent(), Options(**shared), Stopwatch()
-    place, asked = _begun(experiment, automatic, resume, out, options)
+    progress, options, watch = progress or Silent(), Options.given(**shared), Stopwatch()
+    with _begun(experiment, automatic, resume, out, options) as (place, asked):
+        return _compressed(place, asked, options, progress, watch)
+
+
+def _compressed(place: Path, asked: Asked, options: Options, progress: Progress, watch: Stopwatch) -> Compressed:
+    """Run the jobs of an experiment in its folder."""
     read = grammar.read(asked.experiment, asked.file)
     for name in read.ignored:
         progress.say(f"ignored: {name}")
     profile = profiles.from_mapping(asked.profile, where=str(place / RUN_FILE))
-    options = replace(options, checkpoint=asked.checkpoint, model=profile.model, data=profile.data)
+    theirs: dict[str, Any] = {"checkpoint": asked.checkpoint, "new_head": asked.new_head}
+    options = replace(options, model=profile.model, data=profile.data, **theirs)
     with ExitStack() as stack:
         session, worker = _worker(read.experiment, asked, options, profile, progress, stack)
         records.write_json(place / RUN_FILE, asked)
@@ -108,15 +117,17 @@ def compress(
     return done
 
 
+@contextmanager
 def _begun(
     file: Path | str | None, automatic: bool, resume: Path | str | None, out: Path | str | None, options: Options
-) -> tuple[Path, Asked]:
-    """The folder of a new or an old experiment, and what it was started with."""
+) -> Iterator[tuple[Path, Asked]]:
+    """The folder of a new experiment, reserved within the block, or of an old one, and what it was started with."""
     if resume is not None:
         place = Path(resume)
         if not (place / RUN_FILE).is_file():
             raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
-        return place, records.read(Asked, place / RUN_FILE)
+        yield place, records.read(Asked, place / RUN_FILE)
+        return
     if file is None:
         raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")
     data = records.read_json(Path(file))
@@ -128,9 +139,14 @@ def _begun(
     if seed is not None:
         profile = profiles.override(profile, {"seed": seed})
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in experiment.name)
-    place = Runs(Path(options.runs)).place(out, f"compress-{name}")
     data = {"name": experiment.name, **data}
-    return place, Asked(data, str(file), automatic, profile.model_dump(mode="json"), options.checkpoint, options.model)
+    settings = profile.model_dump(mode="json")
+    asked = Asked(data, str(file), automatic, settings, options.checkpoint, options.model, options.new_head)
+    with Runs(Path(options.runs)).place(out, f"compress-{name}") as place:
+        if experiment.script is not None:  # the user named the file that names it
+            script, _ = scripts.located(experiment, Path(file).absolute())
+            trust.accept(script, records.sha256_file(script))
+        yield place, asked
 
 
 def _check_mode(experiment: Experiment, automatic: bool) -> None:
@@ -151,6 +167,7 @@ def _worker(
     """What runs the jobs: a script's processes, or this process with a session of its own."""
     if experiment.script is not None:
         script, directory = scripts.located(experiment, Path(asked.file).absolute())
+        trust.check(script, records.sha256_file(script), f"start it anew, nacdeploy compress {asked.file},")
         if asked.model is not None:
             tasks.make(profile.model, profile.data, profile)  # what cannot be built is said before the jobs run
         return None, scripts.ScriptWorker(experiment, script, directory, profile.seed)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import data as datasets
+from nacdeploy import models, records, tracking
 from nacdeploy import profile as profiles
-from nacdeploy import records, tracking
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact, carry, targets
 from nacdeploy.exporters import export as exporting
@@ -42,6 +42,7 @@ def export(
     autotune: bool = False,
     guard: bool | None = None,
     precision: Path | str | None = None,
+    model: str | None = None,
     runs: Path | str = "runs",
     wandb: bool = True,
     progress: Progress | None = None,
@@ -50,13 +51,15 @@ def export(
 
     With `autotune` the precision of every layer group is the one that was measured to be fastest; measurements are
     kept under `runs` and used again. `guard` (the profile's by default) does so only where integers are slower than
-    float as a whole. `precision`, an artifact or its precision.json, is taken in place of measuring.
+    float as a whole. `precision`, an artifact or its precision.json, is taken in place of measuring. `model` names the
+    file of the network where only the checkpoint does, so that it may run.
 
     Raises:
         UsageError: unknown target, no such checkpoint, both `autotune` and `precision`.
         NacdeployError: the exported graph does not agree with the torch model, or the builder rejects it.
     """
     progress, home = progress or Silent(), Runs(Path(runs))
+    models.name_by_user(model)
     if autotune and precision is not None:
         raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")
     given = carry.read(Path(precision)) if precision is not None else None
@@ -72,11 +75,12 @@ def export(
     targets.check_types(targets.named(target), settings.export)
     if state.network.quantizers:
         settings = measured.exact_here(settings, target, progress)
-    place = home.place(out, f"export-{target}")
     measurements = home.measurements(state.key, settings, target)
-    tuning = exporting.Tuning(autotune, measurements, _original(record) if state.steps else None, given)
-    context = _context(record, folder)
-    path = exporting.export(state, task_of(record), settings, target, place, context, progress, tuning)
+    with home.place(out, f"export-{target}") as place:
+        original = _original(record, folder) if state.steps else None
+        tuning = exporting.Tuning(autotune, measurements, original, given)
+        context = _context(record, folder)
+        path = exporting.export(state, task_of(record), settings, target, place, context, progress, tuning)
     tracker = tracking.open_tracker(
         home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": target}, say=progress.say
     )
@@ -92,17 +96,20 @@ def bench(
     data: str | None = None,
     batch: int | None = None,
     threads: int | None = None,
+    model: str | None = None,
     progress: Progress | None = None,
 ) -> bench_runner.Table:
     """Time artifacts and the FP32 baseline in turns in one run, and score them on the test split.
 
-    Without `baseline`, the FP32 network that the first artifact came from is exported once and used.
+    Without `baseline`, the FP32 network that the first artifact came from is exported once and used; `model` names its
+    file where only the artifact does, so that it may run.
 
     Raises:
         UsageError: no artifact, or data of another shape.
         NacdeployError: a file of an artifact is damaged.
     """
     progress = progress or Silent()
+    models.name_by_user(model)
     paths = [Path(path) for path in artifacts]
     manifest, _ = artifact.load(paths[0])
     source = records.from_data(DataSource, manifest.data, where=f"data in the manifest of {paths[0]}")
@@ -116,12 +123,12 @@ def bench(
     return bench_runner.bench(paths, reference, dataset, settings)
 
 
-def _original(record: checkpoints.Record) -> Network | None:
+def _original(record: checkpoints.Record, folder: Path) -> Network | None:
     """The FP32 network that a compressed checkpoint came from, where it is still there."""
-    folder = Path(str(record.baseline_checkpoint))
-    if not checkpoints.is_checkpoint(folder):
+    baseline = checkpoints.baseline_folder(record, folder)
+    if baseline is None:
         return None
-    state, _ = checkpoints.load(folder)
+    state, _ = checkpoints.load(baseline)
     return state.network
 
 

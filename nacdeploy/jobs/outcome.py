@@ -27,6 +27,7 @@ from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
 from nacdeploy.strategies.strategy import TABLES, Strategy
 
 CHECKPOINT = "checkpoint"
+_WITH_JOURNAL = ("search", "compress")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def finish(
         test=records.to_data(scores),
         baseline_checkpoint=str(session.baseline_folder),
     )
-    with _whole(job.place) as folder:
+    with _whole(job) as folder:
         with records.new_directory(folder / CHECKPOINT, replace=True) as inner:
             checkpoints.write(inner, state, record)
         records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
@@ -108,12 +109,12 @@ def front_of(found: SearchResult) -> tuple[Member, ...]:
 
 
 @contextmanager
-def _whole(place: Path) -> Iterator[Path]:
-    """A result's folder appears whole or not at all; a search's, which holds its journal already, is added to."""
-    if place.is_dir() and any(place.iterdir()):
-        yield place
+def _whole(job: Job) -> Iterator[Path]:
+    """A result's folder appears whole or not at all; that of a job which keeps a journal there is added to."""
+    if job.kind in _WITH_JOURNAL:
+        yield job.place
         return
-    with records.new_directory(place) as folder:
+    with records.new_directory(job.place) as folder:
         yield folder
 
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from nacdeploy import models, records
 from nacdeploy import profile as profiles
-from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.experiments import compressors, grammar
 from nacdeploy.experiments.grammar import Experiment
@@ -150,13 +150,15 @@ def _result(pending: Any) -> Attempt:
 def setup_of(experiment: Mapping[str, Any], session: Session) -> dict[str, Any]:
     """What a worker is opened with, as plain data."""
     profile = session.profile.model_dump(mode="json")
-    return {"experiment": dict(experiment), "profile": profile, "baseline": str(session.baseline_folder)}
+    spec = {"model": session.task.spec.name, "model_sha256": session.task.spec.source_sha256}
+    return {"experiment": dict(experiment), "profile": profile, "baseline": str(session.baseline_folder), **spec}
 
 
 def opened(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     """A worker from plain data: called with a job as plain data, it answers with the attempt as plain data."""
     experiment = grammar.read(setup["experiment"]).experiment
     folder = Path(setup["baseline"])
+    models.accept_here(setup["model"], setup["model_sha256"])
     baseline, record = checkpoints.load(folder)
     profile = profiles.from_mapping(setup["profile"])
     task = task_of(record)

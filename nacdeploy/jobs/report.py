@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nacdeploy import models, records
 from nacdeploy import profile as profiles
-from nacdeploy import records
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.jobs.resuming import JOURNAL, RUN_FILE
@@ -33,14 +33,16 @@ class Material:
     result: Result | None
 
 
-def report(run: Path | str, out: Path | str | None = None) -> Path:
-    """Write the HTML report of a run, by default into its folder.
+def report(run: Path | str, out: Path | str | None = None, *, model: str | None = None) -> Path:
+    """Write the HTML report of a run, by default into its folder. `model` names the file of its network where only the
+    run does, so that it may run.
 
     Raises:
         UsageError: the folder holds neither a search nor a result.
         NacdeployError: the file cannot be written.
     """
     folder = Path(run)
+    models.name_by_user(model)
     path = Path(out) if out is not None else folder / REPORT_FILE
     return write_page(path, page_of(_material(folder)))
 

@@ -53,6 +53,7 @@ class Asked:
     checkpoint: str | None = None
     profile: str = "demo"
     seed: int | None = None
+    new_head: bool = False
     search: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -120,7 +121,8 @@ def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
         )
     profile = profiles.from_mapping(run.profile, where=str(place / RUN_FILE))
     profile = profiles.override(profile, {"search": {k: v for k, v in search.items() if v is not None}})
-    options = replace(options, checkpoint=run.checkpoint, model=profile.model, data=profile.data)
+    theirs = run.asked.new_head
+    options = replace(options, checkpoint=run.checkpoint, model=profile.model, data=profile.data, new_head=theirs)
     return Start(place, options, profile, run.asked)
 
 

@@ -1,10 +1,12 @@
 """Where results lie: `runs/<name>/`, the baselines that later commands of the same folder reuse, the result finished
 last."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import latency, records
+from nacdeploy import folders, latency, records
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact
 from nacdeploy.profile import Profile
@@ -28,16 +30,18 @@ class Runs:
 
     root: Path = Path("runs")
 
-    def place(self, out: Path | str | None, kind: str) -> Path:
-        """The folder of a new result: the user's own, or the next free `<kind>-<n>`.
+    @contextmanager
+    def place(self, out: Path | str | None, kind: str) -> Iterator[Path]:
+        """The folder of a new result, reserved within the block: the user's own, or the next free `<kind>-<n>`.
 
         Raises:
-            NacdeployError: the user's own holds something already or cannot be made.
+            NacdeployError: the user's own holds something already, another run writes it, or it cannot be written.
         """
-        place = Path(out) if out is not None else self._next(kind[:MAX_NAME])
-        records.check_new_directory(place)
-        records.check_writable(self.root)
-        return place
+        folders.check_writable(self.root)
+        name = kind[:MAX_NAME]
+        own = folders.reserved(Path(out)) if out is not None else None
+        with own or folders.numbered(lambda n: self.root / f"{name}-{n}") as place:
+            yield place
 
     def baseline(self, key: str) -> Path:
         """The folder of the baseline that is trained from these settings."""
@@ -70,9 +74,3 @@ class Runs:
         if not path.exists():
             raise UsageError(f"the result finished last, {path}, is gone; name another with --from")
         return path
-
-    def _next(self, kind: str) -> Path:
-        n = 1
-        while (self.root / f"{kind}-{n}").exists():
-            n += 1
-        return self.root / f"{kind}-{n}"

@@ -71,24 +71,25 @@ def search(
     wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
     wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache}
     wanted["experience"] = [str(Path(one).resolve()) for one in experience] if experience else None
-    start = _start(out, resume, fork, pick, dict(shared), wanted)
-    _check(start.profile)
-    with _cluster(workers, ray) as cluster:
-        session = _opened(start, cluster.n_workers if cluster else 1, progress)
-        _begin(start, session, progress)
-        cache_place = session.profile.search.cache or start.place / resuming.CACHE
-        ours = equipped(session, start.place, cache_place, progress.say)
-        final = _searched(start.place, session, ours, cluster, progress)
-    if pick is not None:
-        final = _picked(final, pick, ours, start.place)
-    elif final.state is None:
-        raise NacdeployError(_nothing(final.found, session.profile, start.place))
-    _say_latency(final, progress)
-    job = Job("search", start.place, start.options, progress, watch)
-    state = final.state or session.baseline
-    return finish(job, session, state, found=final.found, speed=final.speed, latency=final.latency)
+    with _start(out, resume, fork, pick, dict(shared), wanted) as start:
+        _check(start.profile)
+        with _cluster(workers, ray) as cluster:
+            session = _opened(start, cluster.n_workers if cluster else 1, progress)
+            _begin(start, session, progress)
+            cache_place = session.profile.search.cache or start.place / resuming.CACHE
+            ours = equipped(session, start.place, cache_place, progress.say)
+            final = _searched(start.place, session, ours, cluster, progress)
+        if pick is not None:
+            final = _picked(final, pick, ours, start.place)
+        elif final.state is None:
+            raise NacdeployError(_nothing(final.found, session.profile, start.place))
+        _say_latency(final, progress)
+        job = Job("search", start.place, start.options, progress, watch)
+        state = final.state or session.baseline
+        return finish(job, session, state, found=final.found, speed=final.speed, latency=final.latency)
 
 
+@contextmanager
 def _start(
     out: Path | str | None,
     source: Path | str | None,
@@ -96,18 +97,21 @@ def _start(
     pick: int | None,
     shared: dict[str, Any],
     wanted: dict[str, Any],
-) -> Start:
+) -> Iterator[Start]:
+    """Where a search begins, its folder reserved within the block, or goes on."""
     if source is None and (fork or pick is not None):
         raise UsageError(f"--{'fork' if fork else 'pick'} needs a run that is there: give its folder with --resume RUN")
     if fork and pick is not None:
         raise UsageError("--pick answers from a run as it is, --fork begins another; give one of them")
-    options = Options(**shared)
+    options = Options.given(**shared)
     if source is not None and not fork:
-        return resuming.resumed(Path(source), options, wanted)
-    place = Runs(Path(options.runs)).place(out, "search")
-    if source is not None:
-        return resuming.forked(Path(source), place, shared, options, wanted)
-    return Start(place, options, effective_profile(options, wanted), Asked.of(options, wanted))
+        yield resuming.resumed(Path(source), options, wanted)
+        return
+    with Runs(Path(options.runs)).place(out, "search") as place:
+        if source is not None:
+            yield resuming.forked(Path(source), place, shared, options, wanted)
+        else:
+            yield Start(place, options, effective_profile(options, wanted), Asked.of(options, wanted))
 
 
 @contextmanager

@@ -2,24 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
 
 from nacdeploy import evaluate as evaluation
+from nacdeploy import folders, models, records
 from nacdeploy import profile as profiles
-from nacdeploy import records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import measured, preprocessing
 from nacdeploy.jobs.runs import Runs
+from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
 from nacdeploy.strategies.checkpoint import Record
-from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 from nacdeploy.train import Report
 
@@ -37,6 +38,7 @@ class OptionValues(TypedDict, total=False):
     seed: int | None
     runs: Path | str
     wandb: bool
+    new_head: bool
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class Options:
     seed: int | None = None
     runs: Path | str = "runs"
     wandb: bool = True
+    new_head: bool = False
+
+    @classmethod
+    def given(cls, **values: Unpack[OptionValues]) -> "Options":
+        """The options that a user gives; a model file that he names may run from now on."""
+        models.name_by_user(values.get("model"))
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ def open_session(options: Options, profile: Profile, letters: str, progress: Pro
     task = tasks.make(profile.model, profile.data, profile)
     normalised = preprocessing.line(task.data, why)
     if options.checkpoint is not None:
-        baseline, folder = _given_baseline(Path(options.checkpoint), task, profile, Runs(Path(options.runs)))
+        baseline, folder = _given_baseline(options, task, profile, progress)
         for line in (normalised, *preprocessing.given_lines(baseline, task.data, profile.model, options.checkpoint)):
             progress.say(line)
     else:
@@ -149,9 +158,12 @@ def _seen(task: Task, profile: Profile) -> list[Any]:
     return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std])]
 
 
-def train_baseline(folder: Path, task: Task, profile: Profile, progress: Progress) -> CompressionState:
-    """Train the FP32 network by the profile's recipe and write its checkpoint."""
-    network = plain_network(task, profile)
+def train_baseline(
+    folder: Path, task: Task, profile: Profile, progress: Progress, network: Network | None = None
+) -> CompressionState:
+    """Train the FP32 network by the profile's recipe, from its first values or those of `network`, and write its
+    checkpoint."""
+    network = network or plain_network(task, profile)
     with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
         fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar))
     state = initial_state(network, task)
@@ -159,7 +171,7 @@ def train_baseline(folder: Path, task: Task, profile: Profile, progress: Progres
         f"trained the baseline {task.spec.name} on {task.data.name} for {fit.n_epochs} epochs: "
         f"{100 * state.metrics.accuracy:.2f} % on validation -> {folder}"
     )
-    with records.new_directory(folder, replace=True) as temporary:
+    with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile))
     return state
 
@@ -189,7 +201,7 @@ def task_of(record: Record) -> Task:
         UsageError: the data are not the ones it was made with.
     """
     profile = record.settings()
-    task = tasks.make(profile.model, profile.data, profile)
+    task = tasks.make(record.model.located, profile.data, profile)
     if task.data.fingerprint != record.data.get("fingerprint"):
         raise UsageError(f"the data set '{profile.data}' has changed since the checkpoint was made; give it unchanged")
     return task
@@ -201,40 +213,62 @@ def _own_baseline(folder: Path, task: Task, profile: Profile, progress: Progress
         state.network.lay_on(plain_network(task, profile).grid)
         progress.say(f"baseline from {folder}: {100 * state.metrics.accuracy:.2f} % on validation")
         return state
-    records.check_writable(folder)
+    folders.check_writable(folder)
     return train_baseline(folder, task, profile, progress)
 
 
-def _given_baseline(path: Path, task: Task, profile: Profile, runs: Runs) -> tuple[CompressionState, Path]:
+def _given_baseline(
+    options: Options, task: Task, profile: Profile, progress: Progress
+) -> tuple[CompressionState, Path]:
     """The user's network; a plain state dict is written as a checkpoint folder, so that later commands find it."""
-    network = plain_network(task, profile)
+    path, runs, network = Path(str(options.checkpoint)), Runs(Path(options.runs)), plain_network(task, profile)
     if checkpoints.is_checkpoint(path):
         record = checkpoints.read_record(path)
         if record.chain:
             raise UsageError(f"{path} is compressed already ('{record.chain}'); --checkpoint takes the FP32 network")
-        checkpoints.fill(network, checkpoints.read_values(path / checkpoints.VALUES), str(path))
+        values = checkpoints.read_values(path / checkpoints.VALUES, record.values_sha256)
+        checkpoints.fill(network, values, str(path))
         _check_finite(network, path)
         return initial_state(network, task), path
-    checkpoints.load_plain(path, network.backbone)
+    found = checkpoints.load_plain(path, network.backbone, new_head=options.new_head)
     _check_finite(network, path)
+    for note in found.notes:
+        progress.say(f"{path}: {note}")
+    if found.new_head:
+        return _with_new_head(network, runs, task, profile, progress)
     state = initial_state(network, task)
     folder = runs.baseline(records.sha256_data([state.key, *_seen(task, profile)]))
-    with records.new_directory(folder, replace=True) as temporary:
+    with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
     return state, folder
+
+
+def _with_new_head(
+    network: Network, runs: Runs, task: Task, profile: Profile, progress: Progress
+) -> tuple[CompressionState, Path]:
+    """A given network whose head was drawn anew, trained by the profile's recipe; kept like every baseline."""
+    begun = records.sha256_data([baseline_key(task, profile), state_key(network)])
+    folder = runs.baseline(begun)
+    if checkpoints.is_checkpoint(folder):
+        return _own_baseline(folder, task, profile, progress), folder
+    return train_baseline(folder, task, profile, progress, network), folder
 
 
 def _check_finite(network: nn.Module, path: Path) -> None:
     for name, value in network.state_dict().items():
         if not torch.isfinite(value).all():
             raise UsageError(f"{path}: '{name}' holds values that are not finite numbers; give a network that is well")
+        if name.endswith("running_var") and (value < 0).any():
+            raise UsageError(
+                f"{path}: '{name}' holds negative variances: the file is damaged; give a network that is well"
+            )
 
 
 def _with_model_of(record: Record, options: Options, profile: Profile) -> Profile:
     """A checkpoint folder knows its model: it need not be named again."""
     if options.model is not None:
         return profile
-    given: dict[str, Any] = {"model": record.model.name, "width": record.model.width}
+    given: dict[str, Any] = {"model": record.model.located, "width": record.model.width}
     if options.data is None:
         theirs = record.settings()
         images = {**theirs.images.model_dump(mode="json"), **preprocessing.given_keys(profile)}

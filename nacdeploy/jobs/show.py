@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from nacdeploy import records
+from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters import artifact
+from nacdeploy.jobs import resuming
+from nacdeploy.jobs.analyze import RUN_FILE as ANALYSIS_FILE
 from nacdeploy.jobs.compress import EXPERIMENT_FILE, Compressed
 from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.strategy import resolve
+from nacdeploy.strategies.search import journal
+from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
+from nacdeploy.strategies.strategy import Strategy, resolve
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ def show(what: str) -> Shown:
     """Describe what lies at a path, or a strategy by word or catalog name.
 
     Raises:
+        NacdeployError: it is a run that is not finished.
         UsageError: it is none of these.
     """
     path = Path(what)
@@ -39,7 +45,38 @@ def show(what: str) -> Shown:
     for matches, describe in kinds:
         if matches(path):
             return describe(path)
+    if not records.is_file(path / STRATEGY_FILE):
+        _check_is_known(path)
     return _strategy(what)
+
+
+def _check_is_known(path: Path) -> None:
+    """Say what lies at a path that is no strategy either.
+
+    Raises:
+        NacdeployError: a run that is not finished.
+        UsageError: anything else.
+    """
+    if records.is_file(path / resuming.RUN_FILE):
+        raise NacdeployError(_unfinished(path))
+    if records.is_file(path / ANALYSIS_FILE):
+        raise UsageError(f"{path} is an analysis: its tables are the .csv files in it; --resume {path} goes on with it")
+    if path.is_dir():
+        kinds = "strategy, checkpoint, artifact or finished run"
+        raise UsageError(f"{path} holds no {kinds}; show takes the folder of one, as 'runs/search-1'")
+
+
+def _unfinished(path: Path) -> str:
+    """How far a run is, and what goes on with it."""
+    if not records.is_file(path / resuming.JOURNAL):
+        command = "compress" if (path / "jobs").is_dir() else "search"
+        return f"{path} is not finished and has no result to show; nacdeploy {command} --resume {path} goes on with it"
+    n_done = max(0, len(journal.read(path / resuming.JOURNAL)[1]) - 1)
+    table = resuming.recorded(path).profile.get("search", {})
+    return (
+        f"{path} is not finished and has no result to show: {n_done} of {table.get('budget', '?')} chains are "
+        f"evaluated; nacdeploy report {path} draws what there is, nacdeploy search --resume {path} goes on with it"
+    )
 
 
 def _artifact(path: Path) -> Shown:
@@ -80,10 +117,23 @@ def _run(path: Path) -> Shown:
         f"{result.kind} of {result.model} on {result.data}: '{result.chain}'",
         f"test accuracy {100 * scores.compressed:.2f} % (baseline {100 * scores.baseline:.2f} %, "
         f"control {100 * scores.control:.2f} %)",
-        *(f"{name}: {value:.2f}" for name, value in records.to_data(result.figures).items() if value is not None),
+        *(
+            f"{name}: {_said(name, value)}"
+            for name, value in records.to_data(result.figures).items()
+            if value is not None
+        ),
         f"checkpoint: {result.checkpoint}",
     )
     return Shown(lines, records.to_data(result))
+
+
+def _said(name: str, value: float) -> str:
+    """A figure as people write it: a count, a ratio or a percentage, by the house's names."""
+    if name.startswith("n_"):
+        return f"{value:,.0f}"
+    if name.endswith("_ratio") or name.startswith("speed_"):
+        return f"{value:.2f}x"
+    return f"{100 * value:.2f} %"
 
 
 def _experiment(path: Path) -> Shown:
@@ -99,9 +149,15 @@ def _experiment(path: Path) -> Shown:
 
 
 def _strategy(what: str) -> Shown:
-    strategy = resolve(what)
-    known = operators.by_letter()
-    names = [known[link.letter].name if link.letter in known else "unknown" for link in Chain.parse(strategy.chain)]
+    strategy = _resolved(what)
+    known, chain = operators.by_letter(), Chain.parse(strategy.chain)
+    strange = next((link.letter for link in chain if link.letter not in known), None)
+    if strange is not None:
+        raise UsageError(
+            f"nothing lies at '{what}', and it is no strategy: '{strange}' is no letter of {' '.join(known)}; show "
+            "takes a word such as QPPF, a strategy.json, catalog:NAME, or the folder of a checkpoint, artifact or run"
+        )
+    names = [known[link.letter].name for link in chain]
     lines = [f"strategy {strategy.chain}: {' -> '.join(names)}"]
     lines += [f"{key}: {value}" for key, value in strategy.origin.items()]
     return Shown(tuple(lines), records.to_data(strategy))
@@ -115,6 +171,15 @@ def _images(taken: artifact.Preprocessing) -> str:
         f"images {taken.height}x{taken.width}, {taken.channels} channel{'s' if taken.channels > 1 else ''}: pixels / "
         f"{1 / taken.scale:g}{shift}, less mean {mean}, over deviation {std}"
     )
+
+
+def _resolved(what: str) -> Strategy:
+    try:
+        return resolve(what)
+    except UsageError as error:
+        if what.startswith("catalog:") or what.endswith(".json") or Path(what).is_dir():
+            raise
+        raise UsageError(f"nothing lies at '{what}', and it is no strategy: {error}") from error
 
 
 def _because(reason: str) -> str:

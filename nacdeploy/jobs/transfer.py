@@ -42,15 +42,15 @@ def train(
     **shared: Unpack[OptionValues],
 ) -> Path:
     """Train the FP32 baseline of a model and write its checkpoint folder."""
-    progress, options = progress or Silent(), Options(**shared)
+    progress, options = progress or Silent(), Options.given(**shared)
     profile = effective_profile(options)
     if epochs is not None:
         profile = profiles.override(profile, {"train": {"epochs": epochs}})
-    place = Runs(Path(options.runs)).place(out, "train")
-    profile, why = preprocessing.settled(profile, None, False)
-    task = tasks.make(profile.model, profile.data, profile)
-    progress.say(preprocessing.line(task.data, why))
-    train_baseline(place, task, profile, progress)
+    with Runs(Path(options.runs)).place(out, "train") as place:
+        profile, why = preprocessing.settled(profile, None, False)
+        task = tasks.make(profile.model, profile.data, profile)
+        progress.say(preprocessing.line(task.data, why))
+        train_baseline(place, task, profile, progress)
     return place
 
 
@@ -75,21 +75,22 @@ def transfer(
             no rule.
         RefusedError: a letter does not apply (without `skip_refused`).
     """
-    progress, options = progress or Silent(), Options(**shared)
+    progress, options = progress or Silent(), Options.given(**shared)
     found = resolve(strategy)
     profile = _with_settings(effective_profile(options), found)
     chain = Chain.parse(found.chain)
     operators.check(chain, profile)
     precisions = _measured(precision, chain)
-    job = Job("transfer", Runs(Path(options.runs)).place(out, f"transfer-{chain.word}"), options, progress)
-    session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
-    session = _by_rules(session, rules, progress)
-    state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
-    measured = None
-    if session.profile.search.on_speed:
-        speed.say_where(session, progress)
-        measured = speed.measured(state, session, progress)
-    return finish(job, session, state, skipped=skipped, speed=measured)
+    with Runs(Path(options.runs)).place(out, f"transfer-{chain.word}") as place:
+        job = Job("transfer", place, options, progress)
+        session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
+        session = _by_rules(session, rules, progress)
+        state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
+        measured = None
+        if session.profile.search.on_speed:
+            speed.say_where(session, progress)
+            measured = speed.measured(state, session, progress)
+        return finish(job, session, state, skipped=skipped, speed=measured)
 
 
 def preview(
@@ -102,7 +103,7 @@ def preview(
     **shared: Unpack[OptionValues],
 ) -> list[transferring.Preview]:
     """What `transfer` would do: every letter decided on the structure it would find, nothing trained or written."""
-    progress, found, options = progress or Silent(), resolve(strategy), Options(**shared)
+    progress, found, options = progress or Silent(), resolve(strategy), Options.given(**shared)
     profile = _with_settings(effective_profile(options), found)
     chain = Chain.parse(found.chain)
     operators.check(chain, profile)
@@ -121,12 +122,13 @@ def finetune(
     **shared: Unpack[OptionValues],
 ) -> Result:
     """Train a compressed checkpoint further (one more F); leaves a new checkpoint."""
-    progress, options = progress or Silent(), Options(**shared)
-    job = Job("finetune", Runs(Path(options.runs)).place(out, "finetune"), options, progress)
-    session, state = _reopened(Path(source), progress)
-    parameters = () if epochs is None else (("epochs", epochs),)
-    state, _ = _followed(session, Chain((Link("F", parameters),)), False, 0, progress, state)
-    return finish(job, session, state)
+    progress, options = progress or Silent(), Options.given(**shared)
+    with Runs(Path(options.runs)).place(out, "finetune") as place:
+        job = Job("finetune", place, options, progress)
+        session, state = _reopened(Path(source), progress)
+        parameters = () if epochs is None else (("epochs", epochs),)
+        state, _ = _followed(session, Chain((Link("F", parameters),)), False, 0, progress, state)
+        return finish(job, session, state)
 
 
 def _with_settings(profile: Profile, strategy: Strategy) -> Profile:
@@ -166,10 +168,11 @@ def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionSta
     folder = checkpoint_folder(source)
     state, record = checkpoints.load(folder)
     task, profile = task_of(record), record.settings()
-    if record.baseline_checkpoint is None or not checkpoints.is_checkpoint(Path(record.baseline_checkpoint)):
+    found = checkpoints.baseline_folder(record, folder)
+    if found is None:
         raise UsageError(f"the baseline of {folder} ({record.baseline_checkpoint}) is gone: its test score is needed")
-    baseline, _ = checkpoints.load(Path(record.baseline_checkpoint))
-    return Session(profile, task, baseline, Path(record.baseline_checkpoint)), state
+    baseline, _ = checkpoints.load(found)
+    return Session(profile, task, baseline, found), state
 
 
 def _followed(

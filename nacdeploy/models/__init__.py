@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from nacdeploy.errors import UsageError, unknown
-from nacdeploy.models import deit, external, mobilenet, resnet
+from nacdeploy.models import deit, external, mobilenet, project, resnet
 
 _BUILDERS = {
     **dict.fromkeys(resnet.LAYOUTS, resnet.build),
@@ -20,7 +20,8 @@ _FORMS = ("torchvision:NAME", "timm:NAME", "path/file.py:factory")
 class ModelSpec:
     """All it takes to build a network's structure again; `input_size` is `(H, W)`, `channels` those of the images.
 
-    `width` None is the model's default. `source_sha256` is that of a user's file, None for every other model.
+    `width` None is the model's default. `source_sha256` is that of a user's file with the
+    modules of its own project that it imports, None for every other model.
     """
 
     name: str
@@ -29,6 +30,11 @@ class ModelSpec:
     input_size: tuple[int, int]
     width: float | None = None
     source_sha256: str | None = None
+
+    @property
+    def located(self) -> str:
+        """The name, that of a user's file by a path that leads to it from the current folder."""
+        return external.located(self.name, self.source_sha256) if is_file(self.name) else self.name
 
     def build(self) -> nn.Module:
         """The network with torch's default initialisation, drawn from the global generator: the caller seeds it.
@@ -58,13 +64,25 @@ def resolve(
         external.check_torchvision(rest)
     elif library == "timm":
         external.check_timm(rest)
-    elif _is_file(name):
-        _, digest = external.read_source(external.split_file_name(name)[0])
+    elif is_file(name):
+        digest = project.read(external.split_file_name(name)[0]).sha256
     elif name not in _BUILDERS:
         raise _unknown(name)
     if width is not None and name not in _BUILDERS:
         raise UsageError(f"width {width:g} is for built-in models only; '{name}' has its own")
     return ModelSpec(name, n_classes, channels, input_size, width, digest)
+
+
+def name_by_user(name: str | None) -> None:
+    """Note that this user named a model himself: a file of his may then run (see `models.trust`)."""
+    if name is not None and is_file(name):
+        external.name_file(name)
+
+
+def accept_here(name: str, source_sha256: str | None) -> None:
+    """In a worker: let the file run that its driver runs, in that content."""
+    if source_sha256 is not None and is_file(name):
+        external.accept_here(name, source_sha256)
 
 
 def _build(spec: ModelSpec) -> nn.Module:
@@ -74,7 +92,7 @@ def _build(spec: ModelSpec) -> nn.Module:
         return external.torchvision_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
     if library == "timm":
         return external.timm_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
-    if _is_file(name):
+    if is_file(name):
         return external.file_model(
             name, n_classes=n_classes, channels=channels, input_size=input_size, source_sha256=spec.source_sha256
         )
@@ -84,7 +102,8 @@ def _build(spec: ModelSpec) -> nn.Module:
     return builder(name, n_classes=n_classes, channels=channels, input_size=input_size, width=spec.width)
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
+    """Whether a model's name is that of a user's file."""
     return ".py:" in name or name.endswith(".py")
 
 

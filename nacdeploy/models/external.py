@@ -1,11 +1,8 @@
 """Models from elsewhere: torchvision, timm, and a factory in a user's own Python file."""
 
-import hashlib
-import importlib.util
 import inspect
-import sys
+import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from nacdeploy.errors import MissingExtraError, UsageError, unknown
+from nacdeploy.models import importing, project, trust
+from nacdeploy.models.project import Project
 
 # Auxiliary heads answer in training mode only, and with a tuple.
 _NO_AUXILIARY_HEADS = {"aux_logits": False, "init_weights": False}
@@ -132,17 +131,28 @@ def split_file_name(name: str) -> tuple[Path, str]:
     return Path(path).expanduser(), factory
 
 
-def read_source(path: Path) -> tuple[bytes, str]:
-    """A user's file as bytes and their sha256 in hex.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
+def name_file(name: str) -> None:
+    """Let a user's file run, since this user has named it; one that is not there is refused where it is used."""
     try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"model file {path} cannot be read ({error.strerror})") from error
-    return source, hashlib.sha256(source).hexdigest()
+        found = project.read(split_file_name(name)[0])
+    except UsageError:
+        return
+    trust.accept(found.path, found.sha256)
+
+
+def accept_here(name: str, source_sha256: str) -> None:
+    """Let a user's file of this content run in this process."""
+    path = Path(os.path.abspath(split_file_name(name)[0]))  # noqa: PTH100 - as `project.read` names it
+    trust.accept(path, source_sha256, keep=False)
+
+
+def located(name: str, source_sha256: str | None) -> str:
+    """The name of a user's file that a record names, by a path that leads to it from the current folder."""
+    path, factory = split_file_name(name)
+    if source_sha256 is None or (path.is_file() and project.read(path).sha256 == source_sha256):
+        return name
+    found = trust.located(path, source_sha256)
+    return name if found is None else f"{found}:{factory}"
 
 
 def file_model(
@@ -151,16 +161,18 @@ def file_model(
     """What a user's factory returns, given those of our keywords that its signature names.
 
     Raises:
-        UsageError: the file or the factory is missing, fails, returns no module, or the file has changed.
+        UsageError: the file or the factory is missing, fails, returns no module, the file or what it imports from its
+            project has changed, or this user has not named it.
     """
-    path, factory_name = split_file_name(name)
-    source, digest = read_source(path)
-    if source_sha256 not in (None, digest):
+    path, factory_name = split_file_name(located(name, source_sha256))
+    found = project.read(path)
+    if source_sha256 not in (None, found.sha256):
         raise UsageError(
-            f"model file {path} has changed: sha256 {digest[:12]}, recorded {str(source_sha256)[:12]}; "
-            "restore the file or start anew"
+            f"model file {path}{_with_imports(found)} has changed: sha256 {found.sha256[:12]}, recorded "
+            f"{str(source_sha256)[:12]}; restore it or start anew"
         )
-    factory = getattr(_imported(path, source), factory_name, None)
+    trust.check(found.path, found.sha256, f"pass --model {name}")
+    factory = getattr(_imported(found, path), factory_name, None)
     if not callable(factory):
         raise UsageError(f"model file {path} has no function '{factory_name}'")
     offered = {
@@ -171,8 +183,9 @@ def file_model(
         "input_size": input_size,
     }
     try:
-        accepted = inspect.signature(factory).parameters
-        model = factory(**{key: value for key, value in offered.items() if key in accepted})
+        with importing.at_hand(found):
+            accepted = inspect.signature(factory).parameters
+            model = factory(**{key: value for key, value in offered.items() if key in accepted})
     except (Exception, SystemExit) as error:
         raise UsageError(f"model '{name}' failed: {_reason(error)}") from error
     if not isinstance(model, nn.Module):
@@ -180,24 +193,24 @@ def file_model(
     return model
 
 
-@cache
-def _imported(path: Path, source: bytes) -> ModuleType:
-    """The module of a user's file, run from the very bytes that were hashed: a cached .pyc may be older than they."""
-    where = str(path.absolute())
-    module_name = f"nacdeploy_file_{path.stem}_{hashlib.sha256(where.encode() + source).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(module_name, where)
-    if spec is None:
-        raise UsageError(f"model file {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+def _imported(found: Project, path: Path) -> ModuleType:
     try:
-        exec(compile(source, where, "exec"), module.__dict__)
-    except BaseException as error:
-        del sys.modules[module_name]
-        if isinstance(error, Exception | SystemExit):
-            raise UsageError(f"model file {path} cannot be imported: {_reason(error)}") from error
-        raise
-    return module
+        return importing.module(found)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"model file {path} cannot be imported: {_reason(error)}{_looked_in(error, found)}") from error
+
+
+def _looked_in(error: BaseException, found: Project) -> str:
+    """Where a module that is not there was looked for."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    return f"; looked for in {', '.join(map(str, found.roots.first))}, and among what is installed"
+
+
+def _with_imports(found: Project) -> str:
+    """The project's modules that count with a file, the first of them by name."""
+    names = found.imported
+    return f" with what it imports ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
 
 
 def _reason(error: BaseException) -> str:

@@ -3,15 +3,13 @@
 The structure is built anew by replaying the steps' decisions on a fresh network; the values are then loaded strictly.
 """
 
-import pickle
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from nacdeploy import records
@@ -21,9 +19,10 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile, from_mapping
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import operators, weights
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState, Metrics, Step
+from nacdeploy.strategies.weights import Found
 from nacdeploy.task import Task
 
 RECORD, VALUES = "checkpoint.json", "model.safetensors"
@@ -31,7 +30,8 @@ RECORD, VALUES = "checkpoint.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class Record:
-    """checkpoint.json: everything about a checkpoint but its values."""
+    """checkpoint.json: everything about a checkpoint but its values. `values_sha256` is that of their file, None in
+    older checkpoints."""
 
     schema: int
     chain: str
@@ -45,6 +45,7 @@ class Record:
     test: dict[str, Any] | None = None
     baseline_checkpoint: str | None = None
     note: str = ""
+    values_sha256: str | None = None
 
     def settings(self) -> Profile:
         """The profile it was made with."""
@@ -71,8 +72,9 @@ def record_of(state: CompressionState, task: Task, profile: Profile, **extra: An
 
 def write(directory: Path, state: CompressionState, record: Record) -> None:
     """Write a checkpoint into an existing directory (made by `records.new_directory`)."""
-    (directory / VALUES).write_bytes(packed(content(state.network)))
-    records.write_json(directory / RECORD, record)
+    values = packed(content(state.network))
+    (directory / VALUES).write_bytes(values)
+    records.write_json(directory / RECORD, replace(record, values_sha256=hashlib.sha256(values).hexdigest()))
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -96,6 +98,16 @@ def read_record(path: Path) -> Record:
     return records.from_data(Record, data, where=str(path / RECORD))
 
 
+def baseline_folder(record: Record, path: Path) -> Path | None:
+    """The checkpoint folder of the FP32 network that a checkpoint at `path` came from, None where it is gone. A
+    relative one is looked for from the current folder, and from those that the checkpoint lies in."""
+    if record.baseline_checkpoint is None:
+        return None
+    named = Path(record.baseline_checkpoint)
+    places = [named, *(parent / named for parent in path.absolute().parents)]
+    return next((place for place in places if is_checkpoint(place)), None)
+
+
 def load(path: Path) -> tuple[CompressionState, Record]:
     """The state of a checkpoint folder, bit-identical to the one saved.
 
@@ -105,7 +117,7 @@ def load(path: Path) -> tuple[CompressionState, Record]:
     record = read_record(path)
     steps = tuple(step_from_data(step) for step in record.steps)
     network = rebuild(record.model, record.grid, record.settings(), steps)
-    fill(network, read_values(path / VALUES), str(path))
+    fill(network, read_values(path / VALUES, record.values_sha256), str(path))
     return CompressionState(network, record.metrics, record.baseline, steps), record
 
 
@@ -131,40 +143,30 @@ def fill(network: Network, values: Mapping[str, Tensor], where: str) -> None:
     network.load_state_dict(dict(values))
 
 
-def load_plain(path: Path, backbone: nn.Module) -> None:
-    """Load a plain state dict (`.safetensors`, or `.pt`/`.pth` through the weights-only unpickler) into a network.
+def load_plain(path: Path, backbone: nn.Module, *, new_head: bool = False) -> Found:
+    """Load weights as a trainer left them (see `strategies.weights`) into a network.
 
     Raises:
         UsageError: another kind of file, code in the file, or values that do not fit the model.
     """
-    values = read_values(path)
-    _check_fit(backbone.state_dict(), values, str(path))
-    backbone.load_state_dict(values)
+    found = weights.fitting(path, backbone, new_head=new_head)
+    backbone.load_state_dict(found.values)
+    return found
 
 
-def read_values(path: Path) -> dict[str, Tensor]:
-    """Named tensors from a file, without running any code in it.
+def read_values(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Named tensors from a file, without running any code in it; of this sha256, where one is given.
 
     Raises:
         UsageError: the file is missing, damaged, of another kind, or holds more than tensors.
     """
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path} does not exist")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
-    if path.suffix not in (".pt", ".pth", ".bin"):
-        raise UsageError(f"{path}: a checkpoint is a folder, a .safetensors file or a .pt file with a state dict")
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    values = weights.read_tensors(path)
+    if sha256 is not None and records.sha256_file(path) != sha256:
         raise UsageError(
-            f"{path} holds more than tensors or is damaged, and is not loaded, since that could run code in it; "
-            "save the state dict alone: torch.save(model.state_dict(), path)"
-        ) from error
-    return _state_dict(values, path)
+            f"{path} is damaged: its sha256 is not the one that was recorded with it; copy {path.parent} again, or "
+            "remove it and make it anew"
+        )
+    return values
 
 
 def packed(values: Mapping[str, Tensor]) -> bytes:
@@ -199,17 +201,6 @@ def step_from_data(data: Mapping[str, Any]) -> Step:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"a step of the checkpoint is damaged or of an unknown operator ({error!r})") from error
-
-
-def _state_dict(values: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what was unpickled, or under one of the keys that training scripts use."""
-    if isinstance(values, dict):
-        for key in ("state_dict", "model_state_dict", "model"):
-            if isinstance(values.get(key), dict):
-                values = values[key]
-        if values and all(isinstance(value, Tensor) for value in values.values()):
-            return {name.removeprefix("module."): value for name, value in values.items()}
-    raise UsageError(f"{path} holds no state dict; save it with torch.save(model.state_dict(), path)")
 
 
 def _check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:

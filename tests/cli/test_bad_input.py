@@ -391,11 +391,17 @@ def test_search_on_a_full_disk_goes_on_when_there_is_space(home: Path) -> None:
     succeed("search", "--resume", "new")
 
 
-def test_place_that_cannot_be_written_to_is_found_before_the_work(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    for line in ("search", "transfer --strategy Q", "train", "export"):
-        done = refused(*line.split())
-        assert done.err.splitlines() == [f"error: {Path().absolute() / 'runs'} is not writable; choose another --out"]
+@pytest.mark.skipif(not Path("/proc/self/fdinfo").is_dir(), reason="where nobody can write is known of Linux")
+def test_place_that_cannot_be_written_to_is_found_before_the_work(home: Path) -> None:
+    Path("runs").rename("kept")
+    Path("runs").symlink_to("/proc/self/fdinfo")
+    for line in ("search", "transfer --strategy Q", "train", "export --from kept/search-1"):
+        done = run(*line.split())
+        (said,) = done.err.splitlines()
+        assert done.code == 1
+        assert said.startswith("error: runs is not writable (")
+    done = run("train", "--out", "/proc/self/fdinfo/out")
+    assert done.code == 1
 
 
 def test_file_in_place_of_the_runs_folder_is_found_before_the_work(home: Path) -> None:

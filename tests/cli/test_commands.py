@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import change, files, lay_out, run, succeed
+from command_line import change, files, lay_out, refused_line, run, succeed
 from safetensors.torch import save_file
 
 from nacdeploy import models
@@ -210,6 +210,40 @@ def test_show_describes_what_is_there(what: str, expected: str, home: Path) -> N
     assert expected in succeed("show", what).out
 
 
+def test_show_prints_figures_as_people_write_them(home: Path) -> None:
+    figures = read("runs/search-1/result.json")["figures"]
+    lines = succeed("show", "runs/search-1").out.splitlines()
+    assert f"accuracy: {100 * figures['accuracy']:.2f} %" in lines
+    assert f"n_images: {figures['n_images']}" in lines
+    assert f"bitops_ratio: {figures['bitops_ratio']:.2f}x" in lines
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [
+        ("nope", 2, "nothing lies at 'nope', and it is no strategy: 'N' is no letter of F P E Q"),
+        ("runs/nope", 2, "nothing lies at 'runs/nope', and it is no strategy: cannot read '/'"),
+        ("runs", 2, "runs holds no strategy, checkpoint, artifact or finished run"),
+        (
+            "runs/search-1",
+            1,
+            "is not finished and has no result to show: 4 of 4 chains are evaluated; nacdeploy report",
+        ),
+        ("runs/begun", 1, "nacdeploy search --resume runs/begun goes on with it"),
+        ("runs/asked", 2, "is an analysis"),
+    ],
+)
+def test_show_says_what_is_nothing_or_not_finished(what: str, code: int, said: str, home: Path) -> None:
+    for name in ("result.json", "strategy.json"):
+        Path("runs/search-1", name).unlink()
+    for name, file in (("begun", "run.json"), ("asked", "analyze.json")):
+        Path("runs", name).mkdir()
+        Path("runs", name, file).write_text("{}")
+    done = run("show", what)
+    assert (done.code, done.out) == (code, "")
+    assert said in refused_line(done)
+
+
 def test_doctor_names_targets_and_pip_lines(home: Path) -> None:
     assert "pip install" in succeed("doctor").out
     assert {target["name"] for target in succeed("doctor", "--json").json["targets"]} >= {"ort", "trt"}
@@ -243,6 +277,7 @@ def test_network_with_exits_is_exported_and_agrees(target: str, optimization: st
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_own_network_takes_one_flag_and_its_weights(suffix: str, home: Path) -> None:
     Path("net.py").write_text(NET)
+    models.name_by_user("net.py:factory")
     spec = models.resolve("net.py:factory", n_classes=10, channels=1, input_size=(8, 8))
     values = spec.build().state_dict()
     save_file(values, "w.safetensors") if suffix == ".safetensors" else torch.save(values, "w.pt")

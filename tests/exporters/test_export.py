@@ -9,6 +9,7 @@ from conftest import follow, make_profile
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from nacdeploy import models
 from nacdeploy import task as tasks
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.describe import Context
@@ -39,7 +40,8 @@ def test_norms_that_cannot_be_folded_have_the_statistics_of_the_target(tmp_path:
     profile = make_profile(
         width=None, export={"min_agreement": 0.0, "min_snr_db": -50.0, "compute_capabilities": ["SM86"]}
     )
-    task = tasks.make(f"{tmp_path / 'nets.py'}:preactivated", "digits", profile)
+    models.name_by_user(name := f"{tmp_path / 'nets.py'}:preactivated")
+    task = tasks.make(name, "digits", profile)
     state = follow(initial_state(plain_network(task, profile), task), "Q", task, profile)
     context = Context([], {}, {}, {})
     exporting.export(state, task, profile, "onnx", tmp_path / "out", context)

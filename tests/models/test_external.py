@@ -45,6 +45,7 @@ constant = 3
 
 
 def _resolve(name, channels=1, input_size=(16, 16), **keywords):
+    models.name_by_user(str(name))
     return models.resolve(str(name), n_classes=7, channels=channels, input_size=input_size, **keywords)
 
 
