@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import follow, make_profile
 from small_networks import DataDependent, Depthwise, Grouped, network
+from torch import Tensor, nn
 
 from nacdeploy.cost import cost, layer_costs, memory_bits, nac_ratios
 from nacdeploy.layers.fake_quant import Rule
@@ -161,3 +162,44 @@ def test_counting_leaves_the_mode_alone(baseline: CompressionState, task: Task) 
     was_training = baseline.network.training
     baseline.network.eval()
     assert was_training
+
+
+class Tied(nn.Module):
+    """Two layers hold one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 5)
+        self.c = nn.Conv2d(8, 8, 3, padding=1)
+        self.c.weight = self.b.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.c(torch.relu(self.b(torch.relu(self.a(x)))))).mean((2, 3)))
+
+
+def test_tied_weight_is_stored_once() -> None:
+    made = network(Tied())
+    before = memory_bits(made)
+    made.quantize(Rule(Precision(8, 8)))
+    assert 1 < before / memory_bits(made) < 4
+
+
+class Recurrent(nn.Module):
+    """Rows of an image, and a query that no input feeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(24, 6, batch_first=True), nn.Linear(6, 5)
+        self.query, self.q = nn.Parameter(torch.randn(1, 1, 6)), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.rnn(x.permute(0, 2, 1, 3).flatten(2))[0]
+        return self.head((hidden * self.q(self.query.expand(x.shape[0], -1, -1))).mean(1))
+
+
+def test_recurrent_layer_and_expanded_query_are_counted() -> None:
+    made = network(Recurrent())
+    macs = {layer.layer: layer.macs for layer in layer_costs(made, made.example_input())}
+    assert macs["q"] == 6 * 6
+    assert macs["head"] == 6 * 5
+    assert sum(macs.values()) - 66 == 8 * 4 * 6 * (24 + 6)  # eight rows, four gates

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from nacdeploy import train as training
 from nacdeploy.errors import DivergedError
+from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.layers.network import Network
 from nacdeploy.profile.training import TrainTable
+from nacdeploy.strategies.baseline import train_network
 from nacdeploy.task import Task
 
 RECIPE = TrainTable(epochs=3, learning_rate=0.1, batch_size=16, schedule="constant")
@@ -184,3 +187,27 @@ def test_image_batches_follow_from_seed_and_epoch(task: Task) -> None:
 def test_last_image_alone_joins_its_neighbour(n: int, sizes: list[int]) -> None:
     inputs, labels = data(n)
     assert [len(batch) for _, batch in training.tensor_batches(inputs, labels, 16, 0)(1)] == sizes
+
+
+class Auxiliary(nn.Module):
+    """Several outputs in training mode, one in evaluation; LeNet's view; a kernel of five axes and a complex weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head, self.aux = nn.Conv2d(1, 4, 3), nn.Linear(4 * 36, 10), nn.Linear(4 * 36, 10)
+        self.spectrum = nn.Parameter(torch.ones(36, dtype=torch.cfloat))
+        self.volume = nn.Parameter(torch.zeros(1, 1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> object:
+        x = torch.relu(self.conv(x)).view(x.size(0), -1)
+        y = self.head(x * self.spectrum.real.repeat(4)) + self.volume.sum()
+        return (y, {"aux": self.aux(x)}) if self.training else y
+
+
+def test_networks_of_other_shapes_and_outputs_learn(task: Task) -> None:
+    network = Network(Auxiliary(), GRIDS["ort"], (1, 8, 8))
+    before = training.evaluation.evaluate(network, task.data, task.data.validation).accuracy
+    recipe = TrainTable(epochs=3, optimizer="adamw", learning_rate=0.01, batch_size=50)
+    done = train_network(network, task, recipe, 0)
+    assert done.accuracy > before + 0.2
+    assert next(network.parameters()).is_contiguous()

@@ -58,6 +58,19 @@ def weighted_consumer(node: fx.Node, backbone: nn.Module) -> nn.Module | None:
     return module if isinstance(module, WEIGHTED) else None
 
 
+def multiplies(node: fx.Node) -> bool:
+    """Whether a parameter, or what is computed from parameters alone, is what some operator multiplies with."""
+    return any(
+        operator_name(user.target).startswith(_MULTIPLYING) if user.meta.get("follows") else multiplies(user)
+        for user in node.users
+        if user.op == "call_function"
+    )
+
+
+_MULTIPLYING = ("linear", "matmul", "bmm", "mm", "addmm", "baddbmm", "conv", "bilinear", "einsum", "embedding")
+_MULTIPLYING += ("lstm", "gru", "rnn")
+
+
 def call_plain(module: nn.Module, x: Tensor) -> Tensor:
     """What the node of a module computes: of a subclass of a layer or norm what its parent computes, since the rest of
     its forward has nodes of its own."""

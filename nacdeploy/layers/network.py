@@ -18,7 +18,16 @@ from nacdeploy.layers import placement, sparsity, weight_quantizers
 from nacdeploy.layers.capture import capture, capture_after_cut, first_tensor
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
-from nacdeploy.layers.graph import FOLDED, WEIGHTED, Interpreter, call_plain, computed_weight, stack, with_weights
+from nacdeploy.layers.graph import (
+    FOLDED,
+    WEIGHTED,
+    Interpreter,
+    call_plain,
+    computed_weight,
+    multiplies,
+    stack,
+    with_weights,
+)
 from nacdeploy.layers.placement import Plan
 from nacdeploy.layers.sparsity import Masks, Sparsity
 from nacdeploy.layers.weight_sharing import Codebook, OnGrid, Sharing, share
@@ -122,7 +131,8 @@ class Network(nn.Module):
         """Why no operator reaches the weights of a module that runs: by its name, its class and what it does."""
         covered = self.layers
         called = {str(n.target) for n in self.graph.nodes if n.op == "call_module"} if self.graph else set()
-        read = {str(n.target) for n in self.graph.nodes if n.op == "get_attr"} if self.graph else set()
+        constants = [n for n in self.graph.nodes if n.op == "get_attr"] if self.graph else []
+        multiplied = {str(n.target) for n in constants if multiplies(n)}
         found = {}
         for name, module in self.backbone.named_modules():
             matrices = [key for key, p in module.named_parameters(recurse=False) if p.dim() > 1]
@@ -131,7 +141,7 @@ class Network(nn.Module):
             kind = type(module).__name__
             if name in called:
                 found[name] = f"{kind}: layers of this kind stay as they are"
-            elif any(f"{name}.{key}".lstrip(".") in read for key in matrices):
+            elif any(f"{name}.{key}".lstrip(".") in multiplied for key in matrices):
                 found[name] = f"{kind}: computes with its weights in a way of its own"
         return found
 

@@ -1,5 +1,6 @@
 """Layer by layer the graph is within one step of the simulation; where it is not it is refused and its layer named."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,11 +23,13 @@ from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters import onnx_checks, parity, targets
+from nacdeploy.exporters.artifact import Parity
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
+from nacdeploy.layers.placement import Plan
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.settle import settle
@@ -221,3 +224,20 @@ def test_transformer_is_within_one_step_on_real_images() -> None:
     made = follow(initial_state(plain_network(task, profile), task), "Q", task, profile).network
     x = next(evaluation.batches(task.data, task.data.validation, 16)).numpy()
     assert max(parity.worst_steps(made, to_onnx(made, OPSET), x, "all").values()) <= 1
+
+
+def test_one_near_tie_among_few_images_is_no_divergence() -> None:
+    assert not parity.disagrees(Parity(50, 0.98, 41.9, "all"), 0.99)
+    assert parity.disagrees(Parity(50, 0.94, 41.9, "all"), 0.99)
+    assert parity.disagrees(Parity(500, 0.98, 41.9, "all"), 0.99)
+
+
+def test_artifact_is_compared_with_the_original_network(quantized_state: CompressionState, task: Task) -> None:
+    graph = to_onnx(quantized_state.network, 20)
+    original = copy.deepcopy(quantized_state.network)
+    original.rule, original.plan, original.quantizers = None, Plan(), nn.ModuleDict()
+    found = parity.against_original(original, graph, task, make_profile().export, OnnxRunner)
+    assert found.optimization == "original"
+    assert found.agreement > 0.9
+    assert found.snr_db is not None
+    assert 10 < found.snr_db < 60

@@ -13,7 +13,10 @@ from torch.nn.utils import weight_norm
 
 from nacdeploy.layers.capture import capture, first_tensor
 from nacdeploy.layers.decibels import snr_db
+from nacdeploy.layers.fake_quant import GRIDS, Rule
 from nacdeploy.layers.graph import Captured, Interpreter
+from nacdeploy.layers.network import Network
+from nacdeploy.precision import Precision
 
 torch.manual_seed(0)
 
@@ -273,3 +276,42 @@ def test_capture_changes_nothing() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert network.training
     assert not network.bn1.training
+
+
+def test_modules_whose_weights_no_operator_reaches_are_named() -> None:
+    """Attention's projections run by hand, an LSTM, a table of embeddings: they stay float, and that is said."""
+    made = Network(Query().eval(), GRIDS["ort"], SHAPE)
+    assert set(made.layers) == {"stem", "attention.out_proj", "head"}
+    assert made.left_out() == {
+        "attention": "MultiheadAttention: computes with its weights in a way of its own",
+    }
+    assert "attention.out_proj" not in made.replaceable
+
+
+def test_layer_with_a_computed_weight_is_quantized_as_it_runs() -> None:
+    """Standardised weights are rounded, not the parameters that they come from."""
+    made = Network(Subclasses().eval(), GRIDS["ort"], SHAPE)
+    made.quantize(Rule(Precision(8, 8)))
+    assert set(made.plan.weight_bits) == {"0", "2", "5"}
+    x = torch.randn(4, *SHAPE)
+    for quantizer in made.quantizers.values():
+        quantizer.set_range(-4.0, 4.0)  # type: ignore[operator]
+    assert 12 < snr_db(made.backbone(x), made(x)) < 60
+
+
+def test_copies_of_a_network_are_alike_and_a_changed_one_is_not() -> None:
+    """A graph that is known from another network of the same structure serves where it answers alike, only there."""
+
+    class Scaled(Residual):
+        factor = 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * self.factor
+
+    one, other = Scaled().eval(), Scaled().eval()
+    assert capture(one, SHAPE) is capture(other, SHAPE)
+    other.factor = 2.0
+    found = capture(other, SHAPE)
+    x = torch.randn(2, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(Interpreter(other, found).run(x), other(x))
