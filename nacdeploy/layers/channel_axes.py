@@ -27,7 +27,7 @@ Axes: TypeAlias = tuple[Labels, ...]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MOVES = set(
     "view _unsafe_view reshape flatten unflatten permute transpose t movedim swapaxes numpy_T unsqueeze squeeze select "
-    "slice narrow split split_with_sizes chunk unbind tensor_split expand expand_as repeat tile flip roll index "
+    "reshape_as view_as expand_as slice narrow split split_with_sizes chunk unbind tensor_split expand expand_as repeat tile flip roll index "
     "index_select pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle unfold".split()
 )
 _ALIKE = set(
@@ -100,8 +100,10 @@ class _Propagation(Interpreter):
         classes: Classes,
         places: dict[str, Axes],
         layers: dict[str, tuple[Labels, Labels]],
+        weight_of: str = "",
     ) -> None:
         super().__init__(backbone, captured)
+        self._weight_of = weight_of
         self.classes, self.places, self.layers = classes, places, layers
         self.labels: dict[fx.Node, Any] = {}
         self._tensors = {name: t for name, t in (*backbone.named_parameters(), *backbone.named_buffers())}
@@ -119,19 +121,30 @@ class _Propagation(Interpreter):
 
     def _axes(self, n: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> Any:
         if n.op == "output":
-            self.classes.fix(
-                np.concatenate([np.zeros(1, np.int64), *self._of(n.args[0])]), "the network answers with it"
-            )
+            self._fix(() if self._weight_of else self._of(n.args[0]), "the network answers with it")
             return None
         if n.op == "get_attr":
             return _fixed(value) if "value" in n.meta else self.place(str(n.target))
         if n.op == "placeholder":
             return _fixed(value)
-        where = _where(n)
+        where = self._where(n)
         if n.op == "call_module":
             module = self._backbone.get_submodule(str(n.target))
-            return self._module(str(n.target), module, self._of(n.args[0]), where)
+            try:
+                return self._module(str(n.target), module, self._of(n.args[0]), where)
+            except (IndexError, ValueError):  # a shape that the layer takes and no rule knows
+                return self._unknown(n, value, where)
         return self._function(n, args, kwargs, value, where)
+
+    def _where(self, n: fx.Node) -> str:
+        """A node as people find it: the module it lies in, and its operator."""
+        if self._weight_of:
+            kind = type(self._backbone.get_submodule(self._weight_of)).__name__
+            return f"'{self._weight_of}' ({kind}) computes its weight from all of its inputs"
+        if n.op == "call_module":
+            return f"it meets what is no channel at '{n.target}'"
+        held = stack(n)
+        return f"it meets {operator_name(n.target)}" + (f" in '{held[-1]}'" if held else "")
 
     def place(self, name: str, n_channel_axes: int | None = None) -> Axes:
         """The labels of the axes of a parameter or buffer; of the first few only, where the others are a kernel's."""
@@ -164,6 +177,8 @@ class _Propagation(Interpreter):
     def _module(self, path: str, module: nn.Module, x: Axes, where: str) -> Axes:
         if isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
             weight = self._weight(path)
+            if path in self._captured.weights:
+                where = f"'{path}' ({type(module).__name__}) computes its weight from all of its inputs"
             bias = self.place(f"{path}.bias") if module.bias is not None else None
             self.layers[path] = (weight[0], weight[1])
             if isinstance(module, nn.Linear):
@@ -187,13 +202,9 @@ class _Propagation(Interpreter):
         graph = self._captured.weights.get(path)
         if graph is None:
             return self.place(f"{path}.weight", 2)
-        run = _Propagation(self._backbone, Captured(graph), self.classes, self.places, self.layers)
-        answer = next(node for node in graph.nodes if node.op == "output").args[0]
-        run.kept = answer
+        run = _Propagation(self._backbone, Captured(graph), self.classes, self.places, self.layers, path)
         run.run()
-        return run._of(answer)
-
-    kept: Any = None
+        return run._of(next(node for node in graph.nodes if node.op == "output").args[0])
 
     def _along(self, channels: Labels, path: str, names: Sequence[str], where: str) -> None:
         module = self._backbone.get_submodule(path)
@@ -288,6 +299,11 @@ class _Propagation(Interpreter):
             "prelu": self._per_channel,
             "instance_norm": self._per_channel,
             "batch_norm": self._per_channel,
+            "_native_batch_norm_legit_no_training": lambda n, given, where: [
+                self._per_channel(n, given, where),
+                (_zeros(0),),
+                (_zeros(0),),
+            ],
             "einsum": self._einsum,
             "glu": self._glu,
             "_weight_norm": self._weight_norm,
@@ -417,6 +433,8 @@ class _Propagation(Interpreter):
 
     def _per_channel(self, n: fx.Node, given: "_Call", where: str) -> Axes:
         x = self._of(n.args[0])
+        if operator_name(n.target) == "batch_norm" and given.get("training"):
+            self._fix((x[0], *x[2:]), where)
         for each in n.args[1:]:
             own = self._of(each)
             if own and len(own[0]) > 1:
@@ -472,11 +490,3 @@ def _zeros(n: int) -> Labels:
 
 def _fixed(value: Any) -> Axes:
     return tuple(_zeros(size) for size in value.shape) if isinstance(value, Tensor) else ()
-
-
-def _where(n: fx.Node) -> str:
-    """A node as people find it: the module it lies in, and its operator."""
-    if n.op == "call_module":
-        return f"'{n.target}'"
-    held = stack(n)
-    return f"{operator_name(n.target)}" + (f" in '{held[-1]}'" if held else "")

@@ -52,10 +52,10 @@ def _why_not(root: str, outputs: Mapping[str, Labels], labelling: Labelling, net
     if (why := labelling.classes.why_fixed(labelling.layers[root][0])) is not None:
         return why if len(classes) > 1 else "it has one output"
     if not isinstance(layer, WEIGHTED):
-        return f"a {type(layer).__name__} is not cut"
+        return f"it is a {type(layer).__name__}"
     together = len(classes) // len(np.unique(classes))
     is_regular = np.array_equal(classes, np.tile(classes[: len(classes) // together], together))
-    return None if is_regular else "its outputs depend on one another"
+    return None if is_regular else "its outputs are coupled with one another, as by shuffling channels"
 
 
 def _group(root: str, classes: Labels, labelling: Labelling, backbone: nn.Module) -> Group:
