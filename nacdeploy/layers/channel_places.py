@@ -1,6 +1,6 @@
 """Groups of channels and the slices that cut them, read from the labels of a captured network's axes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ def groups(network: Network, labelling: Labelling, backbone: nn.Module) -> Found
     """The groups of a network, with the importance of their channels from the values of `backbone`, a copy of its own
     with masked weights as zeros: the L2 norm over all coupled parameters, divided by its maximum (NAC's GroupNorm)."""
     found, why_left, taken = [], dict[str, str](), set[int]()
+    parts = list(_parts(labelling, backbone))
+    held = _by_class(parts)
     outputs = {
         name: labelling.classes.find(labelling.layers[name][0]) for name in labelling.order if name in labelling.layers
     }
@@ -40,7 +42,8 @@ def groups(network: Network, labelling: Labelling, backbone: nn.Module) -> Found
             set(classes.tolist()) < set(o.tolist()) for o in outputs.values()
         ):
             taken.update(classes.tolist())
-            found.append(_group(root, classes, labelling, backbone))
+            here = sorted({place for each in classes.tolist() for place in held.get(each, ())})
+            found.append(_group(root, classes, [parts[place] for place in here]))
     for root, classes in outputs.items():
         if taken.isdisjoint(classes.tolist()):
             why_left.setdefault(root, "its outputs are parts of what others write")
@@ -58,15 +61,13 @@ def _why_not(root: str, outputs: Mapping[str, Labels], labelling: Labelling, net
     return None if is_regular else "its outputs are coupled with one another, as by shuffling channels"
 
 
-def _group(root: str, classes: Labels, labelling: Labelling, backbone: nn.Module) -> Group:
+def _group(root: str, classes: Labels, parts: Sequence["_Part"]) -> Group:
     n, quantum = len(classes), len(classes) // len(np.unique(classes))
     sums, n_parts = torch.zeros(n), 0
     members: dict[tuple[str, str], Member] = {}
     alive: dict[str, Tensor] = {}
-    for part in _parts(labelling, backbone):
+    for part in parts:
         places = _by_channel(part.labels, classes, quantum)
-        if not places.any():
-            continue
         if part.square is not None:
             sums += (torch.from_numpy(places).double() @ part.square.double()).float()
             n_parts += 1
@@ -95,13 +96,22 @@ class _Part:
     square: Tensor | None
 
 
+def _by_class(parts: Sequence[_Part]) -> dict[int, list[int]]:
+    """The parts that lie on each class, by their places in the list."""
+    held: dict[int, list[int]] = {}
+    for place, part in enumerate(parts):
+        for each in np.unique(part.labels).tolist():
+            held.setdefault(each, []).append(place)
+    return held
+
+
 def _parts(labelling: Labelling, backbone: nn.Module) -> Iterator[_Part]:
     found = labelling.classes.find
     with torch.no_grad():
         for name, (outputs, inputs) in labelling.layers.items():
-            layer = backbone.get_submodule(name)
-            weight, groups = layer.weight.detach(), getattr(layer, "groups", 1)  # type: ignore[union-attr, operator]
-            bias = layer.bias.detach().abs() if layer.bias is not None else 0.0  # type: ignore[union-attr, operator]
+            layer: Any = backbone.get_submodule(name)
+            weight, groups = layer.weight.detach(), getattr(layer, "groups", 1)
+            bias = layer.bias.detach().abs() if layer.bias is not None else 0.0
             is_depthwise = groups > 1 and weight.shape[1] == 1
             square = None if is_depthwise else weight.flatten(1).square().sum(1)
             yield _Part(name, PRODUCER, found(outputs), weight.abs().flatten(1).amax(1) + bias, square)
@@ -112,7 +122,7 @@ def _parts(labelling: Labelling, backbone: nn.Module) -> Iterator[_Part]:
         for name, norm in backbone.named_modules():
             place = labelling.places.get(f"{name}.weight")
             if isinstance(norm, FOLDED) and name not in labelling.layers and place is not None and len(place) == 1:
-                weight = norm.weight.detach()  # type: ignore[union-attr, operator]
+                weight = norm.get_parameter("weight").detach()
                 counts = isinstance(norm, _BatchNorm | nn.LayerNorm)
                 yield _Part(name, NORM, found(place[0]), weight.abs(), weight.square() if counts else None)
 
