@@ -128,7 +128,7 @@ def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
     sound = _known_sound(network.structure)
     if sound is None:
         holds = _is_traced_sound if network.graph is None else _soundness(network)
-        sound = {group.root for group in _sound(network, traced, holds)}
+        sound = {group.root for group in _sound(network, sorted(traced, key=_kinship), holds)}
     found = tuple(group for group in traced if group.root in sound)
     _OUTLINES.setdefault(network.structure, found)
     unsound = {layer: _UNSOUND for group in traced if group.root not in sound for layer in group.layers}
@@ -169,6 +169,11 @@ Holds: TypeAlias = Callable[[Network, dict[str, tuple[int, ...]]], bool]
 def _soundness(network: Network) -> Holds:
     asked = Soundness(network)
     return lambda network, removed: asked.holds(plan_cut(network, removed))
+
+
+def _kinship(group: Group) -> tuple[str, ...]:
+    """Brings layers of one name side by side: what is wrong for one is wrong for its kin, and is found sooner."""
+    return tuple(reversed([part for part in group.root.split(".") if not part.isdigit()]))
 
 
 def _sound(network: Network, found: list[Group], holds: Holds) -> list[Group]:
