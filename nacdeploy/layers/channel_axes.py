@@ -249,9 +249,10 @@ class _Propagation(Interpreter):
         if n.op == "call_module":
             module = self._backbone.get_submodule(str(n.target))
             try:
-                return self._module(str(n.target), module, self._of(n.args[0]), where)
+                made = self._sized(self._module(str(n.target), module, self._of(n.args[0]), where), value)
             except (IndexError, ValueError):  # a shape that the layer takes and no rule knows
-                return self._unknown(n, value, where)
+                made = None
+            return self._unknown(n, value, where) if made is None else made
         return self._function(n, args, kwargs, value, where)
 
     def _where(self, n: fx.Node) -> str:
