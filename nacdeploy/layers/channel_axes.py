@@ -258,8 +258,7 @@ class _Propagation(Interpreter):
     def _where(self, n: fx.Node) -> str:
         """A node as people find it: the module it lies in, and its operator."""
         if self._weight_of:
-            kind = type(self._backbone.get_submodule(self._weight_of)).__name__
-            return f"'{self._weight_of}' ({kind}) computes its weight from all of its inputs"
+            return _computed(self._backbone.get_submodule(self._weight_of))
         if n.op == "call_module":
             return f"it meets what is no channel at '{n.target}'"
         held = stack(n)
@@ -297,7 +296,7 @@ class _Propagation(Interpreter):
         if isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
             weight = self._weight(path)
             if path in self._captured.weights:
-                where = f"'{path}' ({type(module).__name__}) computes its weight from all of its inputs"
+                where = _computed(module)
             bias = self.place(f"{path}.bias") if module.bias is not None else None
             self.layers[path] = (weight[0], weight[1])
             if isinstance(module, nn.Linear):
@@ -604,6 +603,10 @@ class _Call:
             return self.kwargs[name]
         place = self._names.index(name) if name in self._names else len(self.args)
         return self.args[place] if place < len(self.args) else self._defaults.get(name)
+
+
+def _computed(module: nn.Module) -> str:
+    return f"a {type(module).__name__} that reads it computes its weight from all of its inputs"
 
 
 def _zeros(n: int) -> Labels:

@@ -184,7 +184,7 @@ def test_group_norm_loses_as_many_channels_of_each_group() -> None:
 @pytest.mark.parametrize(
     ("name", "layer", "cause"),
     [
-        ("standardised weights", "middle.0", r"'middle.1' \(StandardisedConv\) computes its weight from all of its in"),
+        ("standardised weights", "middle.0", "a StandardisedConv that reads it computes its weight"),
         ("lstm", "b", "lstm in 'rnn'"),
         ("gru", "b", "gru in 'rnn'"),
         ("split", "middle.inner", "own code counts or mixes"),
