@@ -7,7 +7,6 @@ without a rule fixes what it reads, so that what is not understood is not cut. I
 2023), on operators with bound arguments in place of gradient functions: linear in the size of the graph.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -20,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.layers.capture import Captured, Interpreter, operator_name, stack
 from nacdeploy.layers.channel_classes import Classes, Labels
+from nacdeploy.layers.channel_operators import ALIKE, MOVES, N_AXES, REDUCTIONS, SPATIAL, SUMS, Call
 from nacdeploy.layers.network import Network, Structure, no_grad_eval
 
 ANSWER = "the network answers with it"
@@ -27,138 +27,6 @@ ANSWER = "the network answers with it"
 Axes: TypeAlias = tuple[Labels, ...]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_MOVES = set(
-    [
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "permute",
-        "transpose",
-        "t",
-        "movedim",
-        "swapaxes",
-        "numpy_T",
-        "unsqueeze",
-        "squeeze",
-        "select",
-        "reshape_as",
-        "view_as",
-        "expand_as",
-        "slice",
-        "narrow",
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "unbind",
-        "tensor_split",
-        "expand",
-        "expand_as",
-        "repeat",
-        "tile",
-        "flip",
-        "roll",
-        "index",
-        "index_select",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "native_channel_shuffle",
-        "unfold",
-    ]
-)
-_ALIKE = set(
-    [
-        "dropout",
-        "feature_dropout",
-        "alpha_dropout",
-        "clone",
-        "contiguous",
-        "to",
-        "_to_copy",
-        "type_as",
-        "detach",
-        "alias",
-        "lift_fresh",
-        "lift_fresh_copy",
-        "relu6",
-        "hardtanh",
-        "hardswish",
-        "hardsigmoid",
-        "silu",
-        "mish",
-        "gelu",
-        "elu",
-        "selu",
-        "celu",
-        "softplus",
-        "leaky_relu",
-        "relu",
-        "sigmoid",
-        "tanh",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "rsub",
-        "where",
-        "masked_fill",
-        "clamp",
-        "clip",
-        "square",
-        "float",
-        "half",
-        "double",
-        "softsign",
-        "log_sigmoid",
-        "tanhshrink",
-        "hardshrink",
-        "softshrink",
-        "threshold",
-        "rrelu",
-        "pow",
-        "floor_divide",
-        "true_divide",
-        "divide",
-        "multiply",
-        "subtract",
-        "__and__",
-        "__or__",
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "neg",
-        "exp",
-        "abs",
-        "sqrt",
-        "rsqrt",
-        "identity",
-    ]
-)
-_SUMS = {"sum"}
-_REDUCTIONS = set(
-    [
-        "mean",
-        "amax",
-        "amin",
-        "max",
-        "min",
-        "var",
-        "std",
-        "norm",
-        "linalg_vector_norm",
-        "logsumexp",
-        "prod",
-        "any",
-        "all",
-        "argmax",
-        "argmin",
-    ]
-)
-_N_AXES = re.compile("([123])d")
-_SPATIAL = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "upsample", "lp_pool")
 
 
 @dataclass(frozen=True)
@@ -224,7 +92,7 @@ class _Propagation(Interpreter):
         self._weight_of = weight_of
         self.classes, self.places, self.layers = classes, places, layers
         self.labels: dict[fx.Node, Any] = {}
-        self._tensors = {name: t for name, t in (*backbone.named_parameters(), *backbone.named_buffers())}
+        self._tensors = dict((*backbone.named_parameters(), *backbone.named_buffers()))
         held = [*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers(remove_duplicate=False)]
         names: dict[int, list[str]] = {}
         for name, tensor in held:
@@ -365,7 +233,7 @@ class _Propagation(Interpreter):
         if not isinstance(value, Tensor | tuple | list):
             return None
         try:
-            given = _Call(n, args, kwargs)
+            given = Call(n, args, kwargs)
             made = self._rule(n, given, value, where)
         except (IndexError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError):
             made = None  # an unusual form of an operator
@@ -386,18 +254,18 @@ class _Propagation(Interpreter):
         )
         return fitted if all(len(m) == size for m, size in zip(fitted, value.shape, strict=True)) else None
 
-    def _rule(self, n: Any, given: "_Call", value: Any, where: str) -> Any:
+    def _rule(self, n: Any, given: "Call", value: Any, where: str) -> Any:
         name = operator_name(n.target)
-        if name in _MOVES:
+        if name in MOVES:
             return self._moved(n, given, value, where)
-        if name in _ALIKE or torch.Tag.pointwise in getattr(n.target, "tags", ()):
+        if name in ALIKE or torch.Tag.pointwise in getattr(n.target, "tags", ()):
             return self._alike([self._of(each) for each in n.all_input_nodes if self._of(each)], where)
-        if name.startswith(_SPATIAL):
-            n_axes = int(_N_AXES.findall(name)[0])
+        if name.startswith(SPATIAL):
+            n_axes = int(N_AXES.findall(name)[0])
             return self._pooled(self._of(n.args[0]), n_axes, value, where)
-        if name in _SUMS | _REDUCTIONS:
+        if name in SUMS | REDUCTIONS:
             return self._reduced(n, given, value, name, where)
-        rules: dict[str, Callable[[Any, _Call, str], Any]] = {
+        rules: dict[str, Callable[[Any, Call, str], Any]] = {
             "cat": self._cat,
             "concat": self._cat,
             "stack": self._stack,
@@ -448,7 +316,7 @@ class _Propagation(Interpreter):
             made.append(next((labels for labels in wide if labels.any()), wide[0]))
         return tuple(made)
 
-    def _moved(self, n: Any, given: "_Call", value: Any, where: str) -> Any:
+    def _moved(self, n: Any, given: "Call", value: Any, where: str) -> Any:
         """The operator itself moves the labels of one axis after the other."""
         x = self._of(n.args[0])
         many = isinstance(value, tuple | list)
@@ -489,48 +357,48 @@ class _Propagation(Interpreter):
         kept = (*x[:-n_axes], *(_zeros(1) for _ in range(n_axes)))
         return [kept for _ in value] if isinstance(value, tuple | list) else kept
 
-    def _reduced(self, n: Any, given: "_Call", value: Any, name: str, where: str) -> Any:
+    def _reduced(self, n: Any, given: "Call", value: Any, name: str, where: str) -> Any:
         x = self._of(n.args[0])
         asked = given.get("dim")
         dims = range(len(x)) if asked is None or asked == [] else [asked] if isinstance(asked, int) else asked
         gone = {dim % len(x) for dim in dims}
         is_euclidean = name == "linalg_vector_norm" and given.get("ord") in (None, 2, 2.0)
-        if name not in _SUMS and not is_euclidean:
+        if name not in SUMS and not is_euclidean:
             self._fix([x[axis] for axis in gone], where)
         keep = bool(given.get("keepdim"))
         made = tuple(_zeros(1) if axis in gone else labels for axis, labels in enumerate(x) if keep or axis not in gone)
         return [made for _ in value] if isinstance(value, tuple | list) else made
 
-    def _cat(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _cat(self, n: Any, given: "Call", where: str) -> Axes:
         parts = [axes for each in n.args[0] if len(axes := self._of(each)) > 1 or (axes and len(axes[0]))]
         dim = (given.get("dim") or 0) % len(parts[0])
         rest = self._alike([(*axes[:dim], _zeros(1), *axes[dim + 1 :]) for axes in parts], where)
         return (*rest[:dim], np.concatenate([axes[dim] for axes in parts]), *rest[dim + 1 :])
 
-    def _stack(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _stack(self, n: Any, given: "Call", where: str) -> Axes:
         parts = [self._of(each) for each in n.args[0]]
         dim = (given.get("dim") or 0) % (len(parts[0]) + 1)
         rest = self._alike(parts, where)
         return (*rest[:dim], _zeros(len(parts)), *rest[dim:])
 
-    def _matmul(self, n: Any, given: "_Call", where: str) -> Axes | None:
+    def _matmul(self, n: Any, given: "Call", where: str) -> Axes | None:
         a, b = (self._of(each) for each in n.args[:2])
         if min(len(a), len(b)) < 2:
             return None
         self.classes.join(a[-1], b[-2], where)
         return (*self._alike([a[:-2], b[:-2]], where), a[-2], b[-1])
 
-    def _multiplied(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _multiplied(self, n: Any, given: "Call", where: str) -> Axes:
         x, weight, bias = (self._of(each) for each in (*n.args, None)[:3])
         return self._linear(x, weight, bias or None, where)
 
-    def _convolved(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _convolved(self, n: Any, given: "Call", where: str) -> Axes:
         x, weight = self._of(n.args[0]), self._of(n.args[1])
         bias = self._of(n.args[2]) if len(n.args) > 2 and n.args[2] is not None else None
         self._fix(weight[2:], where)
         return self._convolution(x, weight, bias, int(given.get("groups") or 1), len(weight) - 2, where)
 
-    def _attention(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _attention(self, n: Any, given: "Call", where: str) -> Axes:
         query, key, value = (self._of(each) for each in n.args[:3])
         self.classes.join(query[-1], key[-1], where)
         if given.get("scale") is None:  # the default follows from the number of channels
@@ -538,12 +406,12 @@ class _Propagation(Interpreter):
         self._fix([key[-2], value[-2], query[-2]], where)
         return (*self._alike([query[:-2], key[:-2], value[:-2]], where), query[-2], value[-1])
 
-    def _along_fixed(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _along_fixed(self, n: Any, given: "Call", where: str) -> Axes:
         x = self._of(n.args[0])
         self.classes.fix(x[given.get("dim")], where)
         return x
 
-    def _padded(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _padded(self, n: Any, given: "Call", where: str) -> Axes:
         made = list(self._of(n.args[0]))
         pads = list(given.args[1])
         for place in range(len(pads) // 2):
@@ -553,7 +421,7 @@ class _Propagation(Interpreter):
             made[-1 - place] = np.concatenate([_zeros(max(0, before)), labels, _zeros(max(0, after))])
         return tuple(made)
 
-    def _per_channel(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _per_channel(self, n: Any, given: "Call", where: str) -> Axes:
         x = self._of(n.args[0])
         if operator_name(n.target) == "batch_norm" and given.get("training"):
             self._fix((x[0], *x[2:]), where)
@@ -563,7 +431,7 @@ class _Propagation(Interpreter):
                 self.classes.join(x[1], own[0], where)
         return x
 
-    def _weight_norm(self, n: Any, given: "_Call", where: str) -> Any:
+    def _weight_norm(self, n: Any, given: "Call", where: str) -> Any:
         values, scale = self._of(n.args[0]), self._of(n.args[1])
         kept = given.get("dim") or 0
         self._fix([labels for axis, labels in enumerate(values) if axis != kept], where)
@@ -571,7 +439,7 @@ class _Propagation(Interpreter):
         is_pair = operator_name(n.target) == "_weight_norm_interface"
         return [values, scale] if is_pair else values
 
-    def _einsum(self, n: Any, given: "_Call", where: str) -> Axes | None:
+    def _einsum(self, n: Any, given: "Call", where: str) -> Axes | None:
         left, _, right = str(given.args[0]).replace(" ", "").partition("->")
         if "." in left or not right:
             return None
@@ -581,28 +449,11 @@ class _Propagation(Interpreter):
                 self.classes.join(by_letter.setdefault(letter, labels), labels, where)
         return tuple(by_letter[letter] for letter in right)
 
-    def _glu(self, n: Any, given: "_Call", where: str) -> Axes:
+    def _glu(self, n: Any, given: "Call", where: str) -> Axes:
         x = list(self._of(n.args[0]))
         dim = given.get("dim")
         x[dim] = self._alike_parts(x[dim], 2, where)
         return tuple(x)
-
-
-class _Call:
-    """The arguments of an operator's call by name, defaults filled in."""
-
-    def __init__(self, n: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.args, self.kwargs = args, kwargs
-        schema: Any = getattr(n.target, "_schema")  # noqa: B009
-        self._names = [each.name for each in schema.arguments]
-        self._defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
-
-    def get(self, name: str) -> Any:
-        """The argument `name`; None where the operator has none."""
-        if name in self.kwargs:
-            return self.kwargs[name]
-        place = self._names.index(name) if name in self._names else len(self.args)
-        return self.args[place] if place < len(self.args) else self._defaults.get(name)
 
 
 def _computed(module: nn.Module) -> str:

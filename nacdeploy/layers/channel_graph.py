@@ -1,4 +1,5 @@
-"""What torch-pruning knows of a network without a captured graph: which channels must fall together (Fang et al., 2023, DepGraph).
+"""What torch-pruning knows of a network without a captured graph: which channels must fall together (Fang et al., 2023,
+DepGraph).
 
 The library's only home.
 """

@@ -177,7 +177,7 @@ def gone_classes(labelling: Labelling, removed: Mapping[str, Iterable[int]]) -> 
 def attributes(
     network: Network, labelling: Labelling, removed: Mapping[str, Iterable[int]]
 ) -> Iterator[tuple[str, str, Any]]:
-    """The attributes of modules that say how many channels there are, as they are after a cut: (module, name, value)."""
+    """The attributes of modules that say how many channels there are, after a cut: (module, name, value)."""
     gone = gone_classes(labelling, removed)
 
     def left(labels: Labels) -> int:
