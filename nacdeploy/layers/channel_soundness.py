@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.layers.capture import Captured, Interpreter, first_tensor
+from nacdeploy.layers.capture import Captured, Interpreter, computed_weight, first_tensor, with_weights
 from nacdeploy.layers.channel_pruning import Attribute, Cut
 from nacdeploy.layers.decibels import snr_db
 from nacdeploy.layers.network import Network, masked_backbone
@@ -128,8 +128,13 @@ class _Blanked(Interpreter):
             parts = x.unflatten(1, (module.num_groups, -1))
             scaled = _standardised(parts, mask.reshape(shape), tuple(range(2, parts.dim())), module.eps).flatten(1, 2)
             along = (-1, *[1] * (x.dim() - 2))
-            return _affine(scaled, module.weight.reshape(along), module.bias.reshape(along))
-        return super().layer(name, module, x)
+            bias = None if module.bias is None else module.bias.reshape(along)
+            return _affine(scaled, module.weight.reshape(along), bias)
+        weight = computed_weight(self.module, self._captured, name)
+        if weight is None:
+            return super().layer(name, module, x)
+        bias: Any = module.bias
+        return with_weights(module, x, weight.nan_to_num(0.0), bias)  # a filter of zeros has no direction
 
 
 def _standardised(x: Tensor, mask: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:

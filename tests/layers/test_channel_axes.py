@@ -115,9 +115,15 @@ class Several(nn.Module):
         return {"logits": self.body(x), "twice": 2 * self.body(x)}
 
 
+def unbiased(norm: nn.Module) -> nn.Module:
+    norm.register_parameter("bias", None)
+    return norm
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "layer norm of channels": lambda: Body(nn.Sequential(conv(8, 8), ChannelsFirstNorm(8), conv(8, 8))),
     "group norm": lambda: Body(nn.Sequential(conv(8, 8), nn.GroupNorm(2, 8), conv(8, 8))),
+    "group norm without a bias": lambda: Body(nn.Sequential(conv(8, 8), unbiased(nn.GroupNorm(1, 8)), conv(8, 8))),
     "group norm of single channels": lambda: Body(nn.Sequential(conv(8, 8), nn.GroupNorm(8, 8), conv(8, 8))),
     "old weight norm": lambda: Body(nn.Sequential(nn.utils.weight_norm(conv(8, 8)), nn.ReLU(), conv(8, 8))),
     "weight norm": lambda: Body(nn.Sequential(parametrizations.weight_norm(conv(8, 8)), nn.ReLU(), conv(8, 8))),
@@ -225,3 +231,8 @@ def test_cut_that_changes_the_answer_is_not_sound() -> None:
         for s in cut.slices
     ]
     assert not Soundness(made).holds(channel_pruning.Cut(tuple(wrong), cut.attributes))
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("norm") or "group norm" in name])
+def test_norm_keeps_no_outputs_from_being_cut(name: str) -> None:
+    assert "middle.0" not in channel_groups.left_out(network(NETWORKS[name]()))
