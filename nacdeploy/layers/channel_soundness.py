@@ -133,8 +133,8 @@ class _Blanked(Interpreter):
         weight = computed_weight(self.module, self._captured, name)
         if weight is None:
             return super().layer(name, module, x)
-        bias: Any = module.bias
-        return with_weights(module, x, weight.nan_to_num(0.0), bias)  # a filter of zeros has no direction
+        own: Any = module.bias
+        return with_weights(module, x, weight.nan_to_num(0.0), own)  # a filter of zeros has no direction
 
 
 def _standardised(x: Tensor, mask: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
