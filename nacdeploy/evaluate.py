@@ -13,7 +13,8 @@ from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.network import Network, no_grad_eval
 
-BATCH_SIZE = 256
+LARGEST_BATCH = 256
+_PIXELS_AT_ONCE = 2**20
 T = TypeVar("T")
 
 
@@ -37,11 +38,18 @@ def accelerated(module: nn.Module) -> Iterator[torch.device]:
         module.to(former)
 
 
+def batch_size(images: ImageSet) -> int:
+    """How many images are run at once: what a network holds of them grows with their pixels, and larger batches of
+    large images are not faster."""
+    height, width = images.images.shape[-2:]
+    return min(LARGEST_BATCH, max(1, 1 << (max(1, _PIXELS_AT_ONCE // (height * width)).bit_length() - 1)))
+
+
 def batches(
-    data: Dataset, images: ImageSet, size: int = BATCH_SIZE, device: torch.device | None = None
+    data: Dataset, images: ImageSet, size: int | None = None, device: torch.device | None = None
 ) -> Iterator[Tensor]:
-    """Normalised images (n, C, H, W) in order, on `device`."""
-    for part in images.images.split(size):
+    """Normalised images (n, C, H, W) in order, on `device`; as many at once as their size allows, or `size`."""
+    for part in images.images.split(size or batch_size(images)):
         yield data.normalize(part).to(device)
 
 

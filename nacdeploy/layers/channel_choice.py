@@ -9,6 +9,7 @@ from torch import Tensor
 from nacdeploy.errors import UsageError, nearest
 
 ROUNDING = 1e-9
+_N_NAMED = 3
 
 PRODUCER, NORM, READER = "producer", "norm", "reader"
 
@@ -106,6 +107,19 @@ def choose_each(found: Sequence[Group], asked: Mapping[str, float], multiple: in
 def has_unit_left(found: Iterable[Group], multiple: int) -> bool:
     """Whether any group could give a unit without giving its last."""
     return any(group.n_channels >= 2 * group.unit(multiple) for group in found)
+
+
+def causes(why: Mapping[str, str]) -> tuple[str, ...]:
+    """Reasons by layer as lines by reason, what holds for most layers first: `'a', 'b' and 3 more: reason`."""
+    by_reason: dict[str, list[str]] = {}
+    for layer, reason in why.items():
+        by_reason.setdefault(reason, []).append(layer)
+    lines = []
+    for reason, layers in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        named = ", ".join(f"'{layer}'" for layer in layers[:_N_NAMED])
+        more = f" and {len(layers) - _N_NAMED} more" if len(layers) > _N_NAMED else ""
+        lines.append(f"{named}{more}: {reason}")
+    return tuple(lines)
 
 
 def ratio_by_root(found: Sequence[Group], ratios: Mapping[str, float], widths: Mapping[str, int]) -> dict[str, float]:

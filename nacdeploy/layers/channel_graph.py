@@ -1,8 +1,10 @@
-"""What torch-pruning knows of a network: which channels must fall together (Fang et al., 2023, DepGraph).
+"""What torch-pruning knows of a network without a captured graph: which channels must fall together (Fang et al., 2023,
+DepGraph).
 
 The library's only home.
 """
 
+import logging
 import math
 import warnings
 from collections import Counter
@@ -17,6 +19,8 @@ from nacdeploy.layers.channel_choice import NORM, PRODUCER, READER
 from nacdeploy.layers.network import Network, plain_outputs
 
 ROOTS = (nn.Conv2d, nn.Linear)
+
+_LOG = logging.getLogger(__name__)
 
 Graph: TypeAlias = tp.DependencyGraph
 Coupled: TypeAlias = tp.Group
@@ -51,8 +55,14 @@ def dependencies(model: nn.Module, example: Tensor) -> Graph:
 
 
 def all_groups(graph: Graph, ignored: list[nn.Module | None]) -> list[Coupled]:
-    """The groups of all convolutions and linear layers but those whose root is `ignored`."""
-    return list(graph.get_all_groups(ignored_layers=ignored, root_module_types=list(ROOTS)))
+    """The groups of all convolutions and linear layers but those whose root is `ignored`; those that the library can
+    follow, where it loses track on the way."""
+    found: list[Coupled] = []
+    try:
+        found.extend(graph.get_all_groups(ignored_layers=ignored, root_module_types=list(ROOTS)))
+    except Exception as error:  # whatever its guesses about an operator raise
+        _LOG.info("torch-pruning stops at a group: %s", error)
+    return found
 
 
 def last_weighted(backbone: nn.Module, example: Tensor) -> nn.Module | None:

@@ -5,17 +5,23 @@ on the values.
 """
 
 import copy
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.layers import channel_graph
+from nacdeploy.layers import channel_graph, channel_places
+from nacdeploy.layers.capture import first_tensor
+from nacdeploy.layers.channel_axes import ANSWER, labelled
 from nacdeploy.layers.channel_choice import READER, Group, Member, families, ordered
 from nacdeploy.layers.channel_graph import Coupled, Dependency, Graph, View
-from nacdeploy.layers.channel_pruning import Cut, apply_cut, plan_cut
+from nacdeploy.layers.channel_pruning import Cut, plan_cut, slice_tensors
+from nacdeploy.layers.channel_soundness import Soundness
 from nacdeploy.layers.network import Network, Structure, masked_backbone
 
 
@@ -57,6 +63,16 @@ def outlines(network: Network) -> tuple[Group, ...]:
 
 _FOUND: WeakKeyDictionary[Network, tuple[Structure, tuple[Group, ...]]] = WeakKeyDictionary()
 _OUTLINES: WeakKeyDictionary[Structure, tuple[Group, ...]] = WeakKeyDictionary()
+_LEFT: WeakKeyDictionary[Structure, dict[str, str]] = WeakKeyDictionary()
+_UNSOUND = "cut, the network would answer otherwise: its own code counts or mixes these channels"
+
+
+def left_out(network: Network) -> dict[str, str]:
+    """Why the outputs of the layers that no group holds stay, by layer; those that are the network's answer are not
+    named."""
+    if network.structure not in _LEFT:
+        _groups(network, network.example_input())
+    return {name: why for name, why in _LEFT[network.structure].items() if why != ANSWER}
 
 
 def dependency_sets(network: Network) -> tuple[tuple[str, ...], ...]:
@@ -69,6 +85,35 @@ def dependency_sets(network: Network) -> tuple[tuple[str, ...], ...]:
 
 def couplings(network: Network) -> tuple[Coupling, ...]:
     """Where the channels of every group lie, exit heads included; the parts of grouped convolutions are left out."""
+    return _traced_couplings(network) if network.graph is None else _labelled_couplings(network)
+
+
+def _labelled_couplings(network: Network) -> tuple[Coupling, ...]:
+    labelling = labelled(network)
+    axes = [Axis(*each[:2], tuple(each[2].tolist())) for each in channel_places.axes(network, labelling)]
+    found = []
+    for group in _labelled(network)[0]:
+        if group.quantum == 1:
+            classes = labelling.classes.find(labelling.layers[group.root][0]).tolist()
+            found.append(_along(classes, axes))
+    return tuple(coupling for coupling in found if coupling is not None)
+
+
+def _along(classes: list[int], axes: list[Axis]) -> Coupling | None:
+    """Where the channels of some classes lie; None where they have unequal shares of an axis."""
+    places: list[Axis] = []
+    channel = {each: place for place, each in enumerate(classes)}
+    for axis in axes:
+        held = sorted((channel[each], place) for place, each in enumerate(axis.indices) if each in channel)
+        shares = Counter(each for each, _ in held)
+        if held and (len(shares) < len(classes) or len(set(shares.values())) > 1):
+            return None
+        if held:
+            places.append(Axis(axis.tensor, axis.axis, tuple(place for _, place in held)))
+    return Coupling(len(classes), tuple(places))
+
+
+def _traced_couplings(network: Network) -> tuple[Coupling, ...]:
     view = copy.deepcopy(View(network)).double().eval()
     graph = channel_graph.dependencies(view, network.example_input().double())
     heads = [module for module in view.network.exits.modules() if isinstance(module, nn.Linear)]
@@ -79,17 +124,34 @@ def couplings(network: Network) -> tuple[Coupling, ...]:
 
 
 def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
+    traced, left = _traced(network, example) if network.graph is None else _labelled(network)
+    sound = _known_sound(network.structure)
+    if sound is None:
+        holds = _is_traced_sound if network.graph is None else _soundness(network)
+        sound = {group.root for group in _sound(network, sorted(traced, key=_kinship), holds)}
+    found = tuple(group for group in traced if group.root in sound)
+    _OUTLINES.setdefault(network.structure, found)
+    unsound = {layer: _UNSOUND for group in traced if group.root not in sound for layer in group.layers}
+    cut = {layer for group in found for layer in group.layers}
+    _LEFT[network.structure] = {name: why for name, why in {**left, **unsound}.items() if name not in cut}
+    return found
+
+
+def _labelled(network: Network) -> tuple[list[Group], dict[str, str]]:
+    found = channel_places.groups(network, labelled(network), masked_backbone(network).double().eval())
+    return [group for group in found.groups if group.n_channels > group.quantum], found.why_left
+
+
+def _traced(network: Network, example: Tensor) -> tuple[list[Group], dict[str, str]]:
+    """The groups that the pruning library finds where there is no captured graph."""
     backbone = masked_backbone(network).double().eval()
     graph = channel_graph.dependencies(backbone, example.double())
     last = channel_graph.last_weighted(backbone, example.double())
     ranked = (_ranked(graph, group, backbone) for group in channel_graph.all_groups(graph, [last]))
-    traced = [group for group in ranked if group is not None and group.n_channels > 1]
-    sound = _known_sound(network.structure)
-    if sound is None:
-        sound = {group.root for group in _sound(network, traced)}
-    found = tuple(group for group in traced if group.root in sound)
-    _OUTLINES.setdefault(network.structure, found)
-    return found
+    found = [group for group in ranked if group is not None and group.n_channels > 1]
+    known = {layer for group in found for layer in group.layers}
+    why = f"the network cannot be captured ({network.captured.why_not}), and torch-pruning does not tell its channels"
+    return found, {name: why for name, m in network.layers.items() if name not in known and m is not last}
 
 
 def _known_sound(structure: Structure | None) -> set[str] | None:
@@ -101,17 +163,29 @@ def _known_sound(structure: Structure | None) -> set[str] | None:
     return None
 
 
-def _sound(network: Network, found: list[Group]) -> list[Group]:
+Holds: TypeAlias = Callable[[Network, dict[str, tuple[int, ...]]], bool]
+
+
+def _soundness(network: Network) -> Holds:
+    asked = Soundness(network)
+    return lambda network, removed: asked.holds(plan_cut(network, removed))
+
+
+def _kinship(group: Group) -> tuple[str, ...]:
+    """Brings layers of one name side by side: what is wrong for one is wrong for its kin, and is found sooner."""
+    return tuple(reversed([part for part in group.root.split(".") if not part.isdigit()]))
+
+
+def _sound(network: Network, found: list[Group], holds: Holds) -> list[Group]:
     """The groups that may be cut: all at once where that is right, else found by halving."""
     first = {group.root: families(group.n_channels, group.quantum)[0] for group in found}
-    if not found or _is_sound(network, first):
+    if not found or holds(network, first):
         return found
     half = len(found) // 2
-    return [*_sound(network, found[:half]), *_sound(network, found[half:])] if half else []
+    return [*_sound(network, found[:half], holds), *_sound(network, found[half:], holds)] if half else []
 
 
-def _is_sound(network: Network, removed: dict[str, tuple[int, ...]]) -> bool:
-    """Whether the cut network answers as the whole one does with zeros in place of all that was cut."""
+def _is_traced_sound(network: Network, removed: dict[str, tuple[int, ...]]) -> bool:
     whole = copy.deepcopy(network).double().eval()
     for norm in (m for m in whole.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm)):
         norm.forward = MethodType(_without_statistics, norm)  # type: ignore[method-assign]
@@ -120,9 +194,10 @@ def _is_sound(network: Network, removed: dict[str, tuple[int, ...]]) -> bool:
     try:
         cut = plan_cut(network, removed)
         _blank(whole, cut)
-        apply_cut(smaller, cut)
+        slice_tensors(smaller, cut)
         with torch.no_grad():
-            return torch.allclose(whole.backbone(image), smaller.backbone(image), rtol=1e-6, atol=1e-9)
+            answers = first_tensor(whole.backbone(image)), first_tensor(smaller.backbone(image))
+            return torch.allclose(*answers, rtol=1e-6, atol=1e-9)
     except Exception:  # whatever a wrong cut raises in the user's own forward, it means "not sound"
         return False
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.layers.channel_groups import Coupling, couplings
-from nacdeploy.layers.channel_pruning import Cut, Slice, apply_cut
+from nacdeploy.layers.channel_pruning import Cut, Slice, slice_tensors
 from nacdeploy.layers.network import Network, plain_outputs
 from nacdeploy.layers.sparsity import Sparsity, best_order
 
@@ -79,7 +79,7 @@ def _is_sound(network: Network, moved: Sequence[_Reordered]) -> bool:
     image = torch.randn(1, *network.input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     try:
         after = copy.deepcopy(before)
-        apply_cut(after, Cut(_slices(network, moved)))
+        slice_tensors(after, Cut(_slices(network, moved)))
         with torch.no_grad():
             pairs = zip(plain_outputs(before, image), plain_outputs(after, image), strict=True)
             return all(torch.allclose(x, y, rtol=1e-6, atol=1e-9) for x, y in pairs)

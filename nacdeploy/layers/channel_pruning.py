@@ -1,18 +1,18 @@
 """Channel pruning for real: a cut as slices that need no tracing to replay.
 
-A copy of the network whose tensors hold their own flat indices is cut along the groups of coupled channels: what is
-left in it says which index of every axis of every parameter stays, attributes are compared likewise, and the plan is
-plain slicing.
+The labels of the channels along every axis say which index of every axis of every parameter stays, and the plan is
+plain slicing. A network without a captured graph is cut by the pruning library in a copy whose tensors hold their own
+flat indices, and what is left there says it.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from nacdeploy.layers import channel_graph
+from nacdeploy.layers import channel_axes, channel_graph, channel_places
 from nacdeploy.layers.channel_graph import View
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import Masks
@@ -44,8 +44,25 @@ class Cut:
     attributes: tuple[Attribute, ...] = ()
 
 
-def plan_cut(network: Network, removed: dict[str, tuple[int, ...]]) -> Cut:
+def plan_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut:
     """The cut that removes the given channels of the given root layers, exit heads included."""
+    return _traced_cut(network, removed) if network.graph is None else _labelled_cut(network, removed)
+
+
+def _labelled_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut:
+    labelling = channel_axes.labelled(network)
+    masks = {f"backbone.{layer}.weight": f"masks.{Masks.buffer(layer)}" for layer in network.masks.layers}
+    slices = []
+    for (tensor, axis), kept in channel_places.kept(network, labelling, removed).items():
+        slices.append(Slice(tensor, axis, kept))
+        if tensor in masks:
+            slices.append(Slice(masks[tensor], axis, kept))
+    attributes = channel_places.attributes(network, labelling, removed)
+    return Cut(tuple(slices), tuple(Attribute(*each) for each in attributes))
+
+
+def _traced_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut:
+    """The same where there is no captured graph: what is left in a copy whose tensors hold their own flat indices."""
     view = View(network)
     cut = copy.deepcopy(view).double().eval()
     graph = channel_graph.dependencies(cut, network.example_input().double())
@@ -57,11 +74,16 @@ def plan_cut(network: Network, removed: dict[str, tuple[int, ...]]) -> Cut:
 
 def apply_cut(network: Network, cut: Cut) -> None:
     """Slice the parameters and buffers of `network` in place; quantizers are attached anew to what is left."""
+    slice_tensors(network, cut)
+    network.changed()
+
+
+def slice_tensors(network: Network, cut: Cut) -> None:
+    """Slice the parameters and buffers of `network` alone, in place: graph and quantizers are left as they were."""
     for item in cut.slices:
         _replace(network, item)
     for attribute in cut.attributes:
         setattr(network.get_submodule(attribute.module), attribute.name, attribute.value)
-    network.changed()
 
 
 def _fill_with_indices(model: nn.Module) -> None:

@@ -20,6 +20,7 @@ ROOT = "backbone"
 
 _aten = torch.ops.aten
 _DROPPED = ("_assert", "sym_constrain", "guard")
+_NATIVE_NORM = "_native_batch_norm_legit_no_training"  # what torch makes of a norm where it rewrites changes in place
 _RESHAPED = {_aten.view.default, _aten._unsafe_view.default}
 # The arguments behind the bias, with the operators' defaults.
 _LAYER_ARGUMENTS: dict[str, list[Any]] = {"linear": [], **{kind: [1, 0, 1, 1] for kind in CONVOLUTIONS}}
@@ -63,8 +64,14 @@ def _is_in_place(node: fx.Node) -> bool:
 
 
 def _is_own(node: Any) -> bool:
-    """Whether a value shares its memory with no other."""
-    return isinstance(node, fx.Node) and not _is_view(node) and not any(_is_view(user) for user in node.users)
+    """Whether nobody reads the memory of a value but through it: it is no view, or the only reader of what it views."""
+    if not isinstance(node, fx.Node) or any(_is_view(user) for user in node.users):
+        return False
+    while _is_view(node):
+        node = node.args[0]
+        if not isinstance(node, fx.Node) or len(node.users) > 1:
+            return False
+    return True
 
 
 def _is_view(node: fx.Node) -> bool:
@@ -136,7 +143,8 @@ class _Folding:
         path = self._innermost(node)
         target = self._layer(node, path, args)
         if target is not None:
-            return self._made(node, "call_module", target, (self._unpadded(target, args[0]),), {}, target)
+            made = self._made(node, "call_module", target, (self._unpadded(target, args[0]),), {}, target)
+            return (made, None, None) if operator_name(node.target) == _NATIVE_NORM else made
         if node.target is torch.ops.nacdeploy.identity.default:
             return self._made(node, "call_module", args[1], (args[0],), {}, str(args[1]))
         function, in_place = _reshaping(node.target), _is_in_place(node)
@@ -206,7 +214,7 @@ class _Folding:
             is_as_set = owner is not None and _as_set(self._modules[owner], kind, settings, args[0])
             return owner if is_as_set else None
         module = self._modules.get(path)
-        if kind == "batch_norm" and isinstance(module, _BatchNorm):
+        if kind in ("batch_norm", _NATIVE_NORM) and isinstance(module, _BatchNorm):
             held = (module.weight, module.bias, module.running_mean, module.running_var)
             return path if all(self._is(a, b) for a, b in zip(args[1:5], held, strict=True)) else None
         if kind == "layer_norm" and isinstance(module, nn.LayerNorm):

@@ -67,8 +67,20 @@ def multiplies(node: fx.Node) -> bool:
     )
 
 
-_MULTIPLYING = ("linear", "matmul", "bmm", "mm", "addmm", "baddbmm", "conv", "bilinear", "einsum", "embedding")
-_MULTIPLYING += ("lstm", "gru", "rnn")
+_MULTIPLYING: tuple[str, ...] = (
+    "linear",
+    "matmul",
+    "bmm",
+    "mm",
+    "addmm",
+    "baddbmm",
+    "conv",
+    "bilinear",
+    "einsum",
+    "embedding",
+    "lstm",
+)
+_MULTIPLYING += ("gru", "rnn")
 
 
 def call_plain(module: nn.Module, x: Tensor) -> Tensor:

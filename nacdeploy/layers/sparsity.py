@@ -17,7 +17,8 @@ from torch.nn import functional
 
 TWO_FOUR, ELEMENT, KERNEL, FILTER = "2:4", "element", "kernel", "filter"
 _INDEX_BITS = 2  # a value kept by 2:4 says at which of four places it stood
-_LARGEST_SAMPLE = 2048
+_LARGEST_SAMPLE, _SMALLEST_SAMPLE = 2048, 64
+_MOST_COMPARED = 2**28  # rows times pairs of channels: what one round of the search for an order looks at
 _LEAST_GAIN = 1e-6
 _ROUNDING = 1e-9
 _FIRST_AXIS = {ELEMENT: None, KERNEL: 2, FILTER: 1}  # from which on the axes of a weight belong to one block
@@ -152,12 +153,15 @@ def best_order(readers: Sequence[Tensor]) -> tuple[int, ...]:
     """The order of channels in which 2:4 keeps most of the `readers`' magnitudes, each (rows, C).
 
     Greedy swaps (Pool & Yu, 2021, section 4), those that gain most first, until none gains. Every reader counts alike,
-    since a norm behind it undoes its scale; of many rows a drawn sample is looked at.
+    since a norm behind it undoes its scale; of many rows a drawn sample is looked at, the smaller the more channels
+    there are, so that the search takes seconds.
     """
     rows = torch.cat([reader.double() / reader.sum().clamp(min=1e-300) for reader in readers])
-    if len(rows) > _LARGEST_SAMPLE:
-        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:_LARGEST_SAMPLE]]
-    n_channels, total = rows.shape[1], float(rows.sum())
+    n_channels = rows.shape[1]
+    n_sampled = max(_SMALLEST_SAMPLE, min(_LARGEST_SAMPLE, _MOST_COMPARED // n_channels**2))
+    if len(rows) > n_sampled:
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:n_sampled]]
+    total = float(rows.sum())
     columns = functional.pad(rows, (0, -n_channels % 4)).T.contiguous()
     order = list(range(n_channels))
     kept, offered = zip(*(_offers(columns, four) for four in range(len(columns) // 4)), strict=True)

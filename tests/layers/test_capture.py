@@ -160,6 +160,20 @@ def circular() -> nn.Module:
     return nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
 
 
+class InPlaceHead(nn.Sequential):
+    """Changes in place behind a flatten (torchvision's classifiers), with norms before and a slice that is changed."""
+
+    def __init__(self, with_slice: bool) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.Flatten(), nn.ReLU(inplace=True))
+        self.with_slice, self.head = with_slice, nn.Linear(72, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self[1](self[0](x))
+        if self.with_slice:
+            x[:, 0] *= 2
+        return self.head(self[3](self[2](x)))
+
+
 NETWORKS = {
     "residual": Residual,
     "optional": Optional,
@@ -171,6 +185,8 @@ NETWORKS = {
     "dataclass": lambda: Answers(Fields),
     "query": Query,
     "in place": InPlace,
+    "in place behind a view": lambda: InPlaceHead(False),
+    "in place in a slice": lambda: InPlaceHead(True),
     "no gradient": NoGradient,
     "old weight norm": old_weight_norm,
     "new weight norm": new_weight_norm,
@@ -208,6 +224,11 @@ def test_subclasses_of_layers_and_norms_are_calls_of_their_modules() -> None:
     backbone = Subclasses()
     assert called(backbone) == {"0", "1", "2", "5"}
     assert set(captured(backbone).weights) == {"2"}
+
+
+@pytest.mark.parametrize("with_slice", [False, True])
+def test_norms_are_calls_of_modules_whatever_is_changed_in_place(with_slice: bool) -> None:
+    assert called(InPlaceHead(with_slice)) == {"0", "1", "head"}
 
 
 def test_layer_that_its_parent_runs_is_a_call_and_weights_of_attention_are_not() -> None:

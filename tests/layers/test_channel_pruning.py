@@ -290,5 +290,5 @@ def test_what_may_be_cut_is_found_out_once_for_a_wiring(monkeypatch: pytest.Monk
     smaller, alone = cut_copy(made, cut), cut_copy(network(Residual()), cut)
     alone.structure = Structure()
     expected = channel_groups.groups(alone)
-    monkeypatch.setattr(channel_groups, "_is_sound", None)
+    monkeypatch.setattr(channel_groups, "_sound", None)
     assert channel_groups.groups(smaller) == expected

@@ -26,11 +26,13 @@ from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
+_N_CAUSES = 3
+
 
 @dataclass(frozen=True)
 class PruneDecision:
     """Channels asked for (a share may be left from before), taken in whole units, and carried to the next P, in all and
-    of each layer of a table of ratios."""
+    of each layer of a table of ratios; `left` says which layers cannot be cut, and why."""
 
     asked: float
     taken: int
@@ -39,13 +41,14 @@ class PruneDecision:
     removed: dict[str, int]
     cut: Cut
     carried_by: dict[str, float] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Prune:
     letter: ClassVar[str] = "P"
     name: ClassVar[str] = "Prune"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     decision_type: ClassVar[type] = PruneDecision
     table: PruneTable
     seed: int = 0
@@ -69,7 +72,8 @@ class Prune:
             return str(error)
         named, is_table = self._named(found, state.network), bool(self.table.ratios)
         if not channel_choice.has_unit_left(named, self.multiple):
-            return f"no {'named ' if is_table else ''}layer has a unit of {self.multiple} channels left to give"
+            start = f"no {'named ' if is_table else ''}layer has a unit of {self.multiple} channels left to give"
+            return "; ".join((start, *self._why(named, state.network)[:_N_CAUSES]))
         ranked = channel_importance.covered(named, self.table.importance, state.network)
         if len(ranked) == len(named) or (not is_table and channel_choice.has_unit_left(ranked, self.multiple)):
             return None
@@ -93,7 +97,13 @@ class Prune:
         cut = channel_pruning.plan_cut(state.network, removed) if removed else Cut()
         carried_by = {root: share - by_root.get(root, 0) for root, share in each.items()}
         taken = sum(by_root.values())
-        return PruneDecision(asked, taken, asked - taken, widths, by_root, cut, carried_by)
+        left = channel_choice.causes(channel_groups.left_out(state.network))[:_N_CAUSES]
+        return PruneDecision(asked, taken, asked - taken, widths, by_root, cut, carried_by, left)
+
+    def _why(self, named: Sequence[Group], network: Network) -> tuple[str, ...]:
+        """Why no layer gives channels."""
+        small = {g.root: f"{g.n_channels} channels are one unit of {g.unit(self.multiple)} or less" for g in named}
+        return channel_choice.causes({**channel_groups.left_out(network), **small})
 
     def _named(self, found: Sequence[Group], network: Network) -> Sequence[Group]:
         """The groups that may give channels: all, or those of a table of ratios."""
@@ -149,7 +159,8 @@ class Prune:
         if decision.taken == 0:
             return f"{text}: the share of {decision.asked:g} is less than one unit and carried to the next P"
         where = ", ".join(f"{root} {n}" for root, n in decision.removed.items())
-        return f"{text}, {self._rounding(decision)}: {where}"
+        left = f"; left whole: {'; '.join(decision.left)}" if decision.left else ""
+        return f"{text}, {self._rounding(decision)}: {where}{left}"
 
     def _rounding(self, decision: PruneDecision) -> str:
         """What rounding to whole units took and left for the next P."""

@@ -7,8 +7,11 @@ from torch import nn
 
 from nacdeploy.errors import RefusedError
 from nacdeploy.layers import channel_groups
+from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.layers.network import Network
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.advance import advance
+from nacdeploy.strategies.baseline import initial_state
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.prune import PruneDecision
 from nacdeploy.strategies.state import CompressionState
@@ -105,8 +108,6 @@ def test_prune_after_quantize_keeps_precision(baseline: CompressionState, task: 
 def test_dead_channels_are_removed_before_all_others(baseline: CompressionState, task: Task) -> None:
     from copy import deepcopy
 
-    from nacdeploy.strategies.baseline import initial_state
-
     network = deepcopy(baseline.network)
     convolution, norm = (network.backbone.get_submodule(f"stages.2.0.{name}") for name in ("conv1", "bn1"))
     assert isinstance(convolution, nn.Conv2d)
@@ -122,3 +123,61 @@ def test_dead_channels_are_removed_before_all_others(baseline: CompressionState,
         item.kept for item in decision.cut.slices if item.tensor == "backbone.stages.2.0.conv1.weight" and not item.axis
     )
     assert set(range(32)) - set(kept) == {3, 17}
+
+
+class Computed(nn.Conv2d):
+    """Its weight follows from all of its inputs, which therefore cannot lose any."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, None, 1, 1)
+
+
+class Standardised(nn.Sequential):
+    def __init__(self, n_standardised: int) -> None:
+        first = nn.Conv2d(1, 8, 3, 1, 1, bias=False)
+        others = [Computed(8, 8, 3, 1, 1, bias=False) for _ in range(n_standardised)]
+        plain = [nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)] if n_standardised == 1 else []
+        super().__init__(first, *others, *plain, nn.Flatten(), nn.Linear(8 * 64, 10))
+
+
+def state_of(backbone: nn.Module, task: Task) -> CompressionState:
+    return initial_state(Network(backbone.eval(), GRIDS["ort"], (1, 8, 8)).eval(), task)
+
+
+def test_prune_that_finds_nothing_names_the_cause_and_the_layers(task: Task) -> None:
+    state = state_of(Standardised(2), task)
+    operator = operators.make(Link("P"), make_profile(prune={"ratio": 0.5, "multiple": 8}))
+    refusal = operator.refusal(state)
+    assert refusal is not None
+    assert refusal == (
+        "no layer has a unit of 8 channels left to give; '1', '0': a Computed that reads it computes its weight from "
+        "all of its inputs; '2': 8 channels are one unit of 8 or less"
+    )
+
+
+def test_prune_says_what_it_left_whole(task: Task) -> None:
+    profile = make_profile(prune={"ratio": 0.25, "multiple": 1})
+    state = advance(state_of(Standardised(1), task), Link("P"), task, profile)
+    (decision,) = decisions(state)
+    assert set(decision.removed) <= {"1", "3"}
+    assert decision.left == ("'0': a Computed that reads it computes its weight from all of its inputs",)
+    assert "left whole: '0': a Computed" in operators.make(Link("P"), profile).explain(decision)
+
+
+def test_prune_cuts_before_a_recurrent_layer(task: Task) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 8, 3, 1, 1), nn.Conv2d(8, 4, 3, 1, 1)
+            self.rnn, self.h = nn.LSTM(32, 6, batch_first=True), nn.Linear(6, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.b(torch.relu(self.a(x)))).permute(0, 3, 1, 2).flatten(2)
+            return self.h(self.rnn(x)[0][:, -1])
+
+    profile = make_profile(prune={"ratio": 0.5, "multiple": 1})
+    state = advance(state_of(Recurrent(), task), Link("P"), task, profile)
+    (decision,) = decisions(state)
+    assert decision.removed == {"a": 4}
+    assert decision.left == ("'b': it meets lstm in 'rnn'",)
