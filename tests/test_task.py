@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nacdeploy import profile, task
+from nacdeploy import models, profile, task
 from nacdeploy.errors import UsageError
 
 PAIR = """
@@ -11,10 +11,11 @@ from torch import nn
 
 class Pair(nn.Linear):
     def __init__(self):
-        super().__init__(1, 1)
+        super().__init__(256, 10)
 
     def forward(self, x):
-        return x, x
+        y = super().forward(x.flatten(1))
+        return {"logits": y, "hidden": x}
 """
 
 
@@ -57,14 +58,21 @@ def test_example_input_is_the_first_training_image_normalised(digits):
         ("nn.Sequential(nn.Flatten(), nn.Linear(256, 3))", r"returns shape \(1, 3\); needed: \(1, 10\)"),
         ("nn.Sequential(nn.Conv2d(1, 10, 3))", r"returns shape \(1, 10, 14, 14\)"),
         ("nn.Linear(3, 10)", r"on an image of shape \(1, 1, 16, 16\) fails: RuntimeError"),
-        ("Pair()", "returns tuple; needed"),
     ],
 )
 def test_make_fails_when_the_model_does_not_fit_the_data(tmp_path, body, message):
     path = tmp_path / "net.py"
     path.write_text(f"{PAIR}\ndef make():\n    return {body}\n")
+    models.name_by_user(name := f"{path}:make")
     with pytest.raises(UsageError, match=message):
-        task.make(f"{path}:make", "digits", _profile(width=None))
+        task.make(name, "digits", _profile(width=None))
+
+
+def test_first_of_several_outputs_counts(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(f"{PAIR}\ndef make():\n    return Pair()\n")
+    models.name_by_user(name := f"{path}:make")
+    assert task.make(name, "digits", _profile(width=None)).spec.n_classes == 10
 
 
 def test_loss_is_the_cross_entropy():

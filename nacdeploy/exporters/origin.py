@@ -11,14 +11,16 @@ _PREFIXES = ("network.backbone.", "layers.", "edges.")
 
 def torch_layer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
     """The torch module that made a node, in words; for what the model's own forward computes, the layer before it."""
-    if own := _scope(node):
+    if own := _layer_of(model, node):
         return f"made by torch layer '{own}'"
-    for name in node.input:
-        if layer := _of_weight(model, name):
-            return f"made by torch layer '{layer}'"
-    behind = next((scope for maker in _makers(model, node) if (scope := _scope(maker))), "")
+    behind = next((layer for maker in _makers(model, node) if (layer := _layer_of(model, maker))), "")
     place = f" behind torch layer '{behind}'" if behind else ""
     return f"made by the torch model's forward{place}"
+
+
+def _layer_of(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
+    """The layer that a node's metadata or its weight names."""
+    return _scope(node) or next((layer for name in node.input if (layer := _of_weight(model, name))), "")
 
 
 def _scope(node: onnx.NodeProto) -> str:

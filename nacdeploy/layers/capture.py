@@ -13,6 +13,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def _captured(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
     with _evaluating(backbone):
         try:
             images = _noise(backbone, input_shape)
-            found = fold(backbone, _exported(backbone, images))
+            found = replace(fold(backbone, _exported(backbone, images)), modules=_modules(backbone))
             _check(found, backbone, images)
             return found
         except CaptureError as error:
@@ -88,7 +89,7 @@ def _captured(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
 
 def _answers(former: Captured, backbone: nn.Module, input_shape: tuple[int, ...]) -> bool:
     """Whether a graph answers as a network does."""
-    if former.graph is None:
+    if former.graph is None or former.modules != _modules(backbone):
         return False
     with _evaluating(backbone):
         try:
@@ -96,6 +97,10 @@ def _answers(former: Captured, backbone: nn.Module, input_shape: tuple[int, ...]
         except Exception:  # shapes that do not fit, in whichever operator
             return False
     return True
+
+
+def _modules(backbone: nn.Module) -> tuple[tuple[str, type], ...]:
+    return tuple((path, type(module)) for path, module in backbone.named_modules())
 
 
 def _likeness(backbone: nn.Module, input_shape: tuple[int, ...]) -> Any:

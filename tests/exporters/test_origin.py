@@ -21,7 +21,7 @@ def model() -> onnx.ModelProto:
     ("operator", "expected"),
     [
         ("Conv", "made by torch layer 'stem.0'"),
-        ("Relu", "made by torch layer 'stem.2'"),
+        ("Relu", "made by the torch model's forward behind torch layer 'stem.0'"),
         ("Add", "made by the torch model's forward behind torch layer"),
     ],
 )

@@ -79,6 +79,7 @@ def checkpoint(folder: Path) -> tuple[str, float]:
     x, y = (digits.train.images.float() / 255 - 0.5) / 0.5, digits.train.labels
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        models.name_by_user("net.py:net")
         model: nn.Module = models.resolve("net.py:net", n_classes=10, channels=1, input_size=(8, 8)).build()
         optimizer = torch.optim.AdamW(model.parameters(), 0.01)
         for _ in range(40):
@@ -119,6 +120,7 @@ def test_wrong_normalisation_of_a_given_network_is_named_with_the_keys_to_set(ch
 
 
 def test_baseline_near_chance_is_said(folder: Path) -> None:
+    models.name_by_user("net.py:net")
     torch.save(models.resolve("net.py:net", n_classes=10, channels=1, input_size=(8, 8)).build().state_dict(), "new.pt")
     _, said = opened(given(model="net.py:net", checkpoint="new.pt"))
     assert said.of("% on validation, near the ")
