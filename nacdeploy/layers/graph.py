@@ -21,9 +21,9 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, the graphs of the weights that are computed from parameters by layer (weight norms, standardised
-    weights), why there is no graph where there is none, and the modules of the network by path and type. It names modules by their paths and is never changed, so
-    that copies of a network share it."""
+    """A graph, and what belongs to it: the graphs of the weights that are computed from parameters by layer (weight
+    norms, standardised weights), why there is no graph where there is none, and the modules of the network by path and
+    type. It names modules by their paths and is never changed, so that copies of a network share it."""
 
     graph: fx.Graph | None
     weights: Mapping[str, fx.Graph] = field(default_factory=dict)

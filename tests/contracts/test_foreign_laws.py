@@ -74,6 +74,16 @@ def test_exits_leave_the_networks_own_end_as_it_is(name: str) -> None:
         assert found.outcome == "right", found.reason
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pruned_network_answers_as_the_original_without_the_channels(name: str) -> None:
+    try:
+        found = right.check_prune(made(name))
+    except RefusedError as error:
+        assert "computes its weight from all of its inputs" in str(error)  # standardised weights, everywhere
+    else:
+        assert found.outcome == "right", found.reason
+
+
 @pytest.mark.parametrize("name", EXPORTED)
 def test_layers_claimed_on_integers_are_nodes_that_ran(name: str) -> None:
     found = right.check_quantize(made(name))
