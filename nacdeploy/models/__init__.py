@@ -1,7 +1,9 @@
 """Networks by name: built in, from torchvision or timm, or from a factory in the user's own file."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from nacdeploy.errors import UsageError, unknown
@@ -43,10 +45,18 @@ class ModelSpec:
             MissingExtraError: timm is needed and not installed.
             UsageError: the name is unknown, the network cannot be built, or the user's file has changed.
         """
-        model = _build(self)
+        model = _materialised(_build(self), (self.channels, *self.input_size))
         if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
             raise UsageError(f"model '{self.name}' has no Conv2d and no Linear layer: nothing to compress")
         return model
+
+
+def _materialised(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """The network with the shapes of its lazy layers, which they take from the first images that they see."""
+    if any(isinstance(parameter, nn.UninitializedParameter) for parameter in model.parameters()):
+        with torch.no_grad(), suppress(Exception):  # whoever runs it next says what is wrong
+            model.eval()(torch.zeros(2, *shape))
+    return model
 
 
 def resolve(

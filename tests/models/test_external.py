@@ -203,3 +203,9 @@ print([name for name in ('torchvision', 'timm', 'sklearn', 'PIL') if name in sys
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_lazy_layers_have_their_shapes(file):
+    model = _resolve(f"{file}:make", channels=2).build()
+    assert model[2].weight.shape == (7, 4 * 14 * 14)
+    assert not any(isinstance(p, nn.UninitializedParameter) for p in model.parameters())
