@@ -50,7 +50,12 @@ at full rank 60 dB; **E** the network's own end unchanged, bit for bit; **QPF** 
 FP32 file in ONNX Runtime at 80 dB and Q's file by Q's rule, in batches of 1 and 3; **trt** TensorRT-RTX builds Q for
 SM89; **PQ** Q by its rule after P, in torch and in the file, and built. Refused, warned, timed out or not captured is
 not right. *wrong* is an answer that is not right without a word; *traceback* counts what the package's own net
-caught, too."""
+caught, too.
+
+Looser than a user's export: the simulation and the file may differ down to 10 dB and in any number of classes (20 dB
+and 99 % by default, which random networks near 20 dB miss by chance), and nothing is timed. The engines of **trt** are
+built and not run: the dB beside it is that of their ONNX file, unoptimised. Norms over channels (LayerNorm, GroupNorm)
+count the channels that stay; `db_norms_of_all` in the rows is the other reading."""
 
 
 def write(folder: Path, out: Path = FILE) -> None:

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters.artifact import Lowering, Parity
 from nacdeploy.exporters.onnx_links import Links, module_path
+from nacdeploy.layers import decibels
 from nacdeploy.layers.sparsity import Found, sparsity_of
 from nacdeploy.precision import Precision
 
@@ -146,13 +148,8 @@ def snr_db(reference: NDArray[Any], test: NDArray[Any]) -> float:
 
     Equal arrays give inf; anything not finite gives -inf, so that no threshold lets it pass.
     """
-    exact, other = reference.astype(np.float64), test.astype(np.float64)
-    if not (np.isfinite(exact).all() and np.isfinite(other).all()):
-        return -np.inf
-    signal, noise = float(np.sum(exact**2)), float(np.sum((exact - other) ** 2))
-    if noise == 0.0:
-        return np.inf
-    return 10 * float(np.log10(signal / noise)) if signal > 0 else -np.inf
+    exact, other = (torch.from_numpy(np.ascontiguousarray(values)) for values in (reference, test))
+    return decibels.snr_db(exact, other)
 
 
 def agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
