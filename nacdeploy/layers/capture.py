@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -143,6 +144,7 @@ def _exported(backbone: nn.Module, images: Tensor) -> torch.export.ExportedProgr
     batch = {0: torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)}
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it is one operator that hides its layers
+    _start_autograd()
     try:
         with _quiet(), _marked_identities(backbone):
             program = torch.export.export(_Answer(backbone), (images,), dynamic_shapes=(batch,), strict=False)
@@ -152,6 +154,14 @@ def _exported(backbone: nn.Module, images: Tensor) -> torch.export.ExportedProgr
         raise CaptureError(f"torch.export: {type(error).__name__}: {lines[0][:200]}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
+
+
+@cache
+def _start_autograd() -> None:
+    """Run backward once. Export shows autograd devices that are not there: an engine that first runs behind it starts
+    threads for them, and then no forked child may train."""
+    with torch.inference_mode(False), torch.enable_grad():
+        torch.zeros(1, requires_grad=True).sum().backward()
 
 
 @contextmanager

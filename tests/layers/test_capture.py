@@ -1,6 +1,8 @@
 """The captured graph answers as the network does, on networks as users write them."""
 
 import collections
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -336,3 +338,18 @@ def test_copies_of_a_network_are_alike_and_a_changed_one_is_not() -> None:
     x = torch.randn(2, *SHAPE)
     with torch.no_grad():
         assert torch.equal(Interpreter(other, found).run(x), other(x))
+
+
+def test_forked_child_can_train_after_a_capture() -> None:
+    """In a process of its own, whose first backward would come behind the capture."""
+    program = (
+        "import os, torch; from torch import nn; from nacdeploy.layers.capture import capture\n"
+        "layer = nn.Linear(4, 2); capture(layer, (4,)); layer(torch.ones(1, 4)).sum().backward()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    try: layer(torch.ones(1, 4)).sum().backward()\n"
+        "    except BaseException: os._exit(1)\n"
+        "    os._exit(0)\n"
+        "raise SystemExit(os.waitpid(child, 0)[1])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
