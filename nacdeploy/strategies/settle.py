@@ -108,8 +108,9 @@ def reestimated(network: Network, task: Task, profile: Profile) -> Network:
     """A copy with batch-norm means and variances as plain averages over training images, with float activations."""
     made = copy.deepcopy(network)
     images = calibration_images(task.data, profile.settle.n_images)
+    size = min(profile.settle.batch_size, evaluation.batch_size(images))
     with torch.no_grad(), _averaging(list(running_norms(made).values())), evaluation.accelerated(made) as device:
-        for x in evaluation.batches(task.data, images, profile.settle.batch_size, device):
+        for x in evaluation.batches(task.data, images, size, device):
             made.run(x, _Observation(made, {}))
     for name, norm in running_norms(made).items():
         did_run = int(norm.num_batches_tracked) > 0  # type: ignore[arg-type]
