@@ -168,6 +168,27 @@ def kept(
     return {key: tuple(np.nonzero(stay)[0].tolist()) for key, stay in left.items() if not stay.all()}
 
 
+def spared(
+    network: Network, labelling: Labelling, removed: Mapping[str, tuple[int, ...]], units: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """The removed channels of some root layers, less the most important ones (the last) where some other layer of their
+    group would lose all that it writes or reads."""
+    now = dict(removed)
+    while emptied := _emptied(network, labelling, now):
+        for root, channels in list(now.items()):
+            if np.isin(labelling.classes.find(labelling.layers[root][0][[*channels]]), emptied).any():
+                now[root] = channels[: -units[root]]
+        now = {root: channels for root, channels in now.items() if channels}
+    return now
+
+
+def _emptied(network: Network, labelling: Labelling, removed: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """The classes along the axes of which nothing would stay."""
+    gone = gone_classes(labelling, removed)
+    whole = (labels for _, _, labels in axes(network, labelling) if len(labels) and np.isin(labels, gone).all())
+    return [int(each) for labels in whole for each in labels]
+
+
 def gone_classes(labelling: Labelling, removed: Mapping[str, Iterable[int]]) -> Labels:
     """The classes of the removed output channels of some root layers."""
     parts = [labelling.classes.find(labelling.layers[root][0][[*channels]]) for root, channels in removed.items()]

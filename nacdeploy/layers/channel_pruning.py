@@ -49,6 +49,15 @@ def plan_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut:
     return _traced_cut(network, removed) if network.graph is None else _labelled_cut(network, removed)
 
 
+def spared(
+    network: Network, removed: dict[str, tuple[int, ...]], units: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """What may be removed so that every layer keeps a channel; `units` are the channels of a root that go together."""
+    if network.graph is None:
+        return removed
+    return channel_places.spared(network, channel_axes.labelled(network), removed, units)
+
+
 def _labelled_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut:
     labelling = channel_axes.labelled(network)
     masks = {f"backbone.{layer}.weight": f"masks.{Masks.buffer(layer)}" for layer in network.masks.layers}

@@ -224,10 +224,10 @@ def _artifact(foreign: Foreign, state: CompressionState, target: str, parent: Pa
 
 def _file_db(foreign: Foreign, folder: Path, plain: nn.Module, is_optimized: bool = True) -> float:
     runner = OnnxRunner(folder / MODEL_FILE, optimization="all" if is_optimized else "disabled")
-    found = []
+    images, found = foreign.images(), []
     for n in EXPORTED_BATCHES:
-        images = foreign.images(n)
-        found.append(decibels(outputs(plain, images), torch.from_numpy(runner.run(images.numpy())[0])))
+        answers = [torch.from_numpy(runner.run(part.numpy())[0]) for part in images.split(n)]
+        found.append(decibels(outputs(plain, images), torch.cat(answers)))
     return min(found)
 
 

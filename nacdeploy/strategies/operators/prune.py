@@ -93,6 +93,8 @@ class Prune:
             asked = self.table.ratio * sum(widths.values()) + (earlier[-1].carried if earlier else 0.0)
             whole = math.floor(asked + ROUNDING)
             removed = channel_choice.choose(ranked, widths, whole, self.multiple, self.table.scope)
+        units = {group.root: group.unit(self.multiple) for group in ranked}
+        removed = channel_pruning.spared(state.network, removed, units)
         by_root = {root: len(channels) for root, channels in removed.items()}
         cut = channel_pruning.plan_cut(state.network, removed) if removed else Cut()
         carried_by = {root: share - by_root.get(root, 0) for root, share in each.items()}

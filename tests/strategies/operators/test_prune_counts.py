@@ -1,12 +1,14 @@
 """How many channels P takes: n x ratio of the baseline's in whole units, the rest carried."""
 
+import copy
+
 import pytest
 import torch
 from conftest import follow, make_profile
 from torch import nn
 
 from nacdeploy.errors import RefusedError
-from nacdeploy.layers import channel_groups
+from nacdeploy.layers import channel_groups, channel_pruning
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.strategies import operators
@@ -181,3 +183,32 @@ def test_prune_cuts_before_a_recurrent_layer(task: Task) -> None:
     (decision,) = decisions(state)
     assert decision.removed == {"a": 4}
     assert decision.left == ("'b': it meets lstm in 'rnn'",)
+
+
+class Branch(nn.Module):
+    """A narrow branch whose channels matter least, joined with a wide one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.gate = nn.Conv2d(3, 12, 3), nn.Conv2d(3, 4, 3), nn.Conv2d(16, 16, 1)
+        self.head = nn.Linear(16, 5)
+        with torch.no_grad():
+            self.narrow.weight.mul_(0.01)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.wide(x), self.narrow(x)], 1)
+        return self.head(torch.relu(x * torch.sigmoid(self.gate(x))).mean((2, 3)))
+
+
+def test_every_layer_keeps_a_channel_where_a_group_spans_several() -> None:
+    network = Network(Branch().eval(), GRIDS["ort"], (3, 8, 8))
+    labelled = {g.root: g for g in channel_groups.groups(network)}
+    gate = labelled["gate"]
+    least = {"gate": tuple(range(15, 3, -1))}  # all of the narrow branch's channels go first
+    assert gate.n_channels == 16
+    spared = channel_pruning.spared(network, least, {"gate": 1})
+    cut = copy.deepcopy(network)
+    channel_pruning.apply_cut(cut, channel_pruning.plan_cut(network, spared))
+    assert all(len(layer.weight) > 0 for layer in cut.layers.values())  # type: ignore[arg-type]
+    reversed_order = {"gate": tuple(range(12, 16))}
+    assert channel_pruning.spared(network, reversed_order, {"gate": 1}) == {"gate": (12, 13, 14)}
