@@ -182,4 +182,5 @@ def _reasons(entries: Iterable[Entry], found: Rows) -> str:
 
 
 def _escaped(reason: str) -> str:
-    return reason.replace("|", "\\|").replace("<", "\\<")
+    """A reason as Markdown, without the file of this machine that an unexpected error names."""
+    return reason.partition("; the traceback is in ")[0].replace("|", "\\|").replace("<", "\\<")
