@@ -1,10 +1,12 @@
 """A user's own images in folders, one per class (torchvision's ImageFolder layout).
 
 `PATH/CLASS/*.png` is split by seed; `PATH/{train,val,test}/CLASS/*.png` keeps the splits that are given and takes the
-missing ones from train. The files are split and counted before any is read.
+missing ones from train. The classes are those of train, or, where `images.classes` says which outputs the folders are,
+those of all splits. The files are split and counted before any is read.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +46,7 @@ def read(argument: str | None, table: DataTable) -> Splits:
     root = Path(argument).expanduser()
     if not root.is_dir():
         raise UsageError(f"folder {argument} does not exist or is no directory")
-    class_names, given, notes = _splits(root, table.split_seed)
+    class_names, given, notes = _splits(root, table.split_seed, table.classes is not None)
     wanted = (table.n_train, table.n_validation, table.n_test)
     chosen = [
         files.subset(stratified_order(files.labels, table.split_seed)[:n])
@@ -54,10 +56,14 @@ def read(argument: str | None, table: DataTable) -> Splits:
     return Splits(train, validation, test, class_names, argument + notes, bits)
 
 
-def _splits(root: Path, seed: int) -> tuple[tuple[str, ...], tuple[Files, Files, Files], str]:
-    """The class names, the files of train, validation and test, and a note on which of them were made."""
+def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], tuple[Files, Files, Files], str]:
+    """The class names, the files of train, validation and test, and a note on which of them were made.
+
+    `are_outputs`: the classes are outputs of the network, which it tells apart whether or not train shows them.
+    """
     given = split_folders(root, _subdirectories)
-    class_names = _class_names(given.train)
+    others = [split for split in (given.validation, given.test) if split is not None] if are_outputs else []
+    class_names = _class_names(given.train, others)
     files = _files(given.train, class_names)
     missing = [not given.validation, not given.test]
     train, validation, test = split_by_fraction(
@@ -76,8 +82,8 @@ def _subdirectories(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _class_names(directory: Path) -> tuple[str, ...]:
-    names = tuple(path.name for path in _subdirectories(directory))
+def _class_names(directory: Path, others: Sequence[Path] = ()) -> tuple[str, ...]:
+    names = tuple(sorted({path.name for split in (directory, *others) for path in _subdirectories(split)}))
     if not names:
         raise UsageError(f"folder {directory} has no class folders; the layout is CLASS/image.png")
     if len(names) == 1:
@@ -91,7 +97,10 @@ def _files(directory: Path, class_names: tuple[str, ...]) -> Files:
 
     strange = {path.name for path in _subdirectories(directory)} - set(class_names)
     if strange:
-        raise UsageError(f"folder {directory} has class '{min(strange)}', which the training images do not have")
+        raise UsageError(
+            f"folder {directory} has class '{min(strange)}', which the training images do not have; where the classes "
+            "are outputs of a given network, images.classes (--classes) says which"
+        )
     labels = {name: i for i, name in enumerate(class_names) if (directory / name).is_dir()}
     suffixes = pictures.suffixes()
     found = make_dataset(str(directory), labels, extensions=suffixes, allow_empty=True) if labels else []

