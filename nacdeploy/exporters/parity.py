@@ -60,13 +60,18 @@ def check(
     for name, runtime in runtimes.items():
         outputs = run_all(runtime(graph.model), batches)
         parity = least([logits, *exits], outputs, name)
-        pairs = zip([logits, *exits], outputs, strict=True)
-        n_changed = max(n_surprising(reference.numpy(), output) for reference, output in pairs)
-        if disagrees(n_changed, parity.n_images, table.min_agreement) or _snr_db(parity) < table.min_snr_db:
+        if parts([logits, *exits], outputs, parity, table):
             divergence = first_divergence(network, graph, batches[0], runtime, table.min_snr_db)
             raise NacdeployError(_refusal(parity, divergence, table))
         found.append(parity)
     return tuple(found)
+
+
+def parts(references: Sequence[Tensor], outputs: Sequence[NDArray], found: Parity, table: ExportTable) -> bool:
+    """Whether outputs (N, K) part from their references by more than the profile's bounds allow."""
+    pairs = zip(references, outputs, strict=True)
+    n_changed = max(n_surprising(reference.numpy(), output) for reference, output in pairs)
+    return disagrees(n_changed, found.n_images, table.min_agreement) or _snr_db(found) < table.min_snr_db
 
 
 def n_surprising(reference: NDArray, output: NDArray) -> int:

@@ -1,8 +1,8 @@
 """Simulated quantization: integer grids of a target, scales from weights, ranges from data, straight-through rounding.
 
 Weights are symmetric per output channel with scales and integers derived from the weights themselves (never stored);
-activations have one calibrated range per tensor. The uniform affine scheme is that of Jacob et al., 2018, eq. 1, the symmetric
-max-abs grid that of NAC.
+activations have one calibrated range per tensor. The uniform affine scheme is that of Jacob et al., 2018, eq. 1, the
+symmetric max-abs grid that of NAC.
 """
 
 from collections.abc import Mapping
@@ -74,12 +74,12 @@ def fake_quantize_symmetric(weight: Tensor, maximum: int, axis: int | None = 0) 
 
 
 def balanced(steps: Tensor, maximum: int) -> Tensor:
-    """Integers within -maximum and maximum for weights `(O, ...)` in steps of their grid, of each output channel so that
-    the errors sum to half a step at most.
+    """Integers within -maximum and maximum for weights `(O, ...)` in steps of their grid, of each output channel so
+    that the errors sum to half a step at most.
 
-    The inputs of a channel are alike (neighbouring pixels, and none is negative behind a ReLU): what they have in common
-    meets the sum of the errors, which rounding to the nearest leaves at random. The integers of the largest errors go
-    to their other neighbour (SQuant: Guo et al., 2022, section 3.3, by channels alone). What is on the grid stays.
+    The inputs of a channel are alike (neighbouring pixels, and none is negative behind a ReLU): what they have in
+    common meets the sum of the errors, which rounding to the nearest leaves at random. The integers of the largest
+    errors go to their other neighbour (after SQuant: Guo et al., 2022, by channels alone). What is on the grid stays.
     """
     exact = steps.flatten(1)
     nearest = exact.round()

@@ -170,6 +170,10 @@ def _options(threads: int, optimization: Optimization, trace: Path | None = None
         options.profile_file_prefix = str(trace / "events")
     # Spinning threads of one session take the cores of the next: several sessions live side by side in a benchmark.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if optimization == "basic":
+        # What other runtimes never see: without this even the basic level rounds float biases to the integers that its
+        # own kernels want, steps of the input's scale times the weight's.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 

@@ -351,3 +351,14 @@ def test_load_names_the_file_when_its_pixels_are_floats(tmp_path):
 def test_load_fails_when_the_folder_does_not_exist(tmp_path):
     with pytest.raises(UsageError, match="does not exist or is no directory"):
         _load(tmp_path / "nowhere")
+
+
+def test_classes_of_any_split_count_when_they_are_outputs_of_the_network(tmp_path):
+    _classes(tmp_path / "train", {"3": 4, "7": 4})
+    _classes(tmp_path / "val", {"5": 2, "7": 1}, first=100)
+    loaded = _load(tmp_path, classes="index", n_classes=10)
+    assert loaded.n_classes == 10
+    assert sorted(loaded.validation.labels.tolist()) == [5, 5, 7]
+    assert sorted(loaded.train.labels.tolist() + loaded.test.labels.tolist()) == [3] * 4 + [7] * 4
+    with pytest.raises(UsageError, match=r"class '5', which the training images do not have.*--classes"):
+        _load(tmp_path)

@@ -97,3 +97,35 @@ def test_subject_is_timed_as_any_call_and_has_no_device_time() -> None:
     found = compare({"a": subject, "b": subject.run}, baseline="a", batch_size=2, threads=1, n_rounds=3, round_ms=1)
     assert subject.device_ms is None and found.device_latencies == {}
     assert found.latencies.keys() == {"a", "b"} and found.latencies["a"].p50_ms > 0
+
+
+def biased_model() -> bytes:
+    """A convolution on integers whose float bias, 0.3, is less than half a step of the input's scale times the
+    weight's."""
+    values = {
+        "one": np.float32(1),
+        "fine": np.float32(0.1),
+        "zero": np.int8(0),
+        "weight": np.ones((1, 1, 1, 1), np.int8),
+    }
+    values |= {"ones": np.ones(1, np.float32), "zeros": np.zeros(1, np.int8), "bias": np.full(1, 0.3, np.float32)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "one", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "one", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["weight", "ones", "zeros"], ["w"], axis=0),
+        helper.make_node("Conv", ["x", "w", "bias"], ["y"]),
+        helper.make_node("QuantizeLinear", ["y", "fine", "zero"], ["r"]),
+        helper.make_node("DequantizeLinear", ["r", "fine", "zero"], ["out"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 1, 2, 2]) for n in ("images", "out")]
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("optimization", ["basic", "disabled"])
+def test_float_biases_stay_float_where_another_runtime_is_stood_for(optimization: Optimization) -> None:
+    (answer,) = OnnxRunner(biased_model(), optimization=optimization).run(np.ones((1, 1, 2, 2)))
+    np.testing.assert_allclose(answer, 1.3, rtol=1e-6)
