@@ -295,14 +295,20 @@ def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | N
 def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
     """The output of a layer with its weight masked and rounded to its grid, or shared; of a dense float layer as it
     is."""
+    weight = simulated_weight(network, name, module)
+    return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+
+
+def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor | None:
+    """The weight of a layer masked and rounded to its grid, or shared; None of a dense float layer."""
     bits, is_shared = network.plan.weight_bits.get(name), name in network.sharing.books
     is_computed = name in network.captured.weights
     if bits is None and network.masks.get(name) is None and not is_shared and not is_computed:
-        return call_plain(module, x)
+        return None
     weight = masked_weight(network, name, module)
-    if bits is not None and network.rule is not None and not is_shared:
-        weight = weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
-    return with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+    if bits is None or network.rule is None or is_shared:
+        return weight
+    return weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
 
 
 @contextmanager
