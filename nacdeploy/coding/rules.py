@@ -146,8 +146,8 @@ def _sparsify(matched: dict[str, Line], names: list[str], stages: range) -> dict
 
 def _columns(line: str) -> list[str]:
     """The columns of a line; shares may have spaces around their commas."""
-    first, *rest = line.split(maxsplit=1)
-    return [first, *re.sub(r"\s*,\s*", ",", *rest).split()] if rest else [first]
+    name, *rest = line.split(maxsplit=1)
+    return [name, *re.sub(r"\s*,\s*", ",", "".join(rest)).split()]
 
 
 def _line(number: int, columns: list[str]) -> Line:

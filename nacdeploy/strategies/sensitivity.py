@@ -51,8 +51,8 @@ def _pruned(layer: str, ratio: str, others: list[str]) -> dict[str, Any]:
 
 
 def _sparsified(layer: str, ratio: str, others: list[str]) -> dict[str, Any]:
-    own = {"ratios": {}, "patterns": {}}  # the profile's tables would go before the share that is tried
-    return {"sparsify": {"pattern": "element", "ratio": float(ratio), **own, "exclude": others, "min_channels": 1}}
+    table = {"pattern": "element", "ratio": float(ratio), "exclude": others, "min_channels": 1}
+    return {"sparsify": {**table, "ratios": {}, "patterns": {}}}  # those of the profile go before the share tried here
 
 
 def _quantized(layer: str, rung: str, others: list[str]) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def _quantized(layer: str, rung: str, others: list[str]) -> dict[str, Any]:
 
 
 def _decomposed(layer: str, ratio: str, others: list[str]) -> dict[str, Any]:
-    own = {"ranks": {}, "config": ""}
-    return {"decompose": {"rank": "ratio", "ratio": float(ratio), **own, "exclude": others, "multiple": 1}}
+    table = {"rank": "ratio", "ratio": float(ratio), "exclude": others, "multiple": 1}
+    return {"decompose": {**table, "ranks": {}, "config": ""}}
 
 
 @dataclass(frozen=True)
