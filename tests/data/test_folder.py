@@ -351,3 +351,9 @@ def test_load_names_the_file_when_its_pixels_are_floats(tmp_path):
 def test_load_fails_when_the_folder_does_not_exist(tmp_path):
     with pytest.raises(UsageError, match="does not exist or is no directory"):
         _load(tmp_path / "nowhere")
+
+
+def test_a_plain_path_of_images_is_told_how_to_be_named(tmp_path):
+    _classes(tmp_path, {"a": 9, "b": 9})
+    with pytest.raises(UsageError, match=f"folder:{tmp_path}"):
+        data.load(str(tmp_path), DataTable())
