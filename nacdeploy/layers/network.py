@@ -23,6 +23,7 @@ from nacdeploy.layers.graph import (
     WEIGHTED,
     Interpreter,
     call_plain,
+    carries_images,
     computed_weight,
     multiplies,
     stack,
@@ -95,12 +96,12 @@ class Network(nn.Module):
 
     @property
     def layers(self) -> dict[str, nn.Module]:
-        """The convolutions and linear layers that run, by name in the order of the modules: those that a node of the
-        graph calls. Without a graph: those of torch's own types."""
+        """The convolutions and linear layers that run on every image, by name in the order of the modules: those that a
+        node of the graph calls on what follows from the images. Without a graph: those of torch's own types."""
         found = {name: m for name, m in self.backbone.named_modules() if isinstance(m, WEIGHTED)}
         if self.graph is None:
             return {name: module for name, module in found.items() if type(module) in WEIGHTED}
-        called = {str(node.target) for node in self.graph.nodes if node.op == "call_module"}
+        called = {str(node.target) for node in self.graph.nodes if node.op == "call_module" and carries_images(node)}
         return {name: module for name, module in found.items() if name in called}
 
     def changed(self, moved: bool = True) -> None:
@@ -140,7 +141,13 @@ class Network(nn.Module):
                 continue
             kind = type(module).__name__
             if name in called:
-                found[name] = f"{kind}: layers of this kind stay as they are"
+                is_layer = isinstance(module, WEIGHTED)
+                why = (
+                    "reads no images, so that its output is a constant"
+                    if is_layer
+                    else "layers of this kind stay as they are"
+                )
+                found[name] = f"{kind}: {why}"
             elif any(f"{name}.{key}".lstrip(".") in multiplied for key in matrices):
                 found[name] = f"{kind}: computes with its weights in a way of its own"
         return found
