@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nacdeploy.coding import sizes
-from nacdeploy.layers.graph import Captured, Interpreter, operator_name
+from nacdeploy.layers.graph import Captured, Interpreter, carries_images, operator_name
 from nacdeploy.layers.network import Network, Simulation, count_parameters
 from nacdeploy.layers.sparsity import stored_bits
 from nacdeploy.layers.weight_sharing import Shared
@@ -211,7 +211,7 @@ class _Counter(Interpreter):
         self.flops: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> object:
-        if n.op not in ("call_module", "call_function"):
+        if n.op not in ("call_module", "call_function") or not carries_images(n):  # a constant is computed once
             return super().run_node(n)
         with FlopCounterMode(display=False) as counter:
             value = super().run_node(n)

@@ -14,7 +14,7 @@ from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.network import Network, no_grad_eval
 
 LARGEST_BATCH = 256
-_PIXELS_AT_ONCE = 2**20
+_PIXELS_AT_ONCE = 2**19  # tensors above 32 MiB are mapped and unmapped anew by malloc every time, at twice the cost
 T = TypeVar("T")
 
 

@@ -1,11 +1,13 @@
 """Rule files of an older system: one rule a line, in columns; the first whose expression matches a whole name wins.
 
     prune     regex granularity s0,s1,...                    element | kernel | filter, a share for each stage
+    prune     regex s0,s1,...                                its first form: element
     quantize  regex method bits init-or-integer-bits         k-means | linear | fixed_point
     coding    regex method bits integer-bits run-bits        huffman | vanilla | fixed_point
     channel   regex share
 
-What kind a line is follows from its columns. Every line that is ignored or malformed is reported.
+What kind a line is follows from its columns. Names may begin with `module.`, as they do inside DataParallel. Every line
+that is ignored or malformed is reported.
 """
 
 import re
@@ -21,6 +23,8 @@ from nacdeploy.records import read_text
 
 _METHODS = {"k-means": "kmeans", "kmeans": "kmeans", "linear": "linear", "fixed_point": "fixed_point"}
 _INITS = {"k-means++": "kmeans++", "kmeans++": "kmeans++", "linear": "linear", "random": "random", "density": "density"}
+_WRAPPER = "module."  # what DataParallel puts before every name
+_ROUNDING = "ceil"  # the older system rounds the number of zeros up
 _CODES = {"huffman": "huffman", "vanilla": "plain", "plain": "plain", "fixed_point": "fixed_point"}
 
 
@@ -47,17 +51,17 @@ class RuleFile:
     where: str = "rules"
 
     def first(self, kind: str, *names: str) -> Line | None:
-        """The first rule of a kind that matches one of the names of a layer or a tensor."""
-        return next((line for line in self.lines if line.kind == kind and line.matches(names)), None)
+        """The first rule of a kind that matches one of the names of a layer or a tensor, wrapped or not."""
+        either = [*names, *(f"{_WRAPPER}{name}" for name in names)]
+        return next((line for line in self.lines if line.kind == kind and line.matches(either)), None)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Profile tables for a network's layers, a `sparsify` table for each stage of the prune rules, and what was
-    ignored."""
+    """Profile tables for a network's layers, the number of stages of the prune rules, and what was ignored."""
 
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stages: tuple[dict[str, Any], ...] = ()
+    n_stages: int = 0
     ignored: tuple[str, ...] = ()
 
 
@@ -84,14 +88,15 @@ def parse(text: str, where: str = "rules") -> RuleFile:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            lines.append(_line(number, line.split()))
+            lines.append(_line(number, _columns(line)))
         except (ValueError, re.error) as error:
             problems.append(f"{where}, line {number}: {error}: ignored ({line.strip()})")
     return RuleFile(tuple(lines), tuple(problems), where)
 
 
-def tables(rules: RuleFile, layers: Iterable[str], stage: int = -1) -> Tables:
-    """The profile tables that say for `layers` what the rules say; `stage` chooses among the shares of prune rules."""
+def tables(rules: RuleFile, layers: Iterable[str], n_times: int = 1) -> Tables:
+    """The profile tables that say for `layers` what the rules say, where S comes `n_times`: of more stages than that
+    the last ones are taken."""
     names = list(layers)
     found = {kind: _matched(rules, kind, names) for kind in ("prune", "quantize", "channel")}
     used = {line.number for matched in found.values() for line in matched.values()}
@@ -102,10 +107,10 @@ def tables(rules: RuleFile, layers: Iterable[str], stage: int = -1) -> Tables:
         made["code"] = {"layers": {name: line.value for name, line in found["quantize"].items()}, "exclude": unmatched}
     if found["channel"]:
         made["prune"] = {"ratios": {name: line.value for name, line in found["channel"].items()}}
-    stages, said = _stages(found["prune"], names)
-    if stages:
-        made["sparsify"] = stages[stage]
-    return Tables(made, stages, (*ignored, *said))
+    n_stages = max((len(line.value[1]) for line in found["prune"].values()), default=0)
+    if found["prune"]:
+        made["sparsify"] = _sparsify(found["prune"], names, range(max(0, n_stages - n_times), n_stages))
+    return Tables(made, n_stages, tuple(ignored))
 
 
 def _matched(rules: RuleFile, kind: str, names: list[str]) -> dict[str, Line]:
@@ -124,22 +129,25 @@ def _unused(rules: RuleFile, used: set[int]) -> list[str]:
     return said
 
 
-def _stages(matched: dict[str, Line], names: list[str]) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-    """A `sparsify` table for each stage; S has one pattern, so that of the most layers is taken."""
-    if not matched:
-        return (), []
-    patterns = [line.value[0] for line in matched.values()]
-    pattern = max(patterns, key=patterns.count)
-    kept = {name: line for name, line in matched.items() if line.value[0] == pattern}
-    others = {name: line.value[0] for name, line in matched.items() if name not in kept}
-    said = [f"{name}: pattern {other} beside {pattern}: ignored" for name, other in others.items()]
-    n_stages = max(len(line.value[1]) for line in kept.values())
-    exclude = [name for name in names if name not in kept]
-    stages = []
-    for stage in range(n_stages):
-        ratios = {name: line.value[1][min(stage, len(line.value[1]) - 1)] for name, line in kept.items()}
-        stages.append({"pattern": pattern, "ratios": ratios, "exclude": exclude})
-    return tuple(stages), said
+def _sparsify(matched: dict[str, Line], names: list[str], stages: range) -> dict[str, Any]:
+    """The `sparsify` table of some stages: the pattern of the most layers, those of the others by name, and rounding
+    up. A rule of fewer stages stays at its last share."""
+    patterns = {name: line.value[0] for name, line in matched.items()}
+    pattern = max(patterns.values(), key=[*patterns.values()].count)
+    shares = {name: [line.value[1][min(i, len(line.value[1]) - 1)] for i in stages] for name, line in matched.items()}
+    return {
+        "pattern": pattern,
+        "patterns": {name: other for name, other in patterns.items() if other != pattern},
+        "ratios": {name: each[0] if len(each) == 1 else each for name, each in shares.items()},
+        "rounding": _ROUNDING,
+        "exclude": [name for name in names if name not in matched],
+    }
+
+
+def _columns(line: str) -> list[str]:
+    """The columns of a line; shares may have spaces around their commas."""
+    name, *rest = line.split(maxsplit=1)
+    return [name, *re.sub(r"\s*,\s*", ",", "".join(rest)).split()]
 
 
 def _line(number: int, columns: list[str]) -> Line:
@@ -151,6 +159,8 @@ def _line(number: int, columns: list[str]) -> Line:
     }
     if len(columns) not in kinds:
         raise ValueError(f"{len(columns)} columns, where a rule has 2 (channel), 3 (prune), 4 (quantize) or 5 (coding)")
+    if len(columns) == 2 and "," in columns[1]:
+        columns = [columns[0], "element", columns[1]]
     kind, read_columns = kinds[len(columns)]
     return Line(number, re.compile(columns[0]), kind, read_columns(*columns[1:]))
 

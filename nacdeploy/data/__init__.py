@@ -1,6 +1,7 @@
 """Data sets by name: images in memory as uint8, always three disjoint splits, everything drawn from the split seed."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from nacdeploy.data import cifar, digits, fashion_mnist, folder
 from nacdeploy.data.classes import on_outputs
@@ -33,6 +34,8 @@ def load(name: str, table: DataTable) -> Dataset:
         UsageError: the name is unknown, or the data are missing, broken or too few for three splits.
     """
     source, colon, argument = name.partition(":")
+    if source not in _READERS and Path(name).is_dir():
+        raise UsageError(f"'{name}' is no data set's name but a folder; images in folders by class: folder:{name}")
     if source not in _READERS:
         raise unknown("data set", source, SOURCES)
     splits = _READERS[source](argument if colon else None, table)

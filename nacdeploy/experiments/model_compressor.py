@@ -232,7 +232,7 @@ class ModelCompressor:
         if not wanted:
             return self.model
         if algorithm == LEVEL:
-            table = {"pattern": ELEMENT, "ratios": wanted, "min_channels": 1}
+            table = {"pattern": ELEMENT, "ratios": wanted, "patterns": {}, "exclude": [], "min_channels": 1}
             step = self._decided("S", {"sparsify": table})
             self._network.sparsify(step.decision.rule)
             masks = masks_of_network(self._network)

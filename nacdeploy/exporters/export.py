@@ -198,7 +198,7 @@ def _rows(graph: OnnxGraph, asked: Network, floats: Names) -> list[Lowering]:
         if row.layer in floats and asked.rule is not None:
             wish = str(asked.rule.precision_of(row.layer))
             rows[index] = replace(row, asked=wish, reason="measured to be faster in float")
-        is_sparse = asked.sparsity is not None and asked.sparsity.pattern == TWO_FOUR
+        is_sparse = asked.sparsity is not None and asked.sparsity.pattern_of(row.layer) == TWO_FOUR
         if is_sparse and asked.masks.get(row.layer) is not None and not row.is_two_four:
             raise NacdeployError(f"layer '{row.layer}' is to be 2:4 sparse, but its weight in the graph is not")
     others = asked.left_out() if asked.rule is not None else {}

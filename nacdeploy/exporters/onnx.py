@@ -98,7 +98,8 @@ class _Marked(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
+        # what wants gradients chooses another kernel of attention, whose layout the exporter's later passes do not keep
+        self.network = copy.deepcopy(network).requires_grad_(False)
         self.token_layers = frozenset(_reading_tokens(network))
         self.norms = _folded_norms(network, self.token_layers)
         self.layers = network.layers

@@ -171,7 +171,7 @@ def _layer(network: Network, name: str | None, module: nn.Module, shape: tuple[i
     if name is None:
         return layer
     if network.sparsity is not None and network.masks.get(name) is not None:
-        layer = replace(layer, pattern=network.sparsity.pattern)
+        layer = replace(layer, pattern=network.sparsity.pattern_of(name))
     quantizer, bits = _input_quantizer(network, name), network.plan.weight_bits.get(name)
     if bits is None or quantizer is None:
         return layer

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
@@ -84,7 +84,7 @@ def transfer(
     with Runs(Path(options.runs)).place(out, f"transfer-{chain.word}") as place:
         job = Job("transfer", place, options, progress)
         session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
-        session = _by_rules(session, rules, progress)
+        session = _by_rules(session, rules, chain, progress)
         state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
         measured = None
         if session.profile.search.on_speed:
@@ -109,7 +109,7 @@ def preview(
     operators.check(chain, profile)
     precisions = _measured(precision, chain)
     session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
-    session = _by_rules(session, rules, progress)
+    session = _by_rules(session, rules, chain, progress)
     return transferring.previews(chain, session.baseline, session.task, session.profile, skip_refused)
 
 
@@ -152,16 +152,36 @@ def _in_precision(session: Session, precisions: Precisions | None, progress: Pro
     return replace(session, profile=profiles.override(session.profile, {"quantize": {"exclude": [*exclude]}}))
 
 
-def _by_rules(session: Session, rules: Path | str | None, progress: Progress) -> Session:
-    """The session with what a rule file says of the network's layers in its profile; what is ignored is said."""
+def _by_rules(session: Session, rules: Path | str | None, chain: Chain, progress: Progress) -> Session:
+    """The session with what a rule file says of the network's layers in its profile; what is ignored is said. Layers
+    that the profile excludes stay excluded."""
     if rules is None:
         return session
-    found = rule_files.tables(rule_files.read(Path(rules)), session.baseline.network.layers)
-    for line in found.ignored:
+    n_times = chain.word.count("S")
+    found = rule_files.tables(rule_files.read(Path(rules)), session.baseline.network.layers, max(n_times, 1))
+    for line in (*found.ignored, *_unread(found.tables, chain)):
         progress.say(line)
-    if len(found.stages) > 1:
-        progress.say(f"{rules} has {len(found.stages)} stages of pruning: the last is taken")
-    return replace(session, profile=profiles.override(session.profile, found.tables))
+    if n_times and found.n_stages > n_times:
+        taken = "last is" if n_times == 1 else f"last {n_times} are"
+        progress.say(
+            f"{rules} has {found.n_stages} stages of pruning: the {taken} taken; another S would take one more"
+        )
+    tables = {key: _excluding(session.profile, key, table) for key, table in found.tables.items()}
+    return replace(session, profile=profiles.override(session.profile, tables))
+
+
+def _unread(tables: dict[str, dict[str, Any]], chain: Chain) -> list[str]:
+    """The tables of rules whose letter is not in the chain."""
+    read_by = {"sparsify": "S", "prune": "P", "code": "C"}
+    unread = [read_by[key] for key in tables if read_by[key] not in chain.word]
+    return [f"rules for {letter}, which is not in '{chain}': ignored" for letter in unread]
+
+
+def _excluding(profile: Profile, key: str, table: dict[str, Any]) -> dict[str, Any]:
+    """A table of rules that leaves out what the profile's own leaves out."""
+    if "exclude" not in table:
+        return table
+    return {**table, "exclude": [*dict.fromkeys((*getattr(profile, key).exclude, *table["exclude"]))]}
 
 
 def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionState]:

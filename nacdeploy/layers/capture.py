@@ -147,13 +147,27 @@ def _exported(backbone: nn.Module, images: Tensor) -> torch.export.ExportedProgr
     _start_autograd()
     try:
         with _quiet(), _marked_identities(backbone):
-            program = torch.export.export(_Answer(backbone), (images,), dynamic_shapes=(batch,), strict=False)
+            program = _of_any_batch(_Answer(backbone), images, batch)
             return program if is_functional(program.graph) else program.run_decompositions({})
     except Exception as error:  # tracing runs the user's code: anything may be raised there, and all of it means "no"
         lines = str(error).strip().splitlines() or [""]
         raise CaptureError(f"torch.export: {type(error).__name__}: {lines[0][:200]}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
+
+
+def _of_any_batch(module: nn.Module, images: Tensor, batch: dict[int, Any]) -> torch.export.ExportedProgram:
+    """The program for any batch. A batch that is fixed by Python's own `len(x)` is read again by torch's bytecode
+    tracer, which knows it as a size; that one is slower and fails on more networks."""
+    try:
+        return torch.export.export(module, (images,), dynamic_shapes=(batch,), strict=False)
+    except Exception as error:
+        if "Constraints violated" not in str(error):
+            raise
+        try:
+            return torch.export.export(module, (images,), dynamic_shapes=(batch,), strict=True)
+        except Exception:
+            raise error from None  # what the first says is nearer to the user's code
 
 
 @cache

@@ -1,5 +1,6 @@
 """Which channels go: groups of coupled channels in the order of their importance, and how many each of them gives."""
 
+import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,14 +85,22 @@ def choose(
     smallest fraction of its baseline channels.
     """
     taken = {group.root: 0 for group in found}
-    while True:
-        left = n_channels - sum(taken.values())
-        units = {g.root: g.unit(multiple) for g in found}
-        candidates = [g for g in found if units[g.root] <= min(left, (g.n_channels - taken[g.root]) // 2)]
-        if not candidates:
-            break
-        best = min(candidates, key=lambda g: _rank(g, taken[g.root], widths.get(g.root, g.n_channels), units, scope))
-        taken[best.root] += units[best.root]
+    units = {group.root: group.unit(multiple) for group in found}
+
+    def entry(place: int) -> tuple[tuple[float, ...], int]:
+        group = found[place]
+        return _rank(group, taken[group.root], widths.get(group.root, group.n_channels), units, scope), place
+
+    left, waiting = n_channels, [entry(place) for place in range(len(found))]
+    heapq.heapify(waiting)  # a group's rank follows from what it gave itself, and one that cannot give never can again
+    while waiting:
+        _, place = heapq.heappop(waiting)
+        group = found[place]
+        unit = units[group.root]
+        if unit <= min(left, (group.n_channels - taken[group.root]) // 2):
+            taken[group.root] += unit
+            left -= unit
+            heapq.heappush(waiting, entry(place))
     return _least(found, taken)
 
 

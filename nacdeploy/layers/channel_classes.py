@@ -53,8 +53,14 @@ class Classes:
                 return self._why.get(each, "it is no channel")
         return None
 
+    def _root(self, label: int) -> int:
+        """The class of one label: `find` without the cost of arrays."""
+        while (above := int(self._parent[label])) != label:
+            label = above
+        return label
+
     def _merge(self, x: int, y: int, where: str) -> None:
-        x, y = (int(self.find(np.array([each]))[0]) for each in (x, y))
+        x, y = self._root(x), self._root(y)
         if FIXED in (x, y):
             self._why.setdefault(max(x, y), where) if x != y else None
         elif x != y:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-INITS = ("linear", "density", "kmeans++", "random")
 _N_RESTARTS = 5
 _MOST_STEPS = 300
 _MOST_POINTS = 1 << 16

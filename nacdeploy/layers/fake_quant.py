@@ -1,11 +1,11 @@
 """Simulated quantization: integer grids of a target, scales from weights, ranges from data, straight-through rounding.
 
-Weights are symmetric per output channel with scales and integers derived from the weights themselves (never stored);
-activations have one calibrated range per tensor. The uniform affine scheme is that of Jacob et al., 2018, eq. 1, the
-symmetric max-abs grid that of NAC.
+Weights are symmetric per output channel with scales derived from the weights themselves (never stored); activations
+have one calibrated range per tensor. The uniform affine scheme is that of Jacob et al., 2018, eq. 1, the symmetric
+max-abs grid that of NAC.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,14 +63,17 @@ def symmetric_scale(weight: Tensor, maximum: int, axis: int | None = 0) -> Tenso
 
 
 def fake_quantize_symmetric(weight: Tensor, maximum: int, axis: int | None = 0) -> Tensor:
-    """`weight` rounded to its symmetric grid of 2 * maximum + 1 levels; gradients pass straight through. Per output
-    channel (axis 0) as `balanced` does."""
+    """`weight` rounded to its symmetric grid of 2 * maximum + 1 levels; gradients pass straight through."""
     scale = symmetric_scale(weight, maximum, axis)
     if axis is not None:
         scale = scale.reshape(*[1] * axis, -1, *[1] * (weight.dim() - axis - 1))
-    steps = weight.detach() / scale
-    rounded = (balanced(steps, maximum) if axis == 0 else torch.round(steps)).mul_(scale)
+    rounded = torch.round(weight.detach() / scale).mul_(scale)
     return weight + (rounded - weight.detach())
+
+
+def nearest(steps: Tensor, maximum: int) -> Tensor:
+    """Integers within -maximum and maximum for weights in steps of their grid."""
+    return torch.round(steps).clamp(-maximum, maximum)
 
 
 def balanced(steps: Tensor, maximum: int) -> Tensor:
@@ -82,15 +85,15 @@ def balanced(steps: Tensor, maximum: int) -> Tensor:
     errors go to their other neighbour (after SQuant: Guo et al., 2022, by channels alone). What is on the grid stays.
     """
     exact = steps.flatten(1)
-    nearest = exact.round()
-    errors = exact - nearest
+    whole = exact.round()
+    errors = exact - whole
     missing = errors.sum(1, keepdim=True).round()
     n_most = min(int(missing.abs().max()) if missing.numel() else 0, exact.shape[1])
     if n_most > 0:
         largest, where = (errors * missing.sign()).topk(n_most, dim=1)
         moved = (torch.arange(n_most, device=steps.device) < missing.abs()) & (largest > 0)
-        nearest.scatter_add_(1, where, moved * missing.sign())
-    return nearest.clamp_(-maximum, maximum).reshape(steps.shape)
+        whole.scatter_add_(1, where, moved * missing.sign())
+    return whole.clamp_(-maximum, maximum).reshape(steps.shape)
 
 
 class _RoundToGrid(torch.autograd.Function):
@@ -110,11 +113,11 @@ class _RoundToGrid(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(gradients[0], x, *ctx.limits), None, None, None
 
 
-def integers(weight: Tensor, maximum: int) -> tuple[Tensor, Tensor]:
+def integers(weight: Tensor, maximum: int, rounded: Callable[[Tensor, int], Tensor] = nearest) -> tuple[Tensor, Tensor]:
     """The int8 integers (shape of `weight`) and float32 scales (C,) of the per-channel symmetric grid."""
     scale = symmetric_scale(weight, maximum)
     shaped = scale.reshape(-1, *[1] * (weight.dim() - 1))
-    return balanced(weight.detach() / shaped, maximum).to(torch.int8), scale
+    return rounded(weight.detach() / shaped, maximum).to(torch.int8), scale
 
 
 def affine_scale(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from nacdeploy.layers.graph import (
     WEIGHTED,
     Interpreter,
     call_plain,
+    carries_images,
     computed_weight,
     multiplies,
     stack,
@@ -95,12 +96,12 @@ class Network(nn.Module):
 
     @property
     def layers(self) -> dict[str, nn.Module]:
-        """The convolutions and linear layers that run, by name in the order of the modules: those that a node of the
-        graph calls. Without a graph: those of torch's own types."""
+        """The convolutions and linear layers that run on every image, by name in the order of the modules: those that a
+        node of the graph calls on what follows from the images. Without a graph: those of torch's own types."""
         found = {name: m for name, m in self.backbone.named_modules() if isinstance(m, WEIGHTED)}
         if self.graph is None:
             return {name: module for name, module in found.items() if type(module) in WEIGHTED}
-        called = {str(node.target) for node in self.graph.nodes if node.op == "call_module"}
+        called = {str(node.target) for node in self.graph.nodes if node.op == "call_module" and carries_images(node)}
         return {name: module for name, module in found.items() if name in called}
 
     def changed(self, moved: bool = True) -> None:
@@ -140,7 +141,13 @@ class Network(nn.Module):
                 continue
             kind = type(module).__name__
             if name in called:
-                found[name] = f"{kind}: layers of this kind stay as they are"
+                is_layer = isinstance(module, WEIGHTED)
+                why = (
+                    "reads no images, so that its output is a constant"
+                    if is_layer
+                    else "layers of this kind stay as they are"
+                )
+                found[name] = f"{kind}: {why}"
             elif any(f"{name}.{key}".lstrip(".") in multiplied for key in matrices):
                 found[name] = f"{kind}: computes with its weights in a way of its own"
         return found
@@ -295,14 +302,20 @@ def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | N
 def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
     """The output of a layer with its weight masked and rounded to its grid, or shared; of a dense float layer as it
     is."""
+    weight = simulated_weight(network, name, module)
+    return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+
+
+def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor | None:
+    """The weight of a layer masked and rounded to its grid, or shared; None of a dense float layer."""
     bits, is_shared = network.plan.weight_bits.get(name), name in network.sharing.books
     is_computed = name in network.captured.weights
     if bits is None and network.masks.get(name) is None and not is_shared and not is_computed:
-        return call_plain(module, x)
+        return None
     weight = masked_weight(network, name, module)
-    if bits is not None and network.rule is not None and not is_shared:
-        weight = weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
-    return with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+    if bits is None or network.rule is None or is_shared:
+        return weight
+    return weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
 
 
 @contextmanager

@@ -58,14 +58,26 @@ def least(shape: Shape, format: str) -> int:
     return 8 if format == TUCKER2 or (format == SVD and len(shape) == 2) else 2
 
 
-def for_rate(shape: Shape, format: str, rate: float, min_rank: int, n_now: int | None = None) -> Ranks:
-    """The ranks that leave `n_now` (unset: the whole layer's) / `rate` weights, at least `min_rank`, within the modes.
+def for_rate(
+    shape: Shape,
+    format: str,
+    rate: float,
+    min_rank: int,
+    *,
+    n_now: int | None = None,
+    limits: Ranks = (),
+    multiple: int = 1,
+) -> Ranks:
+    """The ranks that leave `n_now` (unset: the whole layer's) / `rate` weights, at least `min_rank`, within `limits`
+    (unset: the modes).
 
-    Tucker-2 holds r_out = beta r_in with beta = max(0.8 O / I, 1) and solves the quadratic equation of its weights.
+    Tucker-2 holds r_out = beta r_in with beta = max(0.8 O / I, 1) and solves the quadratic equation of its weights. A
+    rank below 1, beyond its limit or off the units of `multiple` is put there, and the other is solved again.
     """
     n_left = (math.prod(shape) if n_now is None else n_now) / rate
     if format == TUCKER2:
-        return clamped(_tucker2_for(shape, n_left, min_rank), shape, format)
+        wanted = _tucker2_for(shape, n_left, min_rank)
+        return _solved_again(wanted, shape, n_left, limits or modes(shape, format), min_rank, multiple)
     rank = int(n_left / n_weights(shape, format, (1,)))
     return clamped((max(rank, min_rank),), shape, format)
 
@@ -74,8 +86,31 @@ def _tucker2_for(shape: Shape, n_left: float, min_rank: int) -> Ranks:
     n_out, n_in, *kernel = shape
     beta = max(0.8 * n_out / n_in, 1.0)
     square, linear = math.prod((beta, *kernel)), n_in + beta * n_out
-    rank = max(int((math.sqrt(linear**2 + 4 * square * n_left) - linear) / (2 * square)), min_rank)
+    rank = int((math.sqrt(linear**2 + 4 * square * n_left) - linear) / (2 * square))
+    if min_rank > 1:  # asked for: as MUSCO does, both grow with it; below 1 there is nothing to keep
+        rank = max(rank, min_rank)
     return int(beta * rank), rank
+
+
+def _solved_again(wanted: Ranks, shape: Shape, n_left: float, limits: Ranks, min_rank: int, multiple: int) -> Ranks:
+    """Tucker-2's ranks within limits and in units: one of them as near to what is wanted as it may be, the other from
+    the weights that are left then."""
+    n_out, n_in, *kernel = shape
+    size = math.prod(kernel)
+    (r_out, r_in), (most_out, most_in) = wanted, limits
+    fixed_out, fixed_in = (_allowed(rank, most, min_rank, multiple) for rank, most in zip(wanted, limits, strict=True))
+    if (fixed_out, fixed_in) == (r_out, r_in):
+        return wanted
+    if r_out > most_out and r_in <= most_in:
+        left_in = int((n_left - fixed_out * n_out) / (n_in + fixed_out * size))
+        return fixed_out, _allowed(left_in, most_in, min_rank, multiple)
+    left_out = int((n_left - fixed_in * n_in) / (n_out + fixed_in * size))
+    return _allowed(left_out, most_out, min_rank, multiple), fixed_in
+
+
+def _allowed(rank: int, limit: int, min_rank: int, multiple: int) -> int:
+    """The rank of one mode within its bounds and in units."""
+    return _rounded(min(max(rank, min_rank), limit), limit, multiple)
 
 
 def for_share(shape: Shape, format: str, share: float, now: Ranks) -> Ranks:

@@ -66,7 +66,7 @@ class Sparsity:
             return "depthwise or grouped"
         if self.pattern_of(name) in (KERNEL, FILTER) and not isinstance(layer, nn.Conv2d):
             return "no convolution"
-        if self.pattern == TWO_FOUR and n_inputs < 4:
+        if self.pattern_of(name) == TWO_FOUR and n_inputs < 4:
             return "fewer than 4 input channels"
         return f"fewer than {self.min_channels} channels" if min(n_outputs, n_inputs) < self.min_channels else None
 

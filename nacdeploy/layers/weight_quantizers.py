@@ -1,4 +1,5 @@
-"""Weights on integers: the target's symmetric grid, DoReFa's and binary ones, each with a scale per output channel.
+"""Weights on integers: the target's symmetric grid (to the nearest, or so that a channel keeps its sum), DoReFa's and
+binary ones, each with a scale per output channel.
 
 Each gives int8 integers that a deployed layer holds as they are, and a simulation of them whose gradients pass straight
 through. What is exactly zero stays zero, so that masks hold.
@@ -52,6 +53,10 @@ def _symmetric(weight: Tensor, bits: int, grid: Grid) -> tuple[Tensor, Tensor]:
     return fake_quant.integers(weight, grid.weight_maximum(bits))
 
 
+def _balanced(weight: Tensor, bits: int, grid: Grid) -> tuple[Tensor, Tensor]:
+    return fake_quant.integers(weight, grid.weight_maximum(bits), fake_quant.balanced)
+
+
 def _dorefa(weight: Tensor, bits: int, grid: Grid) -> tuple[Tensor, Tensor]:
     """Odd integers: without a zero, 2^bits levels take one bit more than symmetric integers do, and 8 bits become 7.
     The scale, which the paper leaves to a norm behind the layer, keeps each channel's largest weight."""
@@ -85,6 +90,7 @@ def _shaped(scale: Tensor, weight: Tensor) -> Tensor:
 
 WEIGHT_QUANTIZERS = {
     "symmetric": WeightQuantizer(_symmetric, lambda weight: weight),
+    "balanced": WeightQuantizer(_balanced, lambda weight: weight),
     "dorefa": WeightQuantizer(_dorefa, _soft_dorefa),
     "binary": WeightQuantizer(_binary, lambda weight: weight),
 }

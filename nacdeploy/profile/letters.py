@@ -37,7 +37,7 @@ class QuantizeTable(Table):
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)
     layer_bits: dict[str, str] = Field({})
-    weights: Literal["symmetric", "dorefa", "binary"] = "symmetric"
+    weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "symmetric"
 
     @field_validator("layer_bits")
     @classmethod

@@ -46,8 +46,8 @@ def _after(parts: list[LayerCost], network: Network) -> list[str]:
         return ["gone"]
     precision = {f"w{part.weight_bits}a{part.activation_bits}" for part in parts}
     channels = " + ".join(filter(None, (_channels(network, part.layer) for part in parts)))
-    sparse = network.sparsity is not None and any(part.layer in network.masks.layers for part in parts)
-    pattern = network.sparsity.pattern if sparse and network.sparsity else ""
+    rule, masked = network.sparsity, [part.layer for part in parts if part.layer in network.masks.layers]
+    pattern = "/".join(sorted({rule.pattern_of(name) for name in masked})) if rule else ""
     return [f"to {channels}" if channels else "", "/".join(sorted(precision)), pattern]
 
 

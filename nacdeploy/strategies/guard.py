@@ -35,13 +35,15 @@ def check(operator: Operator[Any], former: Network, network: Network, task: Task
     """
     name = f"{operator.letter} ({operator.name})"
     with no_grad_eval(network), no_grad_eval(former), evaluation.accelerated(network) as device:
-        x = next(evaluation.batches(task.data, calibration_images(task.data, N_IMAGES), N_IMAGES, device))
+        is_rounded = operator.letter == "Q" and _n_bits(network) >= LEAST_BITS
+        n_images = N_IMAGES if is_rounded else N_TAPPED
+        x = next(evaluation.batches(task.data, calibration_images(task.data, n_images), n_images, device))
         answer = network(x)
         if not torch.isfinite(answer).all():
             raise RefusedError(f"{name} leaves a network whose answers are not finite numbers")
         if operator.letter == "E" and not torch.equal(answer.cpu(), _answer(former, x)):
             raise RefusedError(f"{name} changes what the network's own end answers")
-        if operator.letter == "Q" and _n_bits(network) >= LEAST_BITS:
+        if is_rounded:
             _check_rounding(name, unquantized(former).to(device), network, x, answer)
 
 

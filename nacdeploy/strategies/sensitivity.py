@@ -51,15 +51,17 @@ def _pruned(layer: str, ratio: str, others: list[str]) -> dict[str, Any]:
 
 
 def _sparsified(layer: str, ratio: str, others: list[str]) -> dict[str, Any]:
-    return {"sparsify": {"pattern": "element", "ratio": float(ratio), "exclude": others, "min_channels": 1}}
+    table = {"pattern": "element", "ratio": float(ratio), "exclude": others, "min_channels": 1}
+    return {"sparsify": {**table, "ratios": {}, "patterns": {}}}  # those of the profile go before the share tried here
 
 
 def _quantized(layer: str, rung: str, others: list[str]) -> dict[str, Any]:
-    return {"quantize": {"ladder": [rung], "exclude": others, "min_channels": 1}}
+    return {"quantize": {"ladder": [rung], "layer_bits": {}, "exclude": others, "min_channels": 1}}
 
 
 def _decomposed(layer: str, ratio: str, others: list[str]) -> dict[str, Any]:
-    return {"decompose": {"rank": "ratio", "ratio": float(ratio), "exclude": others, "multiple": 1}}
+    table = {"rank": "ratio", "ratio": float(ratio), "exclude": others, "multiple": 1}
+    return {"decompose": {**table, "ranks": {}, "config": ""}}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ running averages of the last batches are taken only if they are surely better.
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -25,7 +25,8 @@ from nacdeploy.cost import cost
 from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.fake_quant import ActivationQuantizer
-from nacdeploy.layers.network import Network, Use, simulated_layer
+from nacdeploy.layers.graph import call_plain, with_weights
+from nacdeploy.layers.network import Network, Use, simulated_weight
 from nacdeploy.layers.placement import Plan
 from nacdeploy.profile import Profile
 from nacdeploy.profile.letters import QuantizeTable
@@ -110,8 +111,9 @@ def reestimated(network: Network, task: Task, profile: Profile) -> Network:
     images = calibration_images(task.data, profile.settle.n_images)
     size = min(profile.settle.batch_size, evaluation.batch_size(images))
     with torch.no_grad(), _averaging(list(running_norms(made).values())), evaluation.accelerated(made) as device:
+        observation = _Observation(made, {})
         for x in evaluation.batches(task.data, images, size, device):
-            made.run(x, _Observation(made, {}))
+            made.run(x, observation)
     for name, norm in running_norms(made).items():
         did_run = int(norm.num_batches_tracked) > 0  # type: ignore[arg-type]
         if not did_run:  # as some of an uncaptured network
@@ -127,17 +129,19 @@ def calibration_images(data: Dataset, n_images: int) -> ImageSet:
 
 def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: QuantizeTable) -> None:
     """The range of every quantized tensor from its values on `images`."""
-    seen: dict[str, list[Tensor]] = {key: [] for key in network.quantizers}
+    n_batches = math.ceil(len(images) / evaluation.batch_size(images))
+    seen = {key: _Sample(n_batches) for key in network.quantizers}
     was_training = network.training
     network.eval()
     with torch.no_grad(), evaluation.accelerated(network) as device:
+        observation = _Observation(network, seen)
         for x in evaluation.batches(data, images, device=device):
-            network.run(x, _Observation(network, seen))
+            network.run(x, observation)
     network.train(was_training)
-    for key, parts in seen.items():
+    for key, sample in seen.items():
         quantizer = network.quantizers[key]
-        if isinstance(quantizer, ActivationQuantizer) and parts:
-            _set_range(quantizer, torch.cat(parts), table)
+        if isinstance(quantizer, ActivationQuantizer) and len(sample.values):
+            _set_range(quantizer, sample.values, table)
 
 
 def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:
@@ -186,22 +190,50 @@ def _squared_error(quantizer: ActivationQuantizer, values: Tensor, low: float, h
     return float((quantizer(values) - values).square().sum())
 
 
-class _Observation:
-    """Quantized weights, float activations, values seen at the edges kept: a drawn sample, extremes always."""
+class _Sample:
+    """Values that were seen at one edge: of every batch a drawn sample and its extremes.
 
-    def __init__(self, network: Network, seen: dict[str, list[Tensor]]) -> None:
+    The room for all batches is taken at once: small pieces that outlive the large tensors between which they lie would
+    hold the memory of these.
+    """
+
+    def __init__(self, n_batches: int) -> None:
+        self._room, self._n = torch.empty(n_batches * (SAMPLES_PER_BATCH + 2)), 0
+
+    @property
+    def values(self) -> Tensor:
+        """All that was kept, (n,)."""
+        return self._room[: self._n]
+
+    def add(self, x: Tensor) -> None:
+        """Keep some values of a tensor of any shape."""
+        flat = x.detach().flatten().cpu()
+        generator = torch.Generator().manual_seed(len(flat))  # a stride would alias with rows and channels
+        drawn = torch.randint(len(flat), (SAMPLES_PER_BATCH,), generator=generator)
+        part = torch.cat([flat[drawn], flat.amin()[None], flat.amax()[None]])
+        if self._n + len(part) > len(self._room):  # an edge that is read more than once a batch
+            self._room = torch.cat([self._room, torch.empty_like(self._room)])
+        self._room[self._n : self._n + len(part)] = part
+        self._n += len(part)
+
+
+class _Observation:
+    """Quantized weights, rounded once; float activations, a sample of them kept at the edges."""
+
+    def __init__(self, network: Network, seen: Mapping[str, _Sample]) -> None:
         self._network, self._seen = network, seen
+        self._weights: dict[str, Tensor | None] = {}
 
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
         if key in self._seen:
-            flat = x.detach().flatten().cpu()
-            generator = torch.Generator().manual_seed(len(flat))  # a stride would alias with rows and channels
-            drawn = torch.randint(len(flat), (SAMPLES_PER_BATCH,), generator=generator)
-            self._seen[key].append(torch.cat([flat[drawn], flat.amin()[None], flat.amax()[None]]))
+            self._seen[key].add(x)
         return x
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        return simulated_layer(self._network, name, module, x)
+        if name not in self._weights:
+            self._weights[name] = simulated_weight(self._network, name, module)
+        weight = self._weights[name]
+        return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """encode and decode: what comes back is what was there, and nothing half-written stays."""
 
+import json
 from pathlib import Path
 
 import pytest
 from command_line import files, run, succeed
 
 from nacdeploy.jobs.code import _parameter
-from nacdeploy.strategies import checkpoint
+from nacdeploy.layers.network import Network
+from nacdeploy.strategies import checkpoint, operators
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -119,3 +121,38 @@ def test_transfer_takes_rules_by_layer(home: Path) -> None:
     assert (books["stem.0"]["method"], books["stages.0.0.conv1"]["n_values"]) == ("fixed_point", 7)
     assert "classifier" not in books
     assert "line 3: 8 columns" in outcome.err
+
+
+def zeros(name: str, network: Network) -> int:
+    kept = network.masks.get(name)
+    assert kept is not None
+    return int((~kept).sum())
+
+
+def test_transfer_takes_two_granularities_stage_by_stage(home: Path) -> None:
+    """conv1 of the first stage has 576 elements: 172.8 and 288.6 of them; conv2 of the last has 32 filters: 9.6 and
+    16.032 of 288 elements each."""
+    Path("old.rule").write_text(
+        "module\\.stages\\.0\\.0\\.conv1\\.weight element 0.3,0.501\nstages.2.0.conv2 filter 0.3, 0.501\nstem.0 0.25\n"
+    )
+    outcome = succeed("transfer", "--strategy", "SS", "--rules", "old.rule", "--out", "ruled", "--json")
+    assert "rules for P, which is not in 'SS': ignored" in outcome.err
+    state, record = checkpoint.load(Path("ruled") / "checkpoint")
+    masked = {name: zeros(name, state.network) for name in state.network.masks.layers}
+    assert masked == {"stages.0.0.conv1": 289, "stages.2.0.conv2": 17 * 288}
+    first, second = (operators.make(step.link, record.settings()).explain(step.decision) for step in state.steps)
+    assert first.startswith("element (share 0.3) in 1 layer and filter (share 0.3) in 1 layer, ")
+    assert second.startswith("element (share 0.501) in 1 layer and filter (share 0.501) in 1 layer, ")
+    succeed("export", "--from", "ruled", "--out", "made")
+    rows = {row["layer"]: row for row in json.loads(Path("made/lowering.json").read_text())}
+    shown = {name: rows[name]["zero_fraction"] for name in masked}
+    assert shown == pytest.approx({"stages.0.0.conv1": 289 / 576, "stages.2.0.conv2": 17 / 32})
+
+
+def test_one_s_takes_the_last_stage_and_says_so(home: Path) -> None:
+    Path("old.rule").write_text("stages.0.0.conv1 element 0.3,0.501\nstages.2.0.conv2 filter 0.25\n")
+    Path("tiny.toml").write_text(f'{Path("tiny.toml").read_text()}\n[sparsify]\nexclude = ["stages.2"]\n')
+    outcome = succeed("transfer", "--strategy", "S", "--rules", "old.rule", "--out", "ruled", "--json")
+    assert "old.rule has 2 stages of pruning: the last is taken; another S would take one more" in outcome.err
+    state, _ = checkpoint.load(Path("ruled") / "checkpoint")
+    assert {name: zeros(name, state.network) for name in state.network.masks.layers} == {"stages.0.0.conv1": 289}

@@ -45,14 +45,45 @@ def test_first_match_of_a_whole_name_wins() -> None:
     assert found.tables["prune"] == {"ratios": {"conv2": 0.25}}
 
 
-def test_stages_become_tables_of_one_pattern() -> None:
-    found = rules.tables(rules.parse(TEXT), LAYERS)
-    assert [stage["ratios"] for stage in found.stages] == [
-        {"conv1": 0.3, "conv2": 0.6},
-        {"conv1": 0.5, "conv2": 0.8},
-        {"conv1": 0.5, "conv2": 0.9},
-    ]
-    assert found.tables["sparsify"] == {**found.stages[-1], "pattern": "element", "exclude": ["fc1", "fc2"]}
+def test_patterns_of_two_kinds_become_one_table_rounded_up() -> None:
+    assert rules.tables(rules.parse(TEXT), LAYERS).tables["sparsify"] == {
+        "pattern": "element",
+        "patterns": {"fc1": "kernel"},
+        "ratios": {"conv1": 0.5, "conv2": 0.9, "fc1": 0.5},
+        "rounding": "ceil",
+        "exclude": ["fc2"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("n_times", "ratios"),
+    [
+        (2, {"conv1": [0.5, 0.5], "conv2": [0.8, 0.9], "fc1": [0.5, 0.5]}),
+        (3, {"conv1": [0.3, 0.5, 0.5], "conv2": [0.6, 0.8, 0.9], "fc1": [0.5, 0.5, 0.5]}),
+        (4, {"conv1": [0.3, 0.5, 0.5], "conv2": [0.6, 0.8, 0.9], "fc1": [0.5, 0.5, 0.5]}),
+    ],
+)
+def test_each_s_of_a_chain_takes_a_stage(n_times: int, ratios: dict[str, list[float]]) -> None:
+    found = rules.tables(rules.parse(TEXT), LAYERS, n_times)
+    assert found.n_stages == 3
+    assert found.tables["sparsify"]["ratios"] == ratios
+
+
+def test_names_inside_data_parallel_are_matched() -> None:
+    text = "module\\.conv1\\.weight element 0.4\nmodule\\.fc.weight k-means 4 k-means++\nmodule.conv1.* huffman 0 0 4"
+    found = rules.parse(text)
+    tables = rules.tables(found, ["conv1", "fc"]).tables
+    assert tables["sparsify"]["ratios"] == {"conv1": 0.4}
+    assert tables["code"]["layers"] == {"fc": "kmeans:4:kmeans++"}
+    assert found.first("coding", "conv1.weight").value == Rule("huffman", 4)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "line", ["conv1 0.4,0.5", "conv1 element 0.4, 0.5", "conv1  0.4 , 0.5", "conv1 element 0.4,0.5,"]
+)
+def test_shares_in_the_forms_of_all_versions_are_read(line: str) -> None:
+    (found,) = rules.parse(line).lines
+    assert (found.kind, found.value) == ("prune", ("element", (0.4, 0.5)))
 
 
 def test_every_ignored_line_is_reported() -> None:
@@ -66,10 +97,9 @@ def test_every_ignored_line_is_reported() -> None:
         "line 13: 1.5 is no share",
         "line 14: 'fc.*' is a coding rule",
         "line 15: run lengths of 1 bit",
-        "fc1: pattern kernel beside element",
     ):
         assert part in said, part
-    assert len(ignored) == 8
+    assert len(ignored) == 7
 
 
 @pytest.mark.parametrize(

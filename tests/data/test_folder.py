@@ -362,3 +362,9 @@ def test_classes_of_any_split_count_when_they_are_outputs_of_the_network(tmp_pat
     assert sorted(loaded.train.labels.tolist() + loaded.test.labels.tolist()) == [3] * 4 + [7] * 4
     with pytest.raises(UsageError, match=r"class '5', which the training images do not have.*--classes"):
         _load(tmp_path)
+
+
+def test_a_plain_path_of_images_is_told_how_to_be_named(tmp_path):
+    _classes(tmp_path, {"a": 9, "b": 9})
+    with pytest.raises(UsageError, match=f"folder:{tmp_path}"):
+        data.load(str(tmp_path), DataTable())

@@ -20,7 +20,10 @@ from nacdeploy.layers.graph import Captured, Interpreter
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import Precision
 
-torch.manual_seed(0)
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
 
 
 class Optional(nn.Module):

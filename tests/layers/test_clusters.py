@@ -1,16 +1,19 @@
 """Shared values: k-means from every start, evenly spaced levels."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from nacdeploy.layers import clusters
+from nacdeploy.profile.letters import Init
 
 
 def error(values: np.ndarray, centroids: np.ndarray) -> float:
     return float(np.square(values - centroids[clusters.nearest(values, centroids)]).mean())
 
 
-@pytest.mark.parametrize("init", clusters.INITS)
+@pytest.mark.parametrize("init", get_args(Init))
 def test_centroids_are_the_means_of_their_members(init: str) -> None:
     values = np.random.default_rng(0).normal(size=5000)
     centroids = clusters.kmeans(values, 16, init)
@@ -20,14 +23,14 @@ def test_centroids_are_the_means_of_their_members(init: str) -> None:
     assert np.array_equal(centroids, clusters.kmeans(values, 16, init))
 
 
-@pytest.mark.parametrize("init", clusters.INITS)
+@pytest.mark.parametrize("init", get_args(Init))
 def test_separate_groups_are_found(init: str) -> None:
     middles = np.array([-5.0, -1.0, 0.5, 7.0])
     values = np.concatenate([m + 0.01 * np.random.default_rng(1).normal(size=50) for m in middles])
     assert np.allclose(clusters.kmeans(values, 4, init), middles, atol=0.02)
 
 
-@pytest.mark.parametrize("init", clusters.INITS)
+@pytest.mark.parametrize("init", get_args(Init))
 @pytest.mark.parametrize("values", [[], [2.0], [1.0, 1.0, 1.0], [1.0, 2.0]])
 def test_fewer_values_than_centroids_are_all_kept(values: list[float], init: str) -> None:
     centroids = clusters.kmeans(np.array(values), 4, init)

@@ -7,7 +7,7 @@ import torch
 from small_networks import SHAPE, DataDependent, Plain, Residual, images, network
 from torch import Tensor, nn
 
-from nacdeploy.layers import fake_quant, placement
+from nacdeploy.layers import fake_quant, placement, weight_quantizers
 from nacdeploy.layers.fake_quant import GRIDS, ActivationQuantizer, Rule
 from nacdeploy.layers.graph import Captured
 from nacdeploy.layers.network import Network
@@ -217,7 +217,7 @@ def test_changing_the_grid_keeps_the_ranges() -> None:
 
 @pytest.mark.parametrize("maximum", [127, 63, 7])
 def test_rounding_errors_of_a_channel_sum_to_half_a_step(maximum: int, reference: tuple[Tensor, Tensor]) -> None:
-    integers, scale = fake_quant.integers(reference[0], maximum)
+    integers, scale = fake_quant.integers(reference[0], maximum, fake_quant.balanced)
     errors = (reference[0] / scale.reshape(-1, 1, 1, 1) - integers).flatten(1)
     assert errors.sum(1).abs().max() <= 0.5 + 1e-3
     assert errors.abs().max() < 1
@@ -226,22 +226,22 @@ def test_rounding_errors_of_a_channel_sum_to_half_a_step(maximum: int, reference
 
 
 def test_weights_on_the_grid_are_not_rounded_again(reference: tuple[Tensor, Tensor]) -> None:
-    integers, scale = fake_quant.integers(reference[0], 127)
-    again, _ = fake_quant.integers(integers * scale.reshape(-1, 1, 1, 1), 127)
+    integers, scale = fake_quant.integers(reference[0], 127, fake_quant.balanced)
+    again, _ = fake_quant.integers(integers * scale.reshape(-1, 1, 1, 1), 127, fake_quant.balanced)
     assert torch.equal(again, integers)
 
 
 def test_masked_weights_stay_zero_when_a_channel_is_balanced(reference: tuple[Tensor, Tensor]) -> None:
     weight = reference[0].clone()
     weight[:, ::2] = 0
-    assert fake_quant.integers(weight, 7)[0][:, ::2].abs().max() == 0
+    assert fake_quant.integers(weight, 7, fake_quant.balanced)[0][:, ::2].abs().max() == 0
 
 
 def test_depthwise_filter_answers_for_even_light_as_in_float() -> None:
     layer = nn.Conv2d(8, 8, 3, groups=8, bias=False)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
     light = torch.rand(1, 8, 1, 1, generator=torch.Generator().manual_seed(1)).expand(1, 8, 3, 3)
-    rounded = fake_quant.fake_quantize_symmetric(layer.weight, 127)
+    rounded = weight_quantizers.simulated(layer.weight, "balanced", 8, GRIDS["trt"])
     step = fake_quant.symmetric_scale(layer.weight, 127) * light[0, :, 0, 0]
     change = (layer(light) - nn.functional.conv2d(light, rounded, groups=8)).flatten().abs()
     assert (change <= step / 2 + 1e-6).all()

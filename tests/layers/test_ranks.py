@@ -35,8 +35,36 @@ def test_rate_gives_ranks(shape: tuple[int, ...], format: str, rate: float, expe
     assert ranks.for_rate(shape, format, rate, ranks.least(shape, format)) == expected
 
 
-def test_rate_never_gives_ranks_above_the_modes() -> None:
-    assert ranks.for_rate((64, 3, 7, 7), "tucker2", 1.5, 8) == (64, 3), "MUSCO gives 136 and 8, 6.7 times the weights"
+@pytest.mark.parametrize(
+    ("shape", "rate", "min_rank", "limits", "expected"),
+    [
+        # MUSCO gives 136 and 8. 9 + r (64 + 3 x 49) = 9408 / 1.5: 29.68
+        ((64, 3, 7, 7), 1.5, 8, (), (29, 3)),
+        # MUSCO gives 22 and 22. 256 + r (64 + 16 x 9) = 9216 / 1.5: 28.31
+        ((16, 64, 3, 3), 1.5, 8, (), (16, 28)),
+        # 45 and 45 by the quadratic equation, one mode at 20 already. 1280 + r (64 + 20 x 9) = 24576: 95.5, all 64
+        ((64, 64, 3, 3), 1.5, 8, (20, 64), (20, 64)),
+        # the other way round: 1280 + r (64 + 20 x 9) = 36864 / 5: 24.97
+        ((64, 64, 3, 3), 5.0, 8, (64, 20), (24, 20)),
+        # 9 + r (64 + 27) = 1728 / 5: 3.7, below the least rank
+        ((64, 3, 3, 3), 5.0, 8, (), (8, 3)),
+        # the quadratic equation gives less than 1. 3 + r (64 + 9) = 1728 / 5: 4.69
+        ((64, 3, 3, 3), 5.0, 1, (), (4, 1)),
+    ],
+)
+def test_rank_at_its_mode_leaves_the_rate_to_the_other(
+    shape: tuple[int, ...], rate: float, min_rank: int, limits: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    assert ranks.for_rate(shape, "tucker2", rate, min_rank, limits=limits) == expected
+
+
+def test_rounded_rank_leaves_the_rate_to_the_other() -> None:
+    """45 and 45 by the quadratic equation, 48 in units of 8. 3072 + r (64 + 48 x 9) = 36864 / 1.5: 43.4, or 40."""
+    shape = (64, 64, 3, 3)
+    found = ranks.for_rate(shape, "tucker2", 1.5, 8, multiple=8)
+    assert found == (40, 48)
+    off, before = (abs(ranks.n_weights(shape, "tucker2", each) - 36864 / 1.5) for each in (found, (48, 48)))
+    assert off < before
 
 
 @pytest.mark.parametrize(
@@ -57,7 +85,7 @@ def test_rate_of_a_second_pass_starts_from_the_factors(
     expected: tuple[int, ...],
 ) -> None:
     n_now = ranks.n_weights(shape, format, now)
-    assert ranks.for_rate(shape, format, rate, min_rank, n_now) == expected
+    assert ranks.for_rate(shape, format, rate, min_rank, n_now=n_now, limits=now) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,19 @@
 """Probes of single layers, and what they suggest."""
 
+from typing import Any
+
 import pytest
+from conftest import make_profile
 from small_networks import SHAPE, Residual
 
 from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
-from nacdeploy.strategies.sensitivity import TECHNIQUES, Probe, Sensitivity, probes, strongest
+from nacdeploy.profile import Profile
+from nacdeploy.strategies.sensitivity import TECHNIQUES, Probe, Sensitivity, found_by, probes, strongest
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.task import Task
 
 PROFILE = profiles.from_mapping({"name": "default"})
 
@@ -44,6 +50,24 @@ def test_wrong_probe_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         list(probes(network, PROFILE, [technique], [ratio], [layer]))
+
+
+@pytest.mark.parametrize(
+    ("technique", "setting", "tables"),
+    [
+        ("sparsify", "0.5", {"sparsify": {"pattern": "element", "ratios": {"classifier": 0.9}}}),
+        ("sparsify", "0.5", {"sparsify": {"pattern": "element", "patterns": {"stages.2.0.conv2": "filter"}}}),
+        ("quantize", "w4a8", {"quantize": {"layer_bits": {"stages.2.0.conv2": "w8a8"}}}),
+        ("decompose", "0.5", {"decompose": {"ranks": {"stages.2.0.conv2": [4, 4]}}}),
+    ],
+)
+def test_probe_tries_its_own_setting_whatever_the_profile_says_of_the_layer(
+    technique: str, setting: str, tables: dict[str, Any], baseline: CompressionState, task: Task, profile: Profile
+) -> None:
+    probe = Probe("stages.2.0.conv2", technique, setting)
+    found = found_by(probe, baseline, task, make_profile(**tables))
+    assert found.bytes_ratio is not None
+    assert found == found_by(probe, baseline, task, profile)
 
 
 def row(layer: str, setting: str, drop: float | None) -> Sensitivity:

@@ -7,6 +7,7 @@ import torch
 from small_networks import Depthwise, Residual, conv
 from torch import Tensor, nn
 
+from nacdeploy.cost import layer_costs
 from nacdeploy.testing import foreign, right, zeroed
 from nacdeploy.testing.foreign import Foreign, of_module, outputs
 
@@ -126,3 +127,29 @@ def test_quantized_answers_are_right_down_to_a_reference_that_is_low_itself() ->
         for db, other in ((21.0, 30.0), (15.0, 15.9), (15.0, 16.1), (19.5, 20.1))
     }
     assert [*judged.values()] == ["right", "right", "wrong", "wrong"]
+
+
+class PositionBias(nn.Module):
+    """Attention with a bias that layers make of a table of places: they read no images (BEiT v2, Swin v2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.qkv, self.head = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 48), nn.Linear(16, 10)
+        self.bias = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+        places = torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij"), -1)
+        self.register_buffer("places", places / 16)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(x)[:, None].chunk(3, -1)
+        x = nn.functional.scaled_dot_product_attention(q, k, v, self.bias(self.places)[..., 0])
+        return self.head(x.transpose(1, 2).reshape(len(x), 16, 16).mean(1))
+
+
+def test_layers_that_read_no_images_are_constants_of_the_artifact_and_not_claimed():
+    made = of_module(PositionBias().eval(), 16)
+    found = right.check_quantize(made)
+    assert (found.outcome, found.figures["claimed"], found.figures["in_file"]) == ("right", 3, 3)
+    assert set(made.quantized.steps[-1].decision.left_out) == {"bias.0", "bias.2"}
+    assert {row.layer for row in layer_costs(made.quantized.network, made.images(1))} >= {"stem", "qkv", "head"}
+    assert "bias.0" not in {row.layer for row in layer_costs(made.quantized.network, made.images(1))}

@@ -53,7 +53,7 @@ class DecomposeDecision:
 class Decompose:
     letter: ClassVar[str] = "D"
     name: ClassVar[str] = "Decompose"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     decision_type: ClassVar[type] = DecomposeDecision
     table: DecomposeTable
 
@@ -164,7 +164,8 @@ class Decompose:
             now = low_rank.ranks_of(layer)
         least = setting.min_rank or ranks.least(shape, format)
         if setting.selection == layer_settings.RATE:
-            found = ranks.for_rate(shape, format, setting.rate, least, low_rank.n_weights(layer))
+            n_now, multiple = low_rank.n_weights(layer), int(self.table.multiple)
+            found = ranks.for_rate(shape, format, setting.rate, least, n_now=n_now, limits=now, multiple=multiple)
         elif setting.selection == layer_settings.RATIO:
             found = ranks.for_share(shape, format, setting.ratio, now)
         else:

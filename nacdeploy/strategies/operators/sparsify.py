@@ -5,7 +5,7 @@ the backbone, stay through F and Q, and follow a cut: 2:4 is chosen anew then, t
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -61,7 +61,7 @@ class Sparsify:
         if reason := _sparse_already(state.network, rule, dense):
             return reason
         if len(dense) == len(state.network.layers):
-            return f"no layer takes {rule.pattern}{': ' if dense else ''}{_listed(dense)}"
+            return f"no layer takes {_patterns(rule, dense)}{': ' if dense else ''}{_listed(dense)}"
         return None
 
     def decide(self, state: CompressionState, task: Task) -> SparsifyDecision:
@@ -83,9 +83,8 @@ class Sparsify:
         return None
 
     def explain(self, decision: SparsifyDecision) -> str:
-        rule, kept = decision.rule, _percent(decision.kept_fraction)
-        share = "" if rule.pattern == TWO_FOUR else f" (share {_shares(rule)})"
-        text = f"{rule.pattern}{share} in {len(decision.layers)} layers, {kept} of their magnitude kept"
+        kept = _percent(decision.kept_fraction)
+        text = f"{_by_pattern(decision.rule, decision.layers)}, {kept} of their magnitude kept"
         if decision.permutation.slices:
             text += f" ({_percent(decision.unpermuted_kept_fraction)} without another order of the channels)"
         return f"{text}; dense: {_listed(decision.dense)}" if decision.dense else text
@@ -132,7 +131,8 @@ def _sparse_already(network: Network, rule: Sparsity, dense: Mapping[str, str]) 
             return f"the network is sparse by {pair[0]} already, and {pair[1]} would take its place"
     covered = [name for name in network.layers if name not in dense]
     if all(rule.share(name) <= now.share(name) for name in covered):
-        return f"the network is sparse by {now.pattern} already, with a share of {_shares(now)}"
+        masked = network.masks.layers
+        return f"the network is sparse by {_patterns(now, masked)} already, with a share of {_shares(now, masked)}"
     return None
 
 
@@ -146,11 +146,27 @@ def _at(shares: float | tuple[float, ...], stage: int) -> float:
     return shares[min(stage, len(shares) - 1)] if isinstance(shares, tuple) else shares
 
 
-def _shares(rule: Sparsity) -> str:
-    """The share of a rule, or from the least to the largest of its table."""
-    if not rule.ratios:
-        return f"{rule.ratio:g}"
-    least, most = min(rule.ratios.values()), max(rule.ratios.values())
+def _patterns(rule: Sparsity, layers: Iterable[str]) -> str:
+    """The patterns that a rule has for some layers."""
+    return " and ".join(dict.fromkeys(rule.pattern_of(name) for name in layers)) or rule.pattern
+
+
+def _by_pattern(rule: Sparsity, layers: Iterable[str]) -> str:
+    """How many layers a rule masks by each of its patterns, and with which share."""
+    found: dict[str, list[str]] = {}
+    for name in layers:
+        found.setdefault(rule.pattern_of(name), []).append(name)
+    said = []
+    for pattern, names in found.items():
+        share = "" if pattern == TWO_FOUR else f" (share {_shares(rule, names)})"
+        said.append(f"{pattern}{share} in {len(names)} layer{'' if len(names) == 1 else 's'}")
+    return " and ".join(said)
+
+
+def _shares(rule: Sparsity, layers: Iterable[str]) -> str:
+    """The share that a rule has for some layers, or from the least to the largest."""
+    shares = [rule.share(name) for name in layers] or [rule.ratio]
+    least, most = min(shares), max(shares)
     return f"{least:g}" if least == most else f"{least:g} to {most:g}"
 
 

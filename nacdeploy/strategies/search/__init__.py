@@ -8,7 +8,6 @@ from nacdeploy.strategies import objective as objectives
 from nacdeploy.strategies.objective import NacWeights, Objective
 from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.beam import BeamSearcher
-from nacdeploy.strategies.search.dqn import DqnSearcher
 from nacdeploy.strategies.search.engine import Searcher
 from nacdeploy.strategies.search.observation import Observation
 from nacdeploy.strategies.search.random_search import RandomSearcher
@@ -22,7 +21,10 @@ def _beam(table: SearchTable, seed: int, objective: Objective, experience: Exper
 
 
 def _dqn(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:
-    return DqnSearcher(parsed(table.alphabet), table.dqn, NacWeights(accuracy=table.nac_accuracy_weight), seed)
+    from nacdeploy.strategies.search.dqn import DqnSearcher  # the one searcher that needs torch and gymnasium
+
+    weights = NacWeights(accuracy=table.nac_accuracy_weight)
+    return DqnSearcher(parsed(table.alphabet), table.dqn, weights, seed, table.rules)
 
 
 def _random(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:

@@ -4,220 +4,157 @@ Defaults are NAC's (`[search.dqn]`): an MLP of two hidden layers of 200, Adam, a
 which F comes with probability 0.6, then epsilon-greedy. Three of NAC's faults are not kept: random draws are seeded,
 masks also bind exploration and the maximum in the target, and what has no legal letter left is not bootstrapped.
 
-The network is numpy: this room never imports torch, and 64 states through 45,000 weights are no work.
-Double Q: van Hasselt et al., 2016. Dueling: Wang et al., 2016, eq. 9. Adam: Kingma and Ba, 2015, algorithm 1.
+States, masks and rewards are those of `ChainEnvironment`. The network is float64 on the CPU, so that walks repeat.
+Double Q: van Hasselt et al., 2016. Dueling: Wang et al., 2016, eq. 9.
 """
 
-from dataclasses import dataclass
+from collections import deque
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-import nacdeploy.strategies.search.mdp as mdp
-from nacdeploy.profile.search import DqnTable
+from nacdeploy.profile.search import DqnTable, RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import NacReward, NacWeights, nac_warmup
 from nacdeploy.strategies.search.alphabet import Alphabet
+from nacdeploy.strategies.search.environment import ChainEnvironment, State
 from nacdeploy.strategies.search.observation import Observation
 
-Array = NDArray[np.float64]
-Parameters = dict[str, Array]
-
-_ADAM_DECAY, _ADAM_DECAY_SQUARED, _ADAM_EPSILON = 0.9, 0.999, 1e-8
-_FORBIDDEN = -1e30  # stands for minus infinity where a maximum is taken
+_F = 0  # NAC's first action, which the advantage head and the random phase favour
 
 
-def initial_parameters(n_inputs: int, n_actions: int, width: int, random: np.random.Generator) -> Parameters:
-    """Uniform within 1 / sqrt(inputs of the layer); the advantage head starts with +1 on the first action, NAC's F."""
-    sizes = {"1": (n_inputs, width), "2": (width, width), "v": (width, 1), "a": (width, n_actions)}
-    parameters = {}
-    for name, (n_in, n_out) in sizes.items():
-        bound = 1.0 / np.sqrt(n_in)
-        parameters[f"w{name}"] = random.uniform(-bound, bound, (n_in, n_out))
-        parameters[f"b{name}"] = random.uniform(-bound, bound, n_out)
-    parameters["ba"][0] += 1.0
-    return parameters
+class Dueling(nn.Module):
+    """Q-values (N, actions) of states (N, inputs): a value and advantages that average to zero around it."""
+
+    def __init__(self, n_inputs: int, n_actions: int, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(n_inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.value, self.advantage = nn.Linear(width, 1), nn.Linear(width, n_actions)
+        with torch.no_grad():
+            self.advantage.bias[_F] += 1.0
+
+    def forward(self, states: Tensor) -> Tensor:
+        hidden = self.body(states)
+        advantages = self.advantage(hidden)
+        values: Tensor = self.value(hidden) + advantages - advantages.mean(1, keepdim=True)
+        return values
 
 
-def q_values(parameters: Parameters, states: Array) -> Array:
-    """Q `(N, actions)` of states `(N, inputs)`."""
-    return _forward(parameters, states)[0]
+class Transition(NamedTuple):
+    """A step that was taken: state, action, reward, the state after it and what is legal there.
+
+    A batch of N holds tensors (N, inputs), (N,), (N,), (N, inputs) and (N, actions) in the same places.
+    """
+
+    state: Tensor
+    action: Tensor
+    reward: Tensor
+    next_state: Tensor
+    next_legal: Tensor
 
 
-def _forward(p: Parameters, states: Array) -> tuple[Array, Array, Array]:
-    """Q, and the two hidden layers."""
-    hidden1 = np.maximum(states @ p["w1"] + p["b1"], 0.0)
-    hidden2 = np.maximum(hidden1 @ p["w2"] + p["b2"], 0.0)
-    advantages = hidden2 @ p["wa"] + p["ba"]
-    values = hidden2 @ p["wv"] + p["bv"]
-    return values + advantages - advantages.mean(axis=1, keepdims=True), hidden1, hidden2
-
-
-def gradients(p: Parameters, states: Array, actions: NDArray[np.int64], targets: Array) -> tuple[float, Parameters]:
-    """The mean squared error of the Q of `actions` `(N,)` against `targets` `(N,)`, and its gradients."""
-    q, hidden1, hidden2 = _forward(p, states)
-    rows = np.arange(len(actions))
-    errors = q[rows, actions] - targets
-    on_q = np.zeros_like(q)
-    on_q[rows, actions] = 2.0 * errors / len(actions)
-    on_values = on_q.sum(axis=1, keepdims=True)
-    on_advantages = on_q - on_q.mean(axis=1, keepdims=True)
-    on_hidden2 = (on_values @ p["wv"].T + on_advantages @ p["wa"].T) * (hidden2 > 0)
-    on_hidden1 = on_hidden2 @ p["w2"].T * (hidden1 > 0)
-    found: Parameters = {}
-    for name, inputs, on_outputs in (
-        ("1", states, on_hidden1),
-        ("2", hidden1, on_hidden2),
-        ("v", hidden2, on_values),
-        ("a", hidden2, on_advantages),
-    ):
-        found[f"w{name}"], found[f"b{name}"] = inputs.T @ on_outputs, on_outputs.sum(axis=0)
-    return float(np.mean(errors**2)), found
-
-
-class Adam:
-    """Adam, in place."""
-
-    def __init__(self, parameters: Parameters, learning_rate: float) -> None:
-        self._rate, self._n_steps = learning_rate, 0
-        self._mean = {name: np.zeros_like(value) for name, value in parameters.items()}
-        self._square = {name: np.zeros_like(value) for name, value in parameters.items()}
-
-    def step(self, parameters: Parameters, slopes: Parameters) -> None:
-        """Move the parameters against their gradients."""
-        self._n_steps += 1
-        rate = self._rate * np.sqrt(1 - _ADAM_DECAY_SQUARED**self._n_steps) / (1 - _ADAM_DECAY**self._n_steps)
-        epsilon = _ADAM_EPSILON * np.sqrt(1 - _ADAM_DECAY_SQUARED**self._n_steps)
-        for name, slope in slopes.items():
-            mean, square = self._mean[name], self._square[name]
-            mean += (1 - _ADAM_DECAY) * (slope - mean)
-            square += (1 - _ADAM_DECAY_SQUARED) * (slope**2 - square)
-            parameters[name] -= rate * mean / (np.sqrt(square) + epsilon)
-
-
-def soft_update(target: Parameters, online: Parameters, tau: float) -> None:
-    """Move the target network a step of `tau` towards the online one, in place."""
-    for name, value in online.items():
-        target[name] += tau * (value - target[name])
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Transitions: states `(N, inputs)`, actions and rewards `(N,)`, what follows, and its mask `(N, actions)`."""
-
-    states: Array
-    actions: NDArray[np.int64]
-    rewards: Array
-    next_states: Array
-    next_legal: NDArray[np.bool_]
-
-
-def double_q_targets(online: Parameters, target: Parameters, batch: Batch, gamma: float) -> Array:
+def double_q_targets(online: Dueling, target: Dueling, batch: Transition, gamma: float) -> Tensor:
     """The online network chooses among the legal letters, the target network values; nothing legal is worth nothing."""
-    choice = np.where(batch.next_legal, q_values(online, batch.next_states), _FORBIDDEN).argmax(axis=1)
-    ahead = q_values(target, batch.next_states)[np.arange(len(choice)), choice]
-    return batch.rewards + gamma * np.where(batch.next_legal.any(axis=1), ahead, 0.0)
+    with torch.no_grad():
+        choice = online(batch.next_state).masked_fill(~batch.next_legal, -torch.inf).argmax(1, keepdim=True)
+        ahead = target(batch.next_state).gather(1, choice)[:, 0]
+        return batch.reward + gamma * ahead.masked_fill(~batch.next_legal.any(1), 0.0)
 
 
-class Replay:
-    """The last `size` transitions. Memory grows as they come."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._rows, self._next = size, list[tuple[Array, int, float, Array, Array]](), 0
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, state: Array, action: int, reward: float, next_state: Array, next_legal: Array) -> None:
-        """Keep one transition; the oldest gives way."""
-        row = (state, action, reward, next_state, next_legal)
-        if len(self._rows) < self._size:
-            self._rows.append(row)
-        else:
-            self._rows[self._next] = row
-        self._next = (self._next + 1) % self._size
-
-    def sample(self, n: int, random: np.random.Generator) -> Batch:
-        """`n` transitions, drawn with replacement."""
-        states, actions, rewards, next_states, legal = zip(
-            *(self._rows[i] for i in random.integers(len(self._rows), size=n)), strict=True
-        )
-        return Batch(
-            np.array(states), np.array(actions), np.array(rewards), np.array(next_states), np.array(legal, bool)
-        )
+def soft_update(target: nn.Module, online: nn.Module, tau: float) -> None:
+    """Move the target network a step of `tau` towards the online one, in place."""
+    with torch.no_grad():
+        for old, new in zip(target.parameters(), online.parameters(), strict=True):
+            old.lerp_(new, tau)
 
 
 class DqnSearcher:
     """Episodes from the untouched model. Chains seen before are walked again: the engine answers them from memory."""
 
-    def __init__(self, alphabet: Alphabet, table: DqnTable, weights: NacWeights, seed: int) -> None:
-        # NAC's F is its first action, which the advantage head and the random phase favour.
-        self._actions = sorted(alphabet.links, key=lambda link: link.letter != "F")
-        self._letters = "".join(dict.fromkeys(link.letter for link in self._actions))
-        self._table, self._weights = table, weights
+    def __init__(
+        self, alphabet: Alphabet, table: DqnTable, weights: NacWeights, seed: int, rules: RulesTable | None = None
+    ) -> None:
+        self._actions = Alphabet(tuple(sorted(alphabet.links, key=lambda link: link.letter != "F")))
+        self._table, self._weights, self._rules = table, weights, rules or RulesTable()
         self._random = np.random.default_rng(seed)
-        self._replay = Replay(table.replay_size)
-        self._online: Parameters = {}
-        self._start: mdp.Situation | None = None
-        self._now: mdp.Situation | None = None
-        self._action: int | None = None
+        self._seed = seed
+        self._replay: deque[Transition] = deque(maxlen=table.replay_size)
+        self._seen: dict[Chain, Observation] = {}
+        self._environment: ChainEnvironment | None = None
+        self._chain, self._action = Chain(), -1  # an action is in flight where it is not negative
+        self._state, self._legal = np.zeros(0), np.zeros(0, bool)
         self._score, self._best_score, self._n_steps, self._epsilon = 0.0, 0.0, 0, table.epsilon
 
     def propose(self) -> Chain | None:
         """The episode's chain and one step more; None until that is observed, and where the untouched model allows
         none."""
-        if self._action is not None:
+        if self._environment is None or self._action >= 0:
             return None
-        if self._now is None or not self._now.observation.legal:
-            self._now, self._score, self._best_score = self._start, 0.0, 0.0
-        if self._now is None or not self._now.observation.legal:
+        if not self._legal.any():
+            self._restart()
+        if not self._legal.any():
             return None
-        self._action = self._choose(self._now)
-        return self._now.observation.chain + self._actions[self._action]
+        self._action = self._choose()
+        return self._chain + self._actions.links[self._action]
 
     def observe(self, observation: Observation) -> None:
         """Remember the transition, and learn when it is time. A failed letter ends the episode and teaches nothing."""
-        if self._start is None:
-            self._begin(mdp.start(observation))
-            return
-        if self._now is None or self._action is None:
-            return
-        now = mdp.after(self._now, observation)
+        self._seen[observation.chain] = observation
+        if self._environment is None:
+            self._begin(observation)
+        elif self._action >= 0:
+            self._step(self._environment)
+
+    def _begin(self, start: Observation) -> None:
+        self._environment = ChainEnvironment(self._seen.__getitem__, self._actions, self._rules, self._weights)
+        self._restart()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed)
+            sizes = len(self._state), len(self._actions.links), self._table.width
+            self._online, self._target = Dueling(*sizes).double(), Dueling(*sizes).double()
+        self._target.load_state_dict(self._online.state_dict())
+        self._adam = torch.optim.Adam(self._online.parameters(), self._table.learning_rate)
+
+    def _restart(self) -> None:
+        if self._environment is not None:
+            self._state, info = self._environment.reset()
+            self._chain, self._legal = Chain(), info["action_mask"].astype(bool)
+            self._score = self._best_score = 0.0
+
+    def _step(self, environment: ChainEnvironment) -> None:
+        state, action = self._state, self._action
+        self._state, _, failed, _, info = environment.step(np.int64(action))
         self._n_steps += 1
-        if now is not None:
-            self._remember(self._now, self._action, now)
-        self._now, self._action = now, None
+        self._action = -1
+        if failed:
+            self._legal = np.zeros_like(self._legal)
+        else:
+            self._chain, self._legal = self._chain + self._actions.links[action], info["action_mask"].astype(bool)
+            self._remember(state, action, self._earned(info["reward_terms"]))
         if self._n_steps % self._table.decay_every == 0:
             self._epsilon *= self._table.epsilon_decay
         if self._n_steps >= self._table.n_random_steps and self._n_steps % self._table.update_every == 0:
             self._learn(self._table.update_every)
 
-    def _begin(self, start: mdp.Situation) -> None:
-        self._start = self._now = start
-        n_inputs = len(mdp.vector(start, self._letters))
-        self._online = initial_parameters(n_inputs, len(self._actions), self._table.width, self._random)
-        self._target = {name: value.copy() for name, value in self._online.items()}
-        self._adam = Adam(self._online, self._table.learning_rate)
-
-    def _choose(self, situation: mdp.Situation) -> int:
-        legal = self._legal(situation)
-        allowed = np.flatnonzero(legal)
+    def _choose(self) -> int:
+        allowed = np.flatnonzero(self._legal)
         if self._n_steps < self._table.n_random_steps:
-            if legal[0] and self._actions[0].letter == "F" and self._random.random() < self._table.random_f:
-                return 0
+            favours_f = self._legal[_F] and self._actions.links[_F].letter == "F"
+            if favours_f and self._random.random() < self._table.random_f:
+                return _F
             return int(self._random.choice(allowed))
         if self._random.random() < self._epsilon:
             return int(self._random.choice(allowed))
-        q = q_values(self._online, mdp.vector(situation, self._letters)[None])[0]
-        return int(np.where(legal, q, _FORBIDDEN).argmax())
+        with torch.no_grad():
+            q = self._online(torch.from_numpy(self._state)[None])[0]
+        return int(q.masked_fill(~torch.from_numpy(self._legal), -torch.inf).argmax())
 
-    def _legal(self, situation: mdp.Situation) -> Array:
-        return np.array([str(link) in situation.observation.legal for link in self._actions])
-
-    def _remember(self, past: mdp.Situation, action: int, now: mdp.Situation) -> None:
-        earned = self._earned(mdp.reward(past, now, self._weights))
-        states = mdp.vector(past, self._letters), mdp.vector(now, self._letters)
-        self._replay.add(states[0], action, earned, states[1], self._legal(now))
+    def _remember(self, state: State, action: int, earned: float) -> None:
+        parts = (state, action, np.float64(earned), self._state, self._legal)
+        self._replay.append(Transition(*(torch.as_tensor(part) for part in parts)))
 
     def _earned(self, reward: NacReward) -> float:
         """What is learned from: the accuracy term ramped up; in best-score mode the gain over the episode's best."""
@@ -231,9 +168,12 @@ class DqnSearcher:
         return gain
 
     def _learn(self, n_updates: int) -> None:
-        for _ in range(n_updates if len(self._replay) else 0):
-            batch = self._replay.sample(self._table.batch_size, self._random)
+        for _ in range(n_updates if self._replay else 0):
+            drawn: NDArray[np.int64] = self._random.integers(len(self._replay), size=self._table.batch_size)
+            batch = Transition(*map(torch.stack, zip(*(self._replay[i] for i in drawn), strict=True)))
             targets = double_q_targets(self._online, self._target, batch, self._table.gamma)
-            _, slopes = gradients(self._online, batch.states, batch.actions, targets)
-            self._adam.step(self._online, slopes)
+            loss = nn.functional.mse_loss(self._online(batch.state).gather(1, batch.action[:, None])[:, 0], targets)
+            self._adam.zero_grad()
+            loss.backward()
+            self._adam.step()
             soft_update(self._target, self._online, self._table.tau)

@@ -1,6 +1,6 @@
 """The search as a Gymnasium environment, so that any RL library can walk through chains.
 
-`pip install nacdeploy[rl]`. The class derives from `gymnasium.Env` because Gymnasium's checker and wrappers ask for it.
+`dqn` learns in it. The class derives from `gymnasium.Env` because Gymnasium's checker and wrappers ask for it.
 An action is the index of a step: a letter, or one choice of its parameters. A step that is not legal changes nothing
 and earns nothing, as in NAC; `info["action_mask"]` says which are. One fault of NAC is not kept: there, an E with a
 single exit left places it, and is then called invalid.
@@ -18,7 +18,7 @@ import nacdeploy.strategies.search.mdp as mdp
 from nacdeploy.profile.search import RulesTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import DROP_TOLERANCE, NacWeights
-from nacdeploy.strategies.search.alphabet import parsed
+from nacdeploy.strategies.search.alphabet import Alphabet, parsed
 from nacdeploy.strategies.search.observation import Observation
 
 State = NDArray[np.float64]
@@ -29,7 +29,7 @@ class ChainEnvironment(gymnasium.Env[State, np.int64]):
 
     Args:
         observe: a chain, all of whose beginnings were asked for before, to what is seen of it.
-        alphabet: the letters, with choices of their parameters, in the order of the actions.
+        alphabet: the letters, with choices of their parameters, in the order of the actions; as text or parsed.
         rules: when an episode ends.
         weights: of NAC's reward.
     """
@@ -39,11 +39,12 @@ class ChainEnvironment(gymnasium.Env[State, np.int64]):
     def __init__(
         self,
         observe: Callable[[Chain], Observation],
-        alphabet: str,
+        alphabet: str | Alphabet,
         rules: RulesTable,
         weights: NacWeights | None = None,
     ) -> None:
-        self._observe, self._alphabet, self._rules = observe, parsed(alphabet), rules
+        self._observe, self._rules = observe, rules
+        self._alphabet = parsed(alphabet) if isinstance(alphabet, str) else alphabet
         self._weights = weights or NacWeights()
         self._situation: mdp.Situation | None = None
         self._n_steps = 0

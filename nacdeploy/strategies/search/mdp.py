@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from nacdeploy.strategies.objective import Figures, NacReward, NacWeights, Point, nac_rewards
 from nacdeploy.strategies.search.observation import Observation
 
-STATE_NAMES = ("w_bits", "a_bits", "prune_bitops_ratio", "prune_memory_ratio", "n_exits", "n_P", "n_F", "n_Q",
-               "bitops_ratio", "memory_ratio", "drop_points", "change_points")  # fmt: skip
 _BITS = ((32.0, 32.0), (8.0, 8.0), (4.0, 8.0), (1.0, 8.0))  # NAC's ladder of weight and activation bits, by n_Q
 _EXITS_PER_LETTER = 2  # NAC places exits in pairs
 _NAC_LETTERS = "FPEQ"

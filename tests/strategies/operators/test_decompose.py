@@ -53,6 +53,16 @@ def test_half_ranks_are_half_of_every_mode(baseline: CompressionState, task: Tas
     assert sum(each.macs for each in decision(state).layers.values()) == state.metrics.cost.macs
 
 
+def test_rank_in_units_leaves_the_rate_to_the_other(baseline: CompressionState, task: Task) -> None:
+    """Weights (32, 32, 3, 3) at rate 2: 19 and 19 by the quadratic equation, r_in 16 in units of 8, and of
+    512 + r (32 + 16 x 9) = 9216 / 2 r is 23.3, in units 24. Then 4736 weights at rate 2: 13 and 13, r_in 8 (below its
+    16), and of 256 + r (32 + 8 x 9) = 4736 / 2 r is 20.3, in units below its 24 again 16."""
+    profile = profile_of(rank="rate", multiple=8)
+    first = follow(baseline, "D(rate=2)", task, profile)
+    assert decision(first).layers[LAYER].ranks == (24, 16)
+    assert decision(follow(first, "D(rate=2)", task, profile)).layers[LAYER].ranks == (16, 8)
+
+
 def test_second_pass_decomposes_the_product(baseline: CompressionState, task: Task) -> None:
     profile = profile_of()
     first = follow(baseline, "D", task, profile)

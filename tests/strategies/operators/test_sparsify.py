@@ -7,11 +7,13 @@ import torch
 from conftest import follow, make_profile
 
 from nacdeploy.errors import RefusedError, UsageError
+from nacdeploy.jobs import layer_speed
 from nacdeploy.jobs.show import show
 from nacdeploy.layers import channel_groups, fake_quant
 from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.layers.sparsity import Sparsity, sparsity_of
 from nacdeploy.profile import Profile
+from nacdeploy.report.layers import layer_changes
 from nacdeploy.strategies import checkpoint, operators, transfer
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.sparsify import SparsifyDecision
@@ -162,6 +164,32 @@ def test_patterns_by_layer_are_counted_by_layer(baseline: CompressionState, task
     assert saved == kept.numel() - kept.shape[0]  # type: ignore[union-attr]
     with pytest.raises(RefusedError, match="sparse by filter already, and element would take its place"):
         follow(state, "S(pattern=element,ratio=0.8)", task, make_profile())
+    with pytest.raises(RefusedError, match=r"sparse by element and filter already, with a share of 0\.5"):
+        follow(state, "S", task, make_profile(sparsify=table))
+
+
+def test_two_patterns_rounded_up_are_counted_stored_and_timed_as_they_are(
+    baseline: CompressionState, task: Task, tmp_path: Path
+) -> None:
+    """576 elements: 172.8 of them; 1024 kernels of 9: 307.2 of them; 32 bits a value, one more for each element or
+    kernel."""
+    table = {
+        "pattern": "element",
+        "ratios": {"stages.0.0.conv1": 0.3, "stages.2.0.conv2": 0.3},
+        "patterns": {"stages.2.0.conv2": "kernel"},
+        "rounding": "ceil",
+    }
+    profile = make_profile(sparsify=table)
+    state = follow(baseline, "S", task, profile)
+    assert state.metrics.cost.memory_bits == baseline.metrics.cost.memory_bits - 173 * 32 + 576 - 308 * 9 * 32 + 1024
+    checkpoint.write(tmp_path, state, checkpoint.record_of(state, task, profile))
+    network = checkpoint.load(tmp_path)[0].network
+    for name in state.network.masks.layers:
+        assert torch.equal(network.masks.get(name), state.network.masks.get(name))  # type: ignore[arg-type]
+    patterns = {layer.pattern for layer in layer_speed.layers_of(network)}
+    assert patterns == {"element", "kernel", "dense"}
+    shown = {change.layer: change.what.split()[-1] for change in layer_changes(baseline.network, network)}
+    assert (shown["stages.0.0.conv1"], shown["stages.2.0.conv2"]) == ("element", "kernel")
 
 
 @pytest.mark.parametrize(

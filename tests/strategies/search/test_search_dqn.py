@@ -1,7 +1,8 @@
-"""The pieces of NAC's agent: gradients by finite differences, masks, soft target, replay, ramp, best-score mode."""
+"""The pieces of NAC's agent: the dueling network, masks, soft target, replay, ramp, best-score mode."""
 
 import numpy as np
 import pytest
+import torch
 
 from nacdeploy.profile.search import DqnTable
 from nacdeploy.strategies.chain import Chain
@@ -10,77 +11,68 @@ from nacdeploy.strategies.search import dqn
 from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.observation import Observation
 
-STATES = np.array([[0.5, -1.0, 2.0], [1.5, 0.3, -0.2], [0.1, 0.1, 0.9], [-1.2, 0.4, 0.6]])
-ACTIONS = np.array([0, 2, 1, 2])
-TARGETS = np.array([1.0, -0.5, 0.3, 2.0])
+STATES = torch.tensor([[0.5, -1.0, 2.0], [1.5, 0.3, -0.2], [0.1, 0.1, 0.9], [-1.2, 0.4, 0.6]], dtype=torch.float64)
 
 
-def parameters(seed: int = 0) -> dqn.Parameters:
-    return dqn.initial_parameters(3, 3, 7, np.random.default_rng(seed))
-
-
-@pytest.mark.parametrize("name", sorted(parameters()))
-def test_gradients_agree_with_finite_differences(name: str) -> None:
-    given = parameters()
-    _, slopes = dqn.gradients(given, STATES, ACTIONS, TARGETS)
-    numeric = np.zeros_like(given[name])
-    for at in np.ndindex(numeric.shape):
-        losses = []
-        for shift in (1e-6, -2e-6):
-            given[name][at] += shift
-            losses.append(dqn.gradients(given, STATES, ACTIONS, TARGETS)[0])
-        given[name][at] += 1e-6
-        numeric[at] = (losses[0] - losses[1]) / 2e-6
-    np.testing.assert_allclose(slopes[name], numeric, atol=1e-7)
+def network(seed: int = 0) -> dqn.Dueling:
+    torch.manual_seed(seed)
+    return dqn.Dueling(3, 3, 7).double()
 
 
 def test_advantages_average_to_zero_around_the_value() -> None:
-    given = parameters()
-    shifted = {**given, "ba": given["ba"] + 5.0}
-    np.testing.assert_allclose(dqn.q_values(shifted, STATES), dqn.q_values(given, STATES))
+    given = network()
+    with torch.no_grad():
+        before = given(STATES)
+        given.advantage.bias += 5.0
+        torch.testing.assert_close(given(STATES), before)
+        torch.testing.assert_close(given(STATES).mean(1, keepdim=True), given.value(given.body(STATES)))
 
 
-def test_adam_learns_the_targets() -> None:
-    given = parameters()
-    adam = dqn.Adam(given, 0.01)
-    first, _ = dqn.gradients(given, STATES, ACTIONS, TARGETS)
-    for _ in range(300):
-        adam.step(given, dqn.gradients(given, STATES, ACTIONS, TARGETS)[1])
-    assert dqn.gradients(given, STATES, ACTIONS, TARGETS)[0] < 0.01 * first
-
-
-def test_first_adam_step_moves_by_the_learning_rate() -> None:
-    given = {"w": np.array([1.0, -2.0])}
-    dqn.Adam(given, 0.1).step(given, {"w": np.array([3.0, -0.01])})
-    np.testing.assert_allclose(given["w"], [0.9, -1.9], atol=1e-6)
+def test_first_action_starts_with_an_advantage_of_one() -> None:
+    bias = network().advantage.bias
+    assert bias[0] > 0.5 > bias[1:].abs().max()
 
 
 def test_soft_update_moves_the_target_a_share_of_the_way() -> None:
-    online, target = {"w": np.array([1.0])}, {"w": np.array([0.0])}
+    online, target = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    for module, value in ((online, 1.0), (target, 0.0)):
+        torch.nn.init.constant_(module.weight, value)
     dqn.soft_update(target, online, 0.25)
-    assert target["w"][0] == 0.25 and online["w"][0] == 1.0
+    assert (target.weight.item(), online.weight.item()) == (0.25, 1.0)
 
 
 def test_target_follows_the_legal_choice_of_the_online_network() -> None:
-    online, target = parameters(0), parameters(1)
-    legal = np.array([[True, True, True], [False, True, False], [True, False, True], [False, False, False]])
-    batch = dqn.Batch(STATES, ACTIONS, np.array([1.0, 2.0, 3.0, 4.0]), STATES, legal)
-    online_q, target_q = dqn.q_values(online, STATES), dqn.q_values(target, STATES)
-    best_of_two = max((0, 2), key=lambda action: online_q[2, action])
+    online, target = network(0), network(1)
+    legal = torch.tensor([[True, True, True], [False, True, False], [True, False, True], [False, False, False]])
+    rewards = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    batch = dqn.Transition(STATES, torch.tensor([0, 2, 1, 2]), rewards, STATES, legal)
+    online_q, target_q = online(STATES).detach(), target(STATES).detach()
+    best_of_two = max((0, 2), key=lambda action: float(online_q[2, action]))
     expected = [
         1 + 0.9 * target_q[0, online_q[0].argmax()],
         2 + 0.9 * target_q[1, 1],
         3 + 0.9 * target_q[2, best_of_two],
+        4.0,
     ]
-    np.testing.assert_allclose(dqn.double_q_targets(online, target, batch, 0.9), [*expected, 4.0])
+    np.testing.assert_allclose(dqn.double_q_targets(online, target, batch, 0.9), np.array(expected, float))
 
 
 def test_replay_forgets_the_oldest() -> None:
-    replay = dqn.Replay(2)
-    for reward in (1.0, 2.0, 3.0):
-        replay.add(np.zeros(1), 0, reward, np.zeros(1), np.ones(1, bool))
-    assert len(replay) == 2
-    assert set(replay.sample(50, np.random.default_rng(0)).rewards) == {2.0, 3.0}
+    agent = searcher(replay_size=2, ramp=False, best_score=False)
+    assert len(rewards_of(agent)) == 2
+
+
+def test_agent_learns_which_letter_pays() -> None:
+    """A bandit of two letters: after some hundred episodes the greedy choice is the one that is rewarded."""
+    changes = {"n_random_steps": 60, "update_every": 5, "learning_rate": 0.01, "epsilon": 0.0, "ramp": False}
+    agent = searcher(**changes)
+    agent.observe(seen("", 0.0, 1.0))
+    letters = []
+    for _ in range(200):
+        letters.append(str(agent.propose()))
+        agent.observe(seen(letters[-1], 0.0, 16.0 if letters[-1] == "Q" else 1.0, ()))
+    assert set(letters[:60]) == {"P", "Q"}
+    assert set(letters[-20:]) == {"Q"}
 
 
 def seen(word: str, drop: float, ratio: float, legal: tuple[str, ...] = ("P", "Q")) -> Observation:
@@ -117,11 +109,11 @@ def rewards_of(agent: dqn.DqnSearcher) -> list[float]:
     agent.observe(seen("", 0.0, 1.0))
     for word, drop, ratio in (("Q", 0.0, 16.0), ("QP", 3.0, 16.0), ("QPP", 0.0, 17.0)):
         while str(proposed := agent.propose()) != word:
-            agent._action = agent._letters.index(word[-1])
+            agent._action = agent._actions.letters.index(word[-1])
             assert str(proposed)[:-1] == word[:-1]
             break
         agent.observe(seen(word, drop, ratio))
-    return [row[2] for row in agent._replay._rows]
+    return [float(step.reward) for step in agent._replay]
 
 
 def test_ramp_scales_the_accuracy_term_only() -> None:
