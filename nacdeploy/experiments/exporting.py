@@ -14,7 +14,7 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile, from_mapping
 from nacdeploy.strategies import checkpoint as checkpoints
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.state import Step
 
 STRUCTURE_FILE, FOLDER = "structure.json", "nacdeploy"
@@ -80,7 +80,7 @@ def rebuilt(model: nn.Module, folder: Path, profile: Profile) -> tuple[Network, 
     steps = tuple(checkpoints.step_from_data(step) for step in data["steps"])
     network = Network(model, GRIDS[data["grid"]], tuple(data["input_shape"])).eval()
     for step in steps:
-        network = operators.make(step.link, profile).perform(network, step.decision)
+        network = letters.make(step.link, profile).perform(network, step.decision)
     values = checkpoints.read_values(folder / checkpoints.VALUES, data.get("values_sha256"))
     checkpoints.fill(network, values, str(folder))
     return network, steps

@@ -29,7 +29,8 @@ from nacdeploy.layers.graph import call_plain, with_weights
 from nacdeploy.layers.network import Network, Use, simulated_weight
 from nacdeploy.layers.placement import Plan
 from nacdeploy.profile import Profile
-from nacdeploy.profile.letters import QuantizeTable
+from nacdeploy.strategies.operators.add_exits.settings import ExitTable
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import Task
 
 SETTLE_VERSION = 2  # part of the keys of a search's memory: raise it when what settles comes out differently
@@ -42,8 +43,8 @@ KEPT, ANEW = "kept", "re-estimated"
 def settle(network: Network, task: Task, profile: Profile) -> None:
     """Calibrate ranges in place; `calibrate_gates` follows the exits' training."""
     if network.quantizers:
-        few = calibration_images(task.data, profile.quantize.n_calibration)
-        calibrate_ranges(network, task.data, few, profile.quantize)
+        few = calibration_images(task.data, profile.of(QuantizeTable).n_calibration)
+        calibrate_ranges(network, task.data, few, profile.of(QuantizeTable))
 
 
 def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
@@ -150,7 +151,8 @@ def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:
     heads = list(network.heads.values())
     if not heads:
         return
-    threshold = profile.exits.threshold or _cheapest_threshold(network, task, profile.exits.max_drop / 100)
+    table = profile.of(ExitTable)
+    threshold = table.threshold or _cheapest_threshold(network, task, table.max_drop / 100)
     for head in heads:
         head.threshold.fill_(threshold)
 

@@ -284,7 +284,7 @@ def test_file_that_holds_no_weights_is_refused(name: str, content: bytes, home: 
         ("export", write(f"{QEF}/checkpoint.json", '{"schema": 9}'), "schema 9"),
         ("export", edit(f"{QEF}/checkpoint.json", data={}), "has changed since"),
         ("export", edit(f"{QEF}/checkpoint.json", profile={}), "name: Field required"),
-        ("export", edit(f"{QEF}/checkpoint.json", steps=[{"link": "X"}]), "damaged or of an unknown operator"),
+        ("export", edit(f"{QEF}/checkpoint.json", steps=[{"link": "X"}]), "unknown operator 'X'; known: F P"),
         ("export", edit(f"{QEF}/checkpoint.json", steps=[]), "does not fit the model"),
         ("export", lambda: Path(f"{QEF}/model.safetensors").unlink(), "does not exist"),
         ("export", lambda: os.truncate(f"{QEF}/model.safetensors", 500), "is not a readable safetensors file"),

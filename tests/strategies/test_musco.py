@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
+from nacdeploy.profile.letters import DecomposeTable
 from torch import nn
 
 from nacdeploy.errors import UsageError
-from nacdeploy.profile.letters import DecomposeTable
 from nacdeploy.strategies import musco
 from nacdeploy.strategies.layer_settings import Setting
 
