@@ -8,7 +8,7 @@ from nacdeploy import profile as profiles
 from nacdeploy.errors import NacdeployError, UnexpectedError, UsageError
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.operators.base import Operator
+from nacdeploy.strategies.operators.base import Closes, Operator
 from nacdeploy.strategies.state import CompressionState
 
 
@@ -55,18 +55,27 @@ def make(link: Link, profile: Profile) -> Operator[Any]:
 
 
 def refusal(operator: Operator[Any], state: CompressionState) -> str | None:
-    """Why an operator does not apply to a state: what the state is closed to, or the operator's own reason.
+    """Why an operator does not apply to a state: what a letter before it says, or its own reason.
 
     Raises:
         UnexpectedError: the operator failed in a way that nobody foresaw.
     """
     try:
-        return state.closed_to(operator.letter) or operator.refusal(state)
+        return _closed(state, operator.letter) or operator.refusal(state)
     except NacdeployError:
         raise
     except Exception as error:
         what = f"{operator.letter} ({operator.name}) fails on '{state.chain}' before it is decided"
         raise UnexpectedError(what, error) from error
+
+
+def _closed(state: CompressionState, letter: str) -> str | None:
+    """Why a step of a state's chain lets no such letter follow, None where all do."""
+    for step in state.steps:
+        before: Any = kind(step.link.letter)
+        if isinstance(before, Closes) and (reason := before.closed_to(step.decision, letter)) is not None:
+            return reason
+    return None
 
 
 def why_masked(operator: Operator[Any], state: CompressionState) -> str | None:

@@ -75,12 +75,6 @@ class CompressionState:
         """The accuracy lost since the baseline, in points of 100."""
         return 100 * (self.baseline.accuracy - self.metrics.accuracy)
 
-    def closed_to(self, letter: str) -> str | None:
-        """Why no operator of this letter may follow, whatever it says itself; None where it may be asked."""
-        if self.network.sharing.layers and letter != "F":
-            return "the weights are shared (C) and only F may follow, which trains the shared values; put C after it"
-        return None
-
     @property
     def n_epochs(self) -> int:
         """Training epochs spent along the chain."""

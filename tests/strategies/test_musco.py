@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import yaml
-from nacdeploy.profile.letters import DecomposeTable
 from torch import nn
 
 from nacdeploy.errors import UsageError
 from nacdeploy.strategies import musco
 from nacdeploy.strategies.layer_settings import Setting
+from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 
 LAYERS: dict[str, nn.Module] = {
     "conv1": nn.Conv2d(16, 32, 3),

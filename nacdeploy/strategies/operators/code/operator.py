@@ -57,6 +57,12 @@ class Code:
             return f"no layer is left to share: all {len(layers)} are excluded (code.exclude)"
         return None
 
+    @classmethod
+    def closed_to(cls, decision: CodeDecision, letter: str) -> str | None:
+        if letter == "F":
+            return None
+        return "the weights are shared (C) and only F may follow, which trains the shared values; put C after it"
+
     def decide(self, state: CompressionState, task: Task) -> CodeDecision:
         found = {name: self._book(state.network, name) for name in self._chosen(state.network)}
         books = {name: book for name, (book, _) in found.items()}
