@@ -71,7 +71,7 @@ def restore(model: nn.Module, folder: Path | str) -> nn.Module:
     if found is None:
         raise UsageError(f"{folder} holds nothing that export_model wrote (no {STRUCTURE_FILE})")
     network, _ = rebuilt(model, found, from_mapping({"name": "script"}))
-    return network if network.rule is not None else network.backbone
+    return network if network.rule is not None or network.attached else network.backbone
 
 
 def rebuilt(model: nn.Module, folder: Path, profile: Profile) -> tuple[Network, tuple[Step, ...]]:

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy import evaluate as evaluation
 from nacdeploy.cost import cost
 from nacdeploy.data import Dataset, ImageSet
+from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.graph import call_plain, with_weights
@@ -87,7 +88,7 @@ def _judged(data: Dataset) -> ImageSet:
 
 
 def unquantized(network: Network) -> Network:
-    """A copy without quantizers and exits: float, with its masks and shared values."""
+    """A copy without quantizers and exits: float, with its masks, shared values and attachments."""
     plain = copy.deepcopy(network)
     plain.rule, plain.plan, plain.quantizers, plain.exits = None, Plan(), nn.ModuleDict(), nn.ModuleDict()
     return plain
@@ -230,6 +231,10 @@ class _Observation:
         if key in self._seen:
             self._seen[key].add(x)
         return x
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        y: Tensor = module(x)
+        return y
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         if name not in self._weights:
