@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import UsageError, unknown
 from nacdeploy.layers import low_rank
@@ -48,7 +49,14 @@ class Record:
     values_sha256: str | None = None
 
     def settings(self) -> Profile:
-        """The profile it was made with."""
+        """The profile it was made with.
+
+        Raises:
+            UsageError: it is none, or a letter of the chain is not there, and its table neither.
+        """
+        for link in Chain.parse(self.chain):
+            if link.letter not in profiles.letters():
+                raise UsageError(letters.unknown(link.letter, f" of the checkpoint's chain '{self.chain}'"))
         return from_mapping(self.profile, where="the checkpoint's profile")
 
 

@@ -286,6 +286,7 @@ def test_file_that_holds_no_weights_is_refused(name: str, content: bytes, home: 
         ("export", edit(f"{QEF}/checkpoint.json", profile={}), "name: Field required"),
         ("export", edit(f"{QEF}/checkpoint.json", steps=[{"link": "X"}]), "unknown operator 'X'; known: F P"),
         ("export", edit(f"{QEF}/checkpoint.json", steps=[]), "does not fit the model"),
+        ("export", edit(f"{QEF}/checkpoint.json", chain="QX"), "unknown operator 'X' of the checkpoint's chain 'QX'"),
         ("export", lambda: Path(f"{QEF}/model.safetensors").unlink(), "does not exist"),
         ("export", lambda: os.truncate(f"{QEF}/model.safetensors", 500), "is not a readable safetensors file"),
         ("finetune --from runs/search-1", lambda: shutil.rmtree("runs/baselines"), "is gone: its test score is needed"),
