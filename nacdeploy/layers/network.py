@@ -110,12 +110,18 @@ class Network(nn.Module):
 
     def changed(self, moved: bool = True) -> None:
         """Say that the backbone was changed: the graph and everything derived from it is made anew. Masks were cut with
-        their weights; those of 2:4 are chosen anew if channels have moved to other fours."""
+        their weights; those of 2:4 are chosen anew if channels have moved to other fours.
+
+        Raises:
+            NacdeployError: the cut network computes no tensor any more at which something is attached.
+        """
         shape = self.input_shape
         self.captured = (
             capture_after_cut(self.backbone, shape, self.captured) if moved else capture(self.backbone, shape)
         )
         self.structure = Structure(self.structure if moved else None)
+        for node in (each.node for each in self.attached.values() if moved):
+            self._check_node(node)
         if moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
             self.masks = Masks({})
             self.sparsify(self.sparsity)
@@ -190,11 +196,14 @@ class Network(nn.Module):
         Raises:
             NacdeployError: the graph has no such node, or there is no graph.
         """
-        if self.graph is None or node not in {each.name for each in self.graph.nodes}:
-            raise NacdeployError(f"nothing can be attached to '{node}': the captured graph has no node of that name")
+        self._check_node(node)
         keys = (f"{node}_{number}" for number in count(1))  # no name of a module's own, such as `keys`
         attachment.node = node
         self.attachments[next(key for key in keys if key not in self.attachments)] = attachment.train(self.training)
+
+    def _check_node(self, node: str) -> None:
+        if self.graph is None or node not in {each.name for each in self.graph.nodes}:
+            raise NacdeployError(f"nothing can be attached to '{node}': the captured graph has no node of that name")
 
     @property
     def attached(self) -> dict[str, Attachment]:

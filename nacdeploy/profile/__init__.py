@@ -58,8 +58,15 @@ class Profile(Table):
         return "trt" if target in ("trt-rtx", "torch-trt") else target
 
     def of(self, kind: type[T]) -> T:
-        """The table of a letter, by its class."""
-        return next(table for name in type(self).model_fields if type(table := getattr(self, name)) is kind)
+        """The table of a letter, by its class.
+
+        Raises:
+            UsageError: no letter has such a table.
+        """
+        for name in type(self).model_fields:
+            if type(table := getattr(self, name)) is kind:
+                return table
+        raise UsageError(f"no letter has a table of the class {kind.__name__}; a Letter names the class of its table")
 
     @model_validator(mode="before")
     @classmethod

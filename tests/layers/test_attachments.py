@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.layers import channel_pruning
 from nacdeploy.layers.attachments import Attachment, OnnxWriter
 from nacdeploy.layers.network import Network, Simulation, no_grad_eval
 from nacdeploy.profile import Profile
 from nacdeploy.runners.onnx import OnnxRunner, Optimization
+from nacdeploy.strategies import letters
+from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.settle import unquantized
 from nacdeploy.strategies.state import CompressionState, plain_key, state_key
 from nacdeploy.task import Task
@@ -119,6 +122,26 @@ def test_attachment_follows_surgery_with_its_values(
     assert set(after.ceiling.tolist()) <= set(before.ceiling.tolist())
     if "P" in word:
         assert len(after.ceiling) < len(before.ceiling)
+
+
+def test_reordered_channels_take_their_values_along(
+    baseline: CompressionState, layer: str, task: Task, profile: Profile, images: Tensor
+) -> None:
+    started = with_network(baseline, capped(baseline.network, layer))
+    decision = letters.make(Link("S"), profile).decide(started, task)
+    reordered = copy.deepcopy(started.network)
+    channel_pruning.apply_cut(reordered, decision.permutation)
+    (before,), (after,) = started.network.attached.values(), reordered.attached.values()
+    assert before.ceiling.tolist() != after.ceiling.tolist()
+    assert torch.allclose(outputs(reordered, images), outputs(started.network, images), atol=1e-4)
+
+
+def test_attachment_whose_tensor_is_gone_is_said(baseline: CompressionState, layer: str) -> None:
+    network = capped(baseline.network, layer)
+    (ceiling,) = network.attached.values()
+    ceiling.node = "gone"
+    with pytest.raises(NacdeployError, match="nothing can be attached to 'gone'"):
+        network.changed()
 
 
 def test_finetuning_trains_an_attachment(baseline: CompressionState, layer: str, task: Task, profile: Profile) -> None:
