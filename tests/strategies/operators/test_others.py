@@ -84,6 +84,9 @@ def test_command_line_names_what_is_left_out_and_goes_on(tmp_path: Path) -> None
     assert ran.returncode == 2
     assert ran.stderr.startswith("warning: operator 'broken' of package the-broken is left out")
     assert command(tmp_path, "show", "QP").stdout.startswith("strategy QP: Quantize -> Prune")
+    doctor = command(tmp_path, "doctor")
+    assert doctor.returncode == 1
+    assert "conflict: operator 'broken' of package the-broken is left out" in doctor.stdout
 
 
 def test_profile_has_a_table_of_another_package_and_writes_it_where_it_says_something(tmp_path: Path) -> None:
