@@ -12,7 +12,7 @@ from nacdeploy import task as tasks
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
 from nacdeploy.runners import bench
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.chain import Chain
@@ -30,7 +30,7 @@ def main() -> None:
     print("| chain | decomposition s | MACs left | parameters left |\n|---|---|---|---|")
     for text in CHAINS:
         (link,) = Chain.parse(text)
-        operator = operators.make(link, profile)
+        operator = letters.make(link, profile)
         start = time.monotonic()
         operator.perform(plain.network, operator.decide(plain, task))
         seconds = time.monotonic() - start

@@ -19,7 +19,7 @@ from nacdeploy import profile as profiles
 from nacdeploy.jobs.evaluator import Evaluator
 from nacdeploy.jobs.session import Options, open_session
 from nacdeploy.progress import Silent
-from nacdeploy.strategies import advance, objective, operators, transfer
+from nacdeploy.strategies import advance, letters, objective, transfer
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import engine, make_searcher
@@ -74,7 +74,7 @@ def main() -> None:
         clocks.clock(advance, "settle", "surgery and settling")
         clocks.clock(advance, "calibrate_gates", "surgery and settling")
         clocks.clock(advance, "_train_heads", "training")
-        for operator in operators.OPERATORS:
+        for operator in map(letters.kind, profiles.letters()):
             clocks.clock(operator, "decide", "surgery and settling")
             clocks.clock(operator, "perform", "surgery and settling")
             clocks.clock(operator, "refusal", "refusals")

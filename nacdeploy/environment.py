@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata, util
 
+from nacdeploy import profile as profiles
+
 RTX_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 
 
@@ -98,7 +100,10 @@ def inspect() -> Report:
         machine=f"{platform.system()} {platform.machine()}",
         gpus=gpus,
         components=tuple(_component(package) for package in _PACKAGES if _applies(package)),
-        conflicts=conflicts({name: v for name in ("onnxruntime", "onnxruntime-gpu") if (v := _version(name))}),
+        conflicts=(
+            *conflicts({name: v for name in ("onnxruntime", "onnxruntime-gpu") if (v := _version(name))}),
+            *(Conflict(problem, ("another version of that package, or none",)) for problem in profiles.problems()),
+        ),
         targets=(
             _target("onnx", ("torch", "onnx", "onnxscript", "onnxruntime"), "an ONNX file, checked in ONNX Runtime"),
             _target("ort", ("torch", "onnx", "onnxscript", "onnxruntime"), "ONNX Runtime on the CPU"),

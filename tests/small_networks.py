@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.fake_quant import GRIDS, Rule
 from nacdeploy.layers.graph import with_weights
 from nacdeploy.layers.network import Network, Use
@@ -170,4 +171,7 @@ class Observed:
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         if isinstance(module, nn.Conv2d | nn.Linear):
             return with_weights(module, x, module.weight, module.bias)
+        return module(x)
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
         return module(x)

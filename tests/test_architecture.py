@@ -7,6 +7,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -16,14 +17,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nacdeploy"
 
-# A module may import modules of its own row and of the rows above it. The longest prefix decides.
+# A module may import modules of its own row and of the rows above it. The longest prefix decides; `*` is any part.
+# What a profile reads of the operators (their letters and tables) stands above what they do.
 ROWS = (
     ("errors", "folders", "records", "precision", "progress"),
-    ("strategies.chain", "strategies.catalog", "profile", "tracking", "environment"),
+    ("strategies.chain", "strategies.catalog", "profile", "strategies.operators", "tracking", "environment"),
     ("coding",),
     ("layers", "cost", "task", "models", "data"),
     ("evaluate", "train", "latency"),
-    ("strategies",),
+    ("strategies", "strategies.operators.base", "strategies.operators.*.operator"),
     ("exporters", "runners", "strategies.search", "experiments"),
     ("report", "testing"),
     ("jobs",),
@@ -91,7 +93,8 @@ def _longest(parts: list[str]) -> str:
 def row_of(module: str) -> int | None:
     parts = module.split(".")
     prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-    return next((ROW_OF[prefix] for prefix in prefixes if prefix in ROW_OF), ROW_OF[""] if module == "" else None)
+    found = (row for prefix in prefixes for name, row in ROW_OF.items() if fnmatch(prefix, name))
+    return next(found, ROW_OF[""] if module == "" else None)
 
 
 def test_every_module_has_a_row() -> None:
@@ -160,10 +163,8 @@ def test_nobody_imports_the_command_line() -> None:
 
 
 def test_operators_never_import_each_other() -> None:
-    siblings = {m for m in MODULES if m.startswith("strategies.operators.")}
-    shared = {m for m in siblings if m.rsplit(".", 1)[1] in ("operator", "base", "protocol", "_operator")}
-    wrong = [(m, name) for m in siblings for name in own_imports(m) & (siblings - shared)]
-    assert wrong == []
+    siblings = {m for m in MODULES if fnmatch(m, "strategies.operators.*.operator")}
+    assert [(m, name) for m in siblings for name in own_imports(m) & siblings] == []
 
 
 @pytest.mark.parametrize("module", ["nacdeploy", "nacdeploy.cli.main", "nacdeploy.profile", "nacdeploy.tracking"])

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from nacdeploy import profile
 from nacdeploy.errors import UsageError
-from nacdeploy.profile import Profile
-from nacdeploy.profile.training import EXIT_RECIPE, FINETUNE, TrainTable
+from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies import catalog
+from nacdeploy.strategies.operators.add_exits.settings import ExitRecipe
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 
 GPU_CAPABILITY = {
     "a100": "SM80",
@@ -31,7 +32,7 @@ def leaves(table: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
     """The dotted keys of a schema with their defaults; recipes are left out, their keys being the same three times."""
     for name, field in table.model_fields.items():
         kind = field.annotation
-        if kind is TrainTable:
+        if isinstance(kind, type) and issubclass(kind, TrainTable):
             continue
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from leaves(kind, f"{prefix}{name}.")
@@ -67,7 +68,7 @@ def test_shipped_names_hold_every_promised_profile() -> None:
 
 def test_readme_explains_every_key_with_its_default() -> None:
     rows = readme_rows()
-    defaults = {key: shown(value) for key, value in leaves(Profile) if key != "name"}
+    defaults = {key: shown(value) for key, value in leaves(profile.schema()) if key != "name"}
     assert "name" in rows
     assert {key: rows[key][-1] for key in defaults} == defaults
 
@@ -75,7 +76,7 @@ def test_readme_explains_every_key_with_its_default() -> None:
 def test_readme_explains_every_recipe_key_with_its_three_defaults() -> None:
     rows = readme_rows()
     for key in TrainTable.model_fields:
-        expected = [shown(getattr(recipe, key)) for recipe in (TrainTable(), FINETUNE, EXIT_RECIPE)]
+        expected = [shown(getattr(recipe, key)) for recipe in (TrainTable(), FinetuneTable(), ExitRecipe())]
         assert rows[key][-3:] == expected, key
 
 
@@ -136,8 +137,8 @@ def test_load_prefers_overrides_that_are_not_none() -> None:
 
 def test_partial_recipe_keeps_the_rest_of_its_own_default() -> None:
     given = profile.from_mapping({"name": "p", "finetune": {"epochs": 3}, "exits": {"recipe": {"epochs": 2}}})
-    assert given.finetune == FINETUNE.model_copy(update={"epochs": 3})
-    assert given.exits.recipe == EXIT_RECIPE.model_copy(update={"epochs": 2})
+    assert given.finetune == FinetuneTable().model_copy(update={"epochs": 3})
+    assert given.exits.recipe == ExitRecipe().model_copy(update={"epochs": 2})
 
 
 def test_profile_survives_plain_data() -> None:

@@ -14,7 +14,7 @@ from nacdeploy.data import SOURCES
 from nacdeploy.exporters.targets import TARGETS
 from nacdeploy.models import BUILT_IN
 from nacdeploy.profile import shipped_names
-from nacdeploy.strategies import catalog, operators
+from nacdeploy.strategies import catalog, letters
 from nacdeploy.strategies.chain import Chain
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def test_command_line_parses(line: str) -> None:
     if given.get("target"):
         assert given["target"] in TARGETS
     if "strategy" in given:
-        operators.check(Chain.parse(given["strategy"]), profiles.load("demo"))
+        letters.check(Chain.parse(given["strategy"]), profiles.load("demo"))
 
 
 def test_table_of_commands_is_whole() -> None:
@@ -63,15 +63,14 @@ def test_options_named_in_the_table_of_commands_exist() -> None:
 
 
 def test_table_of_letters_is_that_of_the_operators() -> None:
-    known = operators.by_letter()
     named = {letter: name for letter, name, _ in rows("| letter | operator |")}
-    assert named == {letter: kind.__name__ for letter, kind in known.items()}
+    assert named == {letter: letters.kind(letter).__name__ for letter in profiles.letters()}
 
 
 def test_parameters_of_letters_are_taken() -> None:
     (sentence,) = re.findall(r"Parameters are optional: (.+?)\. ", README)
     for word in re.findall(r"`([^`]+)`", sentence):
-        operators.check(Chain.parse(word), profiles.load("demo"))
+        letters.check(Chain.parse(word), profiles.load("demo"))
 
 
 def test_targets_models_and_data_sets_are_the_known_ones() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 
 import click
 
@@ -63,6 +64,7 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line: 0 for success, 1 for a failure, 2 for wrong usage; each failure is one line on stderr."""
+    warnings.formatwarning = lambda message, *where, **more: f"warning: {message}\n"
     try:
         code = cli.main(standalone_mode=False) or 0
     except click.exceptions.Exit as done:

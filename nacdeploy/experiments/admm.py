@@ -15,7 +15,8 @@ from nacdeploy.layers.channel_choice import PRODUCER, Group, Member
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT, Sparsity
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.finetune import FinetuneDecision
+from nacdeploy.strategies.operators.finetune.operator import FinetuneDecision
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.settle import choose_statistics, settle
 from nacdeploy.strategies.state import CompressionState, Step, measure
 
@@ -45,7 +46,7 @@ def regularised(
     project = _Projection(network, shares, algorithm)
     u = {name: torch.zeros_like(w) for name, w in project.weights().items()}
     z = project(project.weights(), u)
-    recipe = run.profile.finetune.model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
+    recipe = run.profile.of(FinetuneTable).model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
     for iteration in range(n_iterations):
         seed = train.seed_of(run.profile.seed, state.key, f"admm {iteration}")
         batches = train.image_batches(run.task.data, run.task.data.train, recipe.batch_size, seed)

@@ -14,7 +14,7 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile, from_mapping
 from nacdeploy.strategies import checkpoint as checkpoints
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.state import Step
 
 STRUCTURE_FILE, FOLDER = "structure.json", "nacdeploy"
@@ -71,7 +71,7 @@ def restore(model: nn.Module, folder: Path | str) -> nn.Module:
     if found is None:
         raise UsageError(f"{folder} holds nothing that export_model wrote (no {STRUCTURE_FILE})")
     network, _ = rebuilt(model, found, from_mapping({"name": "script"}))
-    return network if network.rule is not None else network.backbone
+    return network if network.rule is not None or network.attached else network.backbone
 
 
 def rebuilt(model: nn.Module, folder: Path, profile: Profile) -> tuple[Network, tuple[Step, ...]]:
@@ -80,7 +80,7 @@ def rebuilt(model: nn.Module, folder: Path, profile: Profile) -> tuple[Network, 
     steps = tuple(checkpoints.step_from_data(step) for step in data["steps"])
     network = Network(model, GRIDS[data["grid"]], tuple(data["input_shape"])).eval()
     for step in steps:
-        network = operators.make(step.link, profile).perform(network, step.decision)
+        network = letters.make(step.link, profile).perform(network, step.decision)
     values = checkpoints.read_values(folder / checkpoints.VALUES, data.get("values_sha256"))
     checkpoints.fill(network, values, str(folder))
     return network, steps

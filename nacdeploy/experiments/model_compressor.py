@@ -27,8 +27,9 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Link
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibrate_ranges
 from nacdeploy.strategies.state import CompressionState, Step
 from nacdeploy.task import Task
@@ -251,7 +252,7 @@ class ModelCompressor:
         return self.model
 
     def _decided(self, letter: str, tables: Mapping[str, Any]) -> Step:
-        operator = operators.make(Link(letter), profiles.override(self.profile, dict(tables)))
+        operator = letters.make(Link(letter), profiles.override(self.profile, dict(tables)))
         was_training = self._network.training
         with placed(self.model, CPU):
             reason = operator.refusal(self._run.start)
@@ -280,7 +281,7 @@ class ModelCompressor:
         network = self._network
         network.quantize(step.decision.rule)
         if self._given is not None:
-            calibrate_ranges(network, self._run.task.data, self._given.train, self.profile.quantize)
+            calibrate_ranges(network, self._run.task.data, self._given.train, self.profile.of(QuantizeTable))
         else:
             self._calibrate_on_first_batch()
         return network.train()
@@ -289,7 +290,7 @@ class ModelCompressor:
         def calibrate(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             handle.remove()
             first = collected([(args[0].detach(), torch.zeros(len(args[0]), dtype=torch.long))])
-            calibrate_ranges(self._network, first, first.train, self.profile.quantize)  # type: ignore[arg-type]
+            calibrate_ranges(self._network, first, first.train, self.profile.of(QuantizeTable))  # type: ignore[arg-type]
 
         handle = self._network.register_forward_pre_hook(calibrate)
 

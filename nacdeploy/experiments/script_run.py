@@ -11,7 +11,7 @@ from nacdeploy.errors import RefusedError
 from nacdeploy.experiments.run import Follower
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.settle import choose_statistics, settle
 from nacdeploy.strategies.state import CompressionState, Metrics, Step
@@ -40,8 +40,8 @@ def follower(task: Task, evaluator: Evaluator | None, trainer: Trainer | None, *
         return state
 
     def _cut(state: CompressionState, link: Link, profile: Profile) -> CompressionState:
-        operator = operators.make(link, profile)
-        reason = operators.refusal(operator, state)
+        operator = letters.make(link, profile)
+        reason = letters.refusal(operator, state)
         if reason is not None:
             raise RefusedError(f"{operator.letter} ({operator.name}) is refused: {reason}")
         decision = operator.decide(state, task)
@@ -59,7 +59,7 @@ def _trained(state: CompressionState, link: Link, trainer: Trainer | None, profi
         return state
     network = copy.deepcopy(state.network)
     trainer(network)
-    decision = operators.make(link, profile).decide(state, None)  # type: ignore[arg-type]
+    decision = letters.make(link, profile).decide(state, None)  # type: ignore[arg-type]
     return replace(state, network=network.eval(), steps=(*state.steps, Step(link, decision)))
 
 

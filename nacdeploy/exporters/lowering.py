@@ -1,10 +1,11 @@
 """Lowering: integers, Q/DQ pairs or floats in place of a traced graph's markers.
 
 Names that stay: `layers.<layer>.weight_q`, `.scale`, `.bias_q` for the parameters of a layer on integers, `.weight`
-and `.bias` in float; `edges.<key>.scale` and `edges/<key>...` for activations.
+and `.bias` in float; `edges.<key>.scale` and `edges/<key>...` for activations; `attached.<key>...` and
+`attached/<key>/<n>` for attachments.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from nacdeploy.exporters.parameters import FloatParameters, IntegerParameters, L
 from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.network import Network, Use
 
-DOMAIN, EDGE, PARAMETER = "nacdeploy", "Edge", "Parameter"
+DOMAIN, EDGE, PARAMETER, ATTACHED = "nacdeploy", "Edge", "Parameter", "Attached"
 IR_VERSION = 10
 
 
@@ -48,6 +49,8 @@ def lower_markers(
             writer.keep(node)
         elif node.op_type == EDGE:
             writer.edge(node, network)
+        elif node.op_type == ATTACHED:
+            writer.attached(node, network)
         else:
             writer.parameter(node, parameters)
     planned = {(reader, position) for reader, keys in network.plan.inputs.items() for position in keys}
@@ -72,6 +75,22 @@ def _asked(layer: str, parameters: LayerParameters, network: Network) -> Asked:
     tensor = "weight_q" if isinstance(parameters.deployed, IntegerParameters) else "weight"
     why = network.rule.why_float(layer, network.backbone.get_submodule(layer)) if network.rule else None
     return Asked(parameters.kind, str(parameters.precision), f"layers.{layer}.{tensor}", why or "")
+
+
+@dataclass
+class _Named:
+    """Writes for one attachment: see `layers.attachments.OnnxWriter`."""
+
+    writer: "_Writer"
+    key: str
+    n_nodes: int = 0
+
+    def constant(self, name: str, value: Tensor) -> str:
+        return self.writer.constant(f"attached.{self.key}.{name}", value.detach().cpu())
+
+    def node(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        self.n_nodes += 1
+        return self.writer.node(operator, inputs, f"attached/{self.key}/{self.n_nodes}", **attributes)
 
 
 @dataclass
@@ -111,32 +130,38 @@ class _Writer:
         deployed = parameters[layer].deployed
         name = f"layers.{layer}.{kind}"
         if isinstance(deployed, FloatParameters):
-            value = self._constant(name, deployed.weight if kind == "weight" else deployed.bias)
+            value = self.constant(name, deployed.weight if kind == "weight" else deployed.bias)
         elif kind == "weight":
             value = self._dequantized(name, deployed.weight, deployed.scale, f"layers.{layer}.scale", deployed.axis)
         elif deployed.input_scale is None:
-            value = self._constant(name, deployed.bias)
+            value = self.constant(name, deployed.bias)
         else:
             scale = deployed.scale * deployed.input_scale
             integers = torch.round(deployed.bias / scale).to(torch.int32)
             value = self._dequantized(name, integers, scale, f"layers.{layer}.bias_scale", 0)
         self._renamed[marker.output[0]] = value
 
+    def attached(self, marker: onnx.NodeProto, network: Network) -> None:
+        """What an attachment writes of itself."""
+        (key,) = (helper.get_attribute_value(a).decode() for a in marker.attribute)
+        written = network.attached[key].lower(_Named(self, key), self._now(marker.input[0]))
+        self._renamed[marker.output[0]] = written
+
     def _now(self, name: str) -> str:
         return self._renamed.get(name, name)
 
-    def _constant(self, name: str, value: Tensor) -> str:
+    def constant(self, name: str, value: Tensor) -> str:
         self.tensors[name] = numpy_helper.from_array(value.detach().contiguous().numpy(), name)
         return name
 
     def _dequantized(self, name: str, integers: Tensor, scale: Tensor, scale_name: str, axis: int) -> str:
         zeros = torch.zeros(len(scale), dtype=integers.dtype)
         inputs = [
-            self._constant(f"{name}_q", integers),
-            self._constant(scale_name, scale),
-            self._constant(f"{name}_zero_point", zeros),
+            self.constant(f"{name}_q", integers),
+            self.constant(scale_name, scale),
+            self.constant(f"{name}_zero_point", zeros),
         ]
-        self._node("DequantizeLinear", inputs, name, axis=axis)
+        self.node("DequantizeLinear", inputs, name, axis=axis)
         return name
 
     def _pair(self, source: str, key: str, quantizer: ActivationQuantizer) -> str:
@@ -144,21 +169,21 @@ class _Writer:
         scale, zero_point = quantizer.scale_and_zero_point()
         kind = torch.uint8 if quantizer.affine else torch.int8
         constants = [
-            self._constant(f"edges.{key}.scale", scale),
-            self._constant(f"edges.{key}.zero_point", zero_point.to(kind)),
+            self.constant(f"edges.{key}.scale", scale),
+            self.constant(f"edges.{key}.zero_point", zero_point.to(kind)),
         ]
         # a second tensor on the same scale (an operand of a concatenation) has a pair of its own
         n_before = sum(other == key for _, other in self._pairs)
         stem = f"edges/{key}" if n_before == 0 else f"edges/{key}/{n_before}"
         if quantizer.bits < 8:
             limits = [
-                self._constant(f"edges.{key}.{name}", (limit - zero_point) * scale)
+                self.constant(f"edges.{key}.{name}", (limit - zero_point) * scale)
                 for name, limit in zip(("lowest", "highest"), quantizer.limits, strict=True)
             ]
-            source = self._node("Clip", [source, *limits], f"{stem}/clipped")
-        integers = self._node("QuantizeLinear", [source, *constants], f"{stem}/quantized")
-        return self._node("DequantizeLinear", [integers, *constants], stem)
+            source = self.node("Clip", [source, *limits], f"{stem}/clipped")
+        integers = self.node("QuantizeLinear", [source, *constants], f"{stem}/quantized")
+        return self.node("DequantizeLinear", [integers, *constants], stem)
 
-    def _node(self, operator: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
+    def node(self, operator: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, list(inputs), [output], name=f"node_{output}", **attributes))
         return output

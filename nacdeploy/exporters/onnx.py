@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.lowering import DOMAIN, EDGE, PARAMETER, OnnxGraph, lower_markers
+from nacdeploy.exporters.lowering import ATTACHED, DOMAIN, EDGE, PARAMETER, OnnxGraph, lower_markers
 from nacdeploy.exporters.parameters import affine, layer_parameters
+from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.graph import call_plain, weighted_consumer, with_weights
 from nacdeploy.layers.network import Network, Use, layer_inputs, plain_weight
 
@@ -115,6 +116,9 @@ class _Marked(nn.Module):
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
         return _marker(EDGE, x, {"reader": use[0], "position": use[1]})
 
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        return _marker(ATTACHED, x, {"key": key})
+
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         if name in self.norms.values():
             return x
@@ -159,6 +163,7 @@ def _folded_norms(network: Network, token_layers: frozenset[str]) -> dict[str, s
     modules = dict(network.backbone.named_modules())
     calls = Counter(str(node.target) for node in network.graph.nodes if node.op == "call_module")
     tapped = set(network.heads) | {edge for edges in network.plan.inputs.values() for edge in edges.values()}
+    tapped |= {each.node for each in network.attached.values()}
     for node in network.graph.nodes:
         if not weighted_consumer(node, network.backbone) or len(node.users) != 1 or node.name in tapped:
             continue

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nacdeploy.errors import MissingExtraError, NacdeployError
+from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.fake_quant import symmetric_scale
 from nacdeploy.layers.graph import with_weights
 from nacdeploy.layers.network import Network, Use, masked_weight, simulated_layer
@@ -43,6 +44,10 @@ class OperatorNetwork(nn.Module):
 
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
         return self._quantize(x, getattr(self, f"amax_{key}"), 8, 0, False, False)
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        y: Tensor = module(x)
+        return y
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         if name not in self.network.plan.weight_bits:

@@ -18,10 +18,11 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.jobs.equipment import equipped
 from nacdeploy.jobs.session import Session
 from nacdeploy.layers.network import content
-from nacdeploy.strategies import checkpoint, operators
+from nacdeploy.strategies import checkpoint, letters, operators
 from nacdeploy.strategies.advance import VERSIONS
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.workers import Opener, PendingJob, Pool
 from nacdeploy.strategies.state import CompressionState, Metrics
@@ -32,7 +33,7 @@ def opener(session: Session, place: Path, cache: str) -> Opener:
     baseline = session.baseline
     values = {name: value.detach().cpu().contiguous() for name, value in content(baseline.network).items()}
     setup = {
-        "code": _code(),
+        "code": _code(session.profile.search.alphabet),
         "profile": session.profile.model_dump(mode="json"),
         "baseline": {"key": baseline.key, "metrics": records.to_data(baseline.metrics), "values": save(values)},
         "model_sha256": session.task.spec.source_sha256,
@@ -49,7 +50,7 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
     Raises:
         NacdeployError: this machine's package, data or model are not those of the search.
     """
-    here, there = _code(), setup["code"]
+    here, there = _code(setup["profile"]["search"]["alphabet"]), setup["code"]
     if here != there:
         keys = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
         differs = ", ".join(f"{key}: {here.get(key)} there, {there.get(key)} here" for key in keys)
@@ -70,8 +71,10 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
     return lambda chain: records.to_data(evaluate(Chain.parse(chain)))
 
 
-def _code() -> dict[str, Any]:
-    return {"torch": torch.__version__, **operators.versions(), **VERSIONS}
+def _code(alphabet: str) -> dict[str, Any]:
+    own = {each.letter for each in operators.OPERATORS}
+    used = letters.versions({*own, *parsed(alphabet).letters})
+    return {"torch": torch.__version__, **used, **VERSIONS}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs.outcome import CHECKPOINT
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint
+from nacdeploy.strategies.operators.code.settings import CodeTable
 
 _ZSTD_LEVEL = 19
 _LABELS, _SHARING = "/labels", "sharing."
@@ -115,7 +116,7 @@ def _of_profile(source: Path, cuts: list[Cut]) -> dict[str, Rule]:
     """What the profile of a checkpoint says of the labels that C made."""
     if not checkpoint.is_checkpoint(source):
         return {}
-    table = checkpoint.read_record(source).settings().code
+    table = checkpoint.read_record(source).settings().of(CodeTable)
     codes: str | None = None if table.codes == "smallest" else table.codes
     if codes is None and table.run_bits is None:
         return {}

@@ -10,6 +10,7 @@ from nacdeploy.jobs.session import Session
 from nacdeploy.jobs.speed import Speeds
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.fidelity import subsets
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.search import halving
 
 Say = Callable[[str], None]
@@ -36,7 +37,7 @@ def equipped(session: Session, place: Path, cache: Path | str, say: Say = lambda
     profile, table = session.profile, session.profile.search
     speeds = Speeds(session, place) if table.on_speed else None
     layers = LayerSpeeds(session, place) if table.on_speed and table.latency == "table" else None
-    first, *later = halving.rungs(profile.finetune.epochs, table.fidelity.finetune_fraction)
+    first, *later = halving.rungs(profile.of(FinetuneTable).epochs, table.fidelity.finetune_fraction)
     evaluator = Evaluator(
         session.baseline,
         session.task,

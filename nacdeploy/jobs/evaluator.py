@@ -14,11 +14,12 @@ from nacdeploy.jobs.speed import Speed
 from nacdeploy.latency import Stopwatch
 from nacdeploy.layers.network import content
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.advance import Memory, Meter, Trained, advance, measured
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import Figures
+from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.journal import Evaluation, failed
 from nacdeploy.strategies.state import CompressionState, Metrics
@@ -33,7 +34,7 @@ def figures_of(state: CompressionState, profile: Profile, speed: Speed | None = 
     now, base = state.metrics.cost, state.baseline.cost
     # The unit of NAC's charge per head is a block; here, as in the share of blocks run, a layer that multiplies.
     depth = len(layer_costs(state.network, state.network.example_input())) if state.network.exits else 1
-    nac_bitops, nac_memory = nac_ratios(state.network, now, base, profile.exits.nac_rho, depth)
+    nac_bitops, nac_memory = nac_ratios(state.network, now, base, profile.of(ExitTable).nac_rho, depth)
     return Figures(
         accuracy=state.metrics.accuracy,
         baseline_accuracy=state.baseline.accuracy,
@@ -132,7 +133,7 @@ class Evaluator:
 
     def _refusals(self, state: CompressionState) -> dict[str, str]:
         links = parsed(self.profile.search.alphabet).links
-        reasons = {str(link): operators.why_masked(operators.make(link, self.profile), state) for link in links}
+        reasons = {str(link): letters.why_masked(letters.make(link, self.profile), state) for link in links}
         return {symbol: reason for symbol, reason in reasons.items() if reason is not None}
 
 

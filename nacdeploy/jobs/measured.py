@@ -9,6 +9,7 @@ from nacdeploy.runners import probes
 from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.runners.openvino import OpenVinoRunner
 from nacdeploy.strategies.operators.base import target_multiple
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 
 MEASURED = "measured"
 RUNTIMES = {"ort": OnnxRunner, "openvino": OpenVinoRunner}
@@ -25,7 +26,7 @@ def resolved(profile: Profile, letters: str, progress: Progress) -> Profile:
     Raises:
         MissingExtraError: the target is OpenVINO, which is not installed.
     """
-    if profile.target in RUNTIMES and profile.quantize.grid == MEASURED:
+    if profile.target in RUNTIMES and profile.of(QuantizeTable).grid == MEASURED:
         profile = _on_best_grid(profile, profile.target, progress)
     left = [key for key, letter in _UNITS.items() if letter in letters and getattr(profile, key).multiple == "target"]
     if left:
@@ -53,7 +54,7 @@ def exact_here(profile: Profile, target: str, progress: Progress) -> Profile:
     """
     if target not in RUNTIMES:
         return profile
-    if profile.quantize.grid.partition("-")[0] != target:
+    if profile.of(QuantizeTable).grid.partition("-")[0] != target:
         return _on_best_grid(profile, target, progress)
     grid = GRIDS[profile.grid_for(target)]
     if grid.max_weight_bits == 7 or _weight_bits(target) == 8:

@@ -24,7 +24,7 @@ from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search.result import SearchResult
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
-from nacdeploy.strategies.strategy import TABLES, Strategy
+from nacdeploy.strategies.strategy import Strategy, settings_of
 
 CHECKPOINT = "checkpoint"
 _WITH_JOURNAL = ("search", "compress")
@@ -119,7 +119,7 @@ def _whole(job: Job) -> Iterator[Path]:
 
 
 def _strategy(session: Session, state: CompressionState, result: Result) -> Strategy:
-    settings = session.profile.model_dump(mode="json", include=set(TABLES))
+    settings = settings_of(state.chain, session.profile)
     del settings["quantize"]["grid"]  # the machine's own, measured again where the strategy is applied
     origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
     return Strategy(str(state.chain), settings, origin)

@@ -13,7 +13,7 @@ from nacdeploy.errors import UsageError
 from nacdeploy.jobs.session import Options, Session, effective_profile
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.advance import VERSIONS
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.search.alphabet import parsed
@@ -144,12 +144,12 @@ def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]
 
 def fingerprint(session: Session) -> dict[str, Any]:
     """What must be the same for a run to go on: everything but where it ends."""
-    letters = parsed(session.profile.search.alphabet).letters
+    alphabet = parsed(session.profile.search.alphabet).letters
     taught = [records.sha256_file(Path(place) / JOURNAL) for place in session.profile.search.experience]
     return {
         "baseline": session.baseline.key,
         "data_sha256": session.task.data.fingerprint,
-        **{f"operator.{x}": version for x, version in operators.versions().items() if x in letters},
+        **{f"operator.{x}": version for x, version in letters.versions(set(alphabet)).items()},
         **{f"code.{name}": version for name, version in VERSIONS.items()},
         **({"experience_sha256": taught} if taught else {}),
         **settings_of(session.profile, LIMITS),

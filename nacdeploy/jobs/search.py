@@ -20,7 +20,7 @@ from nacdeploy.jobs.session import Options, OptionValues, Session, effective_pro
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Bar, Progress, Silent
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.cache import open_store
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Objective
@@ -149,7 +149,7 @@ def _begin(start: Start, session: Session, progress: Progress) -> None:
 
 def _check_alphabet(profile: Profile) -> None:
     text = profile.search.alphabet
-    alphabet = Alphabet.parse(text, lambda link: operators.make(link, profile))
+    alphabet = Alphabet.parse(text, lambda link: letters.make(link, profile))
     if not set(alphabet.letters) - {"F"}:
         raise UsageError(f"search.alphabet '{text}' has no letter that compresses; give some such as 'FPQ'")
 

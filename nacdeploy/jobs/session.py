@@ -20,6 +20,7 @@ from nacdeploy.progress import Progress
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
 from nacdeploy.strategies.checkpoint import Record
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 from nacdeploy.train import Report
@@ -278,7 +279,7 @@ def _with_model_of(record: Record, options: Options, profile: Profile) -> Profil
 
 def _control_accuracy(session: Session, n_epochs: int, progress: Progress) -> float:
     profile = session.profile
-    recipe = [profile.finetune.model_dump(), profile.seed, *_seen(session.task, profile)]
+    recipe = [profile.of(FinetuneTable).model_dump(), profile.seed, *_seen(session.task, profile)]
     key = records.sha256_data([session.baseline.key, *recipe])
     path = session.baseline_folder / f"control-{n_epochs}-{key[:12]}.json"
     if path.is_file():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters import artifact
@@ -13,7 +14,7 @@ from nacdeploy.jobs.analyze import RUN_FILE as ANALYSIS_FILE
 from nacdeploy.jobs.compress import EXPERIMENT_FILE, Compressed
 from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.strategies import checkpoint as checkpoints
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
@@ -98,7 +99,7 @@ def _checkpoint(path: Path) -> Shown:
     record = checkpoints.read_record(path)
     profile = record.settings()
     steps = [checkpoints.step_from_data(step) for step in record.steps]
-    explained = [f"{s.link}: {operators.make(s.link, profile).explain(s.decision)}" for s in steps]
+    explained = [f"{s.link}: {letters.make(s.link, profile).explain(s.decision)}" for s in steps]
     now, base = record.metrics, record.baseline
     lines = [
         f"checkpoint of {record.model.name} on {record.data['name']}, chain '{record.chain or 'none'}'",
@@ -150,14 +151,14 @@ def _experiment(path: Path) -> Shown:
 
 def _strategy(what: str) -> Shown:
     strategy = _resolved(what)
-    known, chain = operators.by_letter(), Chain.parse(strategy.chain)
+    known, chain = profiles.letters(), Chain.parse(strategy.chain)
     strange = next((link.letter for link in chain if link.letter not in known), None)
     if strange is not None:
         raise UsageError(
             f"nothing lies at '{what}', and it is no strategy: '{strange}' is no letter of {' '.join(known)}; show "
             "takes a word such as QPPF, a strategy.json, catalog:NAME, or the folder of a checkpoint, artifact or run"
         )
-    names = [known[link.letter].name for link in chain]
+    names = [letters.kind(link.letter).name for link in chain]
     lines = [f"strategy {strategy.chain}: {' -> '.join(names)}"]
     lines += [f"{key}: {value}" for key, value in strategy.origin.items()]
     return Shown(tuple(lines), records.to_data(strategy))

@@ -27,11 +27,12 @@ from nacdeploy.jobs.session import (
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies import transfer as transferring
 from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState
-from nacdeploy.strategies.strategy import TABLES, Strategy, resolve
+from nacdeploy.strategies.strategy import resolve, with_settings
 
 
 def train(
@@ -77,9 +78,9 @@ def transfer(
     """
     progress, options = progress or Silent(), Options.given(**shared)
     found = resolve(strategy)
-    profile = _with_settings(effective_profile(options), found)
+    profile = with_settings(effective_profile(options), found)
     chain = Chain.parse(found.chain)
-    operators.check(chain, profile)
+    letters.check(chain, profile)
     precisions = _measured(precision, chain)
     with Runs(Path(options.runs)).place(out, f"transfer-{chain.word}") as place:
         job = Job("transfer", place, options, progress)
@@ -104,9 +105,9 @@ def preview(
 ) -> list[transferring.Preview]:
     """What `transfer` would do: every letter decided on the structure it would find, nothing trained or written."""
     progress, found, options = progress or Silent(), resolve(strategy), Options.given(**shared)
-    profile = _with_settings(effective_profile(options), found)
+    profile = with_settings(effective_profile(options), found)
     chain = Chain.parse(found.chain)
-    operators.check(chain, profile)
+    letters.check(chain, profile)
     precisions = _measured(precision, chain)
     session = _in_precision(open_session(options, profile, chain.word, progress), precisions, progress)
     session = _by_rules(session, rules, chain, progress)
@@ -131,11 +132,6 @@ def finetune(
         return finish(job, session, state)
 
 
-def _with_settings(profile: Profile, strategy: Strategy) -> Profile:
-    """A strategy file brings the tables that its letters were found with."""
-    return profiles.override(profile, {t: strategy.settings[t] for t in TABLES if t in strategy.settings})
-
-
 def _measured(precision: Path | str | None, chain: Chain) -> Precisions | None:
     if precision is not None and "Q" not in chain.word:
         raise UsageError(f"--precision says which layers Q leaves in float, and '{chain}' has no Q")
@@ -148,7 +144,7 @@ def _in_precision(session: Session, precisions: Precisions | None, progress: Pro
         return session
     found = carry.carried(precisions, session.baseline.network)
     progress.say(str(found))
-    exclude = dict.fromkeys((*session.profile.quantize.exclude, *found.floats))
+    exclude = dict.fromkeys((*session.profile.of(QuantizeTable).exclude, *found.floats))
     return replace(session, profile=profiles.override(session.profile, {"quantize": {"exclude": [*exclude]}}))
 
 
@@ -223,5 +219,5 @@ def _followed(
 
 def _step_line(state: CompressionState, profile: Profile) -> str:
     step = state.steps[-1]
-    explanation = operators.make(step.link, profile).explain(step.decision)
+    explanation = letters.make(step.link, profile).explain(step.decision)
     return f"{step.link}: {100 * state.metrics.accuracy:.2f} % on validation; {explanation}"

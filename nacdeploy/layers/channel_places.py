@@ -15,6 +15,7 @@ from nacdeploy.layers.channel_classes import Labels
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.graph import FOLDED, WEIGHTED
 from nacdeploy.layers.network import Network
+from nacdeploy.layers.sparsity import Masks
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,19 @@ def _even(places: Any, n_channels: int) -> tuple[int, ...]:
 
 
 def axes(network: Network, labelling: Labelling) -> Iterator[tuple[str, int, Labels]]:
-    """Every axis of every tensor of a network with the classes of the channels along it, exit heads included."""
+    """Every axis of every tensor of a network with the classes of the channels along it, masks, exit heads and
+    attachments included."""
+    masks = {f"{layer}.weight": f"masks.{Masks.buffer(layer)}" for layer in network.masks.layers}
     for tensor, held in labelling.places.items():
         for axis, labels in enumerate(held):
             yield f"backbone.{tensor}", axis, labelling.classes.find(labels)
+            if tensor in masks:
+                yield masks[tensor], axis, labelling.classes.find(labels)
+    for key, module in network.attached.items():
+        if module.by_channel:
+            held = labelling.nodes[module.node]
+            for name in module.by_channel:
+                yield f"attachments.{key}.{name}", 0, labelling.classes.find(held[1 if len(held) == 4 else -1])
     for key, head in network.exits.items():
         if isinstance(head, ExitHead) and head.node in labelling.nodes:
             read = labelling.nodes[head.node][-1 if head.is_tokens else 1]

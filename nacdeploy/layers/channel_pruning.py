@@ -60,12 +60,8 @@ def spared(
 
 def _labelled_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut:
     labelling = channel_axes.labelled(network)
-    masks = {f"backbone.{layer}.weight": f"masks.{Masks.buffer(layer)}" for layer in network.masks.layers}
-    slices = []
-    for (tensor, axis), kept in channel_places.kept(network, labelling, removed).items():
-        slices.append(Slice(tensor, axis, kept))
-        if tensor in masks:
-            slices.append(Slice(masks[tensor], axis, kept))
+    kept = channel_places.kept(network, labelling, removed)
+    slices = [Slice(tensor, axis, indices) for (tensor, axis), indices in kept.items()]
     attributes = channel_places.attributes(network, labelling, removed)
     return Cut(tuple(slices), tuple(Attribute(*each) for each in attributes))
 

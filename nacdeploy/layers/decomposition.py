@@ -69,16 +69,14 @@ def shape_of(layer: nn.Module) -> tuple[int, ...]:
 
 def replace(network: Network, found: Mapping[str, tuple[str, Ranks]]) -> None:
     """Put factors of the given formats and ranks in place of the named layers of `network`; those that are factors
-    already are taken as their product. Exit heads go on reading what they read."""
+    already are taken as their product. Exit heads and attachments stay where they are."""
     former = _outputs(network, found)
     for name, (format, wanted) in found.items():
         layer = network.backbone.get_submodule(name)
         made = decompose(whole(effective(network, name)), format, wanted)
         _put(network.backbone, layer, made.to(next(layer.parameters()).dtype))
     network.changed(moved=False)
-    now = dict(zip(former, _outputs(network, found), strict=True))
-    for head in network.exits.values():
-        head.node = now[head.node]  # type: ignore[assignment, index]
+    network.renamed(dict(zip(former, _outputs(network, found), strict=True)))
 
 
 def effective(network: Network, name: str) -> nn.Module:

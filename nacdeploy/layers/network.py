@@ -8,13 +8,15 @@ a `Semantics`: the simulation here, the observation of ranges in settle, real in
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 
-from nacdeploy.errors import RefusedError
+from nacdeploy.errors import NacdeployError, RefusedError
 from nacdeploy.layers import placement, sparsity, weight_quantizers
+from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.capture import capture, capture_after_cut, first_tensor
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
@@ -37,7 +39,7 @@ Use = tuple[str, int]
 
 
 class Semantics(Protocol):
-    """What a run does at the quantized edges, and at every layer of one tensor.
+    """What a run does at the quantized edges, at every layer of one tensor, and at tensors with an attachment.
 
     An edge is the use of a tensor by a node: `key` names its quantizer, `use` the node that reads and the position of
     the tensor among those that it reads.
@@ -45,6 +47,7 @@ class Semantics(Protocol):
 
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor: ...
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor: ...
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor: ...
 
 
 class Structure:
@@ -59,7 +62,8 @@ class Structure:
 
 
 class Network(nn.Module):
-    """A plain backbone, its quantizers by edge, its masks and shared values by layer and its exit heads by place.
+    """A plain backbone, its quantizers by edge, its masks and shared values by layer, its exit heads by place, and what
+    other operators attach to tensors.
 
     The backbone keeps the values that a mask hides, so that a mask can be chosen anew after a cut. A weight that is
     shared is no parameter of the backbone any more, and is not stored: it follows from labels and values.
@@ -76,6 +80,7 @@ class Network(nn.Module):
         self.masks = Masks({})
         self.sharing = Sharing({}, {})
         self.exits = nn.ModuleDict()
+        self.attachments = nn.ModuleDict()
         self.grid = grid
         self.rule: Rule | None = None
         self.sparsity: Sparsity | None = None
@@ -106,12 +111,18 @@ class Network(nn.Module):
 
     def changed(self, moved: bool = True) -> None:
         """Say that the backbone was changed: the graph and everything derived from it is made anew. Masks were cut with
-        their weights; those of 2:4 are chosen anew if channels have moved to other fours."""
+        their weights; those of 2:4 are chosen anew if channels have moved to other fours.
+
+        Raises:
+            NacdeployError: the cut network computes no tensor any more at which something is attached.
+        """
         shape = self.input_shape
         self.captured = (
             capture_after_cut(self.backbone, shape, self.captured) if moved else capture(self.backbone, shape)
         )
         self.structure = Structure(self.structure if moved else None)
+        for node in (each.node for each in self.attached.values() if moved):
+            self._check_node(node)
         if moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
             self.masks = Masks({})
             self.sparsify(self.sparsity)
@@ -186,6 +197,31 @@ class Network(nn.Module):
         self.sharing = Sharing(books, shared).train(self.training)
         _lay_out_shared(self)
 
+    def attach(self, node: str, attachment: Attachment) -> None:
+        """Put an attachment on the tensor that a node of the graph computes, behind those that stand there.
+
+        Raises:
+            NacdeployError: the graph has no such node, or there is no graph.
+        """
+        self._check_node(node)
+        keys = (f"{node}_{number}" for number in count(1))  # no name of a module's own, such as `keys`
+        attachment.node = node
+        self.attachments[next(key for key in keys if key not in self.attachments)] = attachment.train(self.training)
+
+    def _check_node(self, node: str) -> None:
+        if self.graph is None or node not in {each.name for each in self.graph.nodes}:
+            raise NacdeployError(f"nothing can be attached to '{node}': the captured graph has no node of that name")
+
+    @property
+    def attached(self) -> dict[str, Attachment]:
+        """The attachments by their key, in the order in which they were attached."""
+        return {key: each for key, each in self.attachments.items() if isinstance(each, Attachment)}
+
+    def renamed(self, now: Mapping[str, str]) -> None:
+        """Say what the nodes are called since the graph was made anew: what stands at one goes on standing there."""
+        for each in (*self.exits.values(), *self.attachments.values()):
+            each.node = now[each.node]  # type: ignore[assignment, index]
+
     def lay_on(self, grid: Grid) -> None:
         """Change to another target's grid and its edges.
 
@@ -257,9 +293,13 @@ class Simulation:
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         return simulated_layer(self._network, name, module, x)
 
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        y: Tensor = module(x)
+        return y
+
 
 class _Plain:
-    """The backbone as it is: no quantizer, no mask."""
+    """The backbone as it is: no quantizer, no mask, no attachment."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -271,6 +311,9 @@ class _Plain:
         if name not in self._network.captured.weights:
             return call_plain(module, x)
         return with_weights(module, x, plain_weight(self._network, name, module), module.bias)  # type: ignore[arg-type]
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        return x
 
 
 def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
@@ -341,6 +384,7 @@ class _Interpreter(Interpreter):
     ) -> None:
         super().__init__(network.backbone, network.captured)
         self._inputs: Mapping[str, Mapping[int, str]] = network.plan.inputs
+        self._attached = network.attached
         self._semantics, self._tap, self._tapped = semantics, tap, tapped
 
     def run_node(self, n: fx.Node) -> Any:
@@ -354,6 +398,9 @@ class _Interpreter(Interpreter):
             return self._semantics.edge(key, value, use)
 
         value = self.compute(n, *fx.node.map_arg((n.args, n.kwargs), read))
+        for key, module in self._attached.items():
+            if module.node == n.name:
+                value = self._semantics.attached(key, module, value)
         if self._tapped is None or n.name in self._tapped:
             self._tap(n.name, value)
         return value

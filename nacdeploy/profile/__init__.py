@@ -5,29 +5,36 @@ known one.
 """
 
 import tomllib
+import warnings
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.profile.deployment import BenchTable, ExportTable
-from nacdeploy.profile.letters import (
-    CodeTable,
-    DecomposeTable,
-    ExitTable,
-    PruneTable,
-    QuantizeTable,
-    SparsifyTable,
-)
 from nacdeploy.profile.search import SearchTable
 from nacdeploy.profile.table import Table
-from nacdeploy.profile.training import FINETUNE, DataTable, SettleTable, TrainTable, over
+from nacdeploy.profile.training import DataTable, SettleTable, TrainTable
 from nacdeploy.records import read_text
+from nacdeploy.strategies import operators
+from nacdeploy.strategies.operators.letter import Letter
+from nacdeploy.strategies.operators.others import Found, others
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
+
+T = TypeVar("T", bound=Table)
 
 
 class Profile(Table):
-    """Everything a run needs besides the model's weights."""
+    """Everything a run needs besides the model's weights: what is said here, and a table of each letter (`schema`)."""
 
     name: str
     description: str = ""
@@ -38,13 +45,6 @@ class Profile(Table):
     seed: int = Field(0, ge=0)
     images: DataTable = DataTable()
     train: TrainTable = TrainTable()
-    finetune: TrainTable = FINETUNE
-    prune: PruneTable = PruneTable()
-    quantize: QuantizeTable = QuantizeTable()
-    sparsify: SparsifyTable = SparsifyTable()
-    code: CodeTable = CodeTable()
-    decompose: DecomposeTable = DecomposeTable()
-    exits: ExitTable = ExitTable()
     settle: SettleTable = SettleTable()
     search: SearchTable = SearchTable()
     export: ExportTable = ExportTable()
@@ -53,9 +53,20 @@ class Profile(Table):
     def grid_for(self, target: str) -> str:
         """The name of the integer grid for a target. Those of ONNX Runtime and OpenVINO are chosen by measurement
         (`jobs/measured.py`); until then it is the one that every CPU computes exactly."""
-        if self.quantize.grid.partition("-")[0] == target:
-            return self.quantize.grid
+        if (grid := self.of(QuantizeTable).grid).partition("-")[0] == target:
+            return grid
         return "trt" if target in ("trt-rtx", "torch-trt") else target
+
+    def of(self, kind: type[T]) -> T:
+        """The table of a letter, by its class.
+
+        Raises:
+            UsageError: no letter has such a table.
+        """
+        for name in type(self).model_fields:
+            if type(table := getattr(self, name)) is kind:
+                return table
+        raise UsageError(f"no letter has a table of the class {kind.__name__}; a Letter names the class of its table")
 
     @model_validator(mode="before")
     @classmethod
@@ -68,10 +79,39 @@ class Profile(Table):
         rest = {key: value for key, value in given.items() if key not in ("data", "images")}
         return {**rest, **({"data": named["name"]} if named else {}), "images": images}
 
-    @field_validator("finetune", mode="before")
-    @classmethod
-    def _finetune(cls, given: Any) -> Any:
-        return over(FINETUNE, given)
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Another package's table is written down only where it says something: to install a package changes no record
+        and no key of a run without its letter."""
+        plain = {each.table for each in letters().values() if each not in operators.OPERATORS}
+        silent = {table for table in plain if (now := getattr(self, table)) == type(now)()}
+        return {key: value for key, value in write(self).items() if key not in silent}
+
+
+@cache
+def _others() -> Found:
+    """Other packages' letters, looked for once: a search makes operators all the time."""
+    found = others(operators.OPERATORS, {*Profile.model_fields, *dir(Profile)})
+    for problem in found.problems:
+        warnings.warn(problem, stacklevel=2)
+    return found
+
+
+def letters() -> dict[str, Letter]:
+    """The letters of this package and of others, by letter."""
+    return {each.letter: each for each in (*operators.OPERATORS, *_others().letters)}
+
+
+def problems() -> tuple[str, ...]:
+    """What is wrong with other packages' letters that are left out, one line each."""
+    return _others().problems
+
+
+@cache
+def schema() -> type[Profile]:
+    """A profile with the tables of all letters: the class of every profile that is read."""
+    fields: dict[str, Any] = {each.table: (each.settings, each.settings()) for each in letters().values()}
+    return create_model("Profile", __base__=Profile, **fields)
 
 
 def shipped_directory() -> Path:
@@ -111,7 +151,7 @@ def from_mapping(data: dict[str, Any], where: str = "profile") -> Profile:
         UsageError: with every problem of the data in one line.
     """
     try:
-        return Profile.model_validate(data)
+        return schema().model_validate(data)
     except ValidationError as error:
         raise UsageError(f"{where}: " + "; ".join(map(_explain, error.errors()))) from error
 
@@ -132,7 +172,7 @@ def _explain(problem: Any) -> str:
     *parents, key = problem["loc"]
     where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{where}'" + nearest(str(key), _keys_of(parents))
+        return "; ".join((f"unknown key '{where}'" + nearest(str(key), _keys_of(parents)), *problems()))
     given = (
         ""
         if isinstance(problem["input"], dict) and problem["type"] == "value_error"
@@ -142,7 +182,7 @@ def _explain(problem: Any) -> str:
 
 
 def _keys_of(parents: list[Any]) -> list[str]:
-    table: Any = Profile
+    table: Any = schema()
     for parent in parents:
         table = table.model_fields[parent].annotation
     return list(table.model_fields)

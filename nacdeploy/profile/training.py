@@ -46,7 +46,7 @@ class DataTable(Table):
 
 
 class TrainTable(Table):
-    """A training recipe: the baseline's, F's, or the exit heads'."""
+    """A training recipe: the baseline's; F and the exit heads have defaults of their own."""
 
     epochs: int = Field(30, ge=0)
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -58,15 +58,6 @@ class TrainTable(Table):
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(1, ge=0)
     early_stop_patience: int | None = Field(None, ge=0)
-
-
-FINETUNE = TrainTable(epochs=10, learning_rate=0.001, batch_size=256, schedule="plateau", early_stop_patience=1)
-EXIT_RECIPE = TrainTable(epochs=5, optimizer="adamw", learning_rate=5e-3, weight_decay=0.0, schedule="constant")
-
-
-def over(default: TrainTable, given: Any) -> Any:
-    """A recipe given in part keeps the rest of its own default, not of the baseline's."""
-    return {**default.model_dump(), **given} if isinstance(given, dict) else given
 
 
 class SettleTable(Table):

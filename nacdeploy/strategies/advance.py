@@ -19,7 +19,7 @@ from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.profile.training import TrainTable
-from nacdeploy.strategies import guard, operators
+from nacdeploy.strategies import guard, letters
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.base import Operator, Recovery, Refits
 from nacdeploy.strategies.settle import (
@@ -94,8 +94,8 @@ def advance(
         UnexpectedError: it failed in a way that nobody foresaw.
     """
     memory = memory or NoMemory()
-    operator = operators.make(link, profile)
-    reason = operators.refusal(operator, state)
+    operator = letters.make(link, profile)
+    reason = letters.refusal(operator, state)
     if reason is not None:
         where = f"after '{state.chain}'" if state.steps else "at the start"
         raise RefusedError(f"{operator.letter} ({operator.name}) is refused {where}: {reason}")

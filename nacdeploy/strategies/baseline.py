@@ -8,6 +8,7 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.training import TrainTable
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
 
@@ -45,6 +46,6 @@ def control(
 ) -> CompressionState:
     """The FP32 baseline given `n_epochs` more of the finetune recipe: the honest opponent of a chain that trained."""
     network = copy.deepcopy(baseline.network)
-    recipe = profile.finetune.model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
+    recipe = profile.of(FinetuneTable).model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
     train_network(network, task, recipe, train.seed_of(profile.seed, baseline.key, "control"), report)
     return initial_state(network, task)

@@ -16,7 +16,7 @@ from nacdeploy import records, train
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import content
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint, difference, operators
+from nacdeploy.strategies import checkpoint, difference, letters
 from nacdeploy.strategies.advance import Trained, context
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.entries import DamagedError, Entries, entry_name
@@ -176,8 +176,7 @@ class DiskMemory:
 
     def _chain_key(self, chain: Chain) -> str:
         """The hash of all that the state of a chain depends on."""
-        known = operators.by_letter()
-        versions = {link.letter: known[link.letter].version for link in chain if link.letter in known}
+        versions = letters.versions(set(chain.word))
         parts = {
             "chain": str(chain),
             "baseline": self._baseline.key,

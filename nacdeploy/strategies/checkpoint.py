@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import UsageError, unknown
 from nacdeploy.layers import low_rank
@@ -19,7 +20,7 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile, from_mapping
-from nacdeploy.strategies import operators, weights
+from nacdeploy.strategies import letters, weights
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState, Metrics, Step
 from nacdeploy.strategies.weights import Found
@@ -48,7 +49,14 @@ class Record:
     values_sha256: str | None = None
 
     def settings(self) -> Profile:
-        """The profile it was made with."""
+        """The profile it was made with.
+
+        Raises:
+            UsageError: it is none, or a letter of the chain is not there, and its table neither.
+        """
+        for link in Chain.parse(self.chain):
+            if link.letter not in profiles.letters():
+                raise UsageError(letters.unknown(link.letter, f" of the checkpoint's chain '{self.chain}'"))
         return from_mapping(self.profile, where="the checkpoint's profile")
 
 
@@ -128,7 +136,7 @@ def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step])
     network = Network(spec.build(), GRIDS[grid], (spec.channels, *spec.input_size)).eval()
     with low_rank.structure_only():
         for step in steps:
-            network = operators.make(step.link, profile).perform(network, step.decision)
+            network = letters.make(step.link, profile).perform(network, step.decision)
     return network
 
 
@@ -192,7 +200,7 @@ def step_from_data(data: Mapping[str, Any]) -> Step:
     """
     try:
         (link,) = Chain.parse(data["link"])
-        kind = operators.by_letter()[link.letter].decision_type
+        kind = letters.kind(link.letter).decision_type
         return Step(
             link,
             records.from_data(kind, data["decision"], where=f"step {link}"),
@@ -200,7 +208,7 @@ def step_from_data(data: Mapping[str, Any]) -> Step:
             data.get("statistics", ""),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"a step of the checkpoint is damaged or of an unknown operator ({error!r})") from error
+        raise UsageError(f"a step of the checkpoint is damaged ({error!r})") from error
 
 
 def _check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:

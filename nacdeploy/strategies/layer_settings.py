@@ -8,7 +8,7 @@ from torch import nn
 from nacdeploy.errors import UsageError, nearest
 from nacdeploy.layers import decomposition, ranks
 from nacdeploy.layers.ranks import SVD, TUCKER2, Ranks
-from nacdeploy.profile.letters import DecomposeTable
+from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 
 EVBMF, RATE, RATIO = "evbmf", "rate", "ratio"
 AUTO = "auto"

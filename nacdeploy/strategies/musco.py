@@ -15,9 +15,9 @@ from torch import nn
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.layers import decomposition, low_rank
 from nacdeploy.layers.ranks import CP3, CP4, FORMATS
-from nacdeploy.profile.letters import DecomposeTable
 from nacdeploy.records import read_text
 from nacdeploy.strategies.layer_settings import EVBMF, RATE, Setting, own_format, passes, rank_problems
+from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 
 FORMAT, SELECTION, BY_HAND, REDUCTION, WEAKENING, PASS = (
     "decomposition",

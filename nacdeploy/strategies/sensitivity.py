@@ -15,6 +15,7 @@ from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.chain import Link
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -99,7 +100,7 @@ def probes(
         if technique not in _TECHNIQUES:
             raise unknown("technique", technique, TECHNIQUES)
         rising = sorted(ratios, reverse=technique == "decompose")  # whose ratio is what is left
-        settings = profile.quantize.ladder if technique == "quantize" else tuple(f"{r:g}" for r in rising)
+        settings = profile.of(QuantizeTable).ladder if technique == "quantize" else tuple(f"{r:g}" for r in rising)
         where = [g.root for g in channel_groups.groups(network)] if technique == "prune" else known
         for layer in where:
             if not layers or layer in layers:

@@ -23,13 +23,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy import evaluate as evaluation
 from nacdeploy.cost import cost
 from nacdeploy.data import Dataset, ImageSet
+from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.graph import call_plain, with_weights
 from nacdeploy.layers.network import Network, Use, simulated_weight
 from nacdeploy.layers.placement import Plan
 from nacdeploy.profile import Profile
-from nacdeploy.profile.letters import QuantizeTable
+from nacdeploy.strategies.operators.add_exits.settings import ExitTable
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import Task
 
 SETTLE_VERSION = 2  # part of the keys of a search's memory: raise it when what settles comes out differently
@@ -42,8 +44,8 @@ KEPT, ANEW = "kept", "re-estimated"
 def settle(network: Network, task: Task, profile: Profile) -> None:
     """Calibrate ranges in place; `calibrate_gates` follows the exits' training."""
     if network.quantizers:
-        few = calibration_images(task.data, profile.quantize.n_calibration)
-        calibrate_ranges(network, task.data, few, profile.quantize)
+        few = calibration_images(task.data, profile.of(QuantizeTable).n_calibration)
+        calibrate_ranges(network, task.data, few, profile.of(QuantizeTable))
 
 
 def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
@@ -86,7 +88,7 @@ def _judged(data: Dataset) -> ImageSet:
 
 
 def unquantized(network: Network) -> Network:
-    """A copy without quantizers and exits: float, with its masks and shared values."""
+    """A copy without quantizers and exits: float, with its masks, shared values and attachments."""
     plain = copy.deepcopy(network)
     plain.rule, plain.plan, plain.quantizers, plain.exits = None, Plan(), nn.ModuleDict(), nn.ModuleDict()
     return plain
@@ -150,7 +152,8 @@ def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:
     heads = list(network.heads.values())
     if not heads:
         return
-    threshold = profile.exits.threshold or _cheapest_threshold(network, task, profile.exits.max_drop / 100)
+    table = profile.of(ExitTable)
+    threshold = table.threshold or _cheapest_threshold(network, task, table.max_drop / 100)
     for head in heads:
         head.threshold.fill_(threshold)
 
@@ -228,6 +231,10 @@ class _Observation:
         if key in self._seen:
             self._seen[key].add(x)
         return x
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        y: Tensor = module(x)
+        return y
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         if name not in self._weights:

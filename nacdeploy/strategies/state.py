@@ -75,12 +75,6 @@ class CompressionState:
         """The accuracy lost since the baseline, in points of 100."""
         return 100 * (self.baseline.accuracy - self.metrics.accuracy)
 
-    def closed_to(self, letter: str) -> str | None:
-        """Why no operator of this letter may follow, whatever it says itself; None where it may be asked."""
-        if self.network.sharing.layers and letter != "F":
-            return "the weights are shared (C) and only F may follow, which trains the shared values; put C after it"
-        return None
-
     @property
     def n_epochs(self) -> int:
         """Training epochs spent along the chain."""
@@ -88,7 +82,7 @@ class CompressionState:
 
 
 def state_key(network: Network, with_exits: bool = True) -> str:
-    """The sha256 of what a network is: structure (precision, grid, masks, exits) and every value, in a fixed order."""
+    """The sha256 of what a network is: structure (precision, grid, what is attached) and all its values in order."""
     digest = hashlib.sha256(json.dumps(_structure(network, with_exits), sort_keys=True).encode())
     for name, tensor in sorted(content(network, with_exits).items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -97,10 +91,10 @@ def state_key(network: Network, with_exits: bool = True) -> str:
 
 
 def plain_key(network: Network) -> str:
-    """The sha256 of the values that the float network computes with: weights, masks and shared values."""
+    """The sha256 of the values that the float network computes with: weights, masks, shared values, attachments."""
     digest = hashlib.sha256()
     for name, tensor in sorted(content(network).items()):
-        if name.startswith(("backbone.", "masks.", "sharing.")):
+        if name.startswith(("backbone.", "masks.", "sharing.", "attachments.")):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(_bytes(tensor))
     return digest.hexdigest()
@@ -140,7 +134,9 @@ def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
     masked = {"sparsity": _spoken(network.sparsity)} if network.sparsity else {}
     books = {layer: records.to_data(book) for layer, book in network.sharing.books.items()}
     shared = {"sharing": books} if books else {}
-    return {"rule": rule, "grid": network.grid.name, "exits": exits, **masked, **shared}
+    modules = {key: [each.node, str(each)] for key, each in network.attached.items()}
+    attached = {"attachments": modules} if modules else {}
+    return {"rule": rule, "grid": network.grid.name, "exits": exits, **masked, **shared, **attached}
 
 
 def _spoken(rule: Rule | Sparsity) -> dict[str, Any]:

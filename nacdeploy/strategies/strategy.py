@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import UsageError
+from nacdeploy.profile import Profile
 from nacdeploy.strategies import catalog
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.operators import OPERATORS
 
 FILE = "strategy.json"
-TABLES = ("prune", "quantize", "sparsify", "decompose", "code", "exits", "finetune")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,18 @@ class Strategy:
     settings: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
     schema: int = records.SCHEMA_VERSION
+
+
+def settings_of(chain: Chain, profile: Profile) -> dict[str, Any]:
+    """The tables that a chain's strategy brings: those of this package's letters, and of its own from elsewhere."""
+    brought = [each for each in profiles.letters().values() if each in OPERATORS or each.letter in chain.word]
+    return {each.table: profile.of(each.settings).model_dump(mode="json") for each in brought}
+
+
+def with_settings(profile: Profile, strategy: Strategy) -> Profile:
+    """A strategy file brings the tables that its letters were found with."""
+    tables = {each.table for each in profiles.letters().values()}
+    return profiles.override(profile, {name: table for name, table in strategy.settings.items() if name in tables})
 
 
 def resolve(text: str) -> Strategy:

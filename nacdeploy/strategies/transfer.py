@@ -8,7 +8,7 @@ from nacdeploy.cost import cost
 from nacdeploy.errors import DivergedError, RefusedError
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.advance import Memory, advance
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.state import CompressionState, Step
@@ -49,7 +49,7 @@ def follow(
         UsageError: unknown letter or parameter, before anything is run.
         RefusedError: a letter does not apply, without `skip_refused`.
     """
-    operators.check(chain, profile)
+    letters.check(chain, profile)
     skipped: list[Refusal] = []
     for position, link in enumerate(chain, start=1):
         try:
@@ -87,8 +87,8 @@ def previews(
     """
     rows = []
     for link in chain:
-        operator = operators.make(link, profile)
-        refused = operators.refusal(operator, state)
+        operator = letters.make(link, profile)
+        refused = letters.refusal(operator, state)
         if refused is None:
             decision = operator.decide(state, task)
             network = operator.perform(state.network, decision)

@@ -17,7 +17,7 @@ from nacdeploy.cost import cost
 from nacdeploy.errors import NacdeployError, RefusedError
 from nacdeploy.layers.network import Network, content, no_grad_eval
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint, operators
+from nacdeploy.strategies import checkpoint, letters
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.state import CompressionState, state_key
@@ -32,7 +32,7 @@ class BrokenLawError(AssertionError):
 
 def check_perform_is_deterministic(link: Link, state: CompressionState, task: Task, profile: Profile) -> None:
     """Law 1: `perform` twice from one network gives equal structure and weights, and leaves that network alone."""
-    operator = operators.make(link, profile)
+    operator = letters.make(link, profile)
     before = state.key
     decision = operator.decide(state, task)
     first, second = (operator.perform(state.network, decision) for _ in range(2))
@@ -51,7 +51,7 @@ def check_replay_gives_the_same_shapes(link: Link, state: CompressionState, task
 
 def check_decision_survives_json(link: Link, state: CompressionState, task: Task, profile: Profile) -> None:
     """Law 3: a decision is the same after a way through JSON text, and so is what follows from it."""
-    operator = operators.make(link, profile)
+    operator = letters.make(link, profile)
     decision = operator.decide(state, task)
     read: Any = records.from_data(operator.decision_type, json.loads(json.dumps(records.to_data(decision))))
     _require(read == decision, f"{link}: the decision is another after JSON: {read} instead of {decision}")
@@ -78,7 +78,7 @@ def check_refused_step_changes_nothing(link: Link, state: CompressionState, task
     Returns:
         The reason.
     """
-    reason = operators.refusal(operators.make(link, profile), state)
+    reason = letters.refusal(letters.make(link, profile), state)
     _require(bool(reason), f"{link}: not refused after '{state.chain}'")
     key = state.key
     try:

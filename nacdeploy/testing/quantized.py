@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.fake_quant import GRIDS, Rule
 from nacdeploy.layers.network import Network, Use
 from nacdeploy.models import resolve
@@ -21,6 +22,9 @@ class _Ranges:
         return x
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        return module(x)
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
         return module(x)
 
 

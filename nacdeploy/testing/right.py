@@ -23,9 +23,10 @@ from nacdeploy.exporters.onnx_checks import snr_db
 from nacdeploy.layers import decomposition, low_rank, ranks
 from nacdeploy.layers.network import Simulation
 from nacdeploy.runners.onnx import OnnxRunner
-from nacdeploy.strategies import layer_settings, operators
+from nacdeploy.strategies import layer_settings, letters
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.operators.decompose import DecomposeDecision, Factored
+from nacdeploy.strategies.operators.decompose.operator import DecomposeDecision, Factored
+from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.testing import counted, zeroed
 from nacdeploy.testing.foreign import Foreign, outputs
@@ -66,7 +67,7 @@ def check_prune(foreign: Foreign) -> Found:
     """P by half, before settling, answers as the original with the removed channels set to zero."""
     state = foreign.after("P(ratio=0.5)")
     decision = state.steps[-1].decision
-    cut = operators.make(Chain.parse("P(ratio=0.5)").links[0], foreign.profile).perform(foreign.start.network, decision)
+    cut = letters.make(Chain.parse("P(ratio=0.5)").links[0], foreign.profile).perform(foreign.start.network, decision)
     kept, found = zeroed.kept_by(decision.cut.slices), []
     for norms_of_kept in (True, False):
         with zeroed.zeroed(foreign.original, kept, norms_of_kept=norms_of_kept):
@@ -104,7 +105,7 @@ def check_sparsify(foreign: Foreign) -> Found:
     masks = {name: network.masks.get(name) for name in network.masks.layers}
     run = counted.zeros_that_run(network, foreign.images(2), masks)
     filed = counted.zeros_in_file(to_onnx(network, foreign.profile.export.opset).model, masks)
-    performed = operators.make(Chain.parse("S").links[0], foreign.profile).perform(
+    performed = letters.make(Chain.parse("S").links[0], foreign.profile).perform(
         foreign.start.network, state.steps[-1].decision
     )
     db = decibels(foreign.answers(), outputs(performed.backbone.eval(), foreign.images()))
@@ -120,7 +121,7 @@ def check_decompose(foreign: Foreign) -> Found:
     foreign.after("D(ratio=0.5)")
     network = foreign.start.network
     layers = decomposition.layers(network, ())
-    settings = layer_settings.of(foreign.profile.decompose, layers)
+    settings = layer_settings.of(foreign.profile.of(DecomposeTable), layers)
     with low_rank.structure_only():
         apart = {name for name, layer in layers.items() if low_rank.why_not(layer, settings[name].format) is None}
     called = decomposition.places(network, layers)
@@ -130,7 +131,7 @@ def check_decompose(foreign: Foreign) -> Found:
         if name in apart and name in called
     }
     link = Chain.parse("D").links[0]
-    whole = operators.make(link, foreign.profile).perform(network, DecomposeDecision(chosen))
+    whole = letters.make(link, foreign.profile).perform(network, DecomposeDecision(chosen))
     db = decibels(foreign.answers(), outputs(whole.eval(), foreign.images()))
     return _judged({"db": db, "layers": len(chosen)}, db >= SURGERY_DB, f"at full rank {db:.1f} dB")
 

@@ -8,7 +8,7 @@ from command_line import files, run, succeed
 
 from nacdeploy.jobs.code import _parameter
 from nacdeploy.layers.network import Network
-from nacdeploy.strategies import checkpoint, operators
+from nacdeploy.strategies import checkpoint, letters
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -140,7 +140,7 @@ def test_transfer_takes_two_granularities_stage_by_stage(home: Path) -> None:
     state, record = checkpoint.load(Path("ruled") / "checkpoint")
     masked = {name: zeros(name, state.network) for name in state.network.masks.layers}
     assert masked == {"stages.0.0.conv1": 289, "stages.2.0.conv2": 17 * 288}
-    first, second = (operators.make(step.link, record.settings()).explain(step.decision) for step in state.steps)
+    first, second = (letters.make(step.link, record.settings()).explain(step.decision) for step in state.steps)
     assert first.startswith("element (share 0.3) in 1 layer and filter (share 0.3) in 1 layer, ")
     assert second.startswith("element (share 0.501) in 1 layer and filter (share 0.501) in 1 layer, ")
     succeed("export", "--from", "ruled", "--out", "made")

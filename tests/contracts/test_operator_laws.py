@@ -9,7 +9,7 @@ from conftest import follow, make_profile
 
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters, operators
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -111,7 +111,7 @@ def test_operator_changes_nothing_when_refused(
 
 
 def test_finetune_is_never_refused(states: dict[str, CompressionState], quick: Profile) -> None:
-    finetune = operators.make(Link("F"), quick)
+    finetune = letters.make(Link("F"), quick)
     assert [finetune.refusal(state) for state in states.values()] == [None] * len(states)
 
 
@@ -130,7 +130,7 @@ def test_pair_of_letters_works(
 def test_broken_law_is_named(
     baseline: CompressionState, task: Task, quick: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operators.by_letter()["P"], "perform", lambda self, network, decision: noisy(network))
+    monkeypatch.setattr(letters.kind("P"), "perform", lambda self, network, decision: noisy(network))
     with pytest.raises(laws.BrokenLawError, match="P: perform twice"):
         laws.check_perform_is_deterministic(Link("P"), baseline, task, quick)
 

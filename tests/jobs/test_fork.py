@@ -11,7 +11,7 @@ from command_line import change, refused_line, rows, run, succeed
 from nacdeploy import train
 from nacdeploy.jobs import evaluator
 from nacdeploy.strategies import advance, settle
-from nacdeploy.strategies.operators.prune import Prune
+from nacdeploy.strategies.operators.prune.operator import Prune
 
 RUN = "runs/search-1"
 

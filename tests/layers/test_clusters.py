@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nacdeploy.layers import clusters
-from nacdeploy.profile.letters import Init
+from nacdeploy.strategies.operators.code.settings import Init
 
 
 def error(values: np.ndarray, centroids: np.ndarray) -> float:

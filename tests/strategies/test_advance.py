@@ -258,12 +258,15 @@ def test_settings_that_a_training_depends_on_are_in_its_key(
     assert (first.trainings != second.trainings) == is_trained_anew
 
 
-@pytest.mark.parametrize("version", ["train.VERSION", "SETTLE_VERSION", "operators.finetune.Finetune.version"])
+VERSIONS = ("advance.train.VERSION", "advance.SETTLE_VERSION", "operators.finetune.operator.Finetune.version")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_other_version_of_the_code_is_another_training(
     version: str, baseline: CompressionState, task: Task, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = keys_of(baseline, task, profile)
-    monkeypatch.setattr(f"nacdeploy.strategies.advance.{version}", 99)
+    monkeypatch.setattr(f"nacdeploy.strategies.{version}", 99)
     assert keys_of(baseline, task, profile).trainings != before.trainings
 
 

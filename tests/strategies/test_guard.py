@@ -7,9 +7,9 @@ import pytest
 from conftest import follow, make_profile
 
 from nacdeploy.errors import RefusedError, UnexpectedError
-from nacdeploy.strategies import guard, operators
+from nacdeploy.strategies import guard, letters
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.operators.quantize import Quantize
+from nacdeploy.strategies.operators.quantize.operator import Quantize
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -21,7 +21,7 @@ def test_rounding_that_loses_the_signal_names_the_first_layer(baseline: Compress
     broken = copy.deepcopy(state.network)
     key = next(iter(broken.plan.inputs["stages_1_0_conv1"].values()))
     broken.quantizers[key].set_range(0.0, 1e-6)  # type: ignore[operator]
-    operator = operators.make(Q, make_profile())
+    operator = letters.make(Q, make_profile())
     guard.check(operator, baseline.network, state.network, task)
     with pytest.raises(RefusedError, match=r"Q \(Quantize\) destroys the network: .* is 'stages\.1\.0\."):
         guard.check(operator, baseline.network, broken, task)
@@ -31,7 +31,7 @@ def test_network_that_answers_with_no_numbers_is_refused(baseline: CompressionSt
     broken = copy.deepcopy(baseline.network)
     broken.backbone.stem[0].weight.data.fill_(float("nan"))  # type: ignore[index, operator, union-attr]
     with pytest.raises(RefusedError, match="not finite"):
-        guard.check(operators.make(Q, make_profile()), baseline.network, broken, task)
+        guard.check(letters.make(Q, make_profile()), baseline.network, broken, task)
 
 
 def test_exception_inside_a_letter_is_one_line_and_a_file(
@@ -55,7 +55,7 @@ def test_exception_while_a_letter_is_asked_masks_it(
     baseline: CompressionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Quantize, "refusal", lambda self, state: 1 / 0)
-    operator = operators.make(Q, make_profile())
-    assert str(operators.why_masked(operator, baseline)).startswith("unexpected: Q (Quantize) fails")
+    operator = letters.make(Q, make_profile())
+    assert str(letters.why_masked(operator, baseline)).startswith("unexpected: Q (Quantize) fails")
     with pytest.raises(UnexpectedError):
-        operators.refusal(operator, baseline)
+        letters.refusal(operator, baseline)

@@ -8,9 +8,9 @@ import yaml
 from torch import nn
 
 from nacdeploy.errors import UsageError
-from nacdeploy.profile.letters import DecomposeTable
 from nacdeploy.strategies import musco
 from nacdeploy.strategies.layer_settings import Setting
+from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 
 LAYERS: dict[str, nn.Module] = {
     "conv1": nn.Conv2d(16, 32, 3),

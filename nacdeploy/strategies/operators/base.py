@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -55,6 +55,17 @@ class Refits(Protocol):
     network before it. The values travel in the state dict: loading replays `perform` alone."""
 
     def refit(self, network: Network, former: Network, decision: object, task: Task) -> None: ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """An operator after which not every letter may come: `closed_to` says why `letter` may not, None where it may.
+
+    It is asked of every step of a chain, before the letter's own `refusal`.
+    """
+
+    @classmethod
+    def closed_to(cls, decision: Any, letter: str) -> str | None: ...
 
 
 def with_parameters(

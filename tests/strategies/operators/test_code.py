@@ -17,7 +17,7 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.layers.weight_sharing import Codebook, Sharing, share
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -148,7 +148,7 @@ def test_nothing_but_finetuning_follows(
     state = follow(baseline, word, task, profile)
     with pytest.raises(RefusedError, match=r"the weights are shared \(C\) and only F may follow"):
         follow(state, letter, task, profile)
-    assert operators.refusal(operators.make(Link("F"), profile), state) is None
+    assert letters.refusal(letters.make(Link("F"), profile), state) is None
 
 
 def test_layers_are_shared_as_the_table_says(baseline: CompressionState, task: Task) -> None:
@@ -185,7 +185,7 @@ def test_refusal_says_why(tables: dict[str, Any], said: str, baseline: Compressi
 )
 def test_wrong_parameter_is_named(word: str, said: str, profile: Profile) -> None:
     with pytest.raises(UsageError, match=said):
-        operators.check(Chain.parse(word), profile)
+        letters.check(Chain.parse(word), profile)
 
 
 @pytest.mark.parametrize("text", ["kmeans", "kmeans:0", "kmeans:17", "mean:4", "linear:4:1", "fixed_point:a"])

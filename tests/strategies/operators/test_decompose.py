@@ -16,9 +16,9 @@ from nacdeploy.layers import decomposition, low_rank
 from nacdeploy.layers.low_rank import product, ranks_of
 from nacdeploy.layers.network import no_grad_eval
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint, operators
+from nacdeploy.strategies import checkpoint, letters
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.operators.decompose import DecomposeDecision
+from nacdeploy.strategies.operators.decompose.operator import DecomposeDecision
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -38,7 +38,7 @@ def decision(state: CompressionState) -> DecomposeDecision:
 
 def explained(word: str, state: CompressionState, profile: Profile) -> str:
     (link,) = Chain.parse(word)
-    return operators.make(link, profile).explain(decision(state))
+    return letters.make(link, profile).explain(decision(state))
 
 
 def layer(state: CompressionState, name: str = LAYER) -> Any:

@@ -11,11 +11,11 @@ from nacdeploy.errors import RefusedError
 from nacdeploy.layers import channel_groups, channel_pruning
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.prune import PruneDecision
+from nacdeploy.strategies.operators.prune.operator import PruneDecision
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -60,7 +60,7 @@ def test_prune_whose_share_is_carried_says_so(baseline: CompressionState, task: 
     profile = make_profile(prune={"ratio": 0.06, "multiple": 8})
     state = advance(baseline, Link("P"), task, profile)
     (decision,) = decisions(state)
-    explained = operators.make(Link("P"), profile).explain(decision)
+    explained = letters.make(Link("P"), profile).explain(decision)
     assert "carried to the next P" in explained
     assert decision.removed == {}
     assert state.metrics == baseline.metrics
@@ -149,7 +149,7 @@ def state_of(backbone: nn.Module, task: Task) -> CompressionState:
 
 def test_prune_that_finds_nothing_names_the_cause_and_the_layers(task: Task) -> None:
     state = state_of(Standardised(2), task)
-    operator = operators.make(Link("P"), make_profile(prune={"ratio": 0.5, "multiple": 8}))
+    operator = letters.make(Link("P"), make_profile(prune={"ratio": 0.5, "multiple": 8}))
     refusal = operator.refusal(state)
     assert refusal is not None
     assert refusal == (
@@ -164,7 +164,7 @@ def test_prune_says_what_it_left_whole(task: Task) -> None:
     (decision,) = decisions(state)
     assert set(decision.removed) <= {"1", "3"}
     assert decision.left == ("'0': a Computed that reads it computes its weight from all of its inputs",)
-    assert "left whole: '0': a Computed" in operators.make(Link("P"), profile).explain(decision)
+    assert "left whole: '0': a Computed" in letters.make(Link("P"), profile).explain(decision)
 
 
 def test_prune_cuts_before_a_recurrent_layer(task: Task) -> None:

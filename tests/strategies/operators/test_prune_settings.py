@@ -15,11 +15,11 @@ from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.layers import channel_groups
 from nacdeploy.layers.channel_importance import CRITERIA
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint, operators
+from nacdeploy.strategies import checkpoint, letters
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.prune import PruneDecision
+from nacdeploy.strategies.operators.prune.operator import PruneDecision
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -144,7 +144,7 @@ def test_ratio_outside_its_range_is_refused_by_the_profile(ratio: float) -> None
 
 def test_unknown_importance_names_the_known(profile: Profile) -> None:
     with pytest.raises(UsageError, match=r"P\(importance=l3\): Input should be 'magnitude', 'l1', 'l2'"):
-        operators.make(Link("P", (("importance", "l3"),)), profile)
+        letters.make(Link("P", (("importance", "l3"),)), profile)
 
 
 def test_importance_without_what_it_ranks_by_is_refused(baseline: CompressionState, task: Task) -> None:
@@ -160,5 +160,5 @@ def test_training_images_alone_are_looked_at(baseline: CompressionState, task: T
     noise = ImageSet(torch.randint(0, 255, (20, 1, 8, 8), dtype=torch.uint8), torch.arange(20) % 10)
     other = replace(task, data=replace(task.data, test=noise, validation=noise))
     profile = settings("taylor")
-    decided = [operators.make(Link("P"), profile).decide(baseline, each) for each in (task, other)]
+    decided = [letters.make(Link("P"), profile).decide(baseline, each) for each in (task, other)]
     assert decided[0] == decided[1]

@@ -4,9 +4,9 @@ import pytest
 from conftest import follow, make_profile
 
 from nacdeploy.errors import UsageError
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.prune import Prune
+from nacdeploy.strategies.operators.prune.operator import Prune
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -29,7 +29,7 @@ def test_explanation_says_what_rounding_took(baseline: CompressionState, task: T
     profile = make_profile(prune={"ratio": 0.1, "multiple": "target"})
     state = follow(baseline, "P", task, profile)
     decision = state.steps[-1].decision
-    text = operators.make(Link("P"), profile).explain(decision)
+    text = letters.make(Link("P"), profile).explain(decision)
     took = f"took {decision.taken} of {decision.asked:g} channels asked, {decision.carried:g} carried"
     assert f"rounding to units of 8 {took}" in text
     assert decision.taken % 8 == 0

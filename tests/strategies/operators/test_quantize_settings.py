@@ -8,7 +8,7 @@ from nacdeploy import evaluate as evaluation
 from nacdeploy.errors import RefusedError, UsageError
 from nacdeploy.exporters import onnx_checks, parity
 from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -34,7 +34,7 @@ def test_explanation_names_the_layers_of_their_own_bits(baseline: CompressionSta
     state = follow(baseline, "Q", task, profile)
     step = state.steps[0]
     assert (
-        operators.make(step.link, profile)
+        letters.make(step.link, profile)
         .explain(step.decision)
         .endswith("; dorefa weights; stages.0.0.conv1 w4a8, classifier w8a6")
     )

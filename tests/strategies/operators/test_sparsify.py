@@ -14,9 +14,9 @@ from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.layers.sparsity import Sparsity, sparsity_of
 from nacdeploy.profile import Profile
 from nacdeploy.report.layers import layer_changes
-from nacdeploy.strategies import checkpoint, operators, transfer
+from nacdeploy.strategies import checkpoint, letters, transfer
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.operators.sparsify import SparsifyDecision
+from nacdeploy.strategies.operators.sparsify.operator import SparsifyDecision
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -149,7 +149,7 @@ def test_ratios_mask_the_named_layers_alone_by_stages(baseline: CompressionState
     first, second = (follow(baseline, word, task, profile) for word in ("S", "SS"))
     assert zero_shares(first) == {"stages.0.0.conv1": 0.25, "stages.1.0.conv1": 0.5}
     assert zero_shares(second) == {"stages.0.0.conv1": 0.5, "stages.1.0.conv1": 0.5, "classifier": 0.5}
-    explained = operators.make(second.steps[-1].link, profile).explain(second.steps[-1].decision)
+    explained = letters.make(second.steps[-1].link, profile).explain(second.steps[-1].decision)
     assert explained.startswith("element (share 0.5) in 3 layers")
     assert "not in sparsify.ratios" in explained
 
@@ -235,7 +235,7 @@ def test_higher_share_of_the_same_pattern_goes_on(baseline: CompressionState, ta
 )
 def test_wrong_parameter_is_named(word: str, said: str, profile: Profile) -> None:
     with pytest.raises(UsageError, match=said):
-        operators.check(Chain.parse(word), profile)
+        letters.check(Chain.parse(word), profile)
 
 
 def test_dry_run_shows_the_stored_bits(baseline: CompressionState, task: Task, profile: Profile) -> None:

@@ -8,7 +8,7 @@ from search_landscapes import table
 
 from nacdeploy.errors import UsageError
 from nacdeploy.profile import from_mapping
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search.alphabet import N_CHOICES, Alphabet
@@ -18,7 +18,7 @@ PROFILE = from_mapping({"name": "test"})
 
 
 def parse(text: str) -> Alphabet:
-    return Alphabet.parse(text, lambda link: operators.make(link, PROFILE))
+    return Alphabet.parse(text, lambda link: letters.make(link, PROFILE))
 
 
 @pytest.mark.parametrize(

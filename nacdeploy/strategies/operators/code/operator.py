@@ -18,9 +18,9 @@ from nacdeploy.errors import nearest
 from nacdeploy.layers.network import Network, layer_integers, masked_weight
 from nacdeploy.layers.weight_sharing import FIXED_POINT, INTEGERS, Codebook, OnGrid, n_integers, share
 from nacdeploy.profile import Profile
-from nacdeploy.profile.letters import CodeTable, SharedAs
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.operators.code.settings import CodeTable, SharedAs
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -46,7 +46,7 @@ class Code:
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        return cls(with_parameters(cls.letter, profile.code, parameters, RUN_WIDE))
+        return cls(with_parameters(cls.letter, profile.of(CodeTable), parameters, RUN_WIDE))
 
     def refusal(self, state: CompressionState) -> str | None:
         layers = state.network.layers
@@ -56,6 +56,12 @@ class Code:
         if not self._chosen(state.network):
             return f"no layer is left to share: all {len(layers)} are excluded (code.exclude)"
         return None
+
+    @classmethod
+    def closed_to(cls, decision: CodeDecision, letter: str) -> str | None:
+        if letter == "F":
+            return None
+        return "the weights are shared (C) and only F may follow, which trains the shared values; put C after it"
 
     def decide(self, state: CompressionState, task: Task) -> CodeDecision:
         found = {name: self._book(state.network, name) for name in self._chosen(state.network)}

@@ -19,9 +19,9 @@ from nacdeploy.layers.channel_choice import ROUNDING, Group
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.profile.letters import PruneTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
+from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -55,7 +55,7 @@ class Prune:
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        table = with_parameters(cls.letter, profile.prune, parameters)
+        table = with_parameters(cls.letter, profile.of(PruneTable), parameters)
         if table.multiple == "target":
             table = table.model_copy(update={"multiple": target_multiple(profile.target)})
         return cls(table, profile.seed)

@@ -16,9 +16,9 @@ from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import TWO_FOUR, Sparsity, kept_fraction
 from nacdeploy.profile import Profile
-from nacdeploy.profile.letters import SparsifyTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
+from nacdeploy.strategies.operators.sparsify.settings import SparsifyTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -48,7 +48,7 @@ class Sparsify:
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        table = with_parameters(cls.letter, profile.sparsify, parameters)
+        table = with_parameters(cls.letter, profile.of(SparsifyTable), parameters)
         given = [key for key, is_given in _own_shares(table, parameters).items() if is_given]
         if table.pattern == TWO_FOUR and given:
             raise UsageError(f"2:4 is always one half: '{given[0]}' is for S(pattern=element), kernel or filter")

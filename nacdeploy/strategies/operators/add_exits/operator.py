@@ -10,8 +10,8 @@ from nacdeploy.layers.early_exit import ExitHead, breadth_first
 from nacdeploy.layers.exit_places import Place, exit_places, named_place
 from nacdeploy.layers.network import Network, Simulation
 from nacdeploy.profile import Profile
-from nacdeploy.profile.letters import ExitTable
 from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -47,7 +47,7 @@ class AddExits:
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        return cls(with_parameters(cls.letter, profile.exits, parameters, RUN_WIDE))
+        return cls(with_parameters(cls.letter, profile.of(ExitTable), parameters, RUN_WIDE))
 
     def refusal(self, state: CompressionState) -> str | None:
         if state.network.graph is None:

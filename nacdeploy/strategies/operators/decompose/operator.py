@@ -18,11 +18,11 @@ from nacdeploy.layers.decomposition import Places
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.ranks import Ranks
 from nacdeploy.profile import Profile
-from nacdeploy.profile.letters import DecomposeTable
 from nacdeploy.strategies import layer_settings, musco
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.layer_settings import Setting
 from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
+from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -59,7 +59,7 @@ class Decompose:
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        table = with_parameters(cls.letter, profile.decompose, {**_implied(parameters), **parameters})
+        table = with_parameters(cls.letter, profile.of(DecomposeTable), {**_implied(parameters), **parameters})
         if table.multiple == "target":
             table = table.model_copy(update={"multiple": target_multiple(profile.target)})
         return cls(table)

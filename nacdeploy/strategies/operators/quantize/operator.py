@@ -11,9 +11,9 @@ from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import FLOAT32, Precision
 from nacdeploy.profile import Profile
-from nacdeploy.profile.letters import QuantizeTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -45,7 +45,7 @@ class Quantize:
         rest = dict(parameters)
         bits = rest.pop("bits", None)
         precision = None if bits is None else str(Precision.rung(str(bits)))
-        return cls(with_parameters(cls.letter, profile.quantize, rest, RUN_WIDE), precision)
+        return cls(with_parameters(cls.letter, profile.of(QuantizeTable), rest, RUN_WIDE), precision)
 
     def refusal(self, state: CompressionState) -> str | None:
         now, rung = _precision(state.network), self._next(state.network)

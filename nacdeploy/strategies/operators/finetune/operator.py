@@ -6,9 +6,10 @@ from typing import ClassVar, Self
 
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -17,7 +18,7 @@ from nacdeploy.task import Task
 class FinetuneDecision:
     """The recipe that is run; how long it ran stands in the step."""
 
-    recipe: TrainTable
+    recipe: FinetuneTable
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Finetune:
     name: ClassVar[str] = "Finetune"
     version: ClassVar[int] = 1
     decision_type: ClassVar[type] = FinetuneDecision
-    table: TrainTable
+    table: FinetuneTable
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        return cls(with_parameters(cls.letter, profile.finetune, parameters))
+        return cls(with_parameters(cls.letter, profile.of(FinetuneTable), parameters))
 
     def refusal(self, state: CompressionState) -> str | None:
         return None
@@ -42,7 +43,7 @@ class Finetune:
         return network
 
     def recovery(self, profile: Profile) -> Recovery | None:
-        return Recovery(backbone=self.table, heads=profile.exits.recipe)
+        return Recovery(backbone=self.table, heads=profile.of(ExitTable).recipe)
 
     def explain(self, decision: FinetuneDecision) -> str:
         return f"train at most {decision.recipe.epochs} epochs, keep the best by validation"

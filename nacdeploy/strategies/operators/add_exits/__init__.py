@@ -1,0 +1,1 @@
+"""E: `settings` is its table, `operator` what it does."""

@@ -1,0 +1,33 @@
+"""E: how many exits, where, how their heads train and when they answer."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nacdeploy.profile.table import Table
+from nacdeploy.profile.training import TrainTable
+from nacdeploy.strategies.operators.letter import Letter
+
+
+class ExitRecipe(TrainTable):
+    """The recipe of the exits' heads; a table given in part keeps these defaults."""
+
+    epochs: int = Field(5, ge=0)
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: float = Field(5e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["plateau", "cosine", "constant"] = "constant"
+
+
+class ExitTable(Table):
+    n_exits: int = Field(2, ge=1)
+    places: tuple[str, ...] = ()
+    order: Literal["breadth-first", "deepest-first", "auto"] = "auto"
+    grid: int = Field(4, ge=1)
+    threshold: float | None = Field(None, gt=0, le=1)
+    max_drop: float = Field(0.5, ge=0)
+    nac_rho: float = Field(0.136, ge=0)
+    recipe: ExitRecipe = ExitRecipe()
+
+
+LETTER = Letter("E", "exits", ExitTable, "nacdeploy.strategies.operators.add_exits.operator:AddExits")

@@ -1,0 +1,1 @@
+"""C: `settings` is its table, `operator` what it does."""

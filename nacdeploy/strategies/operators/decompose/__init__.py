@@ -1,0 +1,1 @@
+"""D: `settings` is its table, `operator` what it does."""

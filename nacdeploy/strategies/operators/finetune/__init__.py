@@ -1,0 +1,1 @@
+"""F: `settings` is its table, `operator` what it does."""

@@ -1,0 +1,21 @@
+"""F: the recipe of a training."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nacdeploy.profile.training import TrainTable
+from nacdeploy.strategies.operators.letter import Letter
+
+
+class FinetuneTable(TrainTable):
+    """The recipe of F; a table given in part keeps these defaults."""
+
+    epochs: int = Field(10, ge=0)
+    learning_rate: float = Field(0.001, gt=0)
+    batch_size: int = Field(256, ge=1)
+    schedule: Literal["plateau", "cosine", "constant"] = "plateau"
+    early_stop_patience: int | None = Field(1, ge=0)
+
+
+LETTER = Letter("F", "finetune", FinetuneTable, "nacdeploy.strategies.operators.finetune.operator:Finetune")

@@ -1,0 +1,70 @@
+"""The letters that other packages bring, by their entry points."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+
+from nacdeploy.profile.table import Table
+from nacdeploy.strategies.operators.letter import Letter
+
+GROUP = "nacdeploy.operators"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The letters of other packages, and what is wrong with those that are left out, one line each."""
+
+    letters: tuple[Letter, ...]
+    problems: tuple[str, ...]
+
+
+def others(own: Sequence[Letter], reserved: Iterable[str]) -> Found:
+    """The letters that other packages register as entry points of the group `nacdeploy.operators`. One that does not
+    load, or whose letter or table is taken (by one of `own`, by a `reserved` name), is left out; the rest stays."""
+    letters: dict[str, Letter] = {each.letter: each for each in own}
+    tables, problems = {*reserved, *(each.table for each in own)}, []
+    for entry in _entries():
+        found = _loaded(entry)
+        problem = found if isinstance(found, str) else _why_not(found, letters, tables)
+        if problem is not None or isinstance(found, str):
+            problems.append(f"operator '{entry.name}' of package {_package(entry)} is left out: {problem}")
+            continue
+        letters[found.letter] = found
+        tables.add(found.table)
+    return Found(tuple(letters.values())[len(own) :], tuple(problems))
+
+
+def _entries() -> Iterator[EntryPoint]:
+    """In an order that does not depend on the machine."""
+    yield from sorted(entry_points(group=GROUP), key=lambda entry: (_package(entry), entry.name))
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
+
+
+def _loaded(entry: EntryPoint) -> Letter | str:
+    """What an entry point names, or why that is no letter."""
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever the code of another package raises when it is imported
+        return f"{entry.value} does not load ({type(error).__name__}: {' '.join(str(error).split())})"
+    if not isinstance(found, Letter):
+        return f"{entry.value} is a {type(found).__name__}, not a Letter of nacdeploy.strategies.operators.letter"
+    return replace(found, package=_package(entry))
+
+
+def _why_not(found: Letter, letters: dict[str, Letter], tables: set[str]) -> str | None:
+    """Why a letter cannot be taken in among those that there are, None where it can."""
+    if not (len(found.letter) == 1 and "A" <= found.letter <= "Z"):
+        return f"'{found.letter}' is not one capital letter"
+    if found.letter in letters:
+        return f"the letter {found.letter} is taken by package {letters[found.letter].package}"
+    if found.table in tables or not found.table.isidentifier():
+        return f"the table [{found.table}] is taken, or is no name of a table"
+    is_table = isinstance(found.settings, type) and issubclass(found.settings, Table)
+    return None if is_table and not _required(found) else "its settings are no Table with a default for every key"
+
+
+def _required(found: Letter) -> list[str]:
+    return [name for name, field in found.settings.model_fields.items() if field.is_required()]

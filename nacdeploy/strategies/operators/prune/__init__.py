@@ -1,0 +1,1 @@
+"""P: `settings` is its table, `operator` what it does."""

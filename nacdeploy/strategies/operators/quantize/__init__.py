@@ -1,0 +1,1 @@
+"""Q: `settings` is its table, `operator` what it does."""

@@ -1,0 +1,47 @@
+"""Q: the ladder of precisions, the layers, and how ranges are found."""
+
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from nacdeploy.errors import UsageError
+from nacdeploy.precision import Precision
+from nacdeploy.profile.table import Table
+from nacdeploy.strategies.operators.letter import Letter
+
+
+class QuantizeTable(Table):
+    ladder: tuple[str, ...] = ("w8a8", "w4a8")
+    calibration: Literal["minmax", "percentile", "mse"] = "percentile"
+    percentile: float = Field(99.99, gt=50, le=100)
+    n_calibration: int = Field(512, ge=1)
+    grid: Literal["measured", "ort", "ort-8bit", "ort-signed", "ort-signed-8bit", "openvino", "openvino-8bit"] = (
+        "measured"
+    )
+    exclude: tuple[str, ...] = ()
+    min_channels: int = Field(1, ge=1)
+    layer_bits: dict[str, str] = Field({})
+    weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "symmetric"
+
+    @field_validator("layer_bits")
+    @classmethod
+    def _rungs(cls, layer_bits: dict[str, str]) -> dict[str, str]:
+        try:
+            return {layer: str(Precision.rung(text)) for layer, text in layer_bits.items()}
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("ladder")
+    @classmethod
+    def _descending(cls, ladder: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            rungs = [Precision.rung(text) for text in ladder]
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        if not rungs or any(a <= b for a, b in pairwise(rungs)):
+            raise ValueError("the ladder must fall from rung to rung, such as ['w8a8', 'w4a8']")
+        return tuple(map(str, rungs))
+
+
+LETTER = Letter("Q", "quantize", QuantizeTable, "nacdeploy.strategies.operators.quantize.operator:Quantize")

@@ -1,0 +1,1 @@
+"""S: `settings` is its table, `operator` what it does."""

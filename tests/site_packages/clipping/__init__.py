@@ -1,0 +1,1 @@
+"""A: learned ceilings of activations, as a package of its own beside nacdeploy."""
