@@ -101,7 +101,7 @@ def walked(*arguments: str) -> Walk:
     walk = Walk()
     sys.setprofile(walk)
     try:
-        with contextlib.redirect_stderr(open(os.devnull, "w", encoding="utf-8")):  # noqa: PTH123, SIM115
+        with contextlib.redirect_stderr(open(os.devnull, "w", encoding="utf-8")):  # noqa: PTH123
             cli.main([*arguments, "--profile", "tiny.toml"] if "--resume" not in arguments else [*arguments])
     except _Arrived:
         return walk

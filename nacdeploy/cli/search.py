@@ -6,8 +6,7 @@ from typing import Any
 import click
 
 from nacdeploy.cli import options, render
-
-FIXED = ("out", "model", "data", "width", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
+from nacdeploy.jobs.options import TASK
 
 
 @click.command("search")
@@ -70,7 +69,7 @@ def command(
 def _typed(wanted: dict[str, Any], fork: bool, resume: Path) -> dict[str, Any]:
     """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now. The file
     of its own network may be named, so that it may run."""
-    typed = [name for name in FIXED if options.on_command_line(name)]
+    typed = [name for name in ("out", *TASK) if options.on_command_line(name)]
     if not fork:
         typed = [name for name in typed if name != "model" or not options.is_model_of(resume, wanted["model"])]
     if typed and not fork:

@@ -14,7 +14,6 @@ from nacdeploy.jobs.compress import EXPERIMENT_FILE, Compressed
 from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import operators
-from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
 from nacdeploy.strategies.strategy import Strategy, resolve
@@ -150,7 +149,7 @@ def _experiment(path: Path) -> Shown:
 
 def _strategy(what: str) -> Shown:
     strategy = _resolved(what)
-    known, chain = operators.by_letter(), Chain.parse(strategy.chain)
+    known, chain = operators.by_letter(), strategy.chain
     strange = next((link.letter for link in chain if link.letter not in known), None)
     if strange is not None:
         raise UsageError(
@@ -158,7 +157,7 @@ def _strategy(what: str) -> Shown:
             "takes a word such as QPPF, a strategy.json, catalog:NAME, or the folder of a checkpoint, artifact or run"
         )
     names = [known[link.letter].name for link in chain]
-    lines = [f"strategy {strategy.chain}: {' -> '.join(names)}"]
+    lines = [f"strategy {chain}: {' -> '.join(names)}"]
     lines += [f"{key}: {value}" for key, value in strategy.origin.items()]
     return Shown(tuple(lines), records.to_data(strategy))
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator
 
 from nacdeploy import records
 from nacdeploy.errors import UsageError
@@ -13,11 +15,21 @@ FILE = "strategy.json"
 TABLES = ("prune", "quantize", "sparsify", "decompose", "code", "exits", "finetune")
 
 
+def _chain(given: Any) -> Chain:
+    if not isinstance(given, str | Chain):
+        raise ValueError("a chain is a text such as 'QPPF'")
+    return Chain.parse(given) if isinstance(given, str) else given
+
+
+# A chain that is a text in JSON.
+ChainText = Annotated[Chain, PlainValidator(_chain), PlainSerializer(str, return_type=str)]
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A chain, the profile tables that its letters had, and its origin (model, data, figures), for the reader."""
 
-    chain: str
+    chain: ChainText
     settings: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
     schema: int = records.SCHEMA_VERSION
@@ -33,12 +45,10 @@ def resolve(text: str) -> Strategy:
         raise UsageError("the strategy is empty; give letters such as QPPF, a strategy.json or catalog:NAME")
     if text.startswith("catalog:"):
         published = catalog.find(text.removeprefix("catalog:"))
-        return Strategy(str(published.chain), origin={**records.to_data(published), "chain": str(published.chain)})
+        return Strategy(published.chain, origin={**records.to_data(published), "chain": str(published.chain)})
     path = Path(text)
     if records.is_file(path / FILE):
         path = path / FILE
     if path.suffix == ".json":
-        strategy = records.from_data(Strategy, records.read_json(path), where=str(path))
-        Chain.parse(strategy.chain)
-        return strategy
-    return Strategy(str(Chain.parse(text)))
+        return records.read(Strategy, path)
+    return Strategy(Chain.parse(text))

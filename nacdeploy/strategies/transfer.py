@@ -43,13 +43,11 @@ def follow(
     after: Callable[[CompressionState], None] = lambda state: None,
     report: train.Report = lambda *progress: None,
 ) -> Transferred:
-    """Apply `chain` letter by letter; F always runs.
+    """Apply `chain`, which `operators.check` has let pass, letter by letter; F always runs.
 
     Raises:
-        UsageError: unknown letter or parameter, before anything is run.
         RefusedError: a letter does not apply, without `skip_refused`.
     """
-    operators.check(chain, profile)
     skipped: list[Refusal] = []
     for position, link in enumerate(chain, start=1):
         try:
