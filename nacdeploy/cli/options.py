@@ -39,6 +39,9 @@ precision = click.option(
     type=click.Path(path_type=Path),
     help="Measured precision of a similar model, taken as it is: an artifact or its precision.json.",
 )
+rules = click.option(
+    "--rules", metavar="FILE", type=click.Path(path_type=Path), help="Rules by layer in the old grammar."
+)
 as_json = click.option("--json", "as_json", is_flag=True, callback=_documented, help="Print one JSON document.")
 NAMES = {"as_json": "json", "source": "from"}
 
@@ -82,6 +85,29 @@ def _settings_file(given: dict[str, Any]) -> dict[str, Any]:
 
 task_options = shared(*options.TASK)
 data, wandb = _option("data"), _option("wandb")
+
+
+_SEARCH = (
+    click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random."),
+    click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate."),
+    click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends."),
+    click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost."),
+    click.option("--objective", metavar="X", help="budget, latency, pareto or nac."),
+    click.option(
+        "--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...)."
+    ),
+    click.option(
+        "--experience", metavar="RUN", multiple=True, help="An earlier search whose journal teaches what letters do."
+    ),
+)
+SEARCH = ("searcher", "budget", "max_trainings", "max_drop", "objective", "cache", "experience")
+
+
+def search_options(function: F) -> F:
+    """The options of a search that are keys of the profile's search table."""
+    for option in reversed(_SEARCH):
+        function = option(function)
+    return function
 
 
 def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, dict[str, Any]]:

@@ -81,7 +81,7 @@ def begun(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
     Raises:
         UsageError: no such profile, or a value that it does not take.
     """
-    given = {key: value for key, value in search.items() if value is not None}
+    given = search_keys(search)
     named = {name: value for name, value in filled(options).items() if name in RECORDED}
     return Start(place, wanted(options, search=given), {**named, "search": given})
 
@@ -110,16 +110,24 @@ def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
             f"that back, or begin a new run by it that takes over what still holds: --resume {place} --fork"
         )
     new_head = bool(run.asked.get("new_head"))
-    request = continued(run.profile, place / RUN_FILE, options, run.checkpoint, new_head, search=search)
+    request = continued(run.profile, place / RUN_FILE, options, run.checkpoint, new_head, search=search_keys(search))
     return Start(place, request, run.asked)
 
 
 def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any]) -> Start:
     """A new run asked for as `source` was, with what is given here in place of its own."""
     theirs = recorded(source).asked
-    given = {key: value for key, value in search.items() if value is not None}
+    given = search_keys(search)
     merged = {**options_of(theirs), **{name: value for name, value in options.items() if value is not None}}
     return replace(begun(place, cast(Options, merged), {**theirs.get("search", {}), **given}), source=source)
+
+
+def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the search table that are given; folders are named whole, so that a run finds them from anywhere."""
+    given = {key: value for key, value in search.items() if value is not None}
+    if experience := given.pop("experience", None):
+        given["experience"] = [str(Path(one).resolve()) for one in experience]
+    return given
 
 
 def options_of(asked: Mapping[str, Any]) -> Options:

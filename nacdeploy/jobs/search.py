@@ -17,6 +17,7 @@ from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.resuming import Start
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Session, open_session
+from nacdeploy.jobs.settings import to_search
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Bar, Progress, Silent
@@ -26,7 +27,7 @@ from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Objective
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, halving, make_searcher
-from nacdeploy.strategies.search.alphabet import Alphabet, parsed
+from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
 from nacdeploy.strategies.search.engine import Limits, Searcher
 from nacdeploy.strategies.search.experience import gathered
@@ -69,8 +70,7 @@ def search(
     """
     progress, watch = progress or Silent(), Stopwatch()
     wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
-    wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache}
-    wanted["experience"] = [str(Path(one).resolve()) for one in experience] if experience else None
+    wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache, "experience": experience}
     with _start(out, resume, fork, pick, shared, wanted) as start:
         _check(start.request.settings.profile)
         with _cluster(workers, ray) as cluster:
@@ -126,16 +126,12 @@ def _cluster(n_workers: int | None, address: str | None) -> Iterator[Cluster | N
 
 def _opened(start: Start, n_workers: int, progress: Progress) -> Session:
     """The session, its window chosen."""
-    settings = start.request.settings
-    if settings.profile.search.window is None:
-        settings = settings.over(("the number of workers", {"search": {"window": n_workers}}))
-    profile, letters = settings.profile, parsed(settings.profile.search.alphabet).letters
-    session = open_session(replace(start.request, settings=settings, letters=letters), progress)
-    window = profile.search.window or n_workers
-    if n_workers > 1 or window > 1:
+    session = open_session(to_search(start.request, n_workers), progress)
+    table = session.profile.search
+    if n_workers > 1 or table.window != 1:
         progress.say(
-            f"{n_workers} worker{'s' if n_workers > 1 else ''} of {profile.search.threads} CPU thread(s), window "
-            f"{window}: what is found depends on the window, not on the workers"
+            f"{n_workers} worker{'s' if n_workers > 1 else ''} of {table.threads} CPU thread(s), window "
+            f"{table.window}: what is found depends on the window, not on the workers"
         )
     return session
 

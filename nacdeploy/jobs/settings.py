@@ -16,7 +16,7 @@ before any work; `settled` adds the rest.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from nacdeploy.strategies import operators
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.checkpoint import Record
+from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.strategy import TABLES, resolve
 from nacdeploy.task import Task
 
@@ -121,6 +122,15 @@ def to_apply(
     carried = (str(precision), carry.read(Path(precision))) if precision is not None else None
     read = rule_files.read(Path(rules)) if rules is not None else None
     return Request(options, settings, found.chain.word, found.chain, carried, read)
+
+
+def to_search(request: Request, n_workers: int = 1) -> Request:
+    """The request of a search by `n_workers`: as many chains are under way as there are workers, unless a source says
+    how many."""
+    settings = request.settings
+    if settings.profile.search.window is None:
+        settings = settings.over(("the number of workers", {"search": {"window": n_workers}}))
+    return replace(request, settings=settings, letters=parsed(settings.profile.search.alphabet).letters)
 
 
 def recorded(

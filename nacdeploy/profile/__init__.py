@@ -124,7 +124,7 @@ def from_mapping(data: dict[str, Any], where: str = "profile") -> Profile:
         raise UsageError(f"{where}: " + "; ".join(map(_explain, error.errors()))) from error
 
 
-def override(profile: Profile, values: dict[str, Any]) -> Profile:
+def override(profile: Profile, values: dict[str, Any], where: str = "options") -> Profile:
     """The profile with some keys replaced; tables are given in part (`{"search": {"budget": 5}}`).
 
     Raises:
@@ -133,7 +133,7 @@ def override(profile: Profile, values: dict[str, Any]) -> Profile:
     data = profile.model_dump(mode="json", exclude_unset=False)
     for key, value in values.items():
         data[key] = {**data[key], **value} if isinstance(value, dict) else value
-    return from_mapping(data, where="options")
+    return from_mapping(data, where)
 
 
 def _explain(problem: Any) -> str:

@@ -76,7 +76,9 @@ class Settings:
                 tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
         if all(table == {} for table in tables.values()):
             return self
-        profile = profiles.override(self.profile, tables)
+        only = {source for source, _ in layers}
+        where = "options" if len(only) > 1 or min(only).startswith("--") else min(only)
+        profile = profiles.override(self.profile, tables, where)
         before, now, given = flat(self.profile), flat(profile), dict(self.given)
         for key, value in now.items():
             named = [Given(source, _value(layer, key)) for source, layer in reversed(layers) if _names(layer, key)]
