@@ -96,6 +96,7 @@ def sizes() -> dict[str, int]:
 
 def walked(*arguments: str) -> Walk:
     """The walk of one command in the current folder."""
+    sys.path.insert(0, str(PACKAGE.parent))
     from nacdeploy.cli.main import cli
 
     walk = Walk()
