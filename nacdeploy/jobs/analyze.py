@@ -33,7 +33,7 @@ _COLUMNS = tuple(field.name for field in fields(Sensitivity))
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnalysisRun:
     """analyze.json: what an analysis was asked for, so that it can go on. The baseline is named by its content."""
 
     profile: dict[str, Any]
@@ -104,7 +104,7 @@ def analyze(
     reserved = Runs(Path(options["runs"])).place(out, "analyze") if resume is None else nullcontext(Path(resume))
     with reserved as place:
         session = open_session(replace(request, letters=""), progress)
-        given = Asked(
+        given = AnalysisRun(
             profile=session.profile.model_dump(mode="json"),
             checkpoint=options["checkpoint"],
             baseline=session.baseline.key,
@@ -127,13 +127,13 @@ def analyze(
         return _left(session, found, max_drop, place)
 
 
-def _asked(place: Path) -> Asked:
+def _asked(place: Path) -> AnalysisRun:
     if not records.is_file(place / RUN_FILE):
         raise UsageError(f"{place} is no analysis (it has no {RUN_FILE}); --resume takes the folder of one")
-    return records.read(Asked, place / RUN_FILE)
+    return records.read(AnalysisRun, place / RUN_FILE)
 
 
-def _continued(asked: Asked, resume: Path, options: Options) -> Request:
+def _continued(asked: AnalysisRun, resume: Path, options: Options) -> Request:
     return recorded(asked.profile, resume / RUN_FILE, options, asked.checkpoint, asked.new_head)
 
 

@@ -37,7 +37,7 @@ RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Begun:
     """run.json: what an experiment was started with, so that it can go on; `model` is set where it was named."""
 
     experiment: dict[str, Any]
@@ -91,7 +91,7 @@ def compress(
         return _compressed(place, asked, shared, progress, watch)
 
 
-def _compressed(place: Path, asked: Asked, options: Options, progress: Progress, watch: Stopwatch) -> Compressed:
+def _compressed(place: Path, asked: Begun, options: Options, progress: Progress, watch: Stopwatch) -> Compressed:
     """Run the jobs of an experiment in its folder."""
     read = grammar.read(asked.experiment, asked.file)
     for name in read.ignored:
@@ -120,13 +120,13 @@ def _compressed(place: Path, asked: Asked, options: Options, progress: Progress,
 @contextmanager
 def _begun(
     file: Path | str | None, automatic: bool, resume: Path | str | None, out: Path | str | None, options: Options
-) -> Iterator[tuple[Path, Asked]]:
+) -> Iterator[tuple[Path, Begun]]:
     """The folder of a new experiment, reserved within the block, or of an old one, and what it was started with."""
     if resume is not None:
         place = Path(resume)
         if not (place / RUN_FILE).is_file():
             raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
-        yield place, records.read(Asked, place / RUN_FILE)
+        yield place, records.read(Begun, place / RUN_FILE)
         return
     if file is None:
         raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")
@@ -141,7 +141,7 @@ def _begun(
     data = {"name": experiment.name, **data}
     options = filled(options)
     profile = settings.profile.model_dump(mode="json")
-    asked = Asked(data, str(file), automatic, profile, options["checkpoint"], options["model"], options["new_head"])
+    asked = Begun(data, str(file), automatic, profile, options["checkpoint"], options["model"], options["new_head"])
     with Runs(Path(options["runs"])).place(out, f"compress-{name}") as place:
         if experiment.script is not None:  # the user named the file that names it
             script, _ = scripts.located(experiment, Path(file).absolute())
@@ -162,7 +162,7 @@ def _check_mode(experiment: Experiment, automatic: bool) -> None:
 
 
 def _worker(
-    experiment: Experiment, asked: Asked, request: Request, progress: Progress, stack: ExitStack
+    experiment: Experiment, asked: Begun, request: Request, progress: Progress, stack: ExitStack
 ) -> tuple[Session | None, Worker]:
     """What runs the jobs: a script's processes, or this process with a session of its own."""
     profile = request.settings.profile
@@ -185,7 +185,7 @@ def _worker(
     return session, OwnWorker(experiment, session, progress)
 
 
-def _run(experiment: Experiment, asked: Asked, place: Path, worker: Worker, seed: int, progress: Progress) -> Jobs:
+def _run(experiment: Experiment, asked: Begun, place: Path, worker: Worker, seed: int, progress: Progress) -> Jobs:
     fingerprint = proposers.fingerprint([experiment.model_dump(mode="json", exclude={"n_samples"}), seed])
     with proposers.opened(
         place / proposers.FILE,
@@ -209,7 +209,7 @@ def _keep_best(source: Path, place: Path) -> None:
         shutil.copytree(source, place)
 
 
-def _of_script(command: Command, asked: Asked, request: Request, folder: Path) -> Result | None:
+def _of_script(command: Command, asked: Begun, request: Request, folder: Path) -> Result | None:
     """What a script exported as a result like any other, where its model was named with --model: the checkpoint of that
     model, compared with its baseline on our data. None where it was not, or nothing was exported."""
     exported = folder / exporting.FOLDER
@@ -222,7 +222,13 @@ def _of_script(command: Command, asked: Asked, request: Request, folder: Path) -
 
 
 def _outcome(
-    read: grammar.Read, asked: Asked, place: Path, jobs: Jobs, best: JobRow, seconds: float, result: Result | None
+    read: grammar.Read,
+    asked: Begun,
+    place: Path,
+    jobs: Jobs,
+    best: JobRow,
+    seconds: float,
+    result: Result | None,
 ) -> Compressed:
     return Compressed(
         name=read.experiment.name,
