@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nacdeploy import evaluate, latency, train
+from nacdeploy import evaluate, latency, training
 from nacdeploy.jobs.evaluator import Evaluator
 from nacdeploy.jobs.options import Options
 from nacdeploy.jobs.session import open_session
@@ -70,7 +70,7 @@ def main() -> None:
         profile, table = session.profile, session.profile.search
         transfer.follow(Chain.parse("PQEF"), session.baseline, session.task, profile)
         before_mib, clocks = peak_mib(), Clocks()
-        clocks.clock(train, "fit", "training")
+        clocks.clock(training, "fit", "training")
         clocks.clock(advance, "measure", "evaluation and measurement")
         clocks.clock(evaluate, "predict", "evaluation and measurement")
         clocks.clock(advance, "settle", "surgery and settling")

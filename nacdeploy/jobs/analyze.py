@@ -23,7 +23,7 @@ from nacdeploy.jobs.settings import Request, recorded, wanted
 from nacdeploy.layers import channel_groups, decomposition
 from nacdeploy.layers.network import Network, count_parameters
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.report.sensitivity import write_picture
+from nacdeploy.reports.sensitivity import write_picture
 from nacdeploy.strategies import musco, sensitivity
 from nacdeploy.strategies.sensitivity import Probe, Sensitivity
 

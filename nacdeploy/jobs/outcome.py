@@ -17,8 +17,8 @@ from nacdeploy.jobs.session import Session, test_scores
 from nacdeploy.jobs.speed import Speed
 from nacdeploy.latency import Stopwatch
 from nacdeploy.progress import Progress
-from nacdeploy.report.page import write_page
-from nacdeploy.report.summary import write_report
+from nacdeploy.reports.page import write_page
+from nacdeploy.reports.summary import write_report
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import transfer as transferring
 from nacdeploy.strategies.objective import Figures

@@ -22,7 +22,7 @@ from nacdeploy.strategies.baseline import control, initial_state, train_network
 from nacdeploy.strategies.checkpoint import Record
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
-from nacdeploy.train import Report
+from nacdeploy.training import Report
 
 
 @dataclass(frozen=True)
