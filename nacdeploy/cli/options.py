@@ -16,7 +16,6 @@ from nacdeploy.jobs import options
 from nacdeploy.records import read_text
 
 F = TypeVar("F", bound=Callable[..., Any])
-SETTINGS_FILE = "nacdeploy.toml"
 
 
 def _documented(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -110,7 +109,7 @@ def search_options(function: F) -> F:
     return function
 
 
-def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
+def defaults(group: click.Group, path: Path = Path(options.SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
     """nacdeploy.toml as click's default map: every option of every command that the file names.
 
     Raises:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
 
+SETTINGS_FILE = "nacdeploy.toml"
+
 
 @dataclass(frozen=True)
 class Spelling:

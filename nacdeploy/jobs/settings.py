@@ -28,7 +28,7 @@ from nacdeploy.errors import UsageError
 from nacdeploy.exporters import carry
 from nacdeploy.exporters.tune import Precisions
 from nacdeploy.jobs import measured, preprocessing
-from nacdeploy.jobs.options import Options, filled
+from nacdeploy.jobs.options import SETTINGS_FILE, Options, filled
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Layer, Settings
@@ -42,7 +42,6 @@ from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.strategy import TABLES, resolve
 from nacdeploy.task import Task
 
-SETTINGS_FILE = "nacdeploy.toml"
 _Tables = Mapping[str, Mapping[str, Any]]
 # The keys that shared options give.
 _KEYS: dict[str, tuple[str, ...]] = {
