@@ -11,13 +11,16 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nacdeploy import evaluate, latency, train
+from nacdeploy import evaluate, latency, training
 from nacdeploy import profile as profiles
 from nacdeploy.jobs.evaluator import Evaluator
-from nacdeploy.jobs.session import Options, open_session
+from nacdeploy.jobs.options import Options
+from nacdeploy.jobs.session import open_session
+from nacdeploy.jobs.settings import wanted
 from nacdeploy.progress import Silent
 from nacdeploy.strategies import advance, letters, objective, transfer
 from nacdeploy.strategies.cache import DiskMemory
@@ -62,13 +65,13 @@ def main() -> None:
     parser.add_argument("--profile", default="demo")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        profile = profiles.override(profiles.load(given.profile), {"search": {"budget": given.budget}})
-        options = Options(runs=Path(name) / "runs", wandb=False)
-        session = open_session(options, profile, profile.search.alphabet, Silent())
+        options = Options(profile=given.profile, runs=Path(name) / "runs", wandb=False)
+        request = wanted(options, search={"budget": given.budget})
+        session = open_session(replace(request, letters=request.settings.profile.search.alphabet), Silent())
         profile, table = session.profile, session.profile.search
         transfer.follow(Chain.parse("PQEF"), session.baseline, session.task, profile)
         before_mib, clocks = peak_mib(), Clocks()
-        clocks.clock(train, "fit", "training")
+        clocks.clock(training, "fit", "training")
         clocks.clock(advance, "measure", "evaluation and measurement")
         clocks.clock(evaluate, "predict", "evaluation and measurement")
         clocks.clock(advance, "settle", "surgery and settling")

@@ -10,6 +10,7 @@ searches at once as there are cores, one thread each. Killed and started again, 
 import argparse
 import math
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,9 +20,10 @@ import moocore
 import numpy as np
 
 from nacdeploy import latency
-from nacdeploy import profile as profiles
 from nacdeploy.jobs.evaluator import Evaluator
-from nacdeploy.jobs.session import Options, Session, open_session
+from nacdeploy.jobs.options import Options
+from nacdeploy.jobs.session import Session, open_session
+from nacdeploy.jobs.settings import wanted
 from nacdeploy.progress import Silent
 from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.objective import Figures
@@ -37,9 +39,9 @@ SEARCHERS = ("surrogate", "dqn", "random")
 
 def session_of(seed: int, folder: Path) -> Session:
     """The task and its baseline, which is trained where it is not there."""
-    profile = profiles.load(str(PROFILE), seed=seed)
-    options = Options(profile=str(PROFILE), seed=seed, runs=folder, wandb=False)
-    return open_session(options, profile, profile.search.alphabet, Silent())
+    request = wanted(Options(profile=str(PROFILE), seed=seed, runs=folder, wandb=False))
+    letters = request.settings.profile.search.alphabet
+    return open_session(replace(request, letters=letters), Silent())
 
 
 def searched(name: str, seed: int, runs: Path, n_trainings: int) -> SearchResult:

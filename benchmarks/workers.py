@@ -16,7 +16,10 @@ from typing import Any
 from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy.jobs import candidates
-from nacdeploy.jobs.session import Options, Session, open_session
+from nacdeploy.jobs.options import Options, filled
+from nacdeploy.jobs.session import Session, open_session
+from nacdeploy.jobs.settings import Request
+from nacdeploy.profile.settings import Settings
 from nacdeploy.progress import Silent
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
@@ -37,8 +40,8 @@ PROFILE: dict[str, Any] = {
 def session_of(folder: Path, epochs: int) -> Session:
     """The session that all share; its baseline is trained once."""
     finetune = {**PROFILE["finetune"], "epochs": epochs, "early_stop_patience": epochs}
-    profile = profiles.from_mapping({**PROFILE, "finetune": finetune})
-    return open_session(Options(runs=folder / "runs", wandb=False), profile, "FP", Silent())
+    settings = Settings.of(profiles.from_mapping({**PROFILE, "finetune": finetune}), __file__)
+    return open_session(Request(filled(Options(runs=folder / "runs", wandb=False)), settings, "FP"), Silent())
 
 
 def evaluated(session: Session, chains: list[Chain], cache: Path, cluster: Cluster) -> tuple[float, list[str]]:

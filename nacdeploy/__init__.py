@@ -7,15 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nacdeploy.api import Result, bench, decode, encode, explain, export, finetune, preview, search, transfer
+    from nacdeploy.api import (
+        Result,
+        analyze,
+        bench,
+        compress,
+        decode,
+        encode,
+        explain,
+        export,
+        finetune,
+        load,
+        preview,
+        report,
+        search,
+        show,
+        train,
+        transfer,
+    )
     from nacdeploy.errors import NacdeployError, RefusedError, UsageError
     from nacdeploy.strategies.chain import Chain
 
 _HOMES = {
-    **dict.fromkeys(
-        ("Result", "bench", "decode", "encode", "explain", "export", "finetune", "preview", "search", "transfer"),
-        "nacdeploy.api",
-    ),
     **dict.fromkeys(("NacdeployError", "RefusedError", "UsageError"), "nacdeploy.errors"),
     "Chain": "nacdeploy.strategies.chain",
 }
@@ -26,19 +39,25 @@ __all__ = [
     "RefusedError",
     "Result",
     "UsageError",
+    "analyze",
     "bench",
+    "compress",
     "decode",
     "encode",
     "explain",
     "export",
     "finetune",
+    "load",
     "preview",
+    "report",
     "search",
+    "show",
+    "train",
     "transfer",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'nacdeploy' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "nacdeploy.api")), name)

@@ -10,6 +10,7 @@ from nacdeploy.jobs.code import decode, encode
 from nacdeploy.jobs.compress import compress
 from nacdeploy.jobs.deploy import bench, export
 from nacdeploy.jobs.explain import explain
+from nacdeploy.jobs.load import load
 from nacdeploy.jobs.report import report
 from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.search import search
@@ -26,6 +27,7 @@ __all__ = [
     "explain",
     "export",
     "finetune",
+    "load",
     "preview",
     "report",
     "search",

@@ -47,7 +47,7 @@ def exported(
 @cache
 def _exported(
     backbone: Callable[[], nn.Module], target: str, quantized: bool
-) -> tuple[Network, bytes, dict[str, onnx_checks.Asked]]:
+) -> tuple[Network, bytes, dict[str, onnx_checks.Wish]]:
     made = network(backbone(), target)
     if quantized:
         made.quantize(Rule(Precision(8, 8)))

@@ -1,11 +1,13 @@
 """The commands as functions: the same names, results as values, silence by default."""
 
+import pkgutil
 from pathlib import Path
 
 import pytest
 
 import nacdeploy
 from nacdeploy import api
+from nacdeploy.cli.main import COMMANDS
 from nacdeploy.errors import RefusedError, UsageError
 
 
@@ -44,5 +46,17 @@ def test_errors_are_exceptions_of_one_tree(home: Path) -> None:
 
 
 def test_public_names_are_those_of_the_commands() -> None:
-    assert {"search", "transfer", "finetune", "export", "bench"} <= set(nacdeploy.__all__)
-    assert all(getattr(nacdeploy, name) is not None for name in nacdeploy.__all__)
+    assert set(COMMANDS) - {"doctor", "verify"} <= set(nacdeploy.__all__)
+    assert set(api.__all__) <= set(nacdeploy.__all__)
+
+
+def test_no_module_stands_in_the_place_of_a_public_name() -> None:
+    """A module that is imported becomes an attribute of its package."""
+    modules = {each.name for each in pkgutil.iter_modules(nacdeploy.__path__)}
+    assert modules & set(nacdeploy.__all__) == set()
+    assert all(callable(getattr(nacdeploy, name)) for name in nacdeploy.__all__)
+
+
+def test_result_loads_as_a_network(home: Path) -> None:
+    network = nacdeploy.load("runs/transfer-QEF-1")
+    assert network(network.example_input()).shape == (1, 10)

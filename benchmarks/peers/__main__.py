@@ -16,7 +16,9 @@ from benchmarks.peers.timing import Subject
 from nacdeploy import latency, records
 from nacdeploy.cli.render import RichProgress
 from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.jobs.session import Options, Session, effective_profile, open_session
+from nacdeploy.jobs.options import Options
+from nacdeploy.jobs.session import Session, open_session
+from nacdeploy.jobs.settings import wanted
 from nacdeploy.jobs.transfer import train
 from nacdeploy.strategies.settle import calibration_images
 
@@ -49,7 +51,7 @@ def _session(progress: RichProgress) -> Session:
     if not baseline.is_dir():
         train(profile=str(PROFILE), out=baseline, runs=FOLDER / "runs", wandb=False, progress=progress)
     options = Options(profile=str(PROFILE), checkpoint=str(baseline), runs=FOLDER / "runs", wandb=False)
-    return open_session(options, effective_profile(options), "PQF", progress)
+    return open_session(wanted(options, "PQF"), progress)
 
 
 def _untrained(session: Session, progress: RichProgress) -> list[Subject]:

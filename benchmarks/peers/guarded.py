@@ -14,8 +14,9 @@ from benchmarks.peers.timing import Subject
 from nacdeploy import latency, records
 from nacdeploy import task as tasks
 from nacdeploy.cli.render import RichProgress
+from nacdeploy.jobs.options import Options
 from nacdeploy.jobs.outcome import RESULT_FILE, Result
-from nacdeploy.jobs.session import Options, OptionValues, effective_profile
+from nacdeploy.jobs.settings import wanted
 from nacdeploy.strategies.settle import calibration_images
 
 FOLDER = Path("bench-run") / "peers"
@@ -40,7 +41,7 @@ def main() -> None:
 
 def _rows(model: str, progress: RichProgress) -> list[Row]:
     place = FOLDER / "guarded" / model
-    profile = effective_profile(Options(model=model, profile=str(PROFILE)))
+    profile = wanted(Options(model=model, profile=str(PROFILE))).settings.profile
     data = tasks.make(profile.model, profile.data, profile).data
     fp32, ours = _artifacts(model, place, progress)
     place.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def _artifacts(model: str, place: Path, progress: RichProgress) -> tuple[Path, P
     """The FP32 network and its chain Q as nacdeploy exports them, the way a user would."""
     runs, found = place / "runs", place / "q"
     if not found.is_dir():
-        options = OptionValues(model=model, profile=str(PROFILE), runs=runs, wandb=False)
+        options = Options(model=model, profile=str(PROFILE), runs=runs, wandb=False)
         nacdeploy.transfer(strategy="Q", out=found, progress=progress, **options)
     sources: dict[str, Path | str] = {
         "fp32": records.read(Result, found / RESULT_FILE).baseline_checkpoint,

@@ -25,7 +25,7 @@ from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.transfer import follow
-from nacdeploy.train import Report
+from nacdeploy.training import Report
 
 MODEL = "model.onnx"
 

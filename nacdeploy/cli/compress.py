@@ -6,20 +6,7 @@ from typing import Any
 import click
 
 from nacdeploy.cli import options, render
-
-FIXED = (
-    "out",
-    "automatic",
-    "model",
-    "data",
-    "width",
-    "normalize",
-    "classes",
-    "checkpoint",
-    "new_head",
-    "profile",
-    "seed",
-)
+from nacdeploy.jobs.options import TASK
 
 
 @click.command("compress")
@@ -42,7 +29,7 @@ def command(
     from nacdeploy import api
 
     if resume is not None:
-        typed = [name for name in ("experiment", *FIXED) if options.on_command_line(name)]
+        typed = [name for name in ("experiment", "out", "automatic", *TASK) if options.on_command_line(name)]
         typed = [name for name in typed if name != "model" or not options.is_model_of(resume, shared["model"])]
         if typed:
             raise click.UsageError(f"--resume goes on with the run's own settings: leave {_spoken(typed[0])} away.")

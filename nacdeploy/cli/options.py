@@ -1,20 +1,21 @@
 """Options that several commands share: one name means one thing everywhere. nacdeploy.toml gives their defaults."""
 
+import functools
 import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 import click
 from click.core import ParameterSource
 
 from nacdeploy.cli import document
 from nacdeploy.errors import UsageError, nearest
+from nacdeploy.jobs import options
 from nacdeploy.records import read_text
 
 F = TypeVar("F", bound=Callable[..., Any])
-SETTINGS_FILE = "nacdeploy.toml"
 
 
 def _documented(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -24,27 +25,9 @@ def _documented(context: click.Context, parameter: click.Parameter, value: bool)
     return value
 
 
-model = click.option("--model", metavar="M", help="Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.")
 trusted_model = click.option(
     "--model", metavar="M", help="path/file.py:factory that is named by a record, and may run."
 )
-data = click.option("--data", metavar="D", help="digits, fashion-mnist, cifar10, cifar100 (:DIR) or folder:PATH.")
-width = click.option("--width", type=float, help="Width of a built-in model.")
-normalize = click.option(
-    "--normalize",
-    metavar="N",
-    help="Of the images: imagenet, data (their own), model (the network's), or MEAN/STD such as 0.5/0.25.",
-)
-classes = click.option(
-    "--classes", metavar="FILE", help="Class names by output of the network, or 'index': folders are called by them."
-)
-checkpoint = click.option(
-    "--checkpoint", metavar="C", help="FP32 network: a folder of ours, a .safetensors or .pt file."
-)
-profile = click.option(
-    "--profile", metavar="P", default="demo", show_default=True, help="Shipped name or path/to.toml."
-)
-seed = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything that is drawn.")
 out = click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the result (a new one).")
 source = click.option(
     "--from", "source", metavar="DIR", type=click.Path(path_type=Path), help="A result or checkpoint."
@@ -55,31 +38,78 @@ precision = click.option(
     type=click.Path(path_type=Path),
     help="Measured precision of a similar model, taken as it is: an artifact or its precision.json.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, callback=_documented, help="Print one JSON document.")
-wandb = click.option(
-    "--wandb/--no-wandb", default=True, help="Log to Weights & Biases (offline without key or network)."
+rules = click.option(
+    "--rules", metavar="FILE", type=click.Path(path_type=Path), help="Rules by layer in the old grammar."
 )
+as_json = click.option("--json", "as_json", is_flag=True, callback=_documented, help="Print one JSON document.")
 NAMES = {"as_json": "json", "source": "from"}
 
 
-def shared(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Several options as one decorator, listed in the order given."""
+def shared(*names: str) -> Callable[[F], F]:
+    """Options that commands share (`jobs/options.py`) as one decorator, listed in the order given; the command is also
+    told what nacdeploy.toml says, as `settings_file`."""
 
     def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
+        @functools.wraps(function)
+        def told(**given: Any) -> Any:
+            return function(**given, settings_file=_settings_file(given))
+
+        for name in reversed(names):
+            told = _option(name)(told)
+        return cast(F, told)
 
     return decorate
 
 
-new_head = click.option(
-    "--new-head", is_flag=True, help="Where --checkpoint has other classes, draw a new head and train from there."
+def _option(name: str) -> Callable[[F], F]:
+    """A shared option as the command line spells it."""
+    spelling, (kind, *_) = options.SPELLINGS[name], get_args(options.HINTS[name])
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        flags = f"{flag}/--no-{name}" if spelling.default else flag
+        return click.option(flags, default=spelling.default, is_flag=True, help=spelling.help)
+    types: dict[Any, Any] = {float | None: float, int | None: click.IntRange(min=0)}
+    shown = {"default": spelling.default, "show_default": True} if spelling.default is not None else {}
+    return click.option(flag, type=types.get(kind), metavar=spelling.metavar, help=spelling.help, **shown)
+
+
+def _settings_file(given: dict[str, Any]) -> dict[str, Any]:
+    """What nacdeploy.toml says of a command's options: as the command takes it, or as it stands there where the command
+    line says something else."""
+    context = click.get_current_context()
+    taken = [name for name in context.default_map or {} if name in given]
+    is_from_file = {name: context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP for name in taken}
+    return {name: given[name] if is_from_file[name] else (context.default_map or {})[name] for name in taken}
+
+
+task_options = shared(*options.TASK)
+data, wandb = _option("data"), _option("wandb")
+
+
+_SEARCH = (
+    click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random."),
+    click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate."),
+    click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends."),
+    click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost."),
+    click.option("--objective", metavar="X", help="budget, latency, pareto or nac."),
+    click.option(
+        "--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...)."
+    ),
+    click.option(
+        "--experience", metavar="RUN", multiple=True, help="An earlier search whose journal teaches what letters do."
+    ),
 )
-task_options = shared(model, data, width, normalize, classes, checkpoint, new_head, profile, seed)
+SEARCH = ("searcher", "budget", "max_trainings", "max_drop", "objective", "cache", "experience")
 
 
-def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
+def search_options(function: F) -> F:
+    """The options of a search that are keys of the profile's search table."""
+    for option in reversed(_SEARCH):
+        function = option(function)
+    return function
+
+
+def defaults(group: click.Group, path: Path = Path(options.SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
     """nacdeploy.toml as click's default map: every option of every command that the file names.
 
     Raises:

@@ -6,60 +6,34 @@ from typing import Any
 import click
 
 from nacdeploy.cli import options, render
-
-FIXED = ("out", "model", "data", "width", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
+from nacdeploy.jobs.options import TASK
 
 
 @click.command("search")
 @options.task_options
 @options.out
-@click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random.")
-@click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate.")
-@click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends.")
-@click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost.")
-@click.option("--objective", metavar="X", help="budget, latency, pareto or nac.")
+@options.search_options
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
-@click.option("--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...).")
 @click.option("--fork", is_flag=True, help="With --resume: a new run that takes over what still holds.")
 @click.option("--pick", type=click.IntRange(min=1), metavar="N", help="With --resume: answer with front member N.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Chains evaluated at once, by Ray.")
 @click.option("--ray", metavar="ADDRESS", help="Ray cluster that evaluates them: host:port or auto.")
-@click.option(
-    "--experience", metavar="RUN", multiple=True, help="An earlier search whose journal teaches what letters do."
-)
 @options.wandb
 @options.as_json
 def command(
     out: Path | None,
-    searcher: str | None,
-    budget: int | None,
-    max_trainings: int | None,
-    max_drop: float | None,
-    objective: str | None,
     resume: Path | None,
-    cache: str | None,
     fork: bool,
     pick: int | None,
     workers: int | None,
     ray: str | None,
-    experience: tuple[str, ...],
     as_json: bool,
     **shared: Any,
 ) -> None:
     """Search for the best chain; leaves its checkpoint and strategy.json."""
     from nacdeploy import api
 
-    wanted: dict[str, Any] = {
-        "cache": cache,
-        "out": out,
-        "searcher": searcher,
-        "budget": budget,
-        "max_trainings": max_trainings,
-        "max_drop": max_drop,
-        "objective": objective,
-        "experience": experience or None,
-        **shared,
-    }
+    wanted = {"out": out, **shared, "experience": shared["experience"] or None}
     if resume is not None:
         wanted = _typed(wanted, fork, resume)
     how: dict[str, Any] = {"fork": fork, "pick": pick, "workers": workers, "ray": ray}
@@ -70,7 +44,7 @@ def command(
 def _typed(wanted: dict[str, Any], fork: bool, resume: Path) -> dict[str, Any]:
     """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now. The file
     of its own network may be named, so that it may run."""
-    typed = [name for name in FIXED if options.on_command_line(name)]
+    typed = [name for name in ("out", *TASK) if options.on_command_line(name)]
     if not fork:
         typed = [name for name in typed if name != "model" or not options.is_model_of(resume, wanted["model"])]
     if typed and not fork:

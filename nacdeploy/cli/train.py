@@ -9,8 +9,8 @@ from nacdeploy.cli import options, render
 
 
 @click.command("train")
-@options.shared(options.model, options.data, options.width, options.normalize, options.classes)
-@options.shared(options.profile, options.seed, options.out)
+@options.shared("model", "data", "width", "normalize", "classes", "profile", "seed")
+@options.out
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many epochs.")
 @options.as_json
 def command(out: Path | None, epochs: int | None, as_json: bool, **shared: Any) -> None:

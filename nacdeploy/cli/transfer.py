@@ -11,7 +11,7 @@ from nacdeploy.cli import options, render
 @click.command("transfer")
 @click.option("--strategy", metavar="S", required=True, help="A word such as QPPF, a strategy.json, or catalog:NAME.")
 @options.precision
-@click.option("--rules", type=click.Path(path_type=Path), metavar="FILE", help="Rules by layer in the old grammar.")
+@options.rules
 @options.task_options
 @options.out
 @click.option("--dry-run", is_flag=True, help="Say what every letter would do; train and write nothing.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from nacdeploy import train
+from nacdeploy import training
 from nacdeploy.experiments.run import LEVEL, Run, units
 from nacdeploy.layers import channel_groups, channel_importance, sparsity
 from nacdeploy.layers.channel_choice import PRODUCER, Group, Member
@@ -48,10 +48,10 @@ def regularised(
     z = project(project.weights(), u)
     recipe = run.profile.of(FinetuneTable).model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
     for iteration in range(n_iterations):
-        seed = train.seed_of(run.profile.seed, state.key, f"admm {iteration}")
-        batches = train.image_batches(run.task.data, run.task.data.train, recipe.batch_size, seed)
+        seed = training.seed_of(run.profile.seed, state.key, f"admm {iteration}")
+        batches = training.image_batches(run.task.data, run.task.data.train, recipe.batch_size, seed)
         newest = itertools.count().__next__  # the last epoch counts as the best: the penalty moves on with it
-        train.fit(network, batches, newest, recipe, seed, penalty=_Penalty(z, u, _row(run)))
+        training.fit(network, batches, newest, recipe, seed, penalty=_Penalty(z, u, _row(run)))
         w = project.weights()
         z = project(w, u)
         u = {name: u[name] + w[name] - z[name] for name in w}

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-from nacdeploy import train
+from nacdeploy import training
 from nacdeploy.errors import RefusedError
 from nacdeploy.experiments import admm
 from nacdeploy.experiments.allocation import shifted_to
@@ -66,7 +66,7 @@ def _annealed_on(
         except RefusedError:
             return -1.0
 
-    rng = random.Random(train.seed_of(run.profile.seed, state.key, purpose))
+    rng = random.Random(training.seed_of(run.profile.seed, state.key, purpose))
     return annealed(
         accuracy,
         sizes,

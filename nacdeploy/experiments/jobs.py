@@ -13,7 +13,7 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.experiments.early_stop import falls_behind
 from nacdeploy.experiments.grammar import Compression, Experiment
-from nacdeploy.experiments.proposers import Asked, Study
+from nacdeploy.experiments.proposers import Proposal, Study
 from nacdeploy.experiments.reporting import MODEL
 
 ROW_FILE = "job.json"
@@ -108,7 +108,7 @@ class Jobs:
         """The folder of a job."""
         return self.place / "jobs" / f"{number:04d}"
 
-    def _window(self, window: Sequence[Asked]) -> None:
+    def _window(self, window: Sequence[Proposal]) -> None:
         jobs = [Job(a.number, self.experiment.filled(a.proposal), self.folder(a.number)) for a in window]
         tries = dict.fromkeys((job.number for job in jobs), 0)
         attempts: dict[int, Attempt] = {}
@@ -125,7 +125,7 @@ class Jobs:
             self._keep(asked, job, attempts[job.number], tries[job.number])
         self._check_failures(window, attempts)
 
-    def _keep(self, asked: Asked, job: Job, attempt: Attempt, n_tries: int) -> None:
+    def _keep(self, asked: Proposal, job: Job, attempt: Attempt, n_tries: int) -> None:
         status = FAILED if attempt.error else STOPPED if attempt.stopped else DONE
         row = JobRow(
             number=job.number,
@@ -155,7 +155,7 @@ class Jobs:
             if best is None or row.number != best.number:
                 shutil.rmtree(self.folder(row.number) / MODEL, ignore_errors=True)
 
-    def _check_failures(self, window: Sequence[Asked], attempts: dict[int, Attempt]) -> None:
+    def _check_failures(self, window: Sequence[Proposal], attempts: dict[int, Attempt]) -> None:
         failed = [asked.number for asked in window if attempts[asked.number].error]
         if failed and not self.experiment.job_failure.ignore_fail:
             raise NacdeployError(
@@ -164,7 +164,7 @@ class Jobs:
             )
 
     def _report(self, job: Job, step: int, value: float) -> bool:
-        asked = Asked(job.number, {})
+        asked = Proposal(job.number, {})
         stops = self.study.report(asked, step, value)
         policy = self.experiment.resource_args.early_stop
         if policy is None:

@@ -28,7 +28,7 @@ _CHOICE = "#"  # choices are told to Optuna by their place: they may be anything
 
 
 @dataclass(frozen=True)
-class Asked:
+class Proposal:
     """A proposal by its number, and the values that it proposes by name."""
 
     number: int
@@ -48,7 +48,7 @@ class Study:
         """How many proposals there are in all, None where there is no end."""
         return len(self._grid) if self._grid is not None else None
 
-    def unfinished(self) -> list[Asked]:
+    def unfinished(self) -> list[Proposal]:
         """Proposals whose job was under way when the experiment was stopped, in their order."""
         found = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         return [self._resumed(trial.number, trial._trial_id) for trial in found]
@@ -59,7 +59,7 @@ class Study:
         trials = self._study.get_trials(deepcopy=False, states=done)
         return {t.number: t.value if t.state == TrialState.COMPLETE else None for t in trials}
 
-    def ask(self) -> Asked:
+    def ask(self) -> Proposal:
         """The next proposal."""
         number = len(self._study.get_trials(deepcopy=False))
         with _quiet():
@@ -69,32 +69,32 @@ class Study:
             trial = self._study.ask()
             return self._with_values(trial)
 
-    def report(self, asked: Asked, step: int, value: float) -> bool:
+    def report(self, asked: Proposal, step: int, value: float) -> bool:
         """Note an intermediate value; whether the proposer (Hyperband, ASHA) stops the job there."""
         trial = self._trials[asked.number]
         with _quiet():
             trial.report(value, step)
             return self._proposer in _PRUNING and trial.should_prune()
 
-    def intermediates(self, asked: Asked) -> list[dict[int, float]]:
+    def intermediates(self, asked: Proposal) -> list[dict[int, float]]:
         """The intermediate values by step of all other proposals."""
         trials = self._study.get_trials(deepcopy=False)
         return [dict(t.intermediate_values) for t in trials if t.number != asked.number and t.intermediate_values]
 
-    def tell(self, asked: Asked, value: float | None, *, stopped: bool = False) -> None:
+    def tell(self, asked: Proposal, value: float | None, *, stopped: bool = False) -> None:
         """Note the value of a finished job, None of a failed one; `stopped` of one that ended early."""
         state = TrialState.PRUNED if stopped else TrialState.FAIL if value is None else TrialState.COMPLETE
         with _quiet():
             self._study.tell(self._trials[asked.number], None if state != TrialState.COMPLETE else value, state=state)
 
-    def _resumed(self, number: int, trial_id: int) -> Asked:
+    def _resumed(self, number: int, trial_id: int) -> Proposal:
         with _quiet():
             self._study.sampler = _sampler(self._proposer, self._seed + 7919 * number)
             return self._with_values(optuna.trial.Trial(self._study, trial_id))
 
-    def _with_values(self, trial: optuna.Trial) -> Asked:
+    def _with_values(self, trial: optuna.Trial) -> Proposal:
         self._trials[trial.number] = trial
-        return Asked(trial.number, {space.name: _suggested(trial, space) for space in self._spaces})
+        return Proposal(trial.number, {space.name: _suggested(trial, space) for space in self._spaces})
 
     def _as_told(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
         by_name = {space.name: space for space in self._spaces}

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.onnx_checks import Asked
+from nacdeploy.exporters.onnx_checks import Wish
 from nacdeploy.exporters.parameters import FloatParameters, IntegerParameters, LayerParameters
 from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.network import Network, Use
@@ -31,7 +31,7 @@ class OnnxGraph:
 
     model: bytes
     outputs: tuple[str, ...]
-    asked: dict[str, Asked]
+    asked: dict[str, Wish]
     edges: dict[Use, str]
 
 
@@ -71,10 +71,10 @@ def lower_markers(
     return OnnxGraph(model.SerializeToString(), outputs, asked, writer.edges)
 
 
-def _asked(layer: str, parameters: LayerParameters, network: Network) -> Asked:
+def _asked(layer: str, parameters: LayerParameters, network: Network) -> Wish:
     tensor = "weight_q" if isinstance(parameters.deployed, IntegerParameters) else "weight"
     why = network.rule.why_float(layer, network.backbone.get_submodule(layer)) if network.rule else None
-    return Asked(parameters.kind, str(parameters.precision), f"layers.{layer}.{tensor}", why or "")
+    return Wish(parameters.kind, str(parameters.precision), f"layers.{layer}.{tensor}", why or "")
 
 
 @dataclass

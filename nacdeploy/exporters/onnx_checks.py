@@ -28,7 +28,7 @@ _SHAPE_ONLY = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose
 _INT8 = frozenset({"int8", "uint8"})
 
 
-class Asked(NamedTuple):
+class Wish(NamedTuple):
     """What was asked of one layer; `weight` is the name of its weight initializer, `why_float` says why a layer of a
     quantized network was asked to stay float."""
 
@@ -124,7 +124,7 @@ def held_precision(model: onnx.ModelProto, layer_weight_names: Mapping[str, str]
     return {layer: _held(graph, layer, weight) for layer, weight in layer_weight_names.items()}
 
 
-def lowering_rows(model: onnx.ModelProto, asked: Mapping[str, Asked]) -> list[Lowering]:
+def lowering_rows(model: onnx.ModelProto, asked: Mapping[str, Wish]) -> list[Lowering]:
     """One row per layer: what was asked, what the graph holds and why they differ."""
     held = held_precision(model, {layer: wish.weight for layer, wish in asked.items()})
     return [_row(layer, wish, held[layer]) for layer, wish in asked.items()]
@@ -176,7 +176,7 @@ def parity(reference: NDArray[Any], test: NDArray[Any], optimization: str) -> Pa
     return Parity(len(reference), agreement(reference, test), None if ratio_db == np.inf else ratio_db, optimization)
 
 
-def _row(layer: str, wish: Asked, held: Held) -> Lowering:
+def _row(layer: str, wish: Wish, held: Held) -> Lowering:
     zeros = held.zeros
     reason = _reason(wish, held)
     return Lowering(
@@ -216,7 +216,7 @@ def _zeros(weight: onnx.TensorProto, node: onnx.NodeProto) -> Found:
     return sparsity_of(values.T if node.op_type == "MatMul" else values)
 
 
-def _reason(wish: Asked, held: Held) -> str:
+def _reason(wish: Wish, held: Held) -> str:
     asked = Precision.recorded(wish.precision)
     if held.precision == "absent":
         return held.reason

@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from nacdeploy import profile as profiles
-from nacdeploy import records
+from nacdeploy import models, records
 from nacdeploy.cost import layer_costs
 from nacdeploy.errors import NacdeployError, UsageError, unknown
+from nacdeploy.jobs.options import Options
 from nacdeploy.jobs.runs import Runs
-from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
+from nacdeploy.jobs.session import Session, open_session
+from nacdeploy.jobs.settings import Request, recorded, wanted
 from nacdeploy.layers import channel_groups, decomposition
 from nacdeploy.layers.network import Network, count_parameters
-from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.report.sensitivity import write_picture
+from nacdeploy.reports.sensitivity import write_picture
 from nacdeploy.strategies import musco, sensitivity
 from nacdeploy.strategies.sensitivity import Probe, Sensitivity
 
@@ -33,7 +33,7 @@ _COLUMNS = tuple(field.name for field in fields(Sensitivity))
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnalysisRun:
     """analyze.json: what an analysis was asked for, so that it can go on. The baseline is named by its content."""
 
     profile: dict[str, Any]
@@ -82,7 +82,7 @@ def analyze(
     out: Path | str | None = None,
     resume: Path | str | None = None,
     progress: Progress | None = None,
-    **shared: Unpack[OptionValues],
+    **shared: Unpack[Options],
 ) -> Analysis:
     """Analyse a network; leaves layers.csv, dependencies.csv, sensitivity.csv and .png, config_list.json, seed.toml.
 
@@ -94,25 +94,24 @@ def analyze(
         UsageError: an unknown configuration type, technique or layer, a wrong ratio, or a resumed analysis of
             something else.
     """
-    progress, options = progress or Silent(), Options.given(**shared)
+    progress = progress or Silent()
+    models.name_by_user(shared.get("model"))
     if config_type not in musco.KINDS:
         raise unknown("configuration type", config_type, musco.KINDS)
     asked = _asked(Path(resume)) if resume is not None else None
-    profile = _profile(asked, resume) if asked else effective_profile(options)
-    if asked:
-        theirs: dict[str, Any] = {"checkpoint": asked.checkpoint, "new_head": asked.new_head}
-        options = replace(options, model=profile.model, data=profile.data, **theirs)
-    reserved = Runs(Path(options.runs)).place(out, "analyze") if resume is None else nullcontext(Path(resume))
+    request = _continued(asked, Path(str(resume)), shared) if asked else wanted(shared)
+    options = request.options
+    reserved = Runs(Path(options["runs"])).place(out, "analyze") if resume is None else nullcontext(Path(resume))
     with reserved as place:
-        session = open_session(options, profile, "", progress)
-        given = Asked(
+        session = open_session(replace(request, letters=""), progress)
+        given = AnalysisRun(
             profile=session.profile.model_dump(mode="json"),
-            checkpoint=options.checkpoint,
+            checkpoint=options["checkpoint"],
             baseline=session.baseline.key,
             techniques=asked.techniques if asked else tuple(techniques),
             ratios=asked.ratios if asked else tuple(ratios),
             layers=asked.layers if asked else tuple(layers),
-            new_head=options.new_head,
+            new_head=options["new_head"],
         )
         if asked and asked.baseline != given.baseline:
             raise UsageError(f"{place} analysed another network than its baseline is now; start a new analysis")
@@ -128,14 +127,14 @@ def analyze(
         return _left(session, found, max_drop, place)
 
 
-def _asked(place: Path) -> Asked:
+def _asked(place: Path) -> AnalysisRun:
     if not records.is_file(place / RUN_FILE):
         raise UsageError(f"{place} is no analysis (it has no {RUN_FILE}); --resume takes the folder of one")
-    return records.read(Asked, place / RUN_FILE)
+    return records.read(AnalysisRun, place / RUN_FILE)
 
 
-def _profile(asked: Asked, resume: Path | str | None) -> Profile:
-    return profiles.from_mapping(asked.profile, where=str(Path(str(resume)) / RUN_FILE))
+def _continued(asked: AnalysisRun, resume: Path, options: Options) -> Request:
+    return recorded(asked.profile, resume / RUN_FILE, options, asked.checkpoint, asked.new_head)
 
 
 def _measured(todo: Sequence[Probe], session: Session, path: Path, progress: Progress) -> tuple[Sensitivity, ...]:

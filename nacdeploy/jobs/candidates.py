@@ -18,6 +18,7 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.jobs.equipment import equipped
 from nacdeploy.jobs.session import Session
 from nacdeploy.layers.network import content
+from nacdeploy.profile.settings import Settings
 from nacdeploy.strategies import checkpoint, letters, operators
 from nacdeploy.strategies.advance import VERSIONS
 from nacdeploy.strategies.baseline import plain_network
@@ -67,7 +68,8 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
     if baseline.key != setup["baseline"]["key"]:
         raise NacdeployError(f"a worker builds another '{profile.model}' than the search; give it the same model file")
     place = Path(setup["place"])
-    evaluate = equipped(Session(profile, task, baseline, place), place, setup["cache"]).evaluator
+    session = Session(Settings.of(profile, "the search"), task, baseline, place)
+    evaluate = equipped(session, place, setup["cache"]).evaluator
     return lambda chain: records.to_data(evaluate(Chain.parse(chain)))
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from nacdeploy import profile as profiles
-from nacdeploy import records
+from nacdeploy import models, records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.experiments import exporting, grammar, proposers, scripts
@@ -16,15 +15,17 @@ from nacdeploy.experiments.grammar import Experiment
 from nacdeploy.experiments.jobs import JobRow, Jobs, Worker
 from nacdeploy.experiments.reporting import MODEL
 from nacdeploy.experiments.vocabulary import QUANTIZATION
+from nacdeploy.jobs.options import Options, filled
 from nacdeploy.jobs.outcome import Job as Command
 from nacdeploy.jobs.outcome import finish
 from nacdeploy.jobs.own_jobs import OwnWorker, PoolWorker, check_layers, opened, setup_of
 from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.runs import Runs
-from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
+from nacdeploy.jobs.session import Session, open_session
+from nacdeploy.jobs.settings import Request, recorded, wanted
 from nacdeploy.latency import Stopwatch
 from nacdeploy.models import trust
-from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import Settings
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.baseline import plain_network
@@ -36,7 +37,7 @@ RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Begun:
     """run.json: what an experiment was started with, so that it can go on; `model` is set where it was named."""
 
     experiment: dict[str, Any]
@@ -76,7 +77,7 @@ def compress(
     resume: Path | str | None = None,
     out: Path | str | None = None,
     progress: Progress | None = None,
-    **shared: Unpack[OptionValues],
+    **shared: Unpack[Options],
 ) -> Compressed:
     """Run an experiment's file, or go on with the folder of one; leaves every job's row and the best job's model.
 
@@ -84,34 +85,33 @@ def compress(
         UsageError: the file has errors, all of which are named; ranges without `automatic`, or none with it.
         NacdeployError: a job fails and `job_failure` does not forgive it, or no job came to a value.
     """
-    progress, options, watch = progress or Silent(), Options.given(**shared), Stopwatch()
-    with _begun(experiment, automatic, resume, out, options) as (place, asked):
-        return _compressed(place, asked, options, progress, watch)
+    progress, watch = progress or Silent(), Stopwatch()
+    models.name_by_user(shared.get("model"))
+    with _begun(experiment, automatic, resume, out, shared) as (place, asked):
+        return _compressed(place, asked, shared, progress, watch)
 
 
-def _compressed(place: Path, asked: Asked, options: Options, progress: Progress, watch: Stopwatch) -> Compressed:
+def _compressed(place: Path, asked: Begun, options: Options, progress: Progress, watch: Stopwatch) -> Compressed:
     """Run the jobs of an experiment in its folder."""
     read = grammar.read(asked.experiment, asked.file)
     for name in read.ignored:
         progress.say(f"ignored: {name}")
-    profile = profiles.from_mapping(asked.profile, where=str(place / RUN_FILE))
-    theirs: dict[str, Any] = {"checkpoint": asked.checkpoint, "new_head": asked.new_head}
-    options = replace(options, model=profile.model, data=profile.data, **theirs)
+    request = recorded(asked.profile, place / RUN_FILE, options, asked.checkpoint, asked.new_head)
     with ExitStack() as stack:
-        session, worker = _worker(read.experiment, asked, options, profile, progress, stack)
+        session, worker = _worker(read.experiment, asked, request, progress, stack)
         records.write_json(place / RUN_FILE, asked)
-        jobs = _run(read.experiment, asked, place, worker, profile.seed, progress)
+        jobs = _run(read.experiment, asked, place, worker, request.settings.profile.seed, progress)
     best = jobs.best()
     if best is None or best.value is None:
         raise NacdeployError(f"no job of '{read.experiment.name}' came to a value; see {place / 'jobs'}")
     result, model = None, jobs.folder(best.number) / MODEL
-    command = Command("compress", place, options, progress, watch)
+    command = Command("compress", place, request.options, progress, watch)
     if session is not None:
         state, record = checkpoints.load(model)
-        result = finish(command, replace(session, profile=record.settings()), state)
+        result = finish(command, replace(session, settings=Settings.of(record.settings(), str(model))), state)
     else:
         _keep_best(model, place / BEST)
-        result = _of_script(command, asked, profile, place / BEST)
+        result = _of_script(command, asked, request, place / BEST)
     done = _outcome(read, asked, place, jobs, best, watch.seconds(), result)
     records.write_json(place / EXPERIMENT_FILE, done)
     return done
@@ -120,13 +120,13 @@ def _compressed(place: Path, asked: Asked, options: Options, progress: Progress,
 @contextmanager
 def _begun(
     file: Path | str | None, automatic: bool, resume: Path | str | None, out: Path | str | None, options: Options
-) -> Iterator[tuple[Path, Asked]]:
+) -> Iterator[tuple[Path, Begun]]:
     """The folder of a new experiment, reserved within the block, or of an old one, and what it was started with."""
     if resume is not None:
         place = Path(resume)
         if not (place / RUN_FILE).is_file():
             raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
-        yield place, records.read(Asked, place / RUN_FILE)
+        yield place, records.read(Begun, place / RUN_FILE)
         return
     if file is None:
         raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")
@@ -134,15 +134,15 @@ def _begun(
     read = grammar.read(data, str(file), Path(file).stem)
     experiment = read.experiment
     _check_mode(experiment, automatic)
-    profile = effective_profile(options)
-    seed = options.seed if options.seed is not None else experiment.random_seed
-    if seed is not None:
-        profile = profiles.override(profile, {"seed": seed})
+    settings = wanted(options).settings
+    if options.get("seed") is None and experiment.random_seed is not None:
+        settings = settings.over((str(file), {"seed": experiment.random_seed}))
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in experiment.name)
     data = {"name": experiment.name, **data}
-    settings = profile.model_dump(mode="json")
-    asked = Asked(data, str(file), automatic, settings, options.checkpoint, options.model, options.new_head)
-    with Runs(Path(options.runs)).place(out, f"compress-{name}") as place:
+    options = filled(options)
+    profile = settings.profile.model_dump(mode="json")
+    asked = Begun(data, str(file), automatic, profile, options["checkpoint"], options["model"], options["new_head"])
+    with Runs(Path(options["runs"])).place(out, f"compress-{name}") as place:
         if experiment.script is not None:  # the user named the file that names it
             script, _ = scripts.located(experiment, Path(file).absolute())
             trust.accept(script, records.sha256_file(script))
@@ -162,19 +162,21 @@ def _check_mode(experiment: Experiment, automatic: bool) -> None:
 
 
 def _worker(
-    experiment: Experiment, asked: Asked, options: Options, profile: Profile, progress: Progress, stack: ExitStack
+    experiment: Experiment, asked: Begun, request: Request, progress: Progress, stack: ExitStack
 ) -> tuple[Session | None, Worker]:
     """What runs the jobs: a script's processes, or this process with a session of its own."""
+    profile = request.settings.profile
     if experiment.script is not None:
         script, directory = scripts.located(experiment, Path(asked.file).absolute())
         trust.check(script, records.sha256_file(script), f"start it anew, nacdeploy compress {asked.file},")
         if asked.model is not None:
             tasks.make(profile.model, profile.data, profile)  # what cannot be built is said before the jobs run
         return None, scripts.ScriptWorker(experiment, script, directory, profile.seed)
-    if options.checkpoint is None:
+    if request.options["checkpoint"] is None:
         task = tasks.make(profile.model, profile.data, profile)
         check_layers(experiment, task, profile, plain_network(task, profile))  # before the baseline is trained
-    session = open_session(options, profile, "Q" if experiment.words.type == QUANTIZATION else "F", progress)
+    letters = "Q" if experiment.words.type == QUANTIZATION else "F"
+    session = open_session(replace(request, letters=letters), progress)
     check_layers(experiment, session.task, session.profile, session.baseline.network)
     if experiment.n_parallel > 1:
         cluster = stack.enter_context(ray_cluster(experiment.n_parallel))
@@ -183,7 +185,7 @@ def _worker(
     return session, OwnWorker(experiment, session, progress)
 
 
-def _run(experiment: Experiment, asked: Asked, place: Path, worker: Worker, seed: int, progress: Progress) -> Jobs:
+def _run(experiment: Experiment, asked: Begun, place: Path, worker: Worker, seed: int, progress: Progress) -> Jobs:
     fingerprint = proposers.fingerprint([experiment.model_dump(mode="json", exclude={"n_samples"}), seed])
     with proposers.opened(
         place / proposers.FILE,
@@ -207,20 +209,26 @@ def _keep_best(source: Path, place: Path) -> None:
         shutil.copytree(source, place)
 
 
-def _of_script(command: Command, asked: Asked, profile: Profile, folder: Path) -> Result | None:
+def _of_script(command: Command, asked: Begun, request: Request, folder: Path) -> Result | None:
     """What a script exported as a result like any other, where its model was named with --model: the checkpoint of that
     model, compared with its baseline on our data. None where it was not, or nothing was exported."""
     exported = folder / exporting.FOLDER
     if asked.model is None or not exported.is_dir():
         return None
-    session = open_session(command.options, profile, "P", command.progress)
+    session, profile = open_session(replace(request, letters="P"), command.progress), request.settings.profile
     network, steps = exporting.rebuilt(session.task.build(profile.seed), exported, profile)
     metrics = measure(network, session.task)
     return finish(command, session, CompressionState(network, metrics, session.baseline.metrics, steps))
 
 
 def _outcome(
-    read: grammar.Read, asked: Asked, place: Path, jobs: Jobs, best: JobRow, seconds: float, result: Result | None
+    read: grammar.Read,
+    asked: Begun,
+    place: Path,
+    jobs: Jobs,
+    best: JobRow,
+    seconds: float,
+    result: Result | None,
 ) -> Compressed:
     return Compressed(
         name=read.experiment.name,

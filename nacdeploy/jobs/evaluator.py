@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from nacdeploy import train
+from nacdeploy import training
 from nacdeploy.cost import layer_costs, nac_ratios
 from nacdeploy.errors import DivergedError, RefusedError
 from nacdeploy.jobs.speed import Speed
@@ -64,7 +64,7 @@ class Evaluator:
     task: Task
     profile: Profile
     memory: DiskMemory
-    report: train.Report = lambda *progress: None
+    report: training.Report = lambda *progress: None
     speed: Callable[[CompressionState], Speed] | None = None
     meter: Meter | None = None
     finetune_epochs: int | None = None

@@ -14,8 +14,8 @@ from nacdeploy.exporters.artifact import Manifest
 from nacdeploy.exporters.float_twin import float_twin, is_quantized
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.report import explanation
-from nacdeploy.report.explanation import Explanation
+from nacdeploy.reports import explanation
+from nacdeploy.reports.explanation import Explanation
 from nacdeploy.runners import layer_facts, onnx_profile, probes
 
 _GPU_TARGETS = ("trt", "trt-rtx", "torch-trt")

@@ -1,9 +1,12 @@
 """Settings that a profile leaves to measurement, found on the machine at hand: the integer grid of ONNX Runtime or
 OpenVINO, the channels of one unit."""
 
+from typing import Any
+
 from nacdeploy import profile as profiles
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import Layer
 from nacdeploy.progress import Progress
 from nacdeploy.runners import probes
 from nacdeploy.runners.onnx import OnnxRunner
@@ -19,20 +22,22 @@ SMALLEST_BLOCK = 8  # what Q leaves in float runs in blocks of at least so many 
 _UNITS = {"prune": "P", "decompose": "D"}  # tables with a `multiple`, and their letters
 
 
-def resolved(profile: Profile, letters: str, progress: Progress) -> Profile:
-    """The profile with numbers and names in place of what it leaves to the target, for chains of `letters`. What the
-    kernels of a runtime on this CPU want is measured.
+def layers(profile: Profile, letters: str, progress: Progress) -> tuple[Layer, ...]:
+    """Numbers and names in place of what a profile leaves to the target, for chains of `letters`. What the kernels of a
+    runtime on this CPU want is measured.
 
     Raises:
         MissingExtraError: the target is OpenVINO, which is not installed.
     """
+    source = "measured on this machine" if profile.target in RUNTIMES else f"target {profile.target}"
+    tables: dict[str, dict[str, Any]] = {}
     if profile.target in RUNTIMES and profile.of(QuantizeTable).grid == MEASURED:
-        profile = _on_best_grid(profile, profile.target, progress)
+        tables["quantize"] = {"grid": _best_grid(profile.target, progress)}
     left = [key for key, letter in _UNITS.items() if letter in letters and getattr(profile, key).multiple == "target"]
     if left:
         multiple = _multiple(profile.target, "Q" in letters, progress)
-        profile = profiles.override(profile, {key: {"multiple": multiple} for key in left})
-    return profile
+        tables |= {key: {"multiple": multiple} for key in left}
+    return ((source, tables),) if tables else ()
 
 
 def _multiple(target: str, is_quantized: bool, progress: Progress) -> int:
@@ -64,9 +69,13 @@ def exact_here(profile: Profile, target: str, progress: Progress) -> Profile:
 
 
 def _on_best_grid(profile: Profile, target: str, progress: Progress) -> Profile:
+    return profiles.override(profile, {"quantize": {"grid": _best_grid(target, progress)}})
+
+
+def _best_grid(target: str, progress: Progress) -> str:
     name = best_grid(target)
     progress.say(f"integers for {TITLES[target]} on this CPU, as measured: {_described(name)}")
-    return profiles.override(profile, {"quantize": {"grid": name}})
+    return name
 
 
 def best_grid(target: str) -> str:

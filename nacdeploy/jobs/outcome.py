@@ -9,15 +9,16 @@ from nacdeploy import records, tracking
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.evaluator import figures_of
 from nacdeploy.jobs.final import LatencyReport
+from nacdeploy.jobs.options import Options
 from nacdeploy.jobs.report import REPORT_FILE, Material, page_of
 from nacdeploy.jobs.result import RESULT_FILE, Member, Result
 from nacdeploy.jobs.runs import Runs
-from nacdeploy.jobs.session import Options, Session, test_scores
+from nacdeploy.jobs.session import Session, test_scores
 from nacdeploy.jobs.speed import Speed
 from nacdeploy.latency import Stopwatch
 from nacdeploy.progress import Progress
-from nacdeploy.report.page import write_page
-from nacdeploy.report.summary import write_report
+from nacdeploy.reports.page import write_page
+from nacdeploy.reports.summary import write_report
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import transfer as transferring
 from nacdeploy.strategies.objective import Figures
@@ -84,7 +85,7 @@ def finish(
             checkpoints.write(inner, state, record)
         records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
         records.write_json(folder / RESULT_FILE, result)
-    Runs(Path(job.options.runs)).finished(job.place)
+    Runs(Path(job.options["runs"])).finished(job.place)
     drawn = _report(job.place, Material(found, session.profile, result))
     _track(job, result, found, session, drawn)
     return result
@@ -122,12 +123,12 @@ def _strategy(session: Session, state: CompressionState, result: Result) -> Stra
     settings = settings_of(state.chain, session.profile)
     del settings["quantize"]["grid"]  # the machine's own, measured again where the strategy is applied
     origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
-    return Strategy(str(state.chain), settings, origin)
+    return Strategy(state.chain, settings, origin)
 
 
 def _track(job: Job, result: Result, found: SearchResult | None, session: Session, drawn: Mapping[str, Path]) -> None:
     config = {"kind": job.kind, **session.profile.model_dump(mode="json")}
-    use_wandb, say = job.options.wandb, job.progress.say
+    use_wandb, say = job.options["wandb"], job.progress.say
     tracker = tracking.open_tracker(job.place, wandb=use_wandb, project="nacdeploy", config=config, say=say)
     rows = [e for e in found.evaluations if e.figures] if found else []
     for evaluation in rows:

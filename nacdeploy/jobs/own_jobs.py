@@ -22,6 +22,7 @@ from nacdeploy.jobs.session import Session, task_of
 from nacdeploy.latency import Stopwatch
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import Settings
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import objective
@@ -160,8 +161,8 @@ def opened(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     folder = Path(setup["baseline"])
     models.accept_here(setup["model"], setup["model_sha256"])
     baseline, record = checkpoints.load(folder)
-    profile = profiles.from_mapping(setup["profile"])
+    settings = Settings.of(profiles.from_mapping(setup["profile"]), "the experiment")
     task = task_of(record)
-    baseline.network.lay_on(plain_network(task, profile).grid)
-    worker = OwnWorker(experiment, Session(profile, task, baseline, folder), Silent())
+    baseline.network.lay_on(plain_network(task, settings.profile).grid)
+    worker = OwnWorker(experiment, Session(settings, task, baseline, folder), Silent())
     return lambda job: records.to_data(worker([records.from_data(Job, job)], lambda *step: False)[0])

@@ -7,11 +7,11 @@ torchvision's weights may be in a file, and else the training images'.
 from collections.abc import Sequence
 from typing import Any
 
-from nacdeploy import profile as profiles
 from nacdeploy.data import Dataset
 from nacdeploy.errors import UsageError
 from nacdeploy.models import pretrained
 from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import Layer
 from nacdeploy.profile.training import NORMALIZATIONS, DataTable
 from nacdeploy.strategies import first_norm
 from nacdeploy.strategies.checkpoint import Record
@@ -41,8 +41,9 @@ def given_keys(profile: Profile) -> dict[str, Any]:
     return {key: images[key] for key in KEYS if images[key] is not None}
 
 
-def settled(profile: Profile, record: Record | None, is_given: bool) -> tuple[Profile, str]:
-    """The profile with every choice made that is not the data's, and where its normalisation comes from.
+def settled(profile: Profile, record: Record | None, is_given: bool) -> Layer:
+    """The keys of the table `images` with every choice made that is not the data's, and where the normalisation comes
+    from.
 
     `record` is that of the checkpoint folder, where the network comes from one; `is_given`: it comes from any file.
 
@@ -60,7 +61,8 @@ def settled(profile: Profile, record: Record | None, is_given: bool) -> tuple[Pr
             images = _normalised(images, known.mean, known.std)
             why = f"the network's own by {profile.model.partition(':')[0]}"
     images = pretrained.settled(profile.model, images)
-    return profiles.override(profile, {"images": images.model_dump(mode="json")}), why
+    before, now = (table.model_dump(mode="json") for table in (profile.images, images))
+    return why, {"images": {key: value for key, value in now.items() if value != before[key]}}
 
 
 def _normalised(images: DataTable, mean: Sequence[float], std: Sequence[float]) -> DataTable:

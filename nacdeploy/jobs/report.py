@@ -10,10 +10,10 @@ from nacdeploy.errors import UsageError
 from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.jobs.resuming import JOURNAL, RUN_FILE
 from nacdeploy.profile import Profile
-from nacdeploy.report.figures import Panel, layers_panel, search_panels
-from nacdeploy.report.layers import layer_changes
-from nacdeploy.report.page import Grid, Page, write_page
-from nacdeploy.report.summary import summary_rows
+from nacdeploy.reports.figures import Panel, layers_panel, search_panels
+from nacdeploy.reports.layers import layer_changes
+from nacdeploy.reports.page import Grid, Page, write_page
+from nacdeploy.reports.summary import summary_rows
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.objective import make as make_objective

@@ -3,14 +3,16 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import UsageError
-from nacdeploy.jobs.session import Options, Session, effective_profile
+from nacdeploy.jobs.options import RECORDED, Options, filled
+from nacdeploy.jobs.session import Session
+from nacdeploy.jobs.settings import Request, wanted
+from nacdeploy.jobs.settings import recorded as continued
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
 from nacdeploy.strategies import letters
@@ -42,58 +44,46 @@ _ASIDE = {"description", "bench", "export"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the user gave: options that name things, and keys of the profile's search table; None leaves a choice."""
-
-    model: str | None = None
-    data: str | None = None
-    width: float | None = None
-    normalize: str | None = None
-    classes: str | None = None
-    checkpoint: str | None = None
-    profile: str = "demo"
-    seed: int | None = None
-    new_head: bool = False
-    search: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, options: Options, search: Mapping[str, Any]) -> "Asked":
-        """From the options of a command."""
-        named = {k: v for k, v in asdict(options).items() if k in cls.__dataclass_fields__}
-        return cls(**named, search={k: v for k, v in search.items() if v is not None})
-
-    def options(self, others: Options) -> Options:
-        """As options of a command; what is not asked here is as in `others`."""
-        named = {k: v for k, v in asdict(self).items() if k != "search"}
-        return replace(others, **named)
-
-
-@dataclass(frozen=True)
 class Run:
-    """run.json. `profile` is the one the run goes on with; `settings` what the user's profile and options said when it
-    began, to notice that they say something else now."""
+    """run.json.
+
+    Attributes:
+        profile: the one the run goes on with, every choice made.
+        asked: what the user gave: options by name, and under `search` keys of that table.
+        settings: what the user's profile and options said when it began, to notice that they say something else now.
+    """
 
     profile: dict[str, Any]
     checkpoint: str | None
-    asked: Asked
+    asked: dict[str, Any]
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a search begins or goes on: its folder, options and profile, and the run that it is a fork of."""
+    """Where a search begins or goes on: its folder, what it is asked for, also as its record says it, and the run that
+    it is a fork of."""
 
     place: Path
-    options: Options
-    profile: Profile
-    asked: Asked
+    request: Request
+    asked: dict[str, Any]
     source: Path | None = None
 
     def run(self, profile: Profile) -> Run:
         """The record of the run that begins here; `profile` is its own with every choice made."""
-        return Run(
-            profile.model_dump(mode="json"), self.options.checkpoint, self.asked, settings_of(self.profile, LIMITS)
-        )
+        written = settings_of(self.request.settings.profile, LIMITS)
+        return Run(profile.model_dump(mode="json"), self.request.options["checkpoint"], self.asked, written)
+
+
+def begun(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
+    """A new run by options and keys of the search table.
+
+    Raises:
+        UsageError: no such profile, or a value that it does not take.
+    """
+    given = search_keys(search)
+    named = {name: value for name, value in filled(options).items() if name in RECORDED}
+    return Start(place, wanted(options, search=given), {**named, "search": given})
 
 
 def recorded(place: Path) -> Run:
@@ -114,26 +104,35 @@ def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
         UsageError: it is no run, or its profile says something else now.
     """
     run = recorded(place)
-    if changed := _changed_profile(run, options):
+    if changed := _changed_profile(run):
         raise UsageError(
-            f"profile {run.asked.profile} has changed since {place} began: {', '.join(map(str, changed))}; bring that "
-            f"back, or begin a new run by it that takes over what still holds: --resume {place} --fork"
+            f"profile {run.asked['profile']} has changed since {place} began: {', '.join(map(str, changed))}; bring "
+            f"that back, or begin a new run by it that takes over what still holds: --resume {place} --fork"
         )
-    profile = profiles.from_mapping(run.profile, where=str(place / RUN_FILE))
-    profile = profiles.override(profile, {"search": {k: v for k, v in search.items() if v is not None}})
-    theirs = run.asked.new_head
-    options = replace(options, checkpoint=run.checkpoint, model=profile.model, data=profile.data, new_head=theirs)
-    return Start(place, options, profile, run.asked)
+    new_head = bool(run.asked.get("new_head"))
+    request = continued(run.profile, place / RUN_FILE, options, run.checkpoint, new_head, search=search_keys(search))
+    return Start(place, request, run.asked)
 
 
-def forked(source: Path, place: Path, given: Mapping[str, Any], options: Options, search: Mapping[str, Any]) -> Start:
-    """A new run asked for as `source` was, with the options `given` and the keys of `search` in place of its own."""
+def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any]) -> Start:
+    """A new run asked for as `source` was, with what is given here in place of its own."""
     theirs = recorded(source).asked
-    named = {k: v for k, v in given.items() if k in Asked.__dataclass_fields__ and v is not None}
-    merged = {**theirs.search, **{k: v for k, v in search.items() if v is not None}}
-    asked = replace(theirs, **named, search=merged)
-    options = asked.options(options)
-    return Start(place, options, effective_profile(options, merged), asked, source)
+    given = search_keys(search)
+    merged = {**options_of(theirs), **{name: value for name, value in options.items() if value is not None}}
+    return replace(begun(place, cast(Options, merged), {**theirs.get("search", {}), **given}), source=source)
+
+
+def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the search table that are given; folders are named whole, so that a run finds them from anywhere."""
+    given = {key: value for key, value in search.items() if value is not None}
+    if experience := given.pop("experience", None):
+        given["experience"] = [str(Path(one).resolve()) for one in experience]
+    return given
+
+
+def options_of(asked: Mapping[str, Any]) -> Options:
+    """The options of a record."""
+    return cast(Options, {name: asked[name] for name in RECORDED if name in asked})
 
 
 def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -201,12 +200,12 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _changed_profile(run: Run, options: Options) -> tuple[Change, ...]:
-    name = run.asked.profile
+def _changed_profile(run: Run) -> tuple[Change, ...]:
+    name = run.asked["profile"]
     if name.endswith(".toml") and not Path(name).is_file():
         return ()  # the run's own record is whole: it goes on without the file
-    now = effective_profile(run.asked.options(options), run.asked.search)
-    return journal.changes(run.settings, settings_of(now, LIMITS))
+    now = wanted(options_of(run.asked), search=run.asked.get("search", {}))
+    return journal.changes(run.settings, settings_of(now.settings.profile, LIMITS))
 
 
 def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,17 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from nacdeploy import profile as profiles
-from nacdeploy import records
+from nacdeploy import models, records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import candidates, layer_speed, resuming, speed
 from nacdeploy.jobs.equipment import Equipment, equipped
 from nacdeploy.jobs.final import Final, in_full
+from nacdeploy.jobs.options import Options, filled
 from nacdeploy.jobs.outcome import Job, finish, front_of
 from nacdeploy.jobs.result import Result
-from nacdeploy.jobs.resuming import Asked, Start
+from nacdeploy.jobs.resuming import Start
 from nacdeploy.jobs.runs import Runs
-from nacdeploy.jobs.session import Options, OptionValues, Session, effective_profile, open_session
+from nacdeploy.jobs.session import Session, open_session
+from nacdeploy.jobs.settings import to_search
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Bar, Progress, Silent
@@ -26,7 +27,7 @@ from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import Objective
 from nacdeploy.strategies.objective import make as make_objective
 from nacdeploy.strategies.search import engine, halving, make_searcher
-from nacdeploy.strategies.search.alphabet import Alphabet, parsed
+from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
 from nacdeploy.strategies.search.engine import Limits, Searcher
 from nacdeploy.strategies.search.experience import gathered
@@ -50,7 +51,7 @@ def search(
     workers: int | None = None,
     ray: str | None = None,
     progress: Progress | None = None,
-    **shared: Unpack[OptionValues],
+    **shared: Unpack[Options],
 ) -> Result:
     """Search for the best chain; leaves its checkpoint, strategy.json and the journal. `resume` goes on with a run.
     `experience` names folders of earlier searches, whose journals teach the searcher what steps do.
@@ -69,10 +70,9 @@ def search(
     """
     progress, watch = progress or Silent(), Stopwatch()
     wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
-    wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache}
-    wanted["experience"] = [str(Path(one).resolve()) for one in experience] if experience else None
-    with _start(out, resume, fork, pick, dict(shared), wanted) as start:
-        _check(start.profile)
+    wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache, "experience": experience}
+    with _start(out, resume, fork, pick, shared, wanted) as start:
+        _check(start.request.settings.profile)
         with _cluster(workers, ray) as cluster:
             session = _opened(start, cluster.n_workers if cluster else 1, progress)
             _begin(start, session, progress)
@@ -84,7 +84,7 @@ def search(
         elif final.state is None:
             raise NacdeployError(_nothing(final.found, session.profile, start.place))
         _say_latency(final, progress)
-        job = Job("search", start.place, start.options, progress, watch)
+        job = Job("search", start.place, start.request.options, progress, watch)
         state = final.state or session.baseline
         return finish(job, session, state, found=final.found, speed=final.speed, latency=final.latency)
 
@@ -95,7 +95,7 @@ def _start(
     source: Path | str | None,
     fork: bool,
     pick: int | None,
-    shared: dict[str, Any],
+    shared: Options,
     wanted: dict[str, Any],
 ) -> Iterator[Start]:
     """Where a search begins, its folder reserved within the block, or goes on."""
@@ -103,15 +103,15 @@ def _start(
         raise UsageError(f"--{'fork' if fork else 'pick'} needs a run that is there: give its folder with --resume RUN")
     if fork and pick is not None:
         raise UsageError("--pick answers from a run as it is, --fork begins another; give one of them")
-    options = Options.given(**shared)
+    models.name_by_user(shared.get("model"))
     if source is not None and not fork:
-        yield resuming.resumed(Path(source), options, wanted)
+        yield resuming.resumed(Path(source), shared, wanted)
         return
-    with Runs(Path(options.runs)).place(out, "search") as place:
+    with Runs(Path(filled(shared)["runs"])).place(out, "search") as place:
         if source is not None:
-            yield resuming.forked(Path(source), place, shared, options, wanted)
+            yield resuming.forked(Path(source), place, shared, wanted)
         else:
-            yield Start(place, options, effective_profile(options, wanted), Asked.of(options, wanted))
+            yield resuming.begun(place, shared, wanted)
 
 
 @contextmanager
@@ -126,13 +126,12 @@ def _cluster(n_workers: int | None, address: str | None) -> Iterator[Cluster | N
 
 def _opened(start: Start, n_workers: int, progress: Progress) -> Session:
     """The session, its window chosen."""
-    window = start.profile.search.window or n_workers
-    profile = profiles.override(start.profile, {"search": {"window": window}})
-    session = open_session(start.options, profile, parsed(profile.search.alphabet).letters, progress)
-    if n_workers > 1 or window > 1:
+    session = open_session(to_search(start.request, n_workers), progress)
+    table = session.profile.search
+    if n_workers > 1 or table.window != 1:
         progress.say(
-            f"{n_workers} worker{'s' if n_workers > 1 else ''} of {profile.search.threads} CPU thread(s), window "
-            f"{window}: what is found depends on the window, not on the workers"
+            f"{n_workers} worker{'s' if n_workers > 1 else ''} of {table.threads} CPU thread(s), window "
+            f"{table.window}: what is found depends on the window, not on the workers"
         )
     return session
 

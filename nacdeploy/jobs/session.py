@@ -1,78 +1,44 @@
-"""What every command starts from (effective profile, task, baseline) and what each ends with (test scores)."""
+"""What every command starts from (settings, task, baseline) and what each ends with (test scores)."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import torch
 from torch import nn
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy import folders, models, records
-from nacdeploy import profile as profiles
+from nacdeploy import folders, records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.jobs import measured, preprocessing
+from nacdeploy.jobs import preprocessing
 from nacdeploy.jobs.runs import Runs
-from nacdeploy.layers.network import Network
+from nacdeploy.jobs.settings import Request, Setup, settled
 from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import Settings
 from nacdeploy.progress import Progress
 from nacdeploy.strategies import checkpoint as checkpoints
-from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
+from nacdeploy.strategies.baseline import control, initial_state, train_network
 from nacdeploy.strategies.checkpoint import Record
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
-from nacdeploy.train import Report
-
-
-class OptionValues(TypedDict, total=False):
-    """The shared options as keyword arguments."""
-
-    model: str | None
-    data: str | None
-    width: float | None
-    normalize: str | None
-    classes: str | None
-    checkpoint: str | None
-    profile: str
-    seed: int | None
-    runs: Path | str
-    wandb: bool
-    new_head: bool
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options that all commands share; None leaves a choice to the profile."""
-
-    model: str | None = None
-    data: str | None = None
-    width: float | None = None
-    normalize: str | None = None
-    classes: str | None = None
-    checkpoint: str | None = None
-    profile: str = "demo"
-    seed: int | None = None
-    runs: Path | str = "runs"
-    wandb: bool = True
-    new_head: bool = False
-
-    @classmethod
-    def given(cls, **values: Unpack[OptionValues]) -> "Options":
-        """The options that a user gives; a model file that he names may run from now on."""
-        models.name_by_user(values.get("model"))
-        return cls(**values)
+from nacdeploy.training import Report
 
 
 @dataclass(frozen=True)
 class Session:
-    """A profile, its task, the baseline state and the folder of its checkpoint."""
+    """The settings in force, their task, the baseline state and the folder of its checkpoint."""
 
-    profile: Profile
+    settings: Settings
     task: Task
     baseline: CompressionState
     baseline_folder: Path
+
+    @property
+    def profile(self) -> Profile:
+        """The values in force."""
+        return self.settings.profile
 
 
 @dataclass(frozen=True)
@@ -102,47 +68,24 @@ class Scores:
         return 100 * (max(self.baseline, self.control) - self.compressed)
 
 
-def effective_profile(options: Options, search: dict[str, Any] | None = None) -> Profile:
-    """The profile with the options in place of its keys; another model than the profile's has its own default width.
-
-    Raises:
-        UsageError: no such profile, or a value that it does not take.
-    """
-    profile = profiles.load(options.profile)
-    given: dict[str, Any] = {k: v for k in ("model", "data", "seed", "width") if (v := getattr(options, k)) is not None}
-    if given.get("model", profile.model) != profile.model:
-        given.setdefault("width", None)
-    if images := preprocessing.asked(options.normalize, options.classes):
-        given["images"] = images
-    if search:
-        given["search"] = {k: v for k, v in search.items() if v is not None}
-    return profiles.override(profile, given)
-
-
-def open_session(options: Options, profile: Profile, letters: str, progress: Progress) -> Session:
-    """The task of the profile, and its baseline: the user's checkpoint, one trained before with these settings, or one
-    that is trained now. `letters` are those of the chains to come.
+def open_session(request: Request, progress: Progress) -> Session:
+    """The settings of a request, and their baseline: the user's checkpoint, one trained before with these settings, or
+    one that is trained now.
 
     Raises:
         NacdeployError: a name is unknown, data are missing, or the checkpoint does not fit.
     """
-    record = None
-    if options.checkpoint is not None and Path(options.checkpoint).is_dir():
-        record = checkpoints.read_record(Path(options.checkpoint))
-        profile = _with_model_of(record, options, profile)
-    profile = measured.resolved(profile, letters, progress)
-    profile, why = preprocessing.settled(profile, record, options.checkpoint is not None)
-    task = tasks.make(profile.model, profile.data, profile)
-    normalised = preprocessing.line(task.data, why)
-    if options.checkpoint is not None:
-        baseline, folder = _given_baseline(options, task, profile, progress)
-        for line in (normalised, *preprocessing.given_lines(baseline, task.data, profile.model, options.checkpoint)):
+    setup, runs, path = settled(request, progress), Runs(Path(request.options["runs"])), request.options["checkpoint"]
+    task, profile = setup.task, setup.profile
+    if path is not None:
+        baseline, folder = _given_baseline(Path(path), request.options["new_head"], setup, runs, progress)
+        for line in (setup.normalised, *preprocessing.given_lines(baseline, task.data, profile.model, path)):
             progress.say(line)
     else:
-        progress.say(normalised)
-        folder = Runs(Path(options.runs)).baseline(baseline_key(task, profile))
-        baseline = _own_baseline(folder, task, profile, progress)
-    return Session(profile, task, baseline, folder)
+        progress.say(setup.normalised)
+        folder = runs.baseline(baseline_key(task, profile))
+        baseline = _own_baseline(folder, setup, progress)
+    return Session(setup.settings, task, baseline, folder)
 
 
 def baseline_key(task: Task, profile: Profile) -> str:
@@ -159,12 +102,10 @@ def _seen(task: Task, profile: Profile) -> list[Any]:
     return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std])]
 
 
-def train_baseline(
-    folder: Path, task: Task, profile: Profile, progress: Progress, network: Network | None = None
-) -> CompressionState:
-    """Train the FP32 network by the profile's recipe, from its first values or those of `network`, and write its
-    checkpoint."""
-    network = network or plain_network(task, profile)
+def train_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
+    """Train the FP32 network by the recipe of the settings, from its first values or from those that it was given, and
+    write its checkpoint."""
+    network, task, profile = setup.network, setup.task, setup.profile
     with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
         fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar))
     state = initial_state(network, task)
@@ -208,21 +149,21 @@ def task_of(record: Record) -> Task:
     return task
 
 
-def _own_baseline(folder: Path, task: Task, profile: Profile, progress: Progress) -> CompressionState:
+def _own_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
     if checkpoints.is_checkpoint(folder):
         state, _ = checkpoints.load(folder)
-        state.network.lay_on(plain_network(task, profile).grid)
+        state.network.lay_on(setup.network.grid)
         progress.say(f"baseline from {folder}: {100 * state.metrics.accuracy:.2f} % on validation")
         return state
     folders.check_writable(folder)
-    return train_baseline(folder, task, profile, progress)
+    return train_baseline(folder, setup, progress)
 
 
 def _given_baseline(
-    options: Options, task: Task, profile: Profile, progress: Progress
+    path: Path, new_head: bool, setup: Setup, runs: Runs, progress: Progress
 ) -> tuple[CompressionState, Path]:
     """The user's network; a plain state dict is written as a checkpoint folder, so that later commands find it."""
-    path, runs, network = Path(str(options.checkpoint)), Runs(Path(options.runs)), plain_network(task, profile)
+    network, task, profile = setup.network, setup.task, setup.profile
     if checkpoints.is_checkpoint(path):
         record = checkpoints.read_record(path)
         if record.chain:
@@ -231,28 +172,18 @@ def _given_baseline(
         checkpoints.fill(network, values, str(path))
         _check_finite(network, path)
         return initial_state(network, task), path
-    found = checkpoints.load_plain(path, network.backbone, new_head=options.new_head)
+    found = checkpoints.load_plain(path, network.backbone, new_head=new_head)
     _check_finite(network, path)
     for note in found.notes:
         progress.say(f"{path}: {note}")
-    if found.new_head:
-        return _with_new_head(network, runs, task, profile, progress)
+    if found.new_head:  # trained by the recipe, and kept like every baseline
+        folder = runs.baseline(records.sha256_data([baseline_key(task, profile), state_key(network)]))
+        return _own_baseline(folder, setup, progress), folder
     state = initial_state(network, task)
     folder = runs.baseline(records.sha256_data([state.key, *_seen(task, profile)]))
     with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
     return state, folder
-
-
-def _with_new_head(
-    network: Network, runs: Runs, task: Task, profile: Profile, progress: Progress
-) -> tuple[CompressionState, Path]:
-    """A given network whose head was drawn anew, trained by the profile's recipe; kept like every baseline."""
-    begun = records.sha256_data([baseline_key(task, profile), state_key(network)])
-    folder = runs.baseline(begun)
-    if checkpoints.is_checkpoint(folder):
-        return _own_baseline(folder, task, profile, progress), folder
-    return train_baseline(folder, task, profile, progress, network), folder
 
 
 def _check_finite(network: nn.Module, path: Path) -> None:
@@ -263,18 +194,6 @@ def _check_finite(network: nn.Module, path: Path) -> None:
             raise UsageError(
                 f"{path}: '{name}' holds negative variances: the file is damaged; give a network that is well"
             )
-
-
-def _with_model_of(record: Record, options: Options, profile: Profile) -> Profile:
-    """A checkpoint folder knows its model: it need not be named again."""
-    if options.model is not None:
-        return profile
-    given: dict[str, Any] = {"model": record.model.located, "width": record.model.width}
-    if options.data is None:
-        theirs = record.settings()
-        images = {**theirs.images.model_dump(mode="json"), **preprocessing.given_keys(profile)}
-        given |= {"data": theirs.data, "images": images}
-    return profiles.override(profile, given)
 
 
 def _control_accuracy(session: Session, n_epochs: int, progress: Progress) -> float:

@@ -1,21 +1,23 @@
 """What `nacdeploy show` says of a strategy, a checkpoint, an artifact or a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from nacdeploy import profile as profiles
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters import artifact
-from nacdeploy.jobs import resuming
+from nacdeploy.jobs import resuming, sources
 from nacdeploy.jobs.analyze import RUN_FILE as ANALYSIS_FILE
 from nacdeploy.jobs.compress import EXPERIMENT_FILE, Compressed
+from nacdeploy.jobs.options import Options
 from nacdeploy.jobs.result import RESULT_FILE, Result
+from nacdeploy.profile.settings import Settings
+from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies import letters
-from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
 from nacdeploy.strategies.strategy import Strategy, resolve
@@ -29,13 +31,30 @@ class Shown:
     data: Any
 
 
-def show(what: str) -> Shown:
+def show(
+    what: str | None = None,
+    *,
+    settings: bool = False,
+    search: Mapping[str, Any] | None = None,
+    precision: Path | str | None = None,
+    rules: Path | str | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[Options],
+) -> Shown:
     """Describe what lies at a path, or a strategy by word or catalog name.
+
+    With `settings`: every key in force and its source. `what` is then a strategy, whose settings are those of
+    `transfer` with the same options and files; a run, result or checkpoint, which has its own; or nothing, for those of
+    `search` with the same options and the keys `search` of its table.
 
     Raises:
         NacdeployError: it is a run that is not finished.
         UsageError: it is none of these.
     """
+    if settings:
+        return _settings(sources.in_force(what, shared, search or {}, precision, rules, progress or Silent()))
+    if what is None:
+        raise UsageError("say what to show: a strategy, or the folder of a checkpoint, artifact or run; or --settings")
     path = Path(what)
     kinds: tuple[tuple[Callable[[Path], bool], Callable[[Path], Shown]], ...] = (
         (artifact.is_artifact, _artifact),
@@ -49,6 +68,15 @@ def show(what: str) -> Shown:
     if not records.is_file(path / STRATEGY_FILE):
         _check_is_known(path)
     return _strategy(what)
+
+
+def _settings(found: Settings) -> Shown:
+    rows = found.rows()
+    lines = []
+    for row in rows:
+        weaker = ", ".join(f"{each.value} ({each.source})" for each in row.instead_of)
+        lines.append(f"{row.key} = {row.value}: {row.source}{f'; instead of {weaker}' if weaker else ''}")
+    return Shown(tuple(lines), [records.to_data(row) for row in rows])
 
 
 def _check_is_known(path: Path) -> None:
@@ -151,7 +179,7 @@ def _experiment(path: Path) -> Shown:
 
 def _strategy(what: str) -> Shown:
     strategy = _resolved(what)
-    known, chain = profiles.letters(), Chain.parse(strategy.chain)
+    known, chain = profiles.letters(), strategy.chain
     strange = next((link.letter for link in chain if link.letter not in known), None)
     if strange is not None:
         raise UsageError(
@@ -159,7 +187,7 @@ def _strategy(what: str) -> Shown:
             "takes a word such as QPPF, a strategy.json, catalog:NAME, or the folder of a checkpoint, artifact or run"
         )
     names = [letters.kind(link.letter).name for link in chain]
-    lines = [f"strategy {strategy.chain}: {' -> '.join(names)}"]
+    lines = [f"strategy {chain}: {' -> '.join(names)}"]
     lines += [f"{key}: {value}" for key, value in strategy.origin.items()]
     return Shown(tuple(lines), records.to_data(strategy))
 

@@ -131,17 +131,25 @@ def load(name: str, **overrides: Any) -> Profile:
     Raises:
         UsageError: no such profile, or the file has errors (all of them are named).
     """
+    written, where = read(name)
+    return from_mapping({**written, **{key: value for key, value in overrides.items() if value is not None}}, where)
+
+
+def read(name: str) -> tuple[dict[str, Any], str]:
+    """What a profile's file says, by key, and the file.
+
+    Raises:
+        UsageError: no such profile, or it is no TOML.
+    """
     path = Path(name) if name.endswith(".toml") else shipped_directory() / f"{name}.toml"
     if not path.is_file():
         if name.endswith(".toml"):
             raise UsageError(f"profile file {name} does not exist; shipped: {', '.join(shipped_names())}")
         raise unknown("profile", name, shipped_names())
     try:
-        data = tomllib.loads(read_text(path))
+        return {"name": path.stem, **tomllib.loads(read_text(path))}, str(path)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
-    given = {key: value for key, value in overrides.items() if value is not None}
-    return from_mapping({"name": path.stem, **data, **given}, where=str(path))
 
 
 def from_mapping(data: dict[str, Any], where: str = "profile") -> Profile:
@@ -156,7 +164,7 @@ def from_mapping(data: dict[str, Any], where: str = "profile") -> Profile:
         raise UsageError(f"{where}: " + "; ".join(map(_explain, error.errors()))) from error
 
 
-def override(profile: Profile, values: dict[str, Any]) -> Profile:
+def override(profile: Profile, values: dict[str, Any], where: str = "options") -> Profile:
     """The profile with some keys replaced; tables are given in part (`{"search": {"budget": 5}}`).
 
     Raises:
@@ -165,7 +173,7 @@ def override(profile: Profile, values: dict[str, Any]) -> Profile:
     data = profile.model_dump(mode="json", exclude_unset=False)
     for key, value in values.items():
         data[key] = {**data[key], **value} if isinstance(value, dict) else value
-    return from_mapping(data, where="options")
+    return from_mapping(data, where)
 
 
 def _explain(problem: Any) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy import records, train
+from nacdeploy import records, training
 from nacdeploy.errors import NacdeployError, RefusedError, UnexpectedError
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.network import Network, content
@@ -34,7 +34,7 @@ from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metric
 from nacdeploy.task import Task
 
 # What results depend on besides settings and the operators' own versions.
-VERSIONS = {"train": train.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION}
+VERSIONS = {"train": training.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def advance(
     task: Task,
     profile: Profile,
     memory: Memory | None = None,
-    report: train.Report = lambda epoch, n_epochs, accuracy: None,
+    report: training.Report = lambda epoch, n_epochs, accuracy: None,
     meter: Meter | None = None,
 ) -> CompressionState:
     """The state after one more letter; `state` itself is left bit-identical.
@@ -110,7 +110,7 @@ def _advance(
     task: Task,
     profile: Profile,
     memory: Memory,
-    report: train.Report,
+    report: training.Report,
     meter: Meter | None,
 ) -> CompressionState:
     decision = operator.decide(state, task)
@@ -171,7 +171,7 @@ def _recover(
     task: Task,
     profile: Profile,
     memory: Memory,
-    report: train.Report,
+    report: training.Report,
 ) -> tuple[Network, int]:
     """The network, in place, after its training, heads and gates; the backbone's training does not see the exits."""
     n_epochs = 0
@@ -179,7 +179,7 @@ def _recover(
         recipe = recovery.backbone
         start = state_key(network, with_exits=False)
         settings = {"start": start, "recipe": recipe.model_dump(mode="json"), **_training_context(operator, profile)}
-        seed = train.seed_of(profile.seed, start, operator.letter)
+        seed = training.seed_of(profile.seed, start, operator.letter)
         trained = memory.training(
             records.sha256_data({**settings, **context(task)}),
             lambda: _trained_backbone(network, recipe, task, profile, seed, report),
@@ -187,13 +187,13 @@ def _recover(
         network.load_state_dict({**content(network), **trained.values})
         n_epochs = trained.n_epochs
     if recovery and recovery.heads and network.exits:
-        _train_heads(network, recovery.heads, task, train.seed_of(profile.seed, state_key(network, False), "heads"))
+        _train_heads(network, recovery.heads, task, training.seed_of(profile.seed, state_key(network, False), "heads"))
     calibrate_gates(network, task, profile)
     return network, n_epochs
 
 
 def _trained_backbone(
-    network: Network, recipe: TrainTable, task: Task, profile: Profile, seed: int, report: train.Report
+    network: Network, recipe: TrainTable, task: Task, profile: Profile, seed: int, report: training.Report
 ) -> Trained:
     """Train and settle; the start is kept where that is not worse on validation."""
 
@@ -202,8 +202,8 @@ def _trained_backbone(
         return float((logits.argmax(1) == task.data.validation.labels).double().mean())
 
     trained = copy.deepcopy(network)
-    images = train.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-    done = train.fit(trained, images, lambda: accuracy_of(trained), recipe, seed, report)
+    images = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
+    done = training.fit(trained, images, lambda: accuracy_of(trained), recipe, seed, report)
     settle_trained(trained, task, profile)
     better = trained if accuracy_of(trained) >= accuracy_of(network) else network
     values = {k: v.clone() for k, v in content(better, with_exits=False).items()}
@@ -223,8 +223,8 @@ def _train_heads(network: Network, recipe: TrainTable, task: Task, seed: int) ->
                 device = head.linear.weight.device
                 return float((head.linear(held_out.to(device)).argmax(1).cpu() == truth).double().mean())
 
-        batches = train.tensor_batches(inputs, labels, recipe.batch_size, seed)
-        train.fit(head.linear, batches, score, recipe, seed)
+        batches = training.tensor_batches(inputs, labels, recipe.batch_size, seed)
+        training.fit(head.linear, batches, score, recipe, seed)
 
 
 def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Tensor], Tensor]:
@@ -252,5 +252,5 @@ def context(task: Task) -> dict[str, Any]:
 def _training_context(operator: Operator[Any], profile: Profile) -> dict[str, Any]:
     """What besides the start, the recipe and the task decides a training, which settles at its end."""
     settings = profile.model_dump(mode="json", include={"seed", *SETTLED_BY})
-    versions = {operator.letter: operator.version, "train": train.VERSION, "settle": SETTLE_VERSION}
+    versions = {operator.letter: operator.version, "train": training.VERSION, "settle": SETTLE_VERSION}
     return {"settings": settings, "code": versions}

@@ -3,7 +3,7 @@
 import copy
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy import train
+from nacdeploy import training
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
@@ -26,15 +26,15 @@ def initial_state(network: Network, task: Task) -> CompressionState:
 
 
 def train_network(
-    network: Network, task: Task, recipe: TrainTable, seed: int, report: train.Report = lambda *progress: None
-) -> train.Fit:
+    network: Network, task: Task, recipe: TrainTable, seed: int, report: training.Report = lambda *progress: None
+) -> training.Fit:
     """Train in place by `recipe`, the best epoch on the validation split kept."""
 
     def accuracy() -> float:
         return evaluation.evaluate(network, task.data, task.data.validation).accuracy
 
-    batches = train.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-    return train.fit(network, batches, accuracy, recipe, seed, report)
+    batches = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
+    return training.fit(network, batches, accuracy, recipe, seed, report)
 
 
 def control(
@@ -42,10 +42,10 @@ def control(
     n_epochs: int,
     task: Task,
     profile: Profile,
-    report: train.Report = lambda *progress: None,
+    report: training.Report = lambda *progress: None,
 ) -> CompressionState:
     """The FP32 baseline given `n_epochs` more of the finetune recipe: the honest opponent of a chain that trained."""
     network = copy.deepcopy(baseline.network)
     recipe = profile.of(FinetuneTable).model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
-    train_network(network, task, recipe, train.seed_of(profile.seed, baseline.key, "control"), report)
+    train_network(network, task, recipe, training.seed_of(profile.seed, baseline.key, "control"), report)
     return initial_state(network, task)

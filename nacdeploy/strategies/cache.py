@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from nacdeploy import records, train
+from nacdeploy import records, training
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import content
 from nacdeploy.profile import Profile
@@ -181,7 +181,7 @@ class DiskMemory:
             "chain": str(chain),
             "baseline": self._baseline.key,
             "settings": self._profile.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
-            "code": {**versions, "train": train.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION},
+            "code": {**versions, "train": training.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION},
             **context(self._task),
         }
         return records.sha256_data(parts)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator
 
 from nacdeploy import profile as profiles
 from nacdeploy import records
@@ -15,11 +17,21 @@ from nacdeploy.strategies.operators import OPERATORS
 FILE = "strategy.json"
 
 
+def _chain(given: Any) -> Chain:
+    if not isinstance(given, str | Chain):
+        raise ValueError("a chain is a text such as 'QPPF'")
+    return Chain.parse(given) if isinstance(given, str) else given
+
+
+# A chain that is a text in JSON.
+ChainText = Annotated[Chain, PlainValidator(_chain), PlainSerializer(str, return_type=str)]
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A chain, the profile tables that its letters had, and its origin (model, data, figures), for the reader."""
 
-    chain: str
+    chain: ChainText
     settings: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
     schema: int = records.SCHEMA_VERSION
@@ -31,10 +43,10 @@ def settings_of(chain: Chain, profile: Profile) -> dict[str, Any]:
     return {each.table: profile.of(each.settings).model_dump(mode="json") for each in brought}
 
 
-def with_settings(profile: Profile, strategy: Strategy) -> Profile:
-    """A strategy file brings the tables that its letters were found with."""
+def brought(strategy: Strategy) -> dict[str, Any]:
+    """The tables that a strategy's letters were found with."""
     tables = {each.table for each in profiles.letters().values()}
-    return profiles.override(profile, {name: table for name, table in strategy.settings.items() if name in tables})
+    return {name: table for name, table in strategy.settings.items() if name in tables}
 
 
 def resolve(text: str) -> Strategy:
@@ -47,12 +59,10 @@ def resolve(text: str) -> Strategy:
         raise UsageError("the strategy is empty; give letters such as QPPF, a strategy.json or catalog:NAME")
     if text.startswith("catalog:"):
         published = catalog.find(text.removeprefix("catalog:"))
-        return Strategy(str(published.chain), origin={**records.to_data(published), "chain": str(published.chain)})
+        return Strategy(published.chain, origin={**records.to_data(published), "chain": str(published.chain)})
     path = Path(text)
     if records.is_file(path / FILE):
         path = path / FILE
     if path.suffix == ".json":
-        strategy = records.from_data(Strategy, records.read_json(path), where=str(path))
-        Chain.parse(strategy.chain)
-        return strategy
-    return Strategy(str(Chain.parse(text)))
+        return records.read(Strategy, path)
+    return Strategy(Chain.parse(text))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from nacdeploy import train
+from nacdeploy import training
 from nacdeploy.cost import cost
 from nacdeploy.errors import DivergedError, RefusedError
 from nacdeploy.layers.network import Network
@@ -41,15 +41,13 @@ def follow(
     skip_refused: bool = False,
     memory: Memory | None = None,
     after: Callable[[CompressionState], None] = lambda state: None,
-    report: train.Report = lambda *progress: None,
+    report: training.Report = lambda *progress: None,
 ) -> Transferred:
-    """Apply `chain` letter by letter; F always runs.
+    """Apply `chain`, which `letters.check` has let pass, letter by letter; F always runs.
 
     Raises:
-        UsageError: unknown letter or parameter, before anything is run.
         RefusedError: a letter does not apply, without `skip_refused`.
     """
-    letters.check(chain, profile)
     skipped: list[Refusal] = []
     for position, link in enumerate(chain, start=1):
         try:
@@ -108,7 +106,11 @@ def _all_to_the_end(network: Network) -> tuple[float, ...]:
 
 
 def post_finetune(
-    state: CompressionState, n_epochs: int, task: Task, profile: Profile, report: train.Report = lambda *progress: None
+    state: CompressionState,
+    n_epochs: int,
+    task: Task,
+    profile: Profile,
+    report: training.Report = lambda *progress: None,
 ) -> CompressionState:
     """One more F of `n_epochs` epochs by NAC's schedule for it (plateau by 0.2 after 5 epochs; 100 epochs stop after 30
     without gain, fewer in proportion)."""

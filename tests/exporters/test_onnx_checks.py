@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters.onnx_checks import (
-    Asked,
     Held,
+    Wish,
     agreement,
     held_precision,
     lowering_rows,
@@ -145,7 +145,7 @@ def test_lowering_rows_say_why_held_differs_from_asked(
     precision: str, model: onnx.ModelProto, expected: tuple[str, str]
 ) -> None:
     weight = next(t.name for t in model.graph.initializer if t.name.startswith("fc."))
-    (row,) = lowering_rows(model, {"fc": Asked("linear", precision, weight)})
+    (row,) = lowering_rows(model, {"fc": Wish("linear", precision, weight)})
     assert (row.layer, row.kind, row.asked, row.node) == ("fc", "linear", precision, "multiply")
     assert (row.held, row.reason) == expected
 

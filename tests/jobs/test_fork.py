@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from command_line import change, refused_line, rows, run, succeed
 
-from nacdeploy import train
+from nacdeploy import training
 from nacdeploy.jobs import evaluator
 from nacdeploy.strategies import advance, settle
 from nacdeploy.strategies.operators.prune.operator import Prune
@@ -34,7 +34,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def trained(*arguments: Any, **others: Any) -> None:
         raise AssertionError("something is trained")
 
-    monkeypatch.setattr(train, "_fit", trained)
+    monkeypatch.setattr(training, "_fit", trained)
 
 
 def test_fork_with_a_larger_drop_ranks_the_same_rows_anew(home: Path, evaluated: list[str]) -> None:

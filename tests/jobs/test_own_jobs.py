@@ -12,6 +12,7 @@ from nacdeploy.experiments.jobs import Attempt, Job
 from nacdeploy.jobs.own_jobs import OwnWorker, PoolWorker, opened, setup_of
 from nacdeploy.jobs.session import Session
 from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import Settings
 from nacdeploy.progress import Silent
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.state import CompressionState
@@ -42,7 +43,7 @@ def test_pool_answers_as_this_process(baseline: CompressionState, task: Task, pr
     place = tmp_path / "baseline"
     with records.new_directory(place) as folder:
         checkpoints.write(folder, baseline, checkpoints.record_of(baseline, task, profile))
-    session = Session(profile, task, baseline, place)
+    session = Session(Settings.of(profile, "the test"), task, baseline, place)
     experiment = grammar.read(EXPERIMENT).experiment
     pool = PoolWorker(OneByOne(opened(json.loads(json.dumps(setup_of(EXPERIMENT, session))))))
 

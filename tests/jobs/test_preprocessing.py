@@ -22,7 +22,9 @@ from nacdeploy.data.normalization import IMAGENET
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact
 from nacdeploy.jobs import preprocessing, session
-from nacdeploy.jobs.session import Options, effective_profile, open_session
+from nacdeploy.jobs.options import Options
+from nacdeploy.jobs.session import open_session
+from nacdeploy.jobs.settings import wanted
 from nacdeploy.profile.training import DataTable
 from nacdeploy.progress import Bar
 from nacdeploy.runners import bench
@@ -98,7 +100,7 @@ def given(**options: Any) -> Options:
 
 def opened(options: Options) -> tuple[session.Session, Said]:
     said = Said()
-    return open_session(options, effective_profile(options), "Q", said), said
+    return open_session(wanted(options, "Q"), said), said
 
 
 def test_given_network_scores_as_its_script_says_under_its_own_normalisation(checkpoint: tuple[str, float]) -> None:
@@ -159,10 +161,10 @@ def test_checkpoint_folder_brings_its_normalisation_to_other_data(folder: Path) 
     assert said.of("the checkpoint's own")
 
 
-@pytest.mark.parametrize(("is_given", "mean"), [(True, (0.5, 0.5, 0.5)), (False, None)])
+@pytest.mark.parametrize(("is_given", "mean"), [(True, [0.5, 0.5, 0.5]), (False, None)])
 def test_network_of_a_library_takes_its_own_with_a_checkpoint_only(is_given: bool, mean: Any) -> None:
-    settled, why = preprocessing.settled(make_profile(model="timm:test_vit", width=None), None, is_given)
-    assert settled.images.mean == mean
+    why, tables = preprocessing.settled(make_profile(model="timm:test_vit", width=None), None, is_given)
+    assert tables["images"].get("mean") == mean
     assert why == ("the network's own by timm" if is_given else "the training images' own")
 
 
@@ -216,7 +218,7 @@ def test_asked_fails_when_the_option_is_no_normalisation(text: str) -> None:
 @pytest.mark.parametrize("text", ["0.5/0", "0.5/-1", "0.1,0.2/0.5", "nan/1", "0/inf"])
 def test_profile_refuses_numbers_that_cannot_normalise(folder: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"images\.(mean|std): takes a number"):
-        effective_profile(given(normalize=text))
+        wanted(given(normalize=text))
 
 
 def oblong(root: Path) -> None:

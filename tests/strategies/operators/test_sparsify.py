@@ -13,7 +13,7 @@ from nacdeploy.layers import channel_groups, fake_quant
 from nacdeploy.layers.network import Network, masked_weight
 from nacdeploy.layers.sparsity import Sparsity, sparsity_of
 from nacdeploy.profile import Profile
-from nacdeploy.report.layers import layer_changes
+from nacdeploy.reports.layers import layer_changes
 from nacdeploy.strategies import checkpoint, letters, transfer
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.sparsify.operator import SparsifyDecision

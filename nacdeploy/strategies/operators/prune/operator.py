@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy import train
+from nacdeploy import training
 from nacdeploy.errors import NacdeployError
 from nacdeploy.layers import channel_choice, channel_groups, channel_importance, channel_pruning, reconstruction
 from nacdeploy.layers.channel_choice import ROUNDING, Group
@@ -133,7 +133,7 @@ class Prune:
         if name == channel_importance.MAGNITUDE:
             return found
         images = calibration_images(task.data, self.table.n_calibration)
-        seed = train.seed_of(self.seed, str(n_earlier), "random channels")
+        seed = training.seed_of(self.seed, str(n_earlier), "random channels")
         with evaluation.accelerated(network) as device:
             x, labels = task.data.normalize(images.images).to(device), images.labels.to(device)
             known = channel_importance.evidence(network, x, labels, seed)

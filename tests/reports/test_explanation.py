@@ -6,8 +6,8 @@ from nacdeploy.exporters.artifact import Lowering
 from nacdeploy.exporters.onnx_layers import BETWEEN, OnnxLayer
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.precision import Precision
-from nacdeploy.report import explanation
-from nacdeploy.report.explanation import Row
+from nacdeploy.reports import explanation
+from nacdeploy.reports.explanation import Row
 from nacdeploy.runners.layer_facts import LayerFacts
 
 NAMES = ("fast", "slow", "stem", "product")

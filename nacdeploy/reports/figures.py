@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nacdeploy.report.layers import LayerChange
-from nacdeploy.report.tree import Node, place
+from nacdeploy.reports.layers import LayerChange
+from nacdeploy.reports.tree import Node, place
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.result import SearchResult
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy import records
-from nacdeploy.report.figures import Panel
+from nacdeploy.reports.figures import Panel
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def write_page(path: Path, page: Page) -> Path:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("nacdeploy.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("nacdeploy.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     records.write_text(path, environment.get_template("report.html").render(page=page))
     return path

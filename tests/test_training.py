@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nacdeploy import train as training
+from nacdeploy import training
 from nacdeploy.errors import DivergedError
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network

@@ -6,7 +6,7 @@ from small_networks import SHAPE, Plain
 from nacdeploy.layers.fake_quant import GRIDS, Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import Precision
-from nacdeploy.report.layers import layer_changes
+from nacdeploy.reports.layers import layer_changes
 
 
 def plain() -> Network:

@@ -6,7 +6,7 @@ import pytest
 
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.precision import Precision
-from nacdeploy.report.reasons import Alignment, alignment, why
+from nacdeploy.reports.reasons import Alignment, alignment, why
 from nacdeploy.runners.layer_facts import LayerFacts
 
 FIT = alignment(64, 64, 8)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nacdeploy.report.figures import WIDTH_INCHES
+from nacdeploy.reports.figures import WIDTH_INCHES
 from nacdeploy.strategies.sensitivity import Sensitivity
 
 _N_NAMED = 5

@@ -1,6 +1,6 @@
 """Chains as a tree with a place for each."""
 
-from nacdeploy.report.tree import place
+from nacdeploy.reports.tree import place
 from nacdeploy.strategies.search.journal import Evaluation
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from nacdeploy.errors import NacdeployError
-from nacdeploy.report.figures import search_panels
-from nacdeploy.report.page import Grid, Page, write_page
+from nacdeploy.reports.figures import search_panels
+from nacdeploy.reports.page import Grid, Page, write_page
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.objective import BudgetObjective, Figures
 from nacdeploy.strategies.search.journal import Evaluation, failed

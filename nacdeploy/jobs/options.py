@@ -1,0 +1,64 @@
+"""The options that commands share, each written once: its type, its default and how the command line spells it.
+
+Python callers give them as keywords (`**shared: Unpack[Options]`), the command line builds its flags from them
+(`cli/options.py`), and a run records those that name what it is about (`RECORDED`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
+
+SETTINGS_FILE = "nacdeploy.toml"
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How the command line spells an option: its help, the name of its value, and its default."""
+
+    help: str = ""
+    metavar: str | None = None
+    default: Any = None
+
+
+class Options(TypedDict, total=False):
+    """The options that commands share; None, or one that is left out, leaves a choice to the profile.
+
+    `settings_file` holds what nacdeploy.toml says of the command's options: where a value is the file's own, the
+    settings name the file as its source.
+    """
+
+    model: Annotated[str | None, Spelling("Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.", "M")]
+    data: Annotated[str | None, Spelling("digits, fashion-mnist, cifar10, cifar100 (:DIR) or folder:PATH.", "D")]
+    width: Annotated[float | None, Spelling("Width of a built-in model.")]
+    normalize: Annotated[
+        str | None,
+        Spelling(
+            "Of the images: imagenet, data (their own), model (the network's), or MEAN/STD such as 0.5/0.25.", "N"
+        ),
+    ]
+    classes: Annotated[
+        str | None,
+        Spelling("Class names by output of the network, or 'index': folders are called by them.", "FILE"),
+    ]
+    checkpoint: Annotated[str | None, Spelling("FP32 network: a folder of ours, a .safetensors or .pt file.", "C")]
+    profile: Annotated[str, Spelling("Shipped name or path/to.toml.", "P", "demo")]
+    seed: Annotated[int | None, Spelling("Seed of everything that is drawn.")]
+    runs: Annotated[Path | str, Spelling(default="runs")]
+    wandb: Annotated[bool, Spelling("Log to Weights & Biases (offline without key or network).", default=True)]
+    new_head: Annotated[
+        bool, Spelling("Where --checkpoint has other classes, draw a new head and train from there.", default=False)
+    ]
+    settings_file: Annotated[Mapping[str, Any], Spelling(default={})]
+
+
+HINTS: dict[str, Any] = get_type_hints(Options, include_extras=True)
+SPELLINGS: dict[str, Spelling] = {name: get_args(hint)[1] for name, hint in HINTS.items()}
+TASK = ("model", "data", "width", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
+# What a run was asked for; where it lies and who watches it is said anew.
+RECORDED = tuple(name for name in HINTS if name not in ("runs", "wandb", "settings_file"))
+
+
+def filled(options: Options) -> Options:
+    """All options, with the default of each that is left out."""
+    return cast(Options, {name: spelling.default for name, spelling in SPELLINGS.items()} | options)
