@@ -172,7 +172,7 @@ def override(profile: Profile, values: dict[str, Any], where: str = "options") -
     """
     data = profile.model_dump(mode="json", exclude_unset=False)
     for key, value in values.items():
-        data[key] = {**data[key], **value} if isinstance(value, dict) else value
+        data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
     return from_mapping(data, where)
 
 

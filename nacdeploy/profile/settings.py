@@ -60,8 +60,8 @@ class Settings:
         """
         written, where = profiles.read(name)
         profile = profiles.from_mapping(written, where)
-        defaults = flat(Profile(name=profile.name))
-        said = {k: v for k, v in flat(profile).items() if v != defaults[k] or _names(written, k)}
+        defaults = flat(profiles.schema()(name=profile.name))
+        said = {k: v for k, v in flat(profile).items() if k not in defaults or v != defaults[k] or _names(written, k)}
         return cls(profile, {key: (Given(f"profile {name}", value),) for key, value in said.items()})
 
     def over(self, *layers: Layer) -> "Settings":
@@ -82,7 +82,7 @@ class Settings:
         before, now, given = flat(self.profile), flat(profile), dict(self.given)
         for key, value in now.items():
             named = [Given(source, _value(layer, key)) for source, layer in reversed(layers) if _names(layer, key)]
-            if value != before[key] and not named:  # follows from another key of the strongest source
+            if not named and value != before.get(key, value):  # follows from another key of the strongest source
                 named = [Given(layers[-1][0], value)]
             if named:
                 given[key] = (Given(named[0].source, value), *named[1:], *given.get(key, ()))

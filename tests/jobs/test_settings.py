@@ -14,9 +14,9 @@ from nacdeploy.jobs import session, settings
 from nacdeploy.jobs.options import HINTS, Options
 from nacdeploy.jobs.settings import to_apply, wanted
 from nacdeploy.profile.settings import Given, Row, Settings, flat
-from nacdeploy.strategies import operators
+from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.operators.prune import Prune
+from nacdeploy.strategies.operators.prune.operator import Prune
 
 STRATEGY = {"chain": "QP", "settings": {"prune": {"ratio": 0.2}, "quantize": {"exclude": ["stem"]}}}
 
@@ -143,7 +143,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(session, "settled", "settings resolved")
     count(settings, "settled", "settings resolved")
     count(Chain, "parse", "words read")
-    count(operators, "check", "chains checked")
+    count(letters, "check", "chains checked")
     count(Settings, "loaded", "profiles loaded")
 
     def arrived(*arguments: Any) -> Any:
