@@ -54,7 +54,7 @@ class Record:
         Raises:
             UsageError: it is none, or a letter of the chain is not there, and its table neither.
         """
-        for link in Chain.parse(self.chain):
+        for link in Chain.parse(self.chain) if self.chain else ():
             if link.letter not in profiles.letters():
                 raise UsageError(letters.unknown(link.letter, f" of the checkpoint's chain '{self.chain}'"))
         return from_mapping(self.profile, where="the checkpoint's profile")
