@@ -9,9 +9,9 @@ from pathlib import Path
 from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
+from nacdeploy.exporters import bench
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
-from nacdeploy.runners import bench
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state, plain_network

@@ -24,7 +24,7 @@ ROWS = (
     ("layers", "cost", "task", "models", "data"),
     ("evaluate", "train", "latency"),
     ("strategies",),
-    ("exporters", "runners", "strategies.search", "experiments"),
+    ("exporters", "strategies.search", "experiments"),
     ("report", "testing"),
     ("jobs",),
     ("api",),
@@ -35,13 +35,13 @@ ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 HOMES = {
     "bitarray": {"coding.symbols"},
     "torch_pruning": {"layers.channel_graph"},
-    "tensorrt": {"exporters.trt_api", "environment"},
-    "tensorrt_rtx": {"exporters.trt_api", "environment"},
-    "torch_tensorrt": {"exporters.torch_trt"},
+    "tensorrt": {"exporters.targets.tensorrt.api", "environment"},
+    "tensorrt_rtx": {"exporters.targets.tensorrt.api", "environment"},
+    "torch_tensorrt": {"exporters.targets.torch_trt.build"},
     "wandb": {"tracking"},
-    "onnxruntime": {"runners.onnx"},
-    "onnxruntime.transformers.float16": {"exporters.fp16"},
-    "openvino": {"runners.openvino"},
+    "onnxruntime": {"exporters.targets.ort.runner"},
+    "onnxruntime.transformers.float16": {"exporters.targets.tensorrt.fp16"},
+    "openvino": {"exporters.targets.openvino.runner"},
     "ray": {"strategies.search.cluster"},
     "gymnasium": {"strategies.search.environment"},
     "timm": {"models"},
@@ -143,9 +143,7 @@ def _excused(name: str, module: str, exempt: set[str]) -> bool:
     [
         ("strategies.search", "torch"),
         ("strategies.search", "nacdeploy.exporters"),
-        ("strategies.search", "nacdeploy.runners"),
         ("exporters", "nacdeploy.strategies.search"),
-        ("runners", "nacdeploy.strategies.search"),
     ],
 )
 def test_room_never_imports(importer: str, imported: str) -> None:

@@ -27,7 +27,7 @@ def command(measure: bool, as_json: bool) -> None:
 
 
 def _measured() -> object:
-    from nacdeploy.runners import probes
+    from nacdeploy.exporters.targets.ort import probe as probes
 
     return probes.measure()
 

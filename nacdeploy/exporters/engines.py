@@ -11,19 +11,23 @@ from numpy.typing import NDArray
 from nacdeploy import evaluate as evaluation
 from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import parity, torch_trt, trt, trt_api, trt_plan
+from nacdeploy.exporters import parity
 from nacdeploy.exporters.artifact import IR_FILES, MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.onnx import INPUT, OUTPUT
-from nacdeploy.exporters.targets import Target
+from nacdeploy.exporters.targets import Target, gpu, pick
+from nacdeploy.exporters.targets.openvino import runner as openvino
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.exporters.targets.runtime import Runner
+from nacdeploy.exporters.targets.tensorrt import api as trt_api
+from nacdeploy.exporters.targets.tensorrt import build as trt
+from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
+from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
+from nacdeploy.exporters.targets.timing import Timer
+from nacdeploy.exporters.targets.torch_trt import build as torch_trt
 from nacdeploy.latency import Comparison
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.deployment import ExportTable
-from nacdeploy.runners import gpu, openvino, pick
-from nacdeploy.runners.onnx import OnnxRunner
-from nacdeploy.runners.runner import Runner
-from nacdeploy.runners.timing import Timer
-from nacdeploy.runners.trt import TrtRunner
 from nacdeploy.task import Task
 
 Files = dict[str, bytes]

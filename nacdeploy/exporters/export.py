@@ -18,12 +18,12 @@ from nacdeploy.exporters.guard import Guarded, guarded, speed_note, taken
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import Traced, lower, to_onnx, trace
 from nacdeploy.exporters.targets import Target
+from nacdeploy.exporters.targets.timing import Timer, onnx_timer, openvino_timer
 from nacdeploy.exporters.tune import Names, Precisions
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import TWO_FOUR
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.runners.timing import Timer, onnx_timer, openvino_timer
 from nacdeploy.strategies.settle import calibrate_gates, settle
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task

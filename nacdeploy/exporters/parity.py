@@ -23,10 +23,10 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import onnx_checks, origin
 from nacdeploy.exporters.artifact import Parity
 from nacdeploy.exporters.lowering import OnnxGraph
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
+from nacdeploy.exporters.targets.runtime import Runner, Runtime
 from nacdeploy.layers.network import Network, Simulation, Use
 from nacdeploy.profile.deployment import ExportTable
-from nacdeploy.runners.onnx import OnnxRunner, Optimization
-from nacdeploy.runners.runner import Runner, Runtime
 from nacdeploy.task import Task
 
 N_LAYERWISE = 16

@@ -9,6 +9,7 @@ from nacdeploy import models, records, tracking
 from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact, carry, targets
+from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.describe import Context
 from nacdeploy.jobs import measured
@@ -20,7 +21,6 @@ from nacdeploy.models import pretrained
 from nacdeploy.profile.deployment import BenchTable
 from nacdeploy.profile.training import DataTable
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.runners import bench as bench_runner
 from nacdeploy.strategies import checkpoint as checkpoints
 
 

@@ -9,14 +9,17 @@ import onnx
 from numpy.typing import NDArray
 
 from nacdeploy import latency, records
-from nacdeploy.exporters import artifact, onnx_layers, trt_plan
+from nacdeploy.exporters import artifact, onnx_layers
 from nacdeploy.exporters.artifact import Manifest
 from nacdeploy.exporters.float_twin import float_twin, is_quantized
+from nacdeploy.exporters.targets.ort import layer_facts
+from nacdeploy.exporters.targets.ort import probe as probes
+from nacdeploy.exporters.targets.ort import profiling as onnx_profile
+from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.report import explanation
 from nacdeploy.report.explanation import Explanation
-from nacdeploy.runners import layer_facts, onnx_profile, probes
 
 _GPU_TARGETS = ("trt", "trt-rtx", "torch-trt")
 # What tensor cores want (NVIDIA/TensorRT#1310: 32 for INT8; 8 for FP16).

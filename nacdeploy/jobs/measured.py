@@ -2,12 +2,12 @@
 OpenVINO, the channels of one unit."""
 
 from nacdeploy import profile as profiles
+from nacdeploy.exporters.targets.openvino.runner import OpenVinoRunner
+from nacdeploy.exporters.targets.ort import probe as probes
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
-from nacdeploy.runners import probes
-from nacdeploy.runners.onnx import OnnxRunner
-from nacdeploy.runners.openvino import OpenVinoRunner
 from nacdeploy.strategies.operators.base import target_multiple
 
 MEASURED = "measured"

@@ -9,8 +9,8 @@ from pathlib import Path
 from nacdeploy import folders, latency, records
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact
+from nacdeploy.exporters.targets import gpu
 from nacdeploy.profile import Profile
-from nacdeploy.runners import gpu
 
 LAST = "last.json"
 MAX_NAME = 60

@@ -16,12 +16,14 @@ from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError, RefusedError, UsageError
 from nacdeploy.exporters import engines, targets
 from nacdeploy.exporters.onnx import Traced, lower, trace
+from nacdeploy.exporters.targets import gpu, pick
+from nacdeploy.exporters.targets.openvino import runner as openvino
+from nacdeploy.exporters.targets.ort import runner as onnx
+from nacdeploy.exporters.targets.timing import Timer, onnx_timer, openvino_timer
 from nacdeploy.jobs.session import Session
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
-from nacdeploy.runners import gpu, onnx, openvino, pick
-from nacdeploy.runners.timing import Timer, onnx_timer, openvino_timer
 from nacdeploy.strategies.state import CompressionState, edges, structure_key
 
 FILE = "speeds.json"

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.exporters import artifact, trt, trt_build
+from nacdeploy.exporters import artifact
 from nacdeploy.exporters.artifact import IR_FILES, Manifest
-from nacdeploy.exporters.trt_build import BuildRecord, Comparison
+from nacdeploy.exporters.targets.openvino import runner as openvino
+from nacdeploy.exporters.targets.tensorrt import build as trt
+from nacdeploy.exporters.targets.tensorrt import engine as trt_build
+from nacdeploy.exporters.targets.tensorrt.engine import BuildRecord, Comparison
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.runners import openvino
 
 _IR_REPEATS = "measured with OpenVINO 2026.4.1: conversions of one graph repeat byte for byte"
 

@@ -38,7 +38,7 @@ class Grid:
         return 2 ** (min(bits, self.max_weight_bits) - 1) - 1
 
 
-# For ONNX Runtime and OpenVINO the encoding is chosen by measurement on the machine at hand (`runners/probes.py`);
+# For ONNX Runtime and OpenVINO the encoding is chosen by measurement on the machine at hand (`targets/*/probe.py`);
 # "ort" and "openvino" are exact and quick on every x86 CPU.
 GRIDS = {
     grid.name: grid

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from nacdeploy.exporters.artifact import Lowering
 from nacdeploy.exporters.onnx_layers import BETWEEN, OnnxLayer
+from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
 from nacdeploy.latency import Ratio
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.report import reasons
 from nacdeploy.report.reasons import Alignment, Reason
-from nacdeploy.runners.layer_facts import LayerFacts
 
 Multiples = Mapping[str, int]
 

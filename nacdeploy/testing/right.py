@@ -20,9 +20,9 @@ from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.exporters.onnx_checks import snr_db
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.layers import decomposition, low_rank, ranks
 from nacdeploy.layers.network import Simulation
-from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.strategies import layer_settings, operators
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.decompose import DecomposeDecision, Factored

@@ -29,11 +29,11 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import onnx_checks
 from nacdeploy.exporters.lowering import DOMAIN, OnnxGraph
 from nacdeploy.exporters.onnx import Traced, lower, to_onnx, trace
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.tune import member_kinds, with_float
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import sparsity_of
-from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 

@@ -33,10 +33,10 @@ from nacdeploy.exporters import onnx_checks
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.exporters.parameters import fold
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
 from nacdeploy.layers import fake_quant
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
-from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 

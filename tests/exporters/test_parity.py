@@ -26,10 +26,10 @@ from nacdeploy.exporters import onnx_checks, parity, targets
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
 from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.placement import Plan
-from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.settle import settle
 from nacdeploy.strategies.state import CompressionState

@@ -15,11 +15,11 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.guard import Guarded, guarded, speed_note
 from nacdeploy.exporters.onnx import Traced, lower, trace
+from nacdeploy.exporters.targets.timing import onnx_timer
 from nacdeploy.exporters.tune import Measurements, Names, Precisions, Tuner, member_kinds, with_float
 from nacdeploy.latency import Comparison, Ratio
 from nacdeploy.layers.network import Network
 from nacdeploy.profile.deployment import BenchTable
-from nacdeploy.runners.timing import onnx_timer
 
 LAYER = "layers."
 NETWORKS: dict[str, tuple[Network, Traced]] = {}

@@ -1,0 +1,1 @@
+"""TensorRT engines, by TensorRT itself or ahead of time by TensorRT-RTX."""

@@ -1,0 +1,1 @@
+"""A torch program with TensorRT engines inside, by torch-tensorrt."""

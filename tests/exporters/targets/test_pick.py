@@ -1,0 +1,80 @@
+"""Which runner an artifact gets here, and what is said of where a speed is measured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from qdq_graph import IMAGE, NetworkWriter
+
+from nacdeploy.errors import NacdeployError
+from nacdeploy.exporters.artifact import Manifest, Preprocessing, TensorInfo
+from nacdeploy.exporters.targets import pick
+
+MANIFEST = Manifest(
+    target="trt",
+    model_file="model.onnx",
+    inputs=(TensorInfo("images", ("batch", *IMAGE), "float32"),),
+    outputs=(TensorInfo("logits", ("batch", 10), "float32"),),
+    preprocessing=Preprocessing(16, 16, 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    chain="Q",
+    engines={"SM89": "engine-sm89.trt"},
+    builder="tensorrt_rtx 1.0",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model.onnx").write_bytes(NetworkWriter().model().SerializeToString())
+    (tmp_path / "engine-sm89.trt").write_bytes(b"plan")
+    return tmp_path
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def ada(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_engine_artifact_runs_its_graph_on_the_cpu_and_says_so(folder: Path) -> None:
+    assert not pick.runs_engines([MANIFEST])
+    picked = pick.pick(folder, MANIFEST, threads=1, on_gpu=False)
+    assert picked.runner.run(np.zeros((2, *IMAGE), np.float32))[0].shape == (2, 10)
+    assert "CPUExecutionProvider" in picked.runtime and "speed is measured on a GPU" in picked.note
+    assert pick.pick(folder, replace(MANIFEST, engines={}), threads=1, on_gpu=False).note == ""
+
+
+@pytest.mark.usefixtures("ada")
+def test_artifacts_run_on_the_gpu_when_one_holds_engines() -> None:
+    assert pick.runs_engines([replace(MANIFEST, engines={}), MANIFEST])
+    assert not pick.runs_engines([replace(MANIFEST, engines={})])
+
+
+@pytest.mark.usefixtures("ada")
+def test_engine_of_another_version_is_named(folder: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(NacdeployError, match=r"built by tensorrt_rtx 1\.0, and .* is installed"):
+        pick.pick(folder, MANIFEST, threads=1, on_gpu=True)
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(
+    ("target", "said"), [("ort", ""), ("trt", "no SM80 or SM89 here"), ("trt-rtx", "may rank otherwise")]
+)
+def test_speed_note_says_that_the_target_is_not_here(target: str, said: str) -> None:
+    note = pick.speed_note(target, ("SM80", "SM89"))
+    assert bool(note) is bool(said)
+    assert said in note
+
+
+@pytest.mark.usefixtures("ada")
+def test_speed_note_compares_the_gpu_with_the_profile() -> None:
+    assert pick.speed_note("trt", ("SM80", "SM89")) == ""
+    assert "the GPU here is SM89" in pick.speed_note("trt", ("SM120",))
