@@ -46,6 +46,8 @@ def _print_doctor(report: Any) -> None:
     render.print_table(
         "", ["target", "works", "why"], [[t.name, "yes" if t.works else "no", t.why] for t in report.targets]
     )
+    for problem in report.problems:
+        click.echo(problem)
 
 
 def _print_measured(measured: Any) -> None:

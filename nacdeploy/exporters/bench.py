@@ -19,8 +19,7 @@ from nacdeploy.exporters import artifact
 from nacdeploy.exporters.artifact import Manifest
 from nacdeploy.exporters.targets import gpu, pick
 from nacdeploy.exporters.targets.gpu import GpuState
-from nacdeploy.exporters.targets.pick import Picked
-from nacdeploy.exporters.targets.runtime import Runner
+from nacdeploy.exporters.targets.runtime import Picked, Runner
 from nacdeploy.latency import Latency, Ratio
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.profile.deployment import BenchTable
@@ -87,16 +86,16 @@ def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: Bench
         NacdeployError: an artifact is damaged.
     """
     loaded = {path: _checked(path, data) for path in dict.fromkeys([baseline, *artifacts])}
-    on_gpu = pick.runs_engines(loaded.values())
-    before, rows = gpu.states() if on_gpu else (), []
-    for cuda_graph in (False, True) if on_gpu else (False,):
+    host = pick.gpu_host(loaded.values())
+    before, rows = gpu.states() if host else (), []
+    for cuda_graph in (False, True) if host else (False,):
         subjects = []
         for path, manifest in loaded.items():
-            picked = pick.pick(path, manifest, threads=table.threads, on_gpu=on_gpu, cuda_graph=cuda_graph)
+            picked = pick.pick(path, manifest, threads=table.threads, host=host, cuda_graph=cuda_graph)
             accuracy = deployed_accuracy(picked.runner, manifest, as_taken(manifest, data), data.test)
             subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, accuracy))
         rows += _timed(subjects, data, table)
-    after = gpu.states() if on_gpu else ()
+    after = gpu.states() if host else ()
     return Table(str(baseline), latency.machine(), rows[0].runtime, tuple(rows), before, after)
 
 

@@ -6,11 +6,12 @@ known one.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nacdeploy.errors import UsageError, nearest, unknown
+from nacdeploy.exporters import targets
 from nacdeploy.profile.deployment import BenchTable, ExportTable
 from nacdeploy.profile.letters import (
     CodeTable,
@@ -31,7 +32,7 @@ class Profile(Table):
 
     name: str
     description: str = ""
-    target: Literal["onnx", "ort", "openvino", "trt", "trt-rtx", "torch-trt"] = "ort"
+    target: str = "ort"
     model: str = "resnet8"
     width: float | None = Field(None, gt=0)
     data: str = "digits"
@@ -50,12 +51,13 @@ class Profile(Table):
     export: ExportTable = ExportTable()
     bench: BenchTable = BenchTable()
 
-    def grid_for(self, target: str) -> str:
-        """The name of the integer grid for a target. Those of ONNX Runtime and OpenVINO are chosen by measurement
-        (`jobs/measured.py`); until then it is the one that every CPU computes exactly."""
-        if self.quantize.grid.partition("-")[0] == target:
-            return self.quantize.grid
-        return "trt" if target in ("trt-rtx", "torch-trt") else target
+    @field_validator("target")
+    @classmethod
+    def _target(cls, given: str) -> str:
+        try:
+            return targets.parse(given).name
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.exporters import artifact
+from nacdeploy.exporters import artifact, targets
 from nacdeploy.exporters.artifact import MODEL_FILE
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
@@ -219,7 +219,9 @@ def _built(foreign: Foreign, state: CompressionState, plain: nn.Module) -> tuple
 
 
 def _artifact(foreign: Foreign, state: CompressionState, target: str, parent: Path) -> Path:
-    return export(state, foreign.task, foreign.profile, target, parent / "artifact", Context([], {}, {}, {}))
+    return export(
+        state, foreign.task, foreign.profile, targets.parse(target), parent / "artifact", Context([], {}, {}, {})
+    )
 
 
 def _file_db(foreign: Foreign, folder: Path, plain: nn.Module, is_optimized: bool = True) -> float:

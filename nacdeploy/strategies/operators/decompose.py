@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from nacdeploy.errors import UsageError, nearest
+from nacdeploy.exporters import targets
 from nacdeploy.layers import decomposition, low_rank, ranks
 from nacdeploy.layers.decomposition import Places
 from nacdeploy.layers.network import Network
@@ -22,7 +23,7 @@ from nacdeploy.profile.letters import DecomposeTable
 from nacdeploy.strategies import layer_settings, musco
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.layer_settings import Setting
-from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -61,7 +62,7 @@ class Decompose:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.decompose, {**_implied(parameters), **parameters})
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": target_multiple(profile.target)})
+            table = table.model_copy(update={"multiple": targets.parse(profile.target).multiple()})
         return cls(table)
 
     def refusal(self, state: CompressionState) -> str | None:

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 from nacdeploy import evaluate as evaluation
 from nacdeploy import train
 from nacdeploy.errors import NacdeployError
+from nacdeploy.exporters import targets
 from nacdeploy.layers import channel_choice, channel_groups, channel_importance, channel_pruning, reconstruction
 from nacdeploy.layers.channel_choice import ROUNDING, Group
 from nacdeploy.layers.channel_pruning import Cut
@@ -21,7 +22,7 @@ from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.letters import PruneTable
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -57,7 +58,7 @@ class Prune:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.prune, parameters)
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": target_multiple(profile.target)})
+            table = table.model_copy(update={"multiple": targets.parse(profile.target).multiple()})
         return cls(table, profile.seed)
 
     @property

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from qdq_graph import IMAGE, NetworkWriter
 
 from nacdeploy.errors import MissingExtraError, NacdeployError
+from nacdeploy.exporters.targets.openvino import probe
 from nacdeploy.exporters.targets.openvino import runner as openvino
 from nacdeploy.exporters.targets.openvino.runner import Ir, OpenVinoRunner, ir_from_onnx
 from nacdeploy.exporters.targets.ort import probe as probes
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
-from nacdeploy.exporters.targets.timing import openvino_timer
+from nacdeploy.exporters.targets.timing import timer
 from nacdeploy.profile.deployment import BenchTable
 
 
@@ -70,14 +71,14 @@ def test_integers_stay_integers_in_the_ir(ir: Ir) -> None:
 
 
 def test_probe_finds_a_weight_width_that_is_exact() -> None:
-    bits = probes.openvino_weight_bits()
+    bits = probe.weight_bits()
     assert bits in (7, 8)
     assert probes.is_exact("conv", "unsigned", bits, OpenVinoRunner)
 
 
 def test_timer_times_models_against_the_named_baseline(model: bytes) -> None:
-    timer = openvino_timer(images(1), BenchTable(round_ms=1.0), 3)
-    compared = timer({"one": model, "two": model}, "one")
+    clock = timer(OpenVinoRunner, images(1), BenchTable(round_ms=1.0), 3)
+    compared = clock({"one": model, "two": model}, "one")
     assert compared.ratios["one"].value == 1
     assert compared.latencies["two"].threads == 1
 

@@ -157,8 +157,8 @@ def test_load_prefers_tensorrt_and_says_what_to_install(monkeypatch: pytest.Monk
     import tensorrt_rtx
 
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_rtx)
-    assert trt_api.load(trt_api.builder_of("trt")).name == "tensorrt"
-    assert trt_api.load(trt_api.builder_of("trt-rtx")).name == "tensorrt_rtx"
+    assert trt_api.load("auto").name == "tensorrt"
+    assert trt_api.load("tensorrt_rtx").name == "tensorrt_rtx"
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert trt_api.load().name == "tensorrt_rtx"
     assert "TensorRT is not installed" in build(NetworkWriter().model(), table("SM89"), builder="auto").notes[0]

@@ -10,11 +10,12 @@ from qdq_graph import IMAGE, NetworkWriter
 from nacdeploy import latency
 from nacdeploy.errors import MissingExtraError, NacdeployError
 from nacdeploy.exporters.onnx_checks import snr_db
-from nacdeploy.exporters.targets import gpu, pick
+from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.tensorrt import build as trt
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
 from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
+from nacdeploy.exporters.targets.tensorrt.runtime import engine_here
 from nacdeploy.profile.deployment import ExportTable
 
 
@@ -75,7 +76,7 @@ def test_engine_answers_as_onnx_runtime(float_type: str, cuda_graph: bool, image
 @pytest.mark.gpu
 def test_device_time_is_shown_apart(images: np.ndarray) -> None:
     model = NetworkWriter().model().SerializeToString()
-    subject = pick.engine_here(model, "images", IMAGE).runner.subject(images[:1])
+    subject = engine_here(model).runner.subject(images[:1])
     found = latency.compare({"a": subject}, baseline="a", batch_size=1, threads=1, n_rounds=3, round_ms=5)
     assert 0 < found.device_latencies["a"].p50_ms < found.latencies["a"].p50_ms
 

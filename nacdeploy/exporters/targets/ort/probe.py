@@ -1,5 +1,5 @@
-"""Probes of this CPU: what the kernels of ONNX Runtime and OpenVINO here are fast and exact with, found by running
-small models.
+"""Probes of this CPU: what the kernels of ONNX Runtime (or another runtime) here are fast and exact with, found by
+running small models.
 
 Grids, weight widths and channel multiples are chosen by what these measure, not by what the CPU's flags promise.
 One thread, batch 1, a few seconds at most; a result is kept for the life of the process.
@@ -15,10 +15,9 @@ import numpy as np
 import onnx
 
 from nacdeploy import latency
-from nacdeploy.exporters.targets.openvino.runner import OpenVinoRunner
 from nacdeploy.exporters.targets.ort.probe_models import Signs, conv_stack, linear_stack, worst_case
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
-from nacdeploy.exporters.targets.runtime import Runtime
+from nacdeploy.exporters.targets.runtime import Maker
 
 Kind = Literal["conv", "linear"]
 Precision = Literal["float32", "int8"]
@@ -79,6 +78,11 @@ class ChannelMultiple:
     int8: int
     times: tuple[ChannelTime, ...]
 
+    @property
+    def by_precision(self) -> dict[str, int]:
+        """The two by the name of their precision."""
+        return {"float32": self.float32, "int8": self.int8}
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -114,15 +118,16 @@ def best_linear_encoding() -> Encoding:
     return _encoding("linear", models)
 
 
-@cache
-def openvino_weight_bits() -> int:
-    """The weight width that OpenVINO's kernels here are exact with: 8, or 7 where pairs of products saturate."""
-    worst: dict[Kind, Signs] = {"conv": "unsigned", "linear": "signed"}
-    return 8 if all(is_exact(kind, signs, 8, OpenVinoRunner) for kind, signs in worst.items()) else 7
+def best_grid() -> str:
+    """The name of the grid that the kernels here are fastest with and compute exactly. Linear layers read signed
+    integers on all of them: unsigned products lose accuracy under ONNX Runtime's fusions."""
+    conv, linear = best_conv_encoding(), best_linear_encoding()
+    is_wide = min(conv.weight_bits, linear.weight_bits) == 8
+    return f"ort{'-signed' if conv.signs == 'signed' else ''}{'-8bit' if is_wide else ''}"
 
 
 @cache
-def channel_multiple(runtime: Runtime = OnnxRunner) -> ChannelMultiple:
+def channel_multiple(runtime: Maker = OnnxRunner) -> ChannelMultiple:
     """Which multiple of channels pays here, for 3x3 convolutions of 32 to 64 channels on 14 x 14 pixels."""
     side = 14
     signs: dict[Precision, Signs | None] = {"float32": None, "int8": "unsigned"}
@@ -172,7 +177,7 @@ def _encoding(kind: Kind, models: Mapping[str, tuple[partial[onnx.ModelProto], t
     return Encoding(kind, chosen, bits, is_exact(kind, chosen, bits), ratio, times)
 
 
-def is_exact(kind: Kind, signs: Signs, weight_bits: int, runtime: Runtime = OnnxRunner) -> bool:
+def is_exact(kind: Kind, signs: Signs, weight_bits: int, runtime: Maker = OnnxRunner) -> bool:
     """Whether a runtime answers as ONNX Runtime's unoptimised session, to one step of its output grid, where every
     activation and every weight is at its limit: there pairs of products saturate if they can."""
     model, images, step = worst_case(kind, signs, weight_bits)
@@ -184,7 +189,7 @@ def is_exact(kind: Kind, signs: Signs, weight_bits: int, runtime: Runtime = Onnx
 
 
 def _times(
-    models: Mapping[str, tuple[onnx.ModelProto, tuple[int, ...]]], runtime: Runtime = OnnxRunner
+    models: Mapping[str, tuple[onnx.ModelProto, tuple[int, ...]]], runtime: Maker = OnnxRunner
 ) -> dict[str, float]:
     """The median time of each model in ms, in turns."""
     calls = {

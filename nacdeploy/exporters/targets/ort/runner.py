@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.targets import gpu
+from nacdeploy.exporters.targets import Optimization, gpu
 from nacdeploy.exporters.targets.ort.binding import Binding
 from nacdeploy.latency import Subject
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
-Optimization = Literal["all", "basic", "disabled"]
 OPTIMIZED = "optimized.onnx"
 
 _LEVELS = {

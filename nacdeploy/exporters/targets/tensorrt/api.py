@@ -78,11 +78,6 @@ def load(builder: BuilderName | str = "auto") -> Api:
     raise NacdeployError("TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13 (Linux on x86-64 only)")
 
 
-def builder_of(target: str) -> BuilderName:
-    """The builder that an export target stands for: `trt-rtx` forces TensorRT-RTX."""
-    return "tensorrt_rtx" if target == "trt-rtx" else "auto"
-
-
 @cache
 def _logger_class(trt: Trt) -> Any:
     """A logger that prints nothing and keeps the error lines, as a subclass that the module's bindings ask for."""

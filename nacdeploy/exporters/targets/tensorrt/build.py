@@ -5,7 +5,7 @@ record of its build, from which it can be built again.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -13,18 +13,18 @@ import onnx
 from nacdeploy.errors import NacdeployError, UsageError, unknown
 from nacdeploy.exporters.onnx_checks import unsigned_nodes
 from nacdeploy.exporters.targets.gpu import present_capability
+from nacdeploy.exporters.targets.runtime import Log
 from nacdeploy.exporters.targets.tensorrt import api as trt_api
 from nacdeploy.exporters.targets.tensorrt import engine as trt_build
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
 from nacdeploy.exporters.targets.tensorrt.api import Api, BuilderName
+from nacdeploy.exporters.targets.tensorrt.doctor import CAPABILITIES as BY_RTX
 from nacdeploy.exporters.targets.tensorrt.engine import BuildRecord
 from nacdeploy.exporters.targets.tensorrt.fp16 import fp16_rest
 from nacdeploy.profile.deployment import ExportTable
 
-Log = Callable[[str], None]
 FP16_FILE = "model-fp16.onnx"
 
-_BY_RTX = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 _BY_TENSORRT_ONLY = ("SM87", "SM90")
 
 
@@ -124,8 +124,8 @@ def check_signed(model: onnx.ModelProto) -> None:
 def _capabilities(api: Api, table: ExportTable) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The capabilities to build for, and what to note about them."""
     for name in table.compute_capabilities:
-        if name not in _BY_RTX + _BY_TENSORRT_ONLY:
-            raise unknown("compute capability", name, _BY_RTX + _BY_TENSORRT_ONLY)
+        if name not in BY_RTX + _BY_TENSORRT_ONLY:
+            raise unknown("compute capability", name, BY_RTX + _BY_TENSORRT_ONLY)
     if not api.builds_ahead:
         return _require_present(table.compute_capabilities)
     for name in table.compute_capabilities:

@@ -8,6 +8,7 @@ import onnx
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.origin import torch_layer
 from nacdeploy.exporters.targets import gpu
+from nacdeploy.exporters.targets.runtime import Comparison
 from nacdeploy.exporters.targets.tensorrt import api as trt_api
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
 from nacdeploy.exporters.targets.tensorrt.api import (
@@ -56,16 +57,6 @@ class BuildRecord:
     timing_cache_sha256: str | None = None
     timing_cache: str = ""
     seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An engine and its second build: equal in bytes, or in its program (but for the numbers of internal tensors)."""
-
-    capability: str
-    bytes_equal: bool
-    program_equal: bool
-    said: str
 
 
 def build(
