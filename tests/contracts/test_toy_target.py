@@ -107,20 +107,38 @@ def test_doctor_lists_the_toy() -> None:
 # --- packages that are broken -----------------------------------------------------------------------------------
 
 
+CLASHING = """
+from nacdeploy.exporters.targets import Target
+from nacdeploy.precision import Grid
+
+TARGET = Target(name="dsp", title="DSP", runtime="broken_pack:RUNTIME", grids=(Grid("ort", 8, ()),))
+"""
+
+
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that names one target that does not load, one that is taken and one that is none."""
+    """A package that names targets: one does not load, one is taken, one has a taken grid, one is none."""
     place = tmp_path / "broken_pack-1.0.dist-info"
     place.mkdir()
     (place / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-pack\nVersion: 1.0\n")
-    lines = ("[nacdeploy.targets]", "npu = no_such_module:TARGET", "ort = toy_target:TARGET", "tpu = json:dumps")
+    (tmp_path / "broken_pack.py").write_text(CLASHING)
+    lines = (
+        "[nacdeploy.targets]",
+        "dsp = broken_pack:TARGET",
+        "npu = no_such_module:TARGET",
+        "ort = toy_target:TARGET",
+        "tpu = json:dumps",
+    )
     (place / "entry_points.txt").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
 @pytest.mark.usefixtures("broken")
 def test_entry_points_that_give_no_target_are_named_with_their_package() -> None:
-    unloaded, taken, none = sorted(targets.problems())
+    clashing, unloaded, taken, none = sorted(targets.problems())
+    assert clashing == (
+        "target 'dsp' of package 'broken-pack' is left out: its grid 'ort' is another target's, with other integers"
+    )
     assert unloaded == (
         "target 'npu' of package 'broken-pack' does not load: ModuleNotFoundError: No module named 'no_such_module'"
     )
