@@ -22,7 +22,6 @@ from nacdeploy.experiments.run import LEVEL, SLIM, Run, Shares, slim_shares, uni
 from nacdeploy.experiments.script_run import follower, initial, said_once
 from nacdeploy.experiments.selection import Selection, select
 from nacdeploy.experiments.vocabulary import QUANTIZATION, compressor
-from nacdeploy.exporters import targets
 from nacdeploy.layers import channel_pruning
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT
@@ -93,7 +92,7 @@ class ModelCompressor:
         self._optimizer, self._given, self._evaluator, self._trainer = optimizer, given, evaluator, trainer
         self._device = device_of(model)
         evaluate, train = at_home(evaluator, self._device), at_home(trainer, self._device)
-        grid = targets.parse(profile.target).grid(profile.quantize.grid)
+        grid = profile.parsed_target.grid(profile.quantize.grid)
         network = Network(model, grid, tuple(example.shape[1:]))  # type: ignore[arg-type]
         task, was_training = Task(None, given or blank(example)), model.training  # type: ignore[arg-type]
         with placed(model, CPU):

@@ -2,7 +2,6 @@
 CPU, the channels of one unit."""
 
 from nacdeploy import profile as profiles
-from nacdeploy.exporters import targets
 from nacdeploy.exporters.targets import Target
 from nacdeploy.exporters.targets.runtime import runtime_of
 from nacdeploy.precision import Grid
@@ -22,7 +21,7 @@ def resolved(profile: Profile, letters: str, progress: Progress) -> Profile:
     Raises:
         MissingExtraError: the target's runtime is not installed.
     """
-    target = targets.parse(profile.target)
+    target = profile.parsed_target
     if profile.quantize.grid == MEASURED:
         profile = _on_best_grid(profile, target, progress)
     left = [key for key, letter in _UNITS.items() if letter in letters and getattr(profile, key).multiple == "target"]

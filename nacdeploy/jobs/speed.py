@@ -15,7 +15,6 @@ from filelock import FileLock
 
 from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError, RefusedError, UsageError
-from nacdeploy.exporters import targets
 from nacdeploy.exporters.onnx import Traced, lower, trace
 from nacdeploy.exporters.targets import Target, gpu, pick
 from nacdeploy.exporters.targets.ort import runner as onnx
@@ -74,7 +73,7 @@ def check_target(profile: Profile) -> None:
         MissingExtraError: its runtime is not installed.
         NacdeployError: its GPU is not present.
     """
-    table, target = profile.search, targets.parse(profile.target)
+    table, target = profile.search, profile.parsed_target
     if not table.on_speed:
         return
     instead = (
@@ -101,7 +100,7 @@ def check_target(profile: Profile) -> None:
 
 def setting_of(profile: Profile) -> Setting:
     """The setting in which states are timed here."""
-    target, runtime, machine = targets.parse(profile.target), onnx.version(), latency.machine()
+    target, runtime, machine = profile.parsed_target, onnx.version(), latency.machine()
     if _maker_here(target, profile) is not None:
         runtime = runtime_of(target).version()
         machine += f", {gpu.present_capability()}" if target.on_gpu else ""
@@ -131,7 +130,7 @@ def measured(state: CompressionState, session: Session, progress: Progress) -> S
 def say_where(session: Session, progress: Progress) -> None:
     """A note where speed is not measured on the profile's own target."""
     profile = session.profile
-    if note := pick.speed_note(runtime_of(targets.parse(profile.target)), profile.export):
+    if note := pick.speed_note(runtime_of(profile.parsed_target), profile.export):
         progress.say(f"note: {note}")
 
 
@@ -253,7 +252,7 @@ def _timer(session: Session, n_rounds: int) -> Timer:
     """What times graphs on the target, or in ONNX Runtime on the CPU where it cannot be timed here."""
     profile = session.profile
     images = session.task.example_input().repeat(profile.bench.batch_sizes[0], 1, 1, 1).numpy()
-    make = _maker_here(targets.parse(profile.target), profile)
+    make = _maker_here(profile.parsed_target, profile)
     return timer(make or partial(OnnxRunner, threads=profile.bench.threads), images, profile.bench, n_rounds)
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.exporters import targets
+from nacdeploy.exporters.targets import Target
 from nacdeploy.profile.deployment import BenchTable, ExportTable
 from nacdeploy.profile.letters import (
     CodeTable,
@@ -50,6 +51,11 @@ class Profile(Table):
     search: SearchTable = SearchTable()
     export: ExportTable = ExportTable()
     bench: BenchTable = BenchTable()
+
+    @property
+    def parsed_target(self) -> Target:
+        """The target that the text names."""
+        return targets.parse(self.target)
 
     @field_validator("target")
     @classmethod

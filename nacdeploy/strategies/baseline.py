@@ -4,7 +4,6 @@ import copy
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy import train
-from nacdeploy.exporters import targets
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.training import TrainTable
@@ -15,7 +14,7 @@ from nacdeploy.task import Task
 def plain_network(task: Task, profile: Profile) -> Network:
     """The untrained network of the task on the grid of the profile's target, initialised from the profile's seed."""
     shape = (task.data.channels, *task.data.input_size)
-    grid = targets.parse(profile.target).grid(profile.quantize.grid)
+    grid = profile.parsed_target.grid(profile.quantize.grid)
     return Network(task.build(profile.seed), grid, shape).eval()
 
 

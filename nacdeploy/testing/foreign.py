@@ -17,7 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy import data as datasets
 from nacdeploy import profile as profiles
 from nacdeploy.data import Dataset, ImageSet
-from nacdeploy.exporters import targets
 from nacdeploy.layers.network import Network
 from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile
@@ -43,7 +42,7 @@ class Foreign:
     def start(self) -> CompressionState:
         """The state before any letter, of a copy."""
         shape = (self.task.data.channels, *self.task.data.input_size)
-        grid = targets.parse(self.profile.target).grid(self.profile.quantize.grid)
+        grid = self.profile.parsed_target.grid(self.profile.quantize.grid)
         return initial_state(Network(copy.deepcopy(self.original), grid, shape).eval(), self.task)
 
     @cached_property

@@ -158,8 +158,10 @@ def _own(name: str) -> Target:
 def _others() -> tuple[dict[str, Target], list[str]]:
     """The targets of other packages by name, and what is wrong with those that are left out."""
     found: dict[str, Target] = {}
-    problems = []
-    for entry in entry_points(group=GROUP):
+    problems: list[str] = []
+    entries = entry_points(group=GROUP)
+    grids = {grid.name: grid for name in FOLDERS if entries for grid in _own(name).grids}
+    for entry in entries:
         if entry.name in FOLDERS or entry.name in found:
             problems.append(f"{_called(entry)} is left out: the name is taken")
             continue
@@ -168,10 +170,15 @@ def _others() -> tuple[dict[str, Target], list[str]]:
         except Exception as error:  # whatever the code of another package raises
             problems.append(f"{_called(entry)} does not load: {type(error).__name__}: {' '.join(str(error).split())}")
             continue
-        if isinstance(target, Target) and target.name == entry.name:
-            found[entry.name] = target
-        else:
+        if not isinstance(target, Target) or target.name != entry.name:
             problems.append(f"{_called(entry)} is left out: {entry.value} is no Target of this name")
+        elif clash := [grid.name for grid in target.grids if grids.get(grid.name, grid) != grid]:
+            problems.append(
+                f"{_called(entry)} is left out: its grid '{clash[0]}' is another target's, with other integers"
+            )
+        else:
+            found[entry.name] = target
+            grids |= {grid.name: grid for grid in target.grids}
     return found, problems
 
 

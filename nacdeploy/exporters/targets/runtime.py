@@ -146,7 +146,7 @@ def runtime_of(target: Target) -> Runtime:
     """
     try:
         found: Runtime = pkgutil.resolve_name(target.runtime)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise NacdeployError(f"target '{target.name}' does not load: {' '.join(str(error).split())}") from error
     return found
 

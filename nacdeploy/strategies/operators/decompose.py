@@ -13,7 +13,6 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from nacdeploy.errors import UsageError, nearest
-from nacdeploy.exporters import targets
 from nacdeploy.layers import decomposition, low_rank, ranks
 from nacdeploy.layers.decomposition import Places
 from nacdeploy.layers.network import Network
@@ -62,7 +61,7 @@ class Decompose:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.decompose, {**_implied(parameters), **parameters})
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": targets.parse(profile.target).multiple()})
+            table = table.model_copy(update={"multiple": profile.parsed_target.multiple()})
         return cls(table)
 
     def refusal(self, state: CompressionState) -> str | None:

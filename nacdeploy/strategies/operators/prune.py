@@ -14,7 +14,6 @@ from typing import ClassVar, Self
 from nacdeploy import evaluate as evaluation
 from nacdeploy import train
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import targets
 from nacdeploy.layers import channel_choice, channel_groups, channel_importance, channel_pruning, reconstruction
 from nacdeploy.layers.channel_choice import ROUNDING, Group
 from nacdeploy.layers.channel_pruning import Cut
@@ -58,7 +57,7 @@ class Prune:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.prune, parameters)
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": targets.parse(profile.target).multiple()})
+            table = table.model_copy(update={"multiple": profile.parsed_target.multiple()})
         return cls(table, profile.seed)
 
     @property

@@ -10,8 +10,13 @@ from nacdeploy.exporters.targets.openvino import IR_FILES, probe, runner
 from nacdeploy.exporters.targets.openvino.runner import OpenVinoRunner
 from nacdeploy.exporters.targets.ort.probe import channel_multiple
 from nacdeploy.exporters.targets.runtime import Built, Comparison, Picked, Runtime, Source
+from nacdeploy.profile.deployment import ExportTable
 
 _REPEATS = "measured with OpenVINO 2026.4.1: conversions of one graph repeat byte for byte"
+
+
+def _check(table: ExportTable) -> None:
+    runner.package()
 
 
 def _built(source: Source) -> Built:
@@ -48,7 +53,7 @@ RUNTIME = Runtime(
     version=runner.version,
     open=OpenVinoRunner,
     picked=_picked,
-    check=lambda table: runner.package() and None,
+    check=_check,
     n_builds=lambda table: 1,
     build=_built,
     rebuilt=_rebuilt,
