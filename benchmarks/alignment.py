@@ -10,7 +10,7 @@ from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState

@@ -29,8 +29,8 @@ from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy.cli.render import RichProgress
 from nacdeploy.exporters import artifact
-from nacdeploy.runners import pick
-from nacdeploy.runners.bench import deployed_accuracy
+from nacdeploy.exporters.bench import deployed_accuracy
+from nacdeploy.exporters.targets import pick
 
 FOLDER = Path("bench-run") / "efficientnet-lite"
 PACKAGES = (

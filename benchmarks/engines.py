@@ -5,8 +5,8 @@ how fast an engine runs takes the GPU.
 """
 
 from nacdeploy import latency
-from nacdeploy.exporters import trt
 from nacdeploy.exporters.onnx import INPUT, to_onnx
+from nacdeploy.exporters.targets.tensorrt import build as trt
 from nacdeploy.latency import Stopwatch
 from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.testing.quantized import quantized

@@ -12,9 +12,9 @@ from nacdeploy import latency, records
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.cli.render import RichProgress
+from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.jobs.session import epoch_report
 from nacdeploy.profile import Profile
-from nacdeploy.runners import bench as bench_runner
 from nacdeploy.strategies import checkpoint
 from nacdeploy.strategies.baseline import initial_state, plain_network, train_network
 from nacdeploy.strategies.state import CompressionState

@@ -18,12 +18,15 @@ import numpy as np
 
 from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import artifact, onnx_checks, trt, trt_build, trt_plan
+from nacdeploy.exporters import artifact, onnx_checks
 from nacdeploy.exporters.onnx import INPUT, to_onnx
+from nacdeploy.exporters.targets import gpu
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Provider
+from nacdeploy.exporters.targets.tensorrt import build as trt
+from nacdeploy.exporters.targets.tensorrt import engine as trt_build
+from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
+from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
 from nacdeploy.profile.deployment import ExportTable
-from nacdeploy.runners import gpu
-from nacdeploy.runners.onnx import OnnxRunner, Provider
-from nacdeploy.runners.trt import TrtRunner
 from nacdeploy.testing.quantized import plain, quantized
 
 OUT = Path("gpu-report.json")

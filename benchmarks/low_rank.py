@@ -9,9 +9,10 @@ from pathlib import Path
 from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
+from nacdeploy.exporters import bench
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
-from nacdeploy.runners import bench
+from nacdeploy.exporters.targets import parse
 from nacdeploy.strategies import letters
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state, plain_network
@@ -41,7 +42,8 @@ def main() -> None:
             half = state
     with tempfile.TemporaryDirectory() as folder:
         context = Context([], {}, {}, {})
-        paths = [export(s, task, profile, "ort", Path(folder) / str(i), context) for i, s in enumerate((plain, half))]
+        target = parse("ort")
+        paths = [export(s, task, profile, target, Path(folder) / str(i), context) for i, s in enumerate((plain, half))]
         fp32, row = bench.bench(paths[1:], paths[0], task.data, profile.bench).rows
     now, was, speed = row.latency.p50_ms, fp32.latency.p50_ms, row.speed
     print(f"latency FP32 {was:.2f} ms, `{CHAINS[0]}` {now:.2f} ms: {now / was:.2f} of it")

@@ -56,3 +56,24 @@ class Precision:
 
 
 FLOAT32 = Precision()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a target's kernels want integers: this fixes the numbers, not only their encoding.
+
+    `max_weight_bits` 7 leaves one bit unused, since pairs of 8-bit products saturate the 16-bit sums of x86 kernels
+    without VNNI. `affine_inputs` names the layer kinds whose input activations are unsigned with a zero point.
+    `integer_biases`: biases are int32 on the product of the scales (TensorRT wants float). `fuses_outputs`: a
+    convolution's kernel takes in the addition and the activation behind it, and need not write integers itself.
+    """
+
+    name: str
+    max_weight_bits: int
+    affine_inputs: tuple[str, ...]
+    integer_biases: bool = False
+    fuses_outputs: bool = False
+
+    def weight_maximum(self, bits: int) -> int:
+        """The largest weight integer: 127 for 8 bits, 63 for 7, 7 for 4."""
+        return 2 ** (min(bits, self.max_weight_bits) - 1) - 1

@@ -12,10 +12,10 @@ from nacdeploy.exporters import onnx_checks
 from nacdeploy.exporters.artifact import Lowering
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.exporters.onnx_layers import OnnxLayer, onnx_layers
+from nacdeploy.exporters.targets.ort.profiling import node_shapes
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import Precision
-from nacdeploy.runners.onnx_profile import node_shapes
 
 IMAGES = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(3)).numpy()
 

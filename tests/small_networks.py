@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers.attachments import Attachment
-from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.graph import with_weights
 from nacdeploy.layers.network import Network, Use
 from nacdeploy.precision import Precision
@@ -139,7 +140,7 @@ def network(backbone: nn.Module, grid: str = "ort", seed: int = 0) -> Network:
                 module.weight.add_(1.0)
                 module.running_mean.copy_(0.1 * torch.randn(module.num_features, generator=generator))
                 module.running_var.copy_(0.5 + torch.rand(module.num_features, generator=generator))
-    return Network(backbone, GRIDS[grid], SHAPE).eval()
+    return Network(backbone, grid_named(grid), SHAPE).eval()
 
 
 def images(n: int = 8, seed: int = 1) -> Tensor:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from nacdeploy import environment, records
-from nacdeploy.environment import Report, conflicts, engine_targets, import_problem, inspect, torch_trt_target
+from nacdeploy.environment import Report, conflicts, import_problem, inspect
+from nacdeploy.exporters.targets.tensorrt import doctor as tensorrt_doctor
+from nacdeploy.exporters.targets.torch_trt import doctor as torch_trt_doctor
 
 GPU = ("NVIDIA L4 (SM89)",)
 
@@ -72,10 +74,10 @@ def test_both_onnxruntimes_are_a_conflict_with_the_lines_that_mend_it() -> None:
 def test_trt_target_says_which_builder(
     tensorrt: str | None, rtx: str | None, gpus: tuple[str, ...], works: bool, said: str
 ) -> None:
-    target, forced = engine_targets(tensorrt, rtx, gpus)
-    assert (target.name, target.works) == ("trt", works)
-    assert said in target.why
-    assert (forced.name, forced.works) == ("trt-rtx", rtx is None)
+    found, why = tensorrt_doctor.by_either(tensorrt, rtx, gpus)
+    assert found is works
+    assert said in why
+    assert tensorrt_doctor.by_rtx(rtx)[0] is (rtx is None)
 
 
 @pytest.mark.parametrize(
@@ -89,15 +91,15 @@ def test_trt_target_says_which_builder(
 def test_torch_trt_needs_its_package_and_a_gpu(
     is_installed: bool, gpus: tuple[str, ...], works: bool, said: str
 ) -> None:
-    target = torch_trt_target(is_installed, gpus)
-    assert target.works is works
-    assert said in target.why
+    found, why = torch_trt_doctor.compiles(is_installed, gpus)
+    assert found is works
+    assert said in why
 
 
 def test_rtx_capabilities_are_those_of_the_installed_builder() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     known = {name for name in dir(trt.ComputeCapability) if name.startswith("SM")}
-    assert set(environment.RTX_CAPABILITIES) == known
+    assert set(tensorrt_doctor.CAPABILITIES) == known
 
 
 def test_import_problem_tells_missing_from_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers import channel_groups
 from nacdeploy.layers.exit_places import exit_places
-from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.models import resolve
 from nacdeploy.precision import Precision
@@ -32,7 +33,7 @@ class Branches(nn.Module):
 
 @pytest.fixture
 def branches() -> Network:
-    return Network(Branches().eval(), GRIDS["ort"], (1, 16, 16))
+    return Network(Branches().eval(), grid_named("ort"), (1, 16, 16))
 
 
 def test_concatenation_and_pool_read_quantized_tensors(branches: Network) -> None:
@@ -63,7 +64,7 @@ def test_reflecting_convolution_stays_float() -> None:
 
 def test_transformer_gives_up_embedding_and_hidden_channels_but_no_heads() -> None:
     spec = resolve("deit_tiny", n_classes=10, channels=1, input_size=(16, 16), width=12)
-    network = Network(spec.build().eval(), GRIDS["ort"], (1, 16, 16))
+    network = Network(spec.build().eval(), grid_named("ort"), (1, 16, 16))
     roots = [group.root for group in channel_groups.groups(network)]
     assert len(roots) == 13
     assert not any("qkv" in root for root in roots)

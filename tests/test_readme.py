@@ -11,7 +11,7 @@ import pytest
 from nacdeploy import profile as profiles
 from nacdeploy.cli.main import COMMANDS, cli
 from nacdeploy.data import SOURCES
-from nacdeploy.exporters.targets import TARGETS
+from nacdeploy.exporters.targets import FOLDERS
 from nacdeploy.models import BUILT_IN
 from nacdeploy.profile import shipped_names
 from nacdeploy.strategies import catalog, letters
@@ -45,7 +45,7 @@ def test_command_line_parses(line: str) -> None:
     if given.get("profile"):
         assert given["profile"] in shipped_names()
     if given.get("target"):
-        assert given["target"] in TARGETS
+        assert given["target"] in FOLDERS
     if "strategy" in given:
         letters.check(Chain.parse(given["strategy"]), profiles.load("demo"))
 
@@ -74,7 +74,7 @@ def test_parameters_of_letters_are_taken() -> None:
 
 
 def test_targets_models_and_data_sets_are_the_known_ones() -> None:
-    assert {cell.strip("`") for cell, *_ in rows("| target | what is built |")} == set(TARGETS)
+    assert {cell.strip("`") for cell, *_ in rows("| target | what is built |")} == set(FOLDERS)
     (named,) = re.findall(r"^Models: (.+?) \(any input size", README, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", named)) == set(BUILT_IN)
     (sources,) = re.findall(r"Data: (.+?) \(ImageFolder layout\)", README, re.DOTALL)

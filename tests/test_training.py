@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nacdeploy import training
 from nacdeploy.errors import DivergedError
-from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers.network import Network
 from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies.baseline import train_network
@@ -205,7 +205,7 @@ class Auxiliary(nn.Module):
 
 
 def test_networks_of_other_shapes_and_outputs_learn(task: Task) -> None:
-    network = Network(Auxiliary(), GRIDS["ort"], (1, 8, 8))
+    network = Network(Auxiliary(), grid_named("ort"), (1, 8, 8))
     before = training.evaluation.evaluate(network, task.data, task.data.validation).accuracy
     recipe = TrainTable(epochs=3, optimizer="adamw", learning_rate=0.01, batch_size=50)
     done = train_network(network, task, recipe, 0)

@@ -86,9 +86,9 @@ def _told(row: rows.Row) -> str:
 
 def _grid() -> str:
     """The grid that ONNX Runtime's kernels here compute exactly, as the commands of the package find it."""
-    from nacdeploy.jobs.measured import best_grid
+    from nacdeploy.exporters.targets.ort.probe import best_grid
 
-    return best_grid("ort")
+    return best_grid()
 
 
 def _commit() -> str:

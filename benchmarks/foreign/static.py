@@ -20,7 +20,7 @@ from onnxruntime.quantization import (
 )
 from torch import nn
 
-from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.testing.foreign import Foreign, outputs
 from nacdeploy.testing.right import Reference, decibels
 

@@ -27,7 +27,7 @@ def command(measure: bool, as_json: bool) -> None:
 
 
 def _measured() -> object:
-    from nacdeploy.runners import probes
+    from nacdeploy.exporters.targets.ort import probe as probes
 
     return probes.measure()
 
@@ -46,6 +46,8 @@ def _print_doctor(report: Any) -> None:
     render.print_table(
         "", ["target", "works", "why"], [[t.name, "yes" if t.works else "no", t.why] for t in report.targets]
     )
+    for problem in report.problems:
+        click.echo(problem)
 
 
 def _print_measured(measured: Any) -> None:

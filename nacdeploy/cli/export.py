@@ -6,11 +6,12 @@ from typing import Any
 import click
 
 from nacdeploy.cli import options, render
+from nacdeploy.exporters.targets import FOLDERS
 
 
 @click.command("export")
 @options.source
-@click.option("--target", metavar="T", help="onnx, ort, openvino, trt, trt-rtx, torch-trt; the profile's by default.")
+@click.option("--target", metavar="T", help=f"{', '.join(FOLDERS)}, or another package's; the profile's by default.")
 @options.out
 @options.trusted_model
 @click.option("--profile", metavar="P", help="Take the export settings of this profile.")

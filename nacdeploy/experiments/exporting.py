@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.experiments.reporting import MODEL
-from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile, from_mapping
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -78,7 +78,7 @@ def rebuilt(model: nn.Module, folder: Path, profile: Profile) -> tuple[Network, 
     """The network that was exported into `folder`, and the steps that led to its structure."""
     data: dict[str, Any] = records.read_json(folder / STRUCTURE_FILE)
     steps = tuple(checkpoints.step_from_data(step) for step in data["steps"])
-    network = Network(model, GRIDS[data["grid"]], tuple(data["input_shape"])).eval()
+    network = Network(model, grid_named(data["grid"]), tuple(data["input_shape"])).eval()
     for step in steps:
         network = letters.make(step.link, profile).perform(network, step.decision)
     values = checkpoints.read_values(folder / checkpoints.VALUES, data.get("values_sha256"))

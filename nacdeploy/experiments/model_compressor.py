@@ -23,7 +23,6 @@ from nacdeploy.experiments.script_run import follower, initial, said_once
 from nacdeploy.experiments.selection import Selection, select
 from nacdeploy.experiments.vocabulary import QUANTIZATION, compressor
 from nacdeploy.layers import channel_pruning
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT
 from nacdeploy.profile import Profile
@@ -94,7 +93,8 @@ class ModelCompressor:
         self._optimizer, self._given, self._evaluator, self._trainer = optimizer, given, evaluator, trainer
         self._device = device_of(model)
         evaluate, train = at_home(evaluator, self._device), at_home(trainer, self._device)
-        network = Network(model, GRIDS[profile.grid_for(profile.target)], tuple(example.shape[1:]))  # type: ignore[arg-type]
+        grid = profile.parsed_target.grid(profile.of(QuantizeTable).grid)
+        network = Network(model, grid, tuple(example.shape[1:]))  # type: ignore[arg-type]
         task, was_training = Task(None, given or blank(example)), model.training  # type: ignore[arg-type]
         with placed(model, CPU):
             start = initial(network, evaluate)

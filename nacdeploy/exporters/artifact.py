@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.exporters import targets
 
 MODEL_FILE = "model.onnx"
-IR_FILES = ("model.xml", "model.bin")
 MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
 
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
-_DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", *_RUNTIMES)
+_DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Parity:
 
     `agreement` is the fraction of equal top-1 answers, `snr_db` the signal to noise ratio of the logits (None: equal
     bit for bit), `optimization` the graph optimisation of ONNX Runtime's session ("all", "basic", "disabled"), or the
-    other runtime that answered ("openvino").
+    target whose own runtime answered ("openvino").
     """
 
     n_images: int
@@ -167,15 +166,16 @@ def is_artifact(path: Path) -> bool:
 
 
 def size_bytes(path: Path, manifest: Manifest) -> int:
-    """The size of what is deployed: the graph, or OpenVINO's IR of it."""
-    deployed = [name for name in IR_FILES if name in manifest.files] or [manifest.model_file]
+    """The size of what is deployed: the graph, or what the target takes in its place."""
+    deployed = targets.parse(manifest.target).files or (manifest.model_file,)
     return sum((path / name).stat().st_size for name in deployed)
 
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that shape an artifact, without importing any of them."""
     found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    theirs = (name for target in targets.every() for package in target.packages for name in package.distributions)
+    for name in (*_DISTRIBUTIONS, *theirs):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

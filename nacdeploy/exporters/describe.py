@@ -7,6 +7,7 @@ from nacdeploy import records
 from nacdeploy.exporters.artifact import MODEL_FILE, Manifest, Parity, Preprocessing, TensorInfo
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import INPUT
+from nacdeploy.exporters.targets import Target
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.state import CompressionState
@@ -28,7 +29,7 @@ def manifest_of(
     graph: OnnxGraph,
     task: Task,
     profile: Profile,
-    target: str,
+    target: Target,
     context: Context,
 ) -> Manifest:
     """The manifest of a state that is deployed as `graph`, before it is checked and built from."""
@@ -43,7 +44,7 @@ def manifest_of(
         bits=task.data.bits,
     )
     return Manifest(
-        target=target,
+        target=target.name,
         model_file=MODEL_FILE,
         inputs=(TensorInfo(INPUT, shape, "float32"),),
         outputs=tuple(TensorInfo(name, ("batch", task.data.n_classes), "float32") for name in graph.outputs),

@@ -11,19 +11,21 @@ import onnx
 from nacdeploy import evaluate as evaluation
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import artifact, describe, engines, onnx_checks, parity, targets
+from nacdeploy.exporters import artifact, describe, engines, onnx_checks, parity
 from nacdeploy.exporters.artifact import MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.guard import Guarded, guarded, speed_note, taken
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import Traced, lower, to_onnx, trace
 from nacdeploy.exporters.targets import Target
+from nacdeploy.exporters.targets.runtime import answering, runtime_of
+from nacdeploy.exporters.targets.timing import Timer, timer
 from nacdeploy.exporters.tune import Names, Precisions
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import TWO_FOUR
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.runners.timing import Timer, onnx_timer, openvino_timer
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibrate_gates, settle
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
@@ -45,7 +47,7 @@ def export(
     state: CompressionState,
     task: Task,
     profile: Profile,
-    target: str,
+    target: Target,
     out: Path,
     context: Context,
     progress: Progress | None = None,
@@ -54,17 +56,17 @@ def export(
     """Write the artifact of `state` for a target, whole or not at all.
 
     Raises:
-        UsageError: unknown target.
-        NacdeployError: the graph does not agree with the torch model, or the builder rejects it.
+        UsageError: a setting that the target does not take.
+        NacdeployError: the graph does not agree with the torch model, or the builder rejects it or is not here.
     """
-    progress, chosen = progress or Silent(), targets.named(target)
-    engines.check(chosen, profile.export)
-    progress.say(f"exporting {state.chain if state.steps else 'the FP32 network'} to ONNX on the grid of {target}")
-    n_steps = 2 + engines.n_builds(chosen, profile.export)
-    with progress.bar(f"exporting for {target}") as bar:
-        lowered = _lowered(state, task, profile, chosen, tuning, progress)
+    progress, runtime = progress or Silent(), runtime_of(target)
+    runtime.check(profile.export)
+    progress.say(f"exporting {state.chain if state.steps else 'the FP32 network'} to ONNX on the grid of {target.name}")
+    n_steps = 2 + runtime.n_builds(profile.export)
+    with progress.bar(f"exporting for {target.name}") as bar:
+        lowered = _lowered(state, task, profile, target, tuning, progress)
         bar.update(1, n_steps, "parity")
-        manifest = _checked(lowered, task, profile, chosen, context, tuning.original)
+        manifest = _checked(lowered, task, profile, target, context, tuning.original)
         bar.update(2, n_steps)
         files = {MODEL_FILE: lowered.graph.model}
         if lowered.precisions is not None:
@@ -75,7 +77,9 @@ def export(
             bar.update(next(built), n_steps)
             progress.say(line)
 
-        manifest, files = engines.add(manifest, files, lowered.rows, lowered.state.network, task, profile, chosen, log)
+        if runtime.build is not None:
+            source = engines.source(files[MODEL_FILE], lowered.rows, lowered.state.network, task, profile, log)
+            manifest, files = engines.added(manifest, files, runtime.build(source))
     return artifact.write(out, files, manifest, lowered.rows)
 
 
@@ -97,16 +101,16 @@ def _lowered(
     state, notes = _on_grid(state, task, profile, target)
     asked = state.network
     traced = trace(asked, profile.export.opset)
-    timer = _timer(task, profile, target, tuning)
-    timed = _guarded(asked, traced, timer, target, tuning, progress)
+    clock = _timer(task, profile, target, tuning)
+    timed = _guarded(asked, traced, clock, target, tuning, progress)
     notes = (*notes, *timed.notes)
     if timed.network is not asked:
         state, cost = _settled(timed.network, state, task, profile)
         notes, traced = (*notes, cost), trace(state.network, profile.export.opset)  # norms of their own are in a trace
     graph = lower(traced, state.network)
-    if timer is not None and tuning.original is not None:
+    if clock is not None and tuning.original is not None:
         original = to_onnx(tuning.original, profile.export.opset)
-        notes = (*notes, speed_note(graph.model, original.model, timer))
+        notes = (*notes, speed_note(graph.model, original.model, clock))
     notes = (*notes, *describe.notes_of(state.network))
     return _Lowered(graph, state, _rows(graph, asked, timed.floats), timed.precisions, notes)
 
@@ -115,7 +119,7 @@ def _checked(
     lowered: _Lowered, task: Task, profile: Profile, target: Target, context: Context, original: Network | None
 ) -> Manifest:
     """The manifest of a graph that agrees with the simulation, end to end and layer by layer."""
-    runtimes = targets.runtimes(target)
+    runtimes = answering(target)
     checks = parity.check(lowered.state.network, lowered.graph, task, profile.export, runtimes)
     notes, compared = lowered.notes, None
     if original is not None:
@@ -124,7 +128,7 @@ def _checked(
         notes = (*notes, describe.note_of_original(compared))
     images = next(evaluation.batches(task.data, task.data.validation, parity.N_LAYERWISE)).numpy()
     steps = parity.worst_steps(lowered.state.network, lowered.graph, images, target.optimizations[0])
-    manifest = describe.manifest_of(lowered.state, lowered.graph, task, profile, target.name, context)
+    manifest = describe.manifest_of(lowered.state, lowered.graph, task, profile, target, context)
     worst_step = max(steps.values(), default=None)
     return replace(manifest, parity=checks[0], checks=checks, worst_step=worst_step, notes=notes, original=compared)
 
@@ -134,7 +138,7 @@ def _on_grid(
 ) -> tuple[CompressionState, tuple[str, ...]]:
     """The state on the target's grid, and what that cost where it is another than its own. A network without quantizers
     is as it was."""
-    grid = targets.grid(target, profile)
+    grid = target.grid(profile.of(QuantizeTable).grid)
     if grid == state.network.grid or not state.network.quantizers:
         return state, ()
     network = copy.deepcopy(state.network)
@@ -158,28 +162,24 @@ def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Time
     """What times graphs on the target, where that is asked for and the target is present."""
     if not (profile.export.guard or tuning.autotune):
         return None
+    make = runtime_of(target).maker(profile.export, profile.bench.threads)
     images = np.repeat(task.example_input().numpy(), profile.bench.batch_sizes[0], axis=0)
-    n_rounds = profile.export.n_autotune_rounds
-    if target.name == "ort":
-        return onnx_timer(images, profile.bench, n_rounds)
-    if target.name == "openvino":
-        return openvino_timer(images, profile.bench, n_rounds)
-    return engines.engine_timer(images, profile, target, n_rounds)
+    return None if make is None else timer(make, images, profile.bench, profile.export.n_autotune_rounds)
 
 
 def _guarded(
-    network: Network, traced: Traced, timer: Timer | None, target: Target, tuning: Tuning, progress: Progress
+    network: Network, traced: Traced, clock: Timer | None, target: Target, tuning: Tuning, progress: Progress
 ) -> Guarded:
     """The network that is not slower than its float twin on the target, where that can be timed here, or in the
     precision that is given."""
     if tuning.given is not None:
         return taken(network, tuning.given)
-    if timer is None or not network.quantizers:
+    if clock is None or not network.quantizers:
         return Guarded(network)
     return guarded(
         network,
         traced,
-        timer,
+        clock,
         target=target.name,
         autotune=tuning.autotune,
         measurements=tuning.measurements,

@@ -12,10 +12,10 @@ from nacdeploy import latency
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import carry
 from nacdeploy.exporters.onnx import Traced
+from nacdeploy.exporters.targets.timing import Timer
 from nacdeploy.exporters.tune import FLOAT, Measurements, Names, Precisions, Tuner, with_float
 from nacdeploy.latency import Ratio
 from nacdeploy.layers.network import Network
-from nacdeploy.runners.timing import Timer
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import onnx_checks, origin
+from nacdeploy.exporters import onnx_checks, origin, targets
 from nacdeploy.exporters.artifact import Parity
 from nacdeploy.exporters.lowering import OnnxGraph
+from nacdeploy.exporters.targets import Optimization
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.exporters.targets.runtime import Maker, Runner
 from nacdeploy.layers.network import Network, Simulation, Use
 from nacdeploy.profile.deployment import ExportTable
-from nacdeploy.runners.onnx import OnnxRunner, Optimization
-from nacdeploy.runners.runner import Runner, Runtime
 from nacdeploy.task import Task
 
 N_LAYERWISE = 16
@@ -44,7 +45,7 @@ class Divergence:
 
 
 def check(
-    network: Network, graph: OnnxGraph, task: Task, table: ExportTable, runtimes: Mapping[str, Runtime]
+    network: Network, graph: OnnxGraph, task: Task, table: ExportTable, runtimes: Mapping[str, Maker]
 ) -> tuple[Parity, ...]:
     """Compare the graph with the simulating network on validation images, every output, once for each named runtime;
     the least agreement and the least ratio of any output count.
@@ -91,7 +92,7 @@ def disagrees(n_changed: int, n_images: int, min_agreement: float) -> bool:
     return n_changed > allowed + math.sqrt(max(allowed, 1.0))
 
 
-def against_original(original: Network, graph: OnnxGraph, task: Task, table: ExportTable, runtime: Runtime) -> Parity:
+def against_original(original: Network, graph: OnnxGraph, task: Task, table: ExportTable, runtime: Maker) -> Parity:
     """The agreement of the graph's own end with the float network that the chain started from: what the letters and
     the lowering cost together, on the images of `check`."""
     images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
@@ -107,7 +108,7 @@ def run_all(runner: Runner, batches: Sequence[NDArray]) -> list[NDArray]:
 
 
 def first_divergence(
-    network: Network, graph: OnnxGraph, images: NDArray, runtime: Runtime, limit_db: float
+    network: Network, graph: OnnxGraph, images: NDArray, runtime: Maker, limit_db: float
 ) -> Divergence | None:
     """The first quantized tensor or output, in order of execution, that is further from the simulation's than
     `limit_db`; None where all are closer."""
@@ -258,7 +259,8 @@ def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable) 
             f"the first node that diverges is '{divergence.node}' ({divergence.origin}), {divergence.snr_db:.1f} dB "
             f"at '{divergence.tensor}'"
         )
-    how = "in OpenVINO" if parity.optimization == "openvino" else f"graph optimisation: {parity.optimization}"
+    is_own = parity.optimization in targets.names()
+    how = f"in {targets.parse(parity.optimization).title}" if is_own else f"graph optimisation: {parity.optimization}"
     return (
         f"the ONNX graph ({how}) does not agree with the torch model on "
         f"{parity.n_images} images: top-1 agreement {100 * parity.agreement:.2f} % (needed "

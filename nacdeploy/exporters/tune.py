@@ -16,13 +16,13 @@ from torch import nn
 
 from nacdeploy import records
 from nacdeploy.exporters.onnx import Traced, lower
+from nacdeploy.exporters.targets.timing import Timer
 from nacdeploy.latency import Ratio
 from nacdeploy.layers import placement
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.placement import PRODUCTS
 from nacdeploy.precision import Precision
-from nacdeploy.runners.timing import Timer
 
 Names = frozenset[str]
 FLOAT: Final = "float"

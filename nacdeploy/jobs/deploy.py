@@ -9,6 +9,7 @@ from nacdeploy import models, records, tracking
 from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact, carry, targets
+from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.describe import Context
 from nacdeploy.jobs import measured
@@ -20,7 +21,6 @@ from nacdeploy.models import pretrained
 from nacdeploy.profile.deployment import BenchTable
 from nacdeploy.profile.training import DataTable
 from nacdeploy.progress import Progress, Silent
-from nacdeploy.runners import bench as bench_runner
 from nacdeploy.strategies import checkpoint as checkpoints
 
 
@@ -71,20 +71,20 @@ def export(
         settings = settings.model_copy(update={"export": wanted.export, "target": wanted.target})
     if guard is not None:
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
-    target = targets.named(target or settings.target).name
-    targets.check_types(targets.named(target), settings.export)
+    chosen = targets.parse(target or settings.target)
+    chosen.check_io(settings.export.io_type)
     if state.network.quantizers:
-        settings = measured.exact_here(settings, target, progress)
-    measurements = home.measurements(state.key, settings, target)
-    with home.place(out, f"export-{target}") as place:
+        settings = measured.exact_here(settings, chosen, progress)
+    measurements = home.measurements(state.key, settings, chosen)
+    with home.place(out, f"export-{chosen.name}") as place:
         original = _original(record, folder) if state.steps else None
         tuning = exporting.Tuning(autotune, measurements, original, given)
         context = _context(record, folder)
-        path = exporting.export(state, task_of(record), settings, target, place, context, progress, tuning)
+        path = exporting.export(state, task_of(record), settings, chosen, place, context, progress, tuning)
     tracker = tracking.open_tracker(
-        home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": target}, say=progress.say
+        home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": chosen.name}, say=progress.say
     )
-    tracker.artifact(path, f"{record.model.name}-{record.chain or 'fp32'}-{target}", {"parents": [str(folder)]})
+    tracker.artifact(path, f"{record.model.name}-{record.chain or 'fp32'}-{chosen.name}", {"parents": [str(folder)]})
     tracker.close()
     return path
 
@@ -143,7 +143,8 @@ def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
     if not artifact.is_artifact(place):
         state, record = checkpoints.load(folder)
         context = _context(record, folder)
-        exporting.export(state, task_of(record), record.settings(), "ort", place, context, progress)
+        reference = targets.parse(targets.REFERENCE)
+        exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
     return place
 
 

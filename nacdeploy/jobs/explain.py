@@ -9,29 +9,30 @@ import onnx
 from numpy.typing import NDArray
 
 from nacdeploy import latency, records
-from nacdeploy.exporters import artifact, onnx_layers, trt_plan
+from nacdeploy.exporters import artifact, onnx_layers, targets
 from nacdeploy.exporters.artifact import Manifest
 from nacdeploy.exporters.float_twin import float_twin, is_quantized
+from nacdeploy.exporters.targets import Target
+from nacdeploy.exporters.targets.ort import layer_facts
+from nacdeploy.exporters.targets.ort import probe as probes
+from nacdeploy.exporters.targets.ort import profiling as onnx_profile
+from nacdeploy.exporters.targets.runtime import runtime_of
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.reports import explanation
 from nacdeploy.reports.explanation import Explanation
-from nacdeploy.runners import layer_facts, onnx_profile, probes
-
-_GPU_TARGETS = ("trt", "trt-rtx", "torch-trt")
-# What tensor cores want (NVIDIA/TensorRT#1310: 32 for INT8; 8 for FP16).
-_TENSOR_CORES = {"int8": 32, "float": 8}
 
 
 def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: Progress | None = None) -> Explanation:
     """Say why an artifact is or is not faster than its float twin, layer by layer, worst first.
 
     Raises:
-        UsageError: `path` is no artifact.
+        UsageError: `path` is no artifact, or its target is of a package that is not here.
         NacdeployError: a file of it is damaged, or ONNX Runtime cannot run it.
     """
     progress, path = progress or Silent(), Path(path)
     manifest, lowering = artifact.load(path)
+    target = targets.parse(manifest.target)
     content = (path / manifest.model_file).read_bytes()
     file = onnx.load_model_from_string(content)
     images = _images(manifest)
@@ -44,14 +45,13 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
     layers = onnx_layers.onnx_layers(file, lowering, shapes)
     own, twin = profiles.by_name["own"], profiles.by_name.get("twin")
     facts = layer_facts.from_onnx_runtime(file, layers, own, twin)
-    is_gpu = manifest.target in _GPU_TARGETS
     rows = explanation.make_rows(
         layers,
         lowering,
         facts,
         _rule(manifest),
-        _TENSOR_CORES if is_gpu else _measured(progress),
-        _engine(path, manifest),
+        {"int8": target.unit_int8, "float": target.unit_float} if target.on_gpu else _measured(progress),
+        runtime_of(target).computed(path, manifest),
     )
     between = explanation.between_fraction(facts)
     return Explanation(
@@ -70,9 +70,9 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
         profiler_overhead_ms=own.overhead_ms,
         int8_macs_fraction=sum(row.macs_fraction for row in rows if row.facts.held == "int8"),
         int8_macs_in_file_fraction=sum(row.macs_fraction for row in rows if row.in_file == "int8"),
-        sparsity=explanation.sparsity(layers, manifest.target),
+        sparsity=explanation.sparsity(layers, on_gpu=target.on_gpu),
         top_reasons=explanation.top_reasons(rows, between),
-        notes=(*_notes(manifest.target, file), *_rounding(manifest)),
+        notes=(*_notes(target, file), *_rounding(manifest)),
     )
 
 
@@ -109,21 +109,8 @@ def _measured(progress: Progress) -> Mapping[str, int]:
     return {"int8": found.int8, "float": found.float32}
 
 
-def _engine(path: Path, manifest: Manifest) -> dict[str, str]:
-    """The types that engines compute ONNX nodes in, where their text says so and they agree."""
-    types: dict[str, str] = {}
-    for file in manifest.engines.values():
-        for node, kind in trt_plan.layer_types((path / file).read_bytes()).items():
-            types[node] = kind if types.get(node, kind) == kind else "mixed"
-    return types
-
-
-def _notes(target: str, file: onnx.ModelProto) -> tuple[str, ...]:
-    notes = []
-    if target == "openvino":
-        notes.append("times are ONNX Runtime's; OpenVINO has kernels of its own, and 'nacdeploy bench' times those")
-    if target in _GPU_TARGETS:
-        notes.append("no GPU here: times are ONNX Runtime's on this CPU, and say nothing about an engine's")
+def _notes(target: Target, file: onnx.ModelProto) -> tuple[str, ...]:
+    notes = [target.note_on_times] if target.note_on_times else []
     n_norms = sum(node.op_type == "BatchNormalization" for node in file.graph.node)
     if n_norms:
         notes.append(f"{n_norms} batch norms stand in the file unfolded")

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nacdeploy import latency, records
+from nacdeploy.exporters.targets.ort.probe_models import Layer, Signs, conv_stack, no_layer, one_layer
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.jobs.session import Session
 from nacdeploy.jobs.speed import Setting, Speed, check_setting, setting_of
 from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.network import Network, layer_inputs
 from nacdeploy.profile import Profile
-from nacdeploy.runners.onnx import OnnxRunner
-from nacdeploy.runners.probe_models import Layer, Signs, conv_stack, no_layer, one_layer
 from nacdeploy.strategies.state import CompressionState
 
 FILE = "layers.json"

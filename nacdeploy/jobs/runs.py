@@ -9,8 +9,9 @@ from pathlib import Path
 from nacdeploy import folders, latency, records
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact
+from nacdeploy.exporters.targets import Target, gpu
 from nacdeploy.profile import Profile
-from nacdeploy.runners import gpu
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 
 LAST = "last.json"
 MAX_NAME = 60
@@ -47,13 +48,14 @@ class Runs:
         """The folder of the baseline that is trained from these settings."""
         return self.root / "baselines" / key[:16]
 
-    def measurements(self, state_key: str, profile: Profile, target: str) -> Path:
+    def measurements(self, state_key: str, profile: Profile, target: Target) -> Path:
         """The file of the times that decided precisions: of one state and target on one machine with its runtimes,
         measured one way."""
         bench = profile.bench.model_dump(mode="json")
         export = profile.export.model_dump(mode="json", exclude=_NOT_TIMED)
+        grid = target.grid(profile.of(QuantizeTable).grid)
         here = [latency.machine(), [state.name for state in gpu.states()], artifact.versions()]
-        key = records.sha256_data([state_key, target, profile.grid_for(target), bench, export, here])
+        key = records.sha256_data([state_key, target.name, grid.name, bench, export, here])
         return self.root / "autotune" / f"{key[:16]}.json"
 
     def finished(self, result: Path) -> None:

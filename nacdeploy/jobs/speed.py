@@ -8,20 +8,23 @@ out: a search ranks what the chain asks for.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 
 from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError, RefusedError, UsageError
-from nacdeploy.exporters import engines, targets
 from nacdeploy.exporters.onnx import Traced, lower, trace
+from nacdeploy.exporters.targets import Target, gpu, pick
+from nacdeploy.exporters.targets.ort import runner as onnx
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.exporters.targets.runtime import Maker, runtime_of
+from nacdeploy.exporters.targets.timing import Timer, timer
 from nacdeploy.jobs.session import Session
 from nacdeploy.layers.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress
-from nacdeploy.runners import gpu, onnx, openvino, pick
-from nacdeploy.runners.timing import Timer, onnx_timer, openvino_timer
 from nacdeploy.strategies.state import CompressionState, edges, structure_key
 
 FILE = "speeds.json"
@@ -67,39 +70,41 @@ def check_target(profile: Profile) -> None:
 
     Raises:
         UsageError: nothing here times this target.
-        MissingExtraError: OpenVINO is not installed.
+        MissingExtraError: its runtime is not installed.
         NacdeployError: its GPU is not present.
     """
-    table, target = profile.search, profile.target
+    table, target = profile.search, profile.parsed_target
     if not table.on_speed:
         return
     instead = (
         "set target = 'ort' to rank by ONNX Runtime on this CPU, or search.figure = 'bitops' with objective 'budget'"
     )
-    if target == "torch-trt":
-        raise UsageError(f"a search on latency does not time target 'torch-trt': set target = 'trt', or {instead}")
-    if table.latency == "table" and target not in ("ort", "onnx"):
+    if target.times_instead:
         raise UsageError(
-            f"search.latency = 'table' times layers in ONNX Runtime, not for target '{target}': "
+            f"a search on latency does not time target '{target.name}': set target = '{target.times_instead}', "
+            f"or {instead}"
+        )
+    if table.latency == "table" and not target.timed_by_onnx_runtime:
+        raise UsageError(
+            f"search.latency = 'table' times layers in ONNX Runtime, not for target '{target.name}': "
             "set search.latency = 'measured', or target = 'ort'"
         )
-    if target == "openvino":
-        openvino.version()
-    if missing := pick.missing_gpu(target, profile.export.compute_capabilities):
+    runtime = runtime_of(target)
+    if missing := runtime.missing(profile.export):
         raise NacdeployError(
-            f"a search on latency times every candidate on target '{target}', and {missing}: search where it is, "
+            f"a search on latency times every candidate on target '{target.name}', and {missing}: search where it is, "
             f"{instead}"
         )
+    runtime.version()
 
 
 def setting_of(profile: Profile) -> Setting:
     """The setting in which states are timed here."""
-    runtime, machine = onnx.version(), latency.machine()
-    if profile.target == "openvino":
-        runtime = openvino.version()
-    elif _on_gpu(profile):
-        runtime, machine = "TensorRT engine", f"{machine}, {gpu.present_capability()}"
-    return Setting(machine, profile.target, runtime, profile.bench.threads, profile.bench.batch_sizes[0])
+    target, runtime, machine = profile.parsed_target, onnx.version(), latency.machine()
+    if _maker_here(target, profile) is not None:
+        runtime = runtime_of(target).version()
+        machine += f", {gpu.present_capability()}" if target.on_gpu else ""
+    return Setting(machine, target.name, runtime, profile.bench.threads, profile.bench.batch_sizes[0])
 
 
 def check_setting(theirs: Setting, ours: Setting, path: Path, remedy: str) -> None:
@@ -125,7 +130,7 @@ def measured(state: CompressionState, session: Session, progress: Progress) -> S
 def say_where(session: Session, progress: Progress) -> None:
     """A note where speed is not measured on the profile's own target."""
     profile = session.profile
-    if note := pick.speed_note(profile.target, profile.export.compute_capabilities):
+    if note := pick.speed_note(runtime_of(profile.parsed_target), profile.export):
         progress.say(f"note: {note}")
 
 
@@ -244,16 +249,14 @@ def _timed(models: Mapping[str, bytes], session: Session, n_rounds: int) -> dict
 
 
 def _timer(session: Session, n_rounds: int) -> Timer:
-    """What times graphs on the target, or in ONNX Runtime on the CPU where its GPU is not here."""
+    """What times graphs on the target, or in ONNX Runtime on the CPU where it cannot be timed here."""
     profile = session.profile
     images = session.task.example_input().repeat(profile.bench.batch_sizes[0], 1, 1, 1).numpy()
-    if profile.target == "openvino":
-        return openvino_timer(images, profile.bench, n_rounds)
-    if _on_gpu(profile) and (timer := engines.engine_timer(images, profile, targets.named(profile.target), n_rounds)):
-        return timer
-    return onnx_timer(images, profile.bench, n_rounds)
+    make = _maker_here(profile.parsed_target, profile)
+    return timer(make or partial(OnnxRunner, threads=profile.bench.threads), images, profile.bench, n_rounds)
 
 
-def _on_gpu(profile: Profile) -> bool:
-    is_missing = pick.missing_gpu(profile.target, profile.export.compute_capabilities)
-    return profile.target in pick.ENGINE_TARGETS and not is_missing
+def _maker_here(target: Target, profile: Profile) -> Maker | None:
+    """What runs graphs as the profile's target does; None where that is not here."""
+    runtime = runtime_of(target)
+    return None if runtime.missing(profile.export) else runtime.maker(profile.export, profile.bench.threads)

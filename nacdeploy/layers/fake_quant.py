@@ -12,47 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.precision import Precision
+from nacdeploy.precision import Grid, Precision
 
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a target's kernels want integers: this fixes the numbers, not only their encoding.
-
-    `max_weight_bits` 7 leaves one bit unused, since pairs of 8-bit products saturate the 16-bit sums of x86 kernels
-    without VNNI. `affine_inputs` names the layer kinds whose input activations are unsigned with a zero point.
-    `integer_biases`: biases are int32 on the product of the scales (TensorRT wants float). `fuses_outputs`: a
-    convolution's kernel takes in the addition and the activation behind it, and need not write integers itself.
-    """
-
-    name: str
-    max_weight_bits: int
-    affine_inputs: tuple[str, ...]
-    integer_biases: bool = False
-    fuses_outputs: bool = False
-
-    def weight_maximum(self, bits: int) -> int:
-        """The largest weight integer: 127 for 8 bits, 63 for 7, 7 for 4."""
-        return 2 ** (min(bits, self.max_weight_bits) - 1) - 1
-
-
-# For ONNX Runtime and OpenVINO the encoding is chosen by measurement on the machine at hand (`runners/probes.py`);
-# "ort" and "openvino" are exact and quick on every x86 CPU.
-GRIDS = {
-    grid.name: grid
-    for grid in (
-        Grid("ort", 7, ("conv",), integer_biases=True),
-        Grid("ort-8bit", 8, ("conv",), integer_biases=True),
-        Grid("ort-signed", 7, (), integer_biases=True),
-        Grid("ort-signed-8bit", 8, (), integer_biases=True),
-        Grid("openvino", 7, ("conv",), fuses_outputs=True),
-        Grid("openvino-8bit", 8, ("conv",), fuses_outputs=True),
-        Grid("trt", 8, (), fuses_outputs=True),
-        Grid("onnx", 8, ()),
-    )
-}
 
 
 def symmetric_scale(weight: Tensor, maximum: int, axis: int | None = 0) -> Tensor:

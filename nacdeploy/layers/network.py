@@ -19,7 +19,7 @@ from nacdeploy.layers import placement, sparsity, weight_quantizers
 from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.capture import capture, capture_after_cut, first_tensor
 from nacdeploy.layers.early_exit import ExitHead
-from nacdeploy.layers.fake_quant import ActivationQuantizer, Grid, Rule
+from nacdeploy.layers.fake_quant import ActivationQuantizer, Rule
 from nacdeploy.layers.graph import (
     FOLDED,
     WEIGHTED,
@@ -34,6 +34,7 @@ from nacdeploy.layers.graph import (
 from nacdeploy.layers.placement import Plan
 from nacdeploy.layers.sparsity import Masks, Sparsity
 from nacdeploy.layers.weight_sharing import Codebook, OnGrid, Sharing, share
+from nacdeploy.precision import Grid
 
 Use = tuple[str, int]
 

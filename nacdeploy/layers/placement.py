@@ -26,8 +26,9 @@ from typing import NamedTuple
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nacdeploy.layers.fake_quant import Grid, Rule, kind_of
+from nacdeploy.layers.fake_quant import Rule, kind_of
 from nacdeploy.layers.graph import carries_images, operator_name, weighted_consumer
+from nacdeploy.precision import Grid
 
 CONCATENATIONS = {"cat", "concat"}
 ADDITIONS = {"add"}

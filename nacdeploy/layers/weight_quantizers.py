@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from nacdeploy.layers import fake_quant
-from nacdeploy.layers.fake_quant import TINY, Grid
+from nacdeploy.layers.fake_quant import TINY
+from nacdeploy.precision import Grid
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,21 @@ import tomllib
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
     create_model,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
 from nacdeploy.errors import UsageError, nearest, unknown
+from nacdeploy.exporters import targets
+from nacdeploy.exporters.targets import Target
 from nacdeploy.profile.deployment import BenchTable, ExportTable
 from nacdeploy.profile.search import SearchTable
 from nacdeploy.profile.table import Table
@@ -28,7 +31,6 @@ from nacdeploy.records import read_text
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.operators.letter import Letter
 from nacdeploy.strategies.operators.others import Found, others
-from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 
 T = TypeVar("T", bound=Table)
 
@@ -38,7 +40,7 @@ class Profile(Table):
 
     name: str
     description: str = ""
-    target: Literal["onnx", "ort", "openvino", "trt", "trt-rtx", "torch-trt"] = "ort"
+    target: str = "ort"
     model: str = "resnet8"
     width: float | None = Field(None, gt=0)
     data: str = "digits"
@@ -50,12 +52,18 @@ class Profile(Table):
     export: ExportTable = ExportTable()
     bench: BenchTable = BenchTable()
 
-    def grid_for(self, target: str) -> str:
-        """The name of the integer grid for a target. Those of ONNX Runtime and OpenVINO are chosen by measurement
-        (`jobs/measured.py`); until then it is the one that every CPU computes exactly."""
-        if (grid := self.of(QuantizeTable).grid).partition("-")[0] == target:
-            return grid
-        return "trt" if target in ("trt-rtx", "torch-trt") else target
+    @property
+    def parsed_target(self) -> Target:
+        """The target that the text names."""
+        return targets.parse(self.target)
+
+    @field_validator("target")
+    @classmethod
+    def _target(cls, given: str) -> str:
+        try:
+            return targets.parse(given).name
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     def of(self, kind: type[T]) -> T:
         """The table of a letter, by its class.

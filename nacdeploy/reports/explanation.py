@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from nacdeploy.exporters.artifact import Lowering
 from nacdeploy.exporters.onnx_layers import BETWEEN, OnnxLayer
+from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
 from nacdeploy.latency import Ratio
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.reports import reasons
 from nacdeploy.reports.reasons import Alignment, Reason
-from nacdeploy.runners.layer_facts import LayerFacts
 
 Multiples = Mapping[str, int]
 
@@ -113,10 +113,10 @@ def top_reasons(rows: Sequence[Row], between_fraction: float, n: int = 3) -> tup
     return tuple((cause, share) for cause, share in found[:n] if share > 0)
 
 
-def sparsity(layers: Sequence[OnnxLayer], target: str) -> Sparsity:
+def sparsity(layers: Sequence[OnnxLayer], *, on_gpu: bool) -> Sparsity:
     """How many layers are 2:4, and what is known of their kernels."""
     n_eligible = sum(layer.is_two_four for layer in layers)
-    if target in ("trt", "trt-rtx", "torch-trt"):
+    if on_gpu:
         return Sparsity(n_eligible, None, None, "picked and gained: not verifiable here, without a GPU")
     return Sparsity(n_eligible, 0, 0, "ONNX Runtime's CPU provider has no sparse kernels")
 

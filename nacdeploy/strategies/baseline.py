@@ -4,11 +4,11 @@ import copy
 
 from nacdeploy import evaluate as evaluation
 from nacdeploy import training
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
 
@@ -16,7 +16,8 @@ from nacdeploy.task import Task
 def plain_network(task: Task, profile: Profile) -> Network:
     """The untrained network of the task on the grid of the profile's target, initialised from the profile's seed."""
     shape = (task.data.channels, *task.data.input_size)
-    return Network(task.build(profile.seed), GRIDS[profile.grid_for(profile.target)], shape).eval()
+    grid = profile.parsed_target.grid(profile.of(QuantizeTable).grid)
+    return Network(task.build(profile.seed), grid, shape).eval()
 
 
 def initial_state(network: Network, task: Task) -> CompressionState:

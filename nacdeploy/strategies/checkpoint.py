@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from nacdeploy import profile as profiles
 from nacdeploy import records
-from nacdeploy.errors import UsageError, unknown
+from nacdeploy.errors import UsageError
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers import low_rank
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile, from_mapping
@@ -131,9 +131,7 @@ def load(path: Path) -> tuple[CompressionState, Record]:
 
 def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step]) -> Network:
     """The structure after `steps` with values yet to be loaded."""
-    if grid not in GRIDS:
-        raise unknown("grid", grid, GRIDS)
-    network = Network(spec.build(), GRIDS[grid], (spec.channels, *spec.input_size)).eval()
+    network = Network(spec.build(), grid_named(grid), (spec.channels, *spec.input_size)).eval()
     with low_rank.structure_only():
         for step in steps:
             network = letters.make(step.link, profile).perform(network, step.decision)

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nacdeploy.runners.onnx import OPTIMIZED, OnnxRunner
+from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, OnnxRunner
 
 Masks = Mapping[str, Tensor | None]
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -17,13 +17,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy import data as datasets
 from nacdeploy import profile as profiles
 from nacdeploy.data import Dataset, ImageSet
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -43,7 +43,7 @@ class Foreign:
     def start(self) -> CompressionState:
         """The state before any letter, of a copy."""
         shape = (self.task.data.channels, *self.task.data.input_size)
-        grid = GRIDS[self.profile.grid_for(self.profile.target)]
+        grid = self.profile.parsed_target.grid(self.profile.of(QuantizeTable).grid)
         return initial_state(Network(copy.deepcopy(self.original), grid, shape).eval(), self.task)
 
     @cached_property

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers.attachments import Attachment
-from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network, Use
 from nacdeploy.models import resolve
 from nacdeploy.precision import Precision
@@ -37,7 +38,7 @@ def plain(name: str, side: int, *, width: float | None = None, two_four: bool = 
     backbone = resolve(name, n_classes=10, channels=3, input_size=(side, side), width=width).build().eval()
     if two_four:
         _keep_two_of_four(backbone)
-    return Network(backbone, GRIDS["trt"], (3, side, side)).eval()
+    return Network(backbone, grid_named("trt"), (3, side, side)).eval()
 
 
 def quantized(name: str, side: int, *, width: float | None = None, two_four: bool = False) -> Network:

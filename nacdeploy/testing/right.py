@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.exporters import artifact
+from nacdeploy.exporters import artifact, targets
 from nacdeploy.exporters.artifact import MODEL_FILE
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.exporters.onnx_checks import snr_db
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.layers import decomposition, low_rank, ranks
 from nacdeploy.layers.network import Simulation
-from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.strategies import layer_settings, letters
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.decompose.operator import DecomposeDecision, Factored
@@ -220,7 +220,9 @@ def _built(foreign: Foreign, state: CompressionState, plain: nn.Module) -> tuple
 
 
 def _artifact(foreign: Foreign, state: CompressionState, target: str, parent: Path) -> Path:
-    return export(state, foreign.task, foreign.profile, target, parent / "artifact", Context([], {}, {}, {}))
+    return export(
+        state, foreign.task, foreign.profile, targets.parse(target), parent / "artifact", Context([], {}, {}, {})
+    )
 
 
 def _file_db(foreign: Foreign, folder: Path, plain: nn.Module, is_optimized: bool = True) -> float:

@@ -13,7 +13,7 @@ from nacdeploy import models
 from nacdeploy import task as tasks
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.describe import Context
-from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.exporters.targets import grid_named, parse
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.settle import settle
 
@@ -44,9 +44,9 @@ def test_norms_that_cannot_be_folded_keep_their_statistics_on_every_target(tmp_p
     task = tasks.make(name, "digits", profile)
     state = follow(initial_state(plain_network(task, profile), task), "Q", task, profile)
     context = Context([], {}, {}, {})
-    exporting.export(state, task, profile, "onnx", tmp_path / "out", context)
+    exporting.export(state, task, profile, parse("onnx"), tmp_path / "out", context)
     settled = copy.deepcopy(state.network)
-    settled.lay_on(GRIDS["onnx"])
+    settled.lay_on(grid_named("onnx"))
     settle(settled, task, profile)
     expected = [m.running_mean for m in settled.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     found = statistics(onnx.load_model(str(tmp_path / "out" / "model.onnx")))

@@ -10,7 +10,7 @@ from small_networks import Concat, Depthwise, Grouped, Plain, Residual
 from torch import nn
 
 from nacdeploy.exporters.float_twin import float_twin, is_quantized
-from nacdeploy.runners.onnx import OnnxRunner
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 
 PAIR = {"QuantizeLinear", "DequantizeLinear"}
 

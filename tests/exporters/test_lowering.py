@@ -29,11 +29,11 @@ from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import onnx_checks
 from nacdeploy.exporters.lowering import DOMAIN, OnnxGraph
 from nacdeploy.exporters.onnx import Traced, lower, to_onnx, trace
+from nacdeploy.exporters.targets import grid_named, grid_names
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.tune import member_kinds, with_float
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import sparsity_of
-from nacdeploy.runners.onnx import OnnxRunner
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -117,7 +117,7 @@ def test_lowering_twice_gives_the_same_bytes_and_leaves_the_trace() -> None:
     assert once.model.SerializeToString(deterministic=True) == before
 
 
-@pytest.mark.parametrize("grid", list(GRIDS))
+@pytest.mark.parametrize("grid", [*dict.fromkeys(grid_names())])
 def test_no_marker_is_left_in_a_lowered_graph(grid: str) -> None:
     model = onnx.load_model_from_string(lower(*reversed(traced(Concat, grid))).model)
     assert {node.domain for node in model.graph.node} == {""}
@@ -204,7 +204,7 @@ def test_two_of_four_holds_in_the_integers_after_every_choice(
     grid: str, baseline: CompressionState, task: Task
 ) -> None:
     made = follow(baseline, "SQ", task, make_profile()).network
-    made.lay_on(GRIDS[grid])
+    made.lay_on(grid_named(grid))
     masked = [layer for layer in made.masks.layers if layer in made.plan.weight_bits]
     assert masked
     once = trace(made, OPSET)

@@ -33,10 +33,10 @@ from nacdeploy.exporters import onnx_checks
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.exporters.parameters import fold
+from nacdeploy.exporters.targets import grid_named
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
 from nacdeploy.layers import fake_quant
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
-from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 
@@ -157,7 +157,7 @@ def test_graph_agrees_with_the_simulation_on_real_images(
 ) -> None:
     state = follow(baseline, word, task, make_profile())
     made = copy.deepcopy(state.network)
-    made.lay_on(GRIDS[target])
+    made.lay_on(grid_named(target))
     graph = to_onnx(made, OPSET)
     x = task.data.normalize(task.data.validation.images)
     with torch.inference_mode():

@@ -15,8 +15,8 @@ from torch import nn
 from nacdeploy import cost
 from nacdeploy.exporters.float_twin import float_twin
 from nacdeploy.exporters.onnx_layers import BETWEEN, KERNELS, base_name, owners
+from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, OnnxRunner
 from nacdeploy.layers.sparsity import sparsity_of
-from nacdeploy.runners.onnx import OPTIMIZED, OnnxRunner
 
 NETWORKS = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, Attention]
 

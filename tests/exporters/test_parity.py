@@ -26,10 +26,11 @@ from nacdeploy.exporters import onnx_checks, parity, targets
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.exporters.targets import grid_named
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
+from nacdeploy.exporters.targets.runtime import answering
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.placement import Plan
-from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.settle import settle
 from nacdeploy.strategies.state import CompressionState
@@ -102,7 +103,7 @@ def test_every_layer_of_a_chain_is_within_one_step_on_real_images(
 ) -> None:
     made = follow(baseline, word, task, make_profile()).network
     if grid != made.grid.name:
-        made.lay_on(GRIDS[grid])
+        made.lay_on(grid_named(grid))
         settle(made, task, make_profile())
     x = next(evaluation.batches(task.data, task.data.validation, 16)).numpy()
     steps = parity.worst_steps(made, to_onnx(made, OPSET), x, optimization)
@@ -172,7 +173,7 @@ def quantized_state(baseline: CompressionState, task: Task) -> CompressionState:
 def test_check_returns_a_record_per_runtime(quantized_state: CompressionState, task: Task) -> None:
     graph = to_onnx(quantized_state.network, OPSET)
     table = make_profile(export={"n_parity": 60}).export
-    checks = parity.check(quantized_state.network, graph, task, table, targets.runtimes(targets.named("ort")))
+    checks = parity.check(quantized_state.network, graph, task, table, answering(targets.parse("ort")))
     assert [(each.optimization, each.n_images) for each in checks] == [("all", 60), ("disabled", 60)]
     assert all(each.agreement >= 0.99 for each in checks)
 
@@ -212,7 +213,9 @@ def test_nothing_is_written_where_parity_fails(
 
     monkeypatch.setattr(exporting, "lower", damaged)
     with pytest.raises(NacdeployError, match="the first node that diverges is"):
-        exporting.export(quantized_state, task, make_profile(), "ort", tmp_path / "artifact", Context([], {}, {}, {}))
+        exporting.export(
+            quantized_state, task, make_profile(), targets.parse("ort"), tmp_path / "artifact", Context([], {}, {}, {})
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -15,11 +16,12 @@ from nacdeploy import records
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.guard import Guarded, guarded, speed_note
 from nacdeploy.exporters.onnx import Traced, lower, trace
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.exporters.targets.timing import timer
 from nacdeploy.exporters.tune import Measurements, Names, Precisions, Tuner, member_kinds, with_float
 from nacdeploy.latency import Comparison, Ratio
 from nacdeploy.layers.network import Network
 from nacdeploy.profile.deployment import BenchTable
-from nacdeploy.runners.timing import onnx_timer
 
 LAYER = "layers."
 NETWORKS: dict[str, tuple[Network, Traced]] = {}
@@ -270,11 +272,12 @@ def test_tuning_by_onnx_runtime_gives_a_whole_record(threads: int, tmp_path: Pat
     """What is chosen is the machine's affair."""
     made, traced = prepared(Depthwise)
     shape = (1, *made.input_shape)
-    timer = onnx_timer(made.example_input().expand(shape).numpy(), BenchTable(threads=threads, round_ms=0.5), 3)
+    images = made.example_input().expand(shape).numpy()
+    clock = timer(partial(OnnxRunner, threads=threads), images, BenchTable(threads=threads, round_ms=0.5), 3)
     found = guarded(
         made,
         traced,
-        timer,
+        clock,
         target="ort",
         autotune=True,
         measurements=tmp_path / "times.json",

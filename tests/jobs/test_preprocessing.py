@@ -20,14 +20,13 @@ from nacdeploy import api, models
 from nacdeploy import data as datasets
 from nacdeploy.data.normalization import IMAGENET
 from nacdeploy.errors import UsageError
-from nacdeploy.exporters import artifact
+from nacdeploy.exporters import artifact, bench
 from nacdeploy.jobs import preprocessing, session
 from nacdeploy.jobs.options import Options
 from nacdeploy.jobs.session import open_session
 from nacdeploy.jobs.settings import wanted
 from nacdeploy.profile.training import DataTable
 from nacdeploy.progress import Bar
-from nacdeploy.runners import bench
 from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.advance import context
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
 from nacdeploy.layers import channel_pruning
 from nacdeploy.layers.attachments import Attachment, OnnxWriter
 from nacdeploy.layers.network import Network, Simulation, no_grad_eval
 from nacdeploy.profile import Profile
-from nacdeploy.runners.onnx import OnnxRunner, Optimization
 from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.settle import unquantized

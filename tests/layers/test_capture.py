@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import weight_norm
 
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers.capture import capture, first_tensor
 from nacdeploy.layers.decibels import snr_db
-from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.graph import Captured, Interpreter
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import Precision
@@ -306,7 +307,7 @@ def test_capture_changes_nothing() -> None:
 
 def test_modules_whose_weights_no_operator_reaches_are_named() -> None:
     """Attention's projections run by hand, an LSTM, a table of embeddings: they stay float, and that is said."""
-    made = Network(Query().eval(), GRIDS["ort"], SHAPE)
+    made = Network(Query().eval(), grid_named("ort"), SHAPE)
     assert set(made.layers) == {"stem", "attention.out_proj", "head"}
     assert made.left_out() == {
         "attention": "MultiheadAttention: computes with its weights in a way of its own",
@@ -316,7 +317,7 @@ def test_modules_whose_weights_no_operator_reaches_are_named() -> None:
 
 def test_layer_with_a_computed_weight_is_quantized_as_it_runs() -> None:
     """Standardised weights are rounded, not the parameters that they come from."""
-    made = Network(Subclasses().eval(), GRIDS["ort"], SHAPE)
+    made = Network(Subclasses().eval(), grid_named("ort"), SHAPE)
     made.quantize(Rule(Precision(8, 8)))
     assert set(made.plan.weight_bits) == {"0", "2", "5"}
     x = torch.randn(4, *SHAPE)

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nacdeploy import models
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers import channel_groups, channel_importance
 from nacdeploy.layers.channel_choice import Group, choose, ordered
 from nacdeploy.layers.channel_importance import CRITERIA, Evidence
-from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import Precision
 
@@ -189,7 +190,7 @@ def test_ranking_works_on_depthwise_networks_and_transformers(model: str, name: 
     size, width = (16, 16), {"mobilenet_v2": 0.25, "deit_tiny": 24}[model]
     torch.manual_seed(0)
     backbone = models.resolve(model, n_classes=5, channels=3, input_size=size, width=width).build()
-    made = Network(backbone, GRIDS["ort"], (3, *size)).eval()
+    made = Network(backbone, grid_named("ort"), (3, *size)).eval()
     x = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(1))
     known = channel_importance.evidence(made, x, LABELS[:8], 0)
     found = channel_groups.groups(made)
@@ -217,4 +218,4 @@ SETS = {
 @pytest.mark.parametrize("model", SETS)
 def test_dependency_sets_are_the_layers_that_add_up(model: str) -> None:
     backbone = models.resolve(model, n_classes=5, channels=3, input_size=(32, 32), width=None).build()
-    assert [*channel_groups.dependency_sets(Network(backbone, GRIDS["ort"], (3, 32, 32)).eval())] == SETS[model]
+    assert [*channel_groups.dependency_sets(Network(backbone, grid_named("ort"), (3, 32, 32)).eval())] == SETS[model]

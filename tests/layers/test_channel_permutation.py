@@ -19,11 +19,11 @@ from small_networks import (
 from torch import Tensor, nn
 
 from nacdeploy import models
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers.channel_groups import couplings
 from nacdeploy.layers.channel_permutation import plan_permutation
 from nacdeploy.layers.channel_pruning import Cut, apply_cut
 from nacdeploy.layers.early_exit import ExitHead
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, plain_outputs
 from nacdeploy.layers.sparsity import Sparsity, kept_fraction, mask
 
@@ -69,7 +69,7 @@ def test_built_in_network_answers_the_same_in_another_order(name: str) -> None:
     width = {"resnet8": 16, "mobilenet_v2": 0.25, "deit_tiny": 48}[name]
     torch.manual_seed(0)
     backbone = models.ModelSpec(name, 5, 3, (32, 32), width).build().eval()
-    made = Network(backbone, GRIDS["ort"], (3, 32, 32)).eval()
+    made = Network(backbone, grid_named("ort"), (3, 32, 32)).eval()
     other = reordered(made, plan_permutation(made, TWO_FOUR))
     x = torch.randn(2, 3, 32, 32)
     assert torch.allclose(other(x), made(x), atol=1e-4)

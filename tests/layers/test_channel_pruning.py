@@ -21,11 +21,12 @@ from small_networks import (
 from torch import nn
 
 from nacdeploy import models, records
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers import channel_choice, channel_graph, channel_groups, channel_pruning
 from nacdeploy.layers.channel_choice import Group
 from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.early_exit import ExitHead
-from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network, Structure
 from nacdeploy.precision import Precision
 
@@ -96,7 +97,7 @@ def test_cut_network_answers_as_the_whole_one_with_silent_channels(backbone: typ
 def test_cut_model_answers_as_the_whole_one_with_silent_channels(name: str, width: float | None) -> None:
     size = (32, 32)
     backbone = models.resolve(name, n_classes=5, channels=3, input_size=size, width=width).build()
-    made = Network(backbone, GRIDS["ort"], (3, *size)).eval()
+    made = Network(backbone, grid_named("ort"), (3, *size)).eval()
     cut = channel_pruning.plan_cut(made, least(made, 2))
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -105,7 +106,7 @@ def test_cut_model_answers_as_the_whole_one_with_silent_channels(name: str, widt
 
 def test_transformer_is_cut_in_its_hidden_layers() -> None:
     backbone = models.resolve("deit_tiny", n_classes=5, channels=3, input_size=(8, 8), width=24).build()
-    made = Network(backbone, GRIDS["ort"], (3, 8, 8)).eval()
+    made = Network(backbone, grid_named("ort"), (3, 8, 8)).eval()
     found = channel_groups.groups(made)
     hidden = {group.root: group.order[:8] for group in found if group.root.endswith("mlp.0")}
     assert len(hidden) == 12
@@ -117,7 +118,7 @@ def test_transformer_is_cut_in_its_hidden_layers() -> None:
 
 def test_transformer_is_cut_in_its_embedding() -> None:
     backbone = models.resolve("deit_tiny", n_classes=5, channels=3, input_size=(8, 8), width=24).build()
-    made = Network(backbone, GRIDS["ort"], (3, 8, 8)).eval()
+    made = Network(backbone, grid_named("ort"), (3, 8, 8)).eval()
     embedding = next(group for group in channel_groups.groups(made) if group.n_channels == 24)
     smaller = cut_copy(made, channel_pruning.plan_cut(made, {embedding.root: embedding.order[:8]}))
     assert smaller.backbone.get_parameter("stem.position").shape[-1] == 16
@@ -235,7 +236,7 @@ def test_cut_replays_through_json_on_a_fresh_network(backbone: type[nn.Module]) 
     cut = channel_pruning.plan_cut(made, least(made, 2))
     smaller = cut_copy(made, cut)
     read = records.from_data(Cut, json.loads(json.dumps(records.to_data(cut))))
-    fresh = Network(backbone(), GRIDS["ort"], SHAPE).eval()
+    fresh = Network(backbone(), grid_named("ort"), SHAPE).eval()
     channel_pruning.apply_cut(fresh, read)
     fresh.load_state_dict(smaller.state_dict())
     assert read == cut

@@ -7,8 +7,9 @@ import torch
 from small_networks import SHAPE, DataDependent, Plain, Residual, images, network
 from torch import Tensor, nn
 
+from nacdeploy.exporters.targets import grid_named, grid_names
 from nacdeploy.layers import fake_quant, placement, weight_quantizers
-from nacdeploy.layers.fake_quant import GRIDS, ActivationQuantizer, Rule
+from nacdeploy.layers.fake_quant import ActivationQuantizer, Rule
 from nacdeploy.layers.graph import Captured
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.placement import Plan
@@ -42,7 +43,7 @@ def test_symmetric_weights_equal_nac_when_per_tensor(maximum: int, reference: tu
 
 
 def test_symmetric_activations_equal_nac(reference: tuple[Tensor, Tensor]) -> None:
-    quantizer = ActivationQuantizer(8, "conv", GRIDS["trt"])
+    quantizer = ActivationQuantizer(8, "conv", grid_named("trt"))
     quantizer.set_range(float(reference[1].min()), float(reference[1].max()))
     torch.testing.assert_close(quantizer(reference[1]).flatten()[:6], torch.tensor(NAC_ACTIVATIONS), rtol=0, atol=1e-6)
 
@@ -81,14 +82,14 @@ def test_gradient_passes_straight_through_inside_the_grid(reference: tuple[Tenso
 
 @pytest.mark.parametrize(("bits", "grid", "maximum"), [(8, "ort", 63), (8, "trt", 127), (4, "ort", 7), (4, "trt", 7)])
 def test_largest_weight_integer_follows_the_target(bits: int, grid: str, maximum: int) -> None:
-    assert GRIDS[grid].weight_maximum(bits) == maximum
+    assert grid_named(grid).weight_maximum(bits) == maximum
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", [*dict.fromkeys(grid_names())])
 @pytest.mark.parametrize("kind", ["conv", "linear"])
 @pytest.mark.parametrize(("low", "high"), [(0.0, 4.0), (-1.0, 3.0), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0)])
 def test_activation_grid_contains_zero_and_covers_its_range(grid: str, kind: str, low: float, high: float) -> None:
-    quantizer = ActivationQuantizer(8, kind, GRIDS[grid])
+    quantizer = ActivationQuantizer(8, kind, grid_named(grid))
     quantizer.set_range(low, high)
     scale, zero_point = quantizer.scale_and_zero_point()
     lowest, highest = quantizer.limits
@@ -100,7 +101,7 @@ def test_activation_grid_contains_zero_and_covers_its_range(grid: str, kind: str
 
 
 def test_ort_grid_is_affine_where_conv_reads_and_symmetric_where_linear_reads() -> None:
-    conv, linear = (ActivationQuantizer(8, kind, GRIDS["ort"]) for kind in ("conv", "linear"))
+    conv, linear = (ActivationQuantizer(8, kind, grid_named("ort")) for kind in ("conv", "linear"))
     for quantizer in (conv, linear):
         quantizer.set_range(0.0, 2.55)
     assert conv.limits == (0, 255)
@@ -111,7 +112,7 @@ def test_ort_grid_is_affine_where_conv_reads_and_symmetric_where_linear_reads() 
 
 
 def test_trt_grid_is_symmetric_everywhere() -> None:
-    quantizer = ActivationQuantizer(8, "conv", GRIDS["trt"])
+    quantizer = ActivationQuantizer(8, "conv", grid_named("trt"))
     quantizer.set_range(-1.0, 3.0)
     assert quantizer.limits == (-127, 127)
     assert quantizer(torch.tensor([-3.0, 3.0, 9.0])).tolist() == pytest.approx([-3.0, 3.0, 3.0])
@@ -208,10 +209,10 @@ def test_changing_the_grid_keeps_the_ranges() -> None:
     for quantizer in made.quantizers.values():
         quantizer.set_range(-1.0, 2.0)  # type: ignore[operator]
     before = made(images())
-    made.lay_on(GRIDS["trt"])
+    made.lay_on(grid_named("trt"))
     assert {float(q.high) for q in made.quantizers.values()} == {2.0}  # type: ignore[arg-type]
     assert not torch.equal(made(images()), before)
-    made.lay_on(GRIDS["ort"])
+    made.lay_on(grid_named("ort"))
     assert torch.equal(made(images()), before)
 
 
@@ -241,7 +242,7 @@ def test_depthwise_filter_answers_for_even_light_as_in_float() -> None:
     layer = nn.Conv2d(8, 8, 3, groups=8, bias=False)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
     light = torch.rand(1, 8, 1, 1, generator=torch.Generator().manual_seed(1)).expand(1, 8, 3, 3)
-    rounded = weight_quantizers.simulated(layer.weight, "balanced", 8, GRIDS["trt"])
+    rounded = weight_quantizers.simulated(layer.weight, "balanced", 8, grid_named("trt"))
     step = fake_quant.symmetric_scale(layer.weight, 127) * light[0, :, 0, 0]
     change = (layer(light) - nn.functional.conv2d(light, rounded, groups=8)).flatten().abs()
     assert (change <= step / 2 + 1e-6).all()

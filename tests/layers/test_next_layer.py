@@ -8,9 +8,9 @@ from small_networks import images, network
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers import channel_groups, channel_importance, channel_pruning, next_layer, reconstruction
 from nacdeploy.layers.channel_choice import Group
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 
 # Source of the numbers: golden/nncompression.json, greedy and reconstruction, whose tensors are drawn as in `drawn`.
@@ -26,7 +26,7 @@ def drawn() -> tuple[Network, Tensor]:
         body = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 6, 3, padding=1, bias=False))
         x = torch.randn(4, 3, 8, 8)
     tail = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
-    return Network(nn.Sequential(body[0], nn.ReLU(), body[1], *tail), GRIDS["ort"], (3, 8, 8)).eval(), x
+    return Network(nn.Sequential(body[0], nn.ReLU(), body[1], *tail), grid_named("ort"), (3, 8, 8)).eval(), x
 
 
 def ranked(made: Network, name: str, x: Tensor, root: str = "0") -> Group:

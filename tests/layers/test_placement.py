@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from nacdeploy import models
 from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.targets import grid_named, grid_names
 from nacdeploy.layers import placement
-from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import Precision
 
@@ -333,7 +334,7 @@ def members(made: Network) -> list[str]:
 SMALL = [Plain, Residual, Concat, Nested, Skip, TwoConvolutions, FlattenLinear, Attention]
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", [*dict.fromkeys(grid_names())])
 @pytest.mark.parametrize("backbone", SMALL)
 def test_every_exclusion_leaves_a_subset_of_the_edges_of_any_smaller_one(
     backbone: Callable[[], nn.Module], grid: str
@@ -351,7 +352,7 @@ def test_every_exclusion_leaves_a_subset_of_the_edges_of_any_smaller_one(
 @pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2", "deit_tiny"])
 def test_exclusions_in_real_networks_leave_a_subset_of_the_edges(name: str, grid: str) -> None:
     spec = models.resolve(name, n_classes=5, channels=3, input_size=(32, 32))
-    made = Network(spec.build().eval(), GRIDS[grid], (3, 32, 32))
+    made = Network(spec.build().eval(), grid_named(grid), (3, 32, 32))
     made.quantize(Rule(W8A8))
     names, draw = members(made), random.Random(0)
     everything = uses(made, ())

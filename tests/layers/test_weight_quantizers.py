@@ -5,8 +5,8 @@ import torch
 from small_networks import images, network, quantized
 from torch import Tensor, nn
 
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers import fake_quant, weight_quantizers
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.weight_quantizers import WEIGHT_QUANTIZERS
 
 KINDS = pytest.mark.parametrize("kind", WEIGHT_QUANTIZERS)
@@ -21,18 +21,18 @@ def drawn(*shape: int) -> Tensor:
 @pytest.mark.parametrize("grid", ["ort", "trt"])
 def test_simulation_is_integers_times_scales(kind: str, bits: int, grid: str) -> None:
     weight = drawn(8, 4, 3, 3)
-    whole, scale = weight_quantizers.integers(weight, kind, bits, GRIDS[grid])
-    simulated = weight_quantizers.simulated(weight, kind, bits, GRIDS[grid])
+    whole, scale = weight_quantizers.integers(weight, kind, bits, grid_named(grid))
+    simulated = weight_quantizers.simulated(weight, kind, bits, grid_named(grid))
     torch.testing.assert_close(whole * scale.reshape(-1, 1, 1, 1), simulated, rtol=0, atol=1e-6)
     assert whole.dtype == torch.int8
-    assert whole.abs().max() <= GRIDS[grid].weight_maximum(8)
+    assert whole.abs().max() <= grid_named(grid).weight_maximum(8)
 
 
 @KINDS
 def test_zeros_stay_zero_and_everything_is_finite(kind: str) -> None:
     weight = drawn(4, 6)
     weight[0], weight[1, ::2] = 0, 0
-    simulated = weight_quantizers.simulated(weight, kind, 8, GRIDS["ort"])
+    simulated = weight_quantizers.simulated(weight, kind, 8, grid_named("ort"))
     assert simulated.isfinite().all()
     assert (simulated[weight == 0] == 0).all()
     assert (simulated[weight.abs() > 0.1] != 0).all()
@@ -41,7 +41,7 @@ def test_zeros_stay_zero_and_everything_is_finite(kind: str) -> None:
 @KINDS
 def test_gradients_pass_through_the_rounding(kind: str) -> None:
     weight = drawn(4, 6).requires_grad_()
-    weight_quantizers.simulated(weight, kind, 4, GRIDS["ort"]).sum().backward()
+    weight_quantizers.simulated(weight, kind, 4, grid_named("ort")).sum().backward()
     assert weight.grad is not None
     assert (weight.grad > 0).all()
 
@@ -49,7 +49,7 @@ def test_gradients_pass_through_the_rounding(kind: str) -> None:
 def test_symmetric_is_the_grid_of_before() -> None:
     weight = drawn(8, 4, 3, 3)
     expected = fake_quant.fake_quantize_symmetric(weight, 63)
-    assert torch.equal(weight_quantizers.simulated(weight, "symmetric", 8, GRIDS["ort"]), expected)
+    assert torch.equal(weight_quantizers.simulated(weight, "symmetric", 8, grid_named("ort")), expected)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 7])
@@ -65,13 +65,13 @@ def test_dorefa_rounds_the_squashed_weight() -> None:
     squashed = torch.tanh(weight) / torch.tanh(torch.tensor(2.0))
     expected = 2 * torch.round((squashed / 2 + 0.5) * 15) / 15 - 1
     torch.testing.assert_close(weight_quantizers.dorefa(weight, 4), expected)
-    simulated = weight_quantizers.simulated(weight, "dorefa", 4, GRIDS["ort"])
+    simulated = weight_quantizers.simulated(weight, "dorefa", 4, grid_named("ort"))
     torch.testing.assert_close(simulated, 2.0 * expected)  # the scale keeps the channel's largest weight
 
 
 def test_binary_is_the_sign_times_the_mean_magnitude_of_what_is_kept() -> None:
     weight = torch.tensor([[0.5, -1.5, 1.0, 0.0], [-2.0, -2.0, 4.0, 0.0]])
-    simulated = weight_quantizers.simulated(weight, "binary", 8, GRIDS["ort"])
+    simulated = weight_quantizers.simulated(weight, "binary", 8, grid_named("ort"))
     expected = torch.tensor([1.0, 8 / 3])[:, None] * torch.sign(weight)
     torch.testing.assert_close(simulated, expected)
 

@@ -4,11 +4,11 @@ import pytest
 
 from nacdeploy.exporters.artifact import Lowering
 from nacdeploy.exporters.onnx_layers import BETWEEN, OnnxLayer
+from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.precision import Precision
 from nacdeploy.reports import explanation
 from nacdeploy.reports.explanation import Row
-from nacdeploy.runners.layer_facts import LayerFacts
 
 NAMES = ("fast", "slow", "stem", "product")
 MULTIPLES = {"int8": 4, "float": 16}

@@ -3,7 +3,8 @@
 import torch
 from small_networks import SHAPE, Plain
 
-from nacdeploy.layers.fake_quant import GRIDS, Rule
+from nacdeploy.exporters.targets import grid_named
+from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
 from nacdeploy.precision import Precision
 from nacdeploy.reports.layers import layer_changes
@@ -11,7 +12,7 @@ from nacdeploy.reports.layers import layer_changes
 
 def plain() -> Network:
     torch.manual_seed(0)
-    return Network(Plain(), GRIDS["ort"], SHAPE).eval()
+    return Network(Plain(), grid_named("ort"), SHAPE).eval()
 
 
 def test_untouched_layers_keep_their_macs() -> None:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.precision import Precision
 from nacdeploy.reports.reasons import Alignment, alignment, why
-from nacdeploy.runners.layer_facts import LayerFacts
 
 FIT = alignment(64, 64, 8)
 RULE = Rule(Precision(8, 8), exclude=("head", "stem"), min_channels=16)

@@ -8,7 +8,7 @@ from small_networks import SHAPE, Residual
 
 from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
-from nacdeploy.layers.fake_quant import GRIDS
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.sensitivity import TECHNIQUES, Probe, Sensitivity, found_by, probes, strongest
@@ -20,7 +20,7 @@ PROFILE = profiles.from_mapping({"name": "default"})
 
 @pytest.fixture
 def network() -> Network:
-    return Network(Residual(), GRIDS["ort"], SHAPE).eval()
+    return Network(Residual(), grid_named("ort"), SHAPE).eval()
 
 
 def test_probes_go_from_mild_to_strong_and_prune_roots_alone(network: Network) -> None:

@@ -8,7 +8,8 @@ from conftest import follow, make_profile
 from torch import nn
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy.layers.fake_quant import GRIDS, ActivationQuantizer
+from nacdeploy.exporters.targets import grid_named
+from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.settle import (
@@ -98,7 +99,7 @@ def test_norm_that_no_node_calls_keeps_its_statistics(task: Task) -> None:
     backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10))
     backbone.spare = nn.BatchNorm2d(4)  # type: ignore[assignment]
     backbone.forward = nn.Sequential(*backbone[:4]).forward  # type: ignore[method-assign]
-    network = Network(backbone.eval(), GRIDS["ort"], (1, 8, 8))
+    network = Network(backbone.eval(), grid_named("ort"), (1, 8, 8))
     assert list(running_norms(network)) == ["1"]
 
 

@@ -93,9 +93,3 @@ def with_parameters(
 def decisions(state: CompressionState, kind: type[D]) -> list[D]:
     """The decisions of one kind along the state's history, oldest first."""
     return [step.decision for step in state.steps if isinstance(step.decision, kind)]
-
-
-def target_multiple(target: str, is_quantized: bool = True) -> int:
-    """The unit that a target's kernels work in: INT8 tensor cores want 32 channels, FP16 ones 8, CPU kernels blocks of
-    8."""
-    return 32 if is_quantized and "trt" in target else 8

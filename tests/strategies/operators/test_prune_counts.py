@@ -8,8 +8,8 @@ from conftest import follow, make_profile
 from torch import nn
 
 from nacdeploy.errors import RefusedError
+from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers import channel_groups, channel_pruning
-from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network
 from nacdeploy.strategies import letters
 from nacdeploy.strategies.advance import advance
@@ -144,7 +144,7 @@ class Standardised(nn.Sequential):
 
 
 def state_of(backbone: nn.Module, task: Task) -> CompressionState:
-    return initial_state(Network(backbone.eval(), GRIDS["ort"], (1, 8, 8)).eval(), task)
+    return initial_state(Network(backbone.eval(), grid_named("ort"), (1, 8, 8)).eval(), task)
 
 
 def test_prune_that_finds_nothing_names_the_cause_and_the_layers(task: Task) -> None:
@@ -201,7 +201,7 @@ class Branch(nn.Module):
 
 
 def test_every_layer_keeps_a_channel_where_a_group_spans_several() -> None:
-    network = Network(Branch().eval(), GRIDS["ort"], (3, 8, 8))
+    network = Network(Branch().eval(), grid_named("ort"), (3, 8, 8))
     labelled = {g.root: g for g in channel_groups.groups(network)}
     gate = labelled["gate"]
     least = {"gate": tuple(range(15, 3, -1))}  # all of the narrow branch's channels go first

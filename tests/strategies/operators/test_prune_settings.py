@@ -12,6 +12,7 @@ from nacdeploy.data.sets import ImageSet
 from nacdeploy.errors import RefusedError, UsageError
 from nacdeploy.exporters import parity, targets
 from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.targets.runtime import answering
 from nacdeploy.layers import channel_groups
 from nacdeploy.layers.channel_importance import CRITERIA
 from nacdeploy.profile import Profile
@@ -54,7 +55,7 @@ def test_network_cut_by_each_importance_in_turn_is_exported_as_it_answers(
     state = follow(baseline, word, task, profile)
     assert state.metrics.cost.macs < 0.6 * baseline.metrics.cost.macs
     graph = to_onnx(state.network, 20)
-    checks = parity.check(state.network, graph, task, profile.export, targets.runtimes(targets.named("ort")))
+    checks = parity.check(state.network, graph, task, profile.export, answering(targets.parse("ort")))
     assert all(each.agreement >= 0.99 for each in checks)
 
 

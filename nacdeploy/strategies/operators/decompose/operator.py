@@ -21,7 +21,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies import layer_settings, musco
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.layer_settings import Setting
-from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -61,7 +61,7 @@ class Decompose:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.of(DecomposeTable), {**_implied(parameters), **parameters})
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": target_multiple(profile.target)})
+            table = table.model_copy(update={"multiple": profile.parsed_target.multiple()})
         return cls(table)
 
     def refusal(self, state: CompressionState) -> str | None:

@@ -20,7 +20,7 @@ from nacdeploy.layers.channel_pruning import Cut
 from nacdeploy.layers.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, decisions, target_multiple, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
@@ -57,7 +57,7 @@ class Prune:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.of(PruneTable), parameters)
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": target_multiple(profile.target)})
+            table = table.model_copy(update={"multiple": profile.parsed_target.multiple()})
         return cls(table, profile.seed)
 
     @property

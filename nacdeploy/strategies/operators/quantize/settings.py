@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from nacdeploy.errors import UsageError
+from nacdeploy.errors import UsageError, unknown
+from nacdeploy.exporters import targets
 from nacdeploy.precision import Precision
 from nacdeploy.profile.table import Table
 from nacdeploy.strategies.operators.letter import Letter
@@ -16,13 +17,20 @@ class QuantizeTable(Table):
     calibration: Literal["minmax", "percentile", "mse"] = "percentile"
     percentile: float = Field(99.99, gt=50, le=100)
     n_calibration: int = Field(512, ge=1)
-    grid: Literal["measured", "ort", "ort-8bit", "ort-signed", "ort-signed-8bit", "openvino", "openvino-8bit"] = (
-        "measured"
-    )
+    grid: str = "measured"
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)
     layer_bits: dict[str, str] = Field({})
     weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "symmetric"
+
+    @field_validator("grid")
+    @classmethod
+    def _grid(cls, given: str) -> str:
+        # Of a target that has one there is nothing to choose.
+        known = ["measured", *(grid.name for t in targets.every() if len(t.grids) > 1 for grid in t.grids)]
+        if given not in known:
+            raise ValueError(str(unknown("grid", given, known)))
+        return given
 
     @field_validator("layer_bits")
     @classmethod

@@ -1,0 +1,169 @@
+"""Bench: artifacts and their uncompressed baseline timed in turns in one run, and the accuracy of what is deployed.
+
+On a GPU the baseline is an FP16 engine, everything is timed with and without CUDA graphs, and the device's own time
+stands beside the time end to end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nacdeploy import evaluate as evaluation
+from nacdeploy import latency, records
+from nacdeploy.data import Dataset, ImageSet
+from nacdeploy.errors import UsageError
+from nacdeploy.exporters import artifact
+from nacdeploy.exporters.artifact import Manifest
+from nacdeploy.exporters.targets import gpu, pick
+from nacdeploy.exporters.targets.gpu import GpuState
+from nacdeploy.exporters.targets.runtime import Picked, Runner
+from nacdeploy.latency import Latency, Ratio
+from nacdeploy.layers.early_exit import take_exits
+from nacdeploy.profile.deployment import BenchTable
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact at one batch size: accuracy (fraction, of the session that is timed), bytes of the model file,
+    measured latency end to end, and the speed against the baseline with its 95 % interval; on a GPU the device's own
+    latency and speed too."""
+
+    artifact: str
+    chain: str
+    target: str
+    accuracy: float
+    n_images: int
+    model_bytes: int
+    size_ratio: float
+    latency: Latency
+    speed: Ratio
+    runtime: str
+    cuda_graph: bool = False
+    device_latency: Latency | None = None
+    device_speed: Ratio | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one interleaved run, the machine it ran on, and the state of its GPUs before and after."""
+
+    baseline: str
+    machine: str
+    runtime: str
+    rows: tuple[Row, ...]
+    gpus_before: tuple[GpuState, ...] = ()
+    gpus_after: tuple[GpuState, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exit:
+    """One exit of a manifest's gate: its output and the confidence (softmax maximum) from which it answers."""
+
+    output: str
+    threshold: float
+    place: str
+
+
+@dataclass(frozen=True)
+class _Subject:
+    name: str
+    path: Path
+    manifest: Manifest
+    picked: Picked
+    cuda_graph: bool
+    accuracy: float
+
+
+def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: BenchTable) -> Table:
+    """Time artifacts against `baseline` and score them on the test split of `data`.
+
+    Raises:
+        UsageError: an artifact takes other images than the data has, or is no artifact.
+        NacdeployError: an artifact is damaged.
+    """
+    loaded = {path: _checked(path, data) for path in dict.fromkeys([baseline, *artifacts])}
+    host = pick.gpu_host(loaded.values())
+    before, rows = gpu.states() if host else (), []
+    for cuda_graph in (False, True) if host else (False,):
+        subjects = []
+        for path, manifest in loaded.items():
+            picked = pick.pick(path, manifest, threads=table.threads, host=host, cuda_graph=cuda_graph)
+            accuracy = deployed_accuracy(picked.runner, manifest, as_taken(manifest, data), data.test)
+            subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, accuracy))
+        rows += _timed(subjects, data, table)
+    after = gpu.states() if host else ()
+    return Table(str(baseline), latency.machine(), rows[0].runtime, tuple(rows), before, after)
+
+
+def deployed_accuracy(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
+    """The accuracy (fraction) of what the artifact answers, its gate applied."""
+    parts = [runner.run(x.numpy()) for x in evaluation.batches(data, images, 64)]
+    outputs = dict(zip(runner.output_names, (np.concatenate(c) for c in zip(*parts, strict=True)), strict=True))
+    exits = records.from_data(tuple[Exit, ...], (manifest.gate or {}).get("exits", ()), where="the manifest's gate")
+    names = [*(e.output for e in exits), runner.output_names[0]]
+    if missing := [name for name in names if name not in outputs]:
+        raise UsageError(f"the manifest's gate names the output '{missing[0]}', which the model does not have")
+    answer, _ = take_exits([torch.from_numpy(outputs[name]) for name in names], [e.threshold for e in exits])
+    return float((answer.argmax(1) == images.labels).double().mean())
+
+
+def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
+    """The data normalised as an artifact takes them, however they would be otherwise."""
+    return replace(data, mean=manifest.preprocessing.mean, std=manifest.preprocessing.std)
+
+
+def _checked(path: Path, data: Dataset) -> Manifest:
+    """The manifest of an artifact that takes the images and tells the classes of a data set."""
+    manifest, _ = artifact.load(path)
+    expected = manifest.inputs[0].shape[1:] if manifest.inputs else ()
+    given = (data.channels, *data.input_size)
+    if tuple(expected) != given:
+        raise UsageError(
+            f"{path} takes images of shape {tuple(expected)}, the data has {given}; give its own with --data"
+        )
+    if manifest.class_names != data.class_names:
+        raise UsageError(f"{path} tells other classes apart than data set '{data.name}'; give its own with --data")
+    return manifest
+
+
+def _timed(subjects: Sequence[_Subject], data: Dataset, table: BenchTable) -> list[Row]:
+    """The rows of subjects of which the first is the baseline, at every batch size."""
+    rows: list[Row] = []
+    for batch_size in table.batch_sizes:
+        images = data.normalize(data.test.images[:1]).repeat(batch_size, 1, 1, 1).numpy()
+        compared = latency.compare(
+            {s.name: s.picked.runner.subject(images) for s in subjects},
+            baseline=subjects[0].name,
+            batch_size=batch_size,
+            threads=table.threads,
+            n_rounds=table.n_rounds,
+            round_ms=table.round_ms,
+        )
+        rows += [_row(s, subjects[0], compared, len(data.test)) for s in subjects]
+    return rows
+
+
+def _row(subject: _Subject, baseline: _Subject, compared: latency.Comparison, n_images: int) -> Row:
+    size = artifact.size_bytes(subject.path, subject.manifest)
+    notes = ["no time saved by exits in this form"] if subject.manifest.gate else []
+    notes += [subject.picked.note] if subject.picked.note else []
+    return Row(
+        artifact=subject.name,
+        chain=subject.manifest.chain,
+        target=subject.manifest.target,
+        accuracy=subject.accuracy,
+        n_images=n_images,
+        model_bytes=size,
+        size_ratio=artifact.size_bytes(baseline.path, baseline.manifest) / size,
+        latency=compared.latencies[subject.name],
+        speed=compared.ratios[subject.name],
+        runtime=subject.picked.runtime,
+        cuda_graph=subject.cuda_graph,
+        device_latency=compared.device_latencies.get(subject.name),
+        device_speed=compared.device_ratios.get(subject.name),
+        note="; ".join(notes),
+    )

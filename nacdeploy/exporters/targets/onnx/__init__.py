@@ -1,0 +1,15 @@
+"""The plain ONNX file, for whoever runs it: checked in ONNX Runtime, tuned for none."""
+
+from nacdeploy.exporters.targets import Target
+from nacdeploy.precision import Grid
+
+TARGETS = (
+    Target(
+        name="onnx",
+        title="ONNX",
+        runtime=f"{__name__}.runtime:RUNTIME",
+        grids=(Grid("onnx", 8, ()),),
+        timed_by_onnx_runtime=True,
+        works_as="an ONNX file, checked in ONNX Runtime",
+    ),
+)

@@ -1,0 +1,20 @@
+"""ONNX Runtime on the CPU: the target whose kernels also check, explain and time the ONNX file of every other."""
+
+from nacdeploy.exporters.targets import Target
+from nacdeploy.precision import Grid
+
+TARGETS = (
+    Target(
+        name="ort",
+        title="ONNX Runtime",
+        runtime=f"{__name__}.runtime:RUNTIME",
+        grids=(
+            Grid("ort", 7, ("conv",), integer_biases=True),
+            Grid("ort-8bit", 8, ("conv",), integer_biases=True),
+            Grid("ort-signed", 7, (), integer_biases=True),
+            Grid("ort-signed-8bit", 8, (), integer_biases=True),
+        ),
+        optimizations=("all", "disabled"),
+        timed_by_onnx_runtime=True,
+    ),
+)

@@ -1,0 +1,52 @@
+"""Which runner an artifact gets: by what it was exported for, and by the device that is here."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from nacdeploy.exporters import targets
+from nacdeploy.exporters.artifact import Manifest
+from nacdeploy.exporters.targets import gpu
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.exporters.targets.runtime import Picked, Runtime, runtime_of
+from nacdeploy.profile.deployment import ExportTable
+
+_ON_CPU = "ONNX Runtime, CPUExecutionProvider, all graph optimisations"
+
+
+def gpu_host(manifests: Iterable[Manifest]) -> Runtime | None:
+    """The runtime on whose GPU these artifacts are compared: there is one, and one of them holds engines for it; None
+    where they are compared on the CPU."""
+    if gpu.present_capability() is None:
+        return None
+    runtimes = (runtime_of(targets.parse(manifest.target)) for manifest in manifests if manifest.engines)
+    return next((runtime for runtime in runtimes if runtime.on_gpu is not None), None)
+
+
+def pick(
+    folder: Path, manifest: Manifest, *, threads: int, host: Runtime | None = None, cuda_graph: bool = False
+) -> Picked:
+    """The runner of an artifact: its own runtime where that runs on every CPU, else what `host` makes of it on its
+    GPU, else ONNX Runtime on the CPU.
+
+    Raises:
+        UsageError: its target is of a package that is not here.
+        MissingExtraError: its runtime is not installed.
+        NacdeployError: an engine is of another version, or ONNX Runtime cannot use the GPU.
+    """
+    own = runtime_of(targets.parse(manifest.target))
+    model = folder / manifest.model_file
+    if own.picked is not None:
+        return own.picked(folder, manifest, threads)
+    if own.open is not None:
+        return Picked(own.open(model.read_bytes(), threads=threads), f"{own.version()}, CPU")
+    if host is not None and host.on_gpu is not None:
+        return host.on_gpu(folder, manifest, cuda_graph)
+    note = "the ONNX graph in ONNX Runtime; the engines' speed is measured on a GPU" if manifest.engines else ""
+    return Picked(OnnxRunner(model, threads=threads), _ON_CPU, note)
+
+
+def speed_note(runtime: Runtime, table: ExportTable) -> str:
+    """Where a speed is measured, where that is not on the target itself ("" where it is)."""
+    missing = runtime.missing(table)
+    measured = "speed is measured in ONNX Runtime on the CPU, which may rank otherwise than the target"
+    return f"{measured}: {missing}" if missing else ""

@@ -1,0 +1,179 @@
+"""TensorRT engines from an ONNX graph with explicit Q/DQ, by TensorRT proper or by TensorRT-RTX (see trt_api).
+
+In both, networks are strongly typed: what the graph holds in float runs in that float. Every engine comes with the
+record of its build, from which it can be built again.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx
+
+from nacdeploy.errors import NacdeployError, UsageError, unknown
+from nacdeploy.exporters.onnx_checks import unsigned_nodes
+from nacdeploy.exporters.targets.gpu import present_capability
+from nacdeploy.exporters.targets.runtime import Log
+from nacdeploy.exporters.targets.tensorrt import api as trt_api
+from nacdeploy.exporters.targets.tensorrt import engine as trt_build
+from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
+from nacdeploy.exporters.targets.tensorrt.api import Api, BuilderName
+from nacdeploy.exporters.targets.tensorrt.doctor import CAPABILITIES as BY_RTX
+from nacdeploy.exporters.targets.tensorrt.engine import BuildRecord
+from nacdeploy.exporters.targets.tensorrt.fp16 import fp16_rest
+from nacdeploy.profile.deployment import ExportTable
+
+FP16_FILE = "model-fp16.onnx"
+
+_BY_TENSORRT_ONLY = ("SM87", "SM90")
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Serialised engines by compute capability ("SM89"), and the builder with its version.
+
+    `layers` holds the type that each engine computes each ONNX node in, as far as `trt_plan.layer_types` can read it;
+    `graph` is the ONNX model that was built from, `timing_caches` the caches that go with it, where there are any.
+    """
+
+    builder: str
+    files: dict[str, bytes]
+    layers: dict[str, dict[str, str]]
+    graph: bytes
+    records: dict[str, BuildRecord]
+    timing_caches: dict[str, bytes]
+    notes: tuple[str, ...] = ()
+
+
+def build_engines(
+    onnx_model: bytes,
+    table: ExportTable,
+    input_name: str,
+    input_shape: tuple[int, ...],
+    *,
+    builder: BuilderName = "auto",
+    sparse: bool = False,
+    seed: int | None = None,
+    log: Log,
+) -> Engines:
+    """Build one engine per compute capability of the table for batches from 1 to `table.max_batch`.
+
+    `input_shape` is that of one image, (C, H, W). `sparse` lets the builder pick kernels for 2:4 weights.
+
+    Raises:
+        UsageError: an unknown capability, or one that does not go with `table.float_type`.
+        NacdeployError: the builder is not installed, cannot build for a capability, or rejects the graph.
+    """
+    api = trt_api.load(builder)
+    capabilities, notes = _capabilities(api, table)
+    if builder == "auto" and api.builds_ahead:
+        notes = ("TensorRT is not installed: the engines are TensorRT-RTX's", *notes)
+    graph = typed_graph(onnx_model, table)
+    if table.float_type == "fp16":
+        notes += ("float layers and scales are FP16 in the engines, FP32 in model.onnx",)
+    files, records, caches = {}, {}, {}
+    for capability in capabilities:
+        wanted = _record(api, table, input_name, input_shape, capability, graph, sparse, seed)
+        files[capability], records[capability], cache = trt_build.build(api, wanted, graph)
+        if cache is not None:
+            caches[capability] = cache
+        log(f"{api.title} engine for {capability}: {len(files[capability])} bytes")
+    layers = {capability: trt_plan.layer_types(plan) for capability, plan in files.items()}
+    return Engines(f"{api.name} {api.version}", files, layers, graph, records, caches, notes)
+
+
+def check(table: ExportTable, builder: BuilderName = "auto") -> None:
+    """Refuse early what `build_engines` would refuse late: no builder, no GPU for it, capabilities, types.
+
+    Raises:
+        UsageError: an unknown capability, or one that does not go with `table.float_type`.
+        NacdeployError: the builder is not installed, or cannot build for a capability.
+    """
+    _capabilities(trt_api.load(builder), table)
+
+
+def cache_file(capability: str) -> str:
+    """The name of an engine's timing cache in an artifact."""
+    return f"timing-{capability.lower()}.cache"
+
+
+def typed_graph(onnx_model: bytes, table: ExportTable) -> bytes:
+    """The graph that is handed to the builder: checked, and with its float rest in `table.float_type`.
+
+    Raises:
+        NacdeployError: it holds unsigned integers.
+    """
+    model = onnx.load_model_from_string(onnx_model)
+    check_signed(model)
+    return fp16_rest(model, table.io_type).SerializeToString() if table.float_type == "fp16" else onnx_model
+
+
+def check_signed(model: onnx.ModelProto) -> None:
+    """Refuse unsigned quantisation: the parser reads UINT8 as INT8 with a mere warning, and the engine clips at 127.
+
+    Raises:
+        NacdeployError: naming the first unsigned node.
+    """
+    for name in unsigned_nodes(model):
+        raise NacdeployError(
+            f"node '{name}' quantises to UINT8, which TensorRT reads as INT8 with wrong values; "
+            "export with signed activations (target = 'trt')"
+        )
+
+
+def _capabilities(api: Api, table: ExportTable) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The capabilities to build for, and what to note about them."""
+    for name in table.compute_capabilities:
+        if name not in BY_RTX + _BY_TENSORRT_ONLY:
+            raise unknown("compute capability", name, BY_RTX + _BY_TENSORRT_ONLY)
+    if not api.builds_ahead:
+        return _require_present(table.compute_capabilities)
+    for name in table.compute_capabilities:
+        if name in _BY_TENSORRT_ONLY:
+            raise NacdeployError(
+                f"TensorRT-RTX does not build for {name}: install TensorRT proper: pip install 'nacdeploy[trt]'"
+            )
+    if "SM75" in table.compute_capabilities and table.float_type == "fp32":
+        raise UsageError(
+            "TensorRT-RTX has no FP32 matrix multiplication for SM75: set export.float_type = 'fp16' or leave SM75 out"
+        )
+    return table.compute_capabilities, ()
+
+
+def _require_present(asked: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    present = present_capability()
+    if present is None:
+        raise NacdeployError(
+            "TensorRT builds for the GPU it runs on, and there is none: export on the target machine, or ahead of time "
+            "with --target trt-rtx"
+        )
+    others = [name for name in asked if name != present]
+    note = f"built for {present}, the GPU present; TensorRT cannot build for {', '.join(others)} here"
+    return (present,), (note,) if others else ()
+
+
+def _record(
+    api: Api,
+    table: ExportTable,
+    input_name: str,
+    input_shape: tuple[int, ...],
+    capability: str,
+    graph: bytes,
+    sparse: bool,
+    seed: int | None,
+) -> BuildRecord:
+    return BuildRecord(
+        builder=api.name,
+        version=api.version,
+        capability=capability,
+        flags=("SPARSE_WEIGHTS",) if sparse and hasattr(api.trt.BuilderFlag, "SPARSE_WEIGHTS") else (),
+        input_name=input_name,
+        input_shape=tuple(input_shape),
+        min_batch=1,
+        max_batch=table.max_batch,
+        workspace_mib=table.workspace_mib,
+        float_type=table.float_type,
+        io_type=table.io_type,
+        graph_sha256=hashlib.sha256(graph).hexdigest(),
+        seed=seed,
+    )

@@ -1,0 +1,29 @@
+"""Timing serialised models against each other on the target that is present: what decides precision."""
+
+from collections.abc import Callable, Mapping
+
+from numpy.typing import NDArray
+
+from nacdeploy import latency
+from nacdeploy.exporters.targets.runtime import Maker
+from nacdeploy.latency import Comparison
+from nacdeploy.profile.deployment import BenchTable
+
+Timer = Callable[[Mapping[str, bytes], str], Comparison]
+"""Times serialised models by name, in turns, and gives their ratios to the named baseline."""
+
+
+def timer(make: Maker, images: NDArray, table: BenchTable, n_rounds: int) -> Timer:
+    """A timer of ONNX models in what `make` makes of them, for one batch of images (N, C, H, W)."""
+
+    def compare(models: Mapping[str, bytes], baseline: str) -> Comparison:
+        return latency.compare(
+            {name: make(model).subject(images) for name, model in models.items()},
+            baseline=baseline,
+            batch_size=len(images),
+            threads=table.threads,
+            n_rounds=n_rounds,
+            round_ms=table.round_ms,
+        )
+
+    return compare

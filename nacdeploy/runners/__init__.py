@@ -1,1 +1,0 @@
-"""Runners load an artifact's model and run it: one file per runtime."""
