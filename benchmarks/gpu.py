@@ -20,6 +20,7 @@ from nacdeploy import latency, records
 from nacdeploy.errors import NacdeployError
 from nacdeploy.exporters import artifact, onnx_checks, trt, trt_build, trt_plan
 from nacdeploy.exporters.onnx import INPUT, to_onnx
+from nacdeploy.metrics import ACCURACY
 from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.runners import gpu
 from nacdeploy.runners.onnx import OnnxRunner, Provider
@@ -130,7 +131,7 @@ def parity(plan: bytes, graph: bytes, side: int) -> Any:
     """An engine against ONNX Runtime on the CPU, on noise."""
     x = images(64, side)
     reference, answer = OnnxRunner(graph, optimization="basic").run(x)[0], TrtRunner(plan).run(x)[0]
-    return records.to_data(onnx_checks.parity(reference, answer, "basic"))
+    return records.to_data(onnx_checks.parity(reference, answer, "basic", ACCURACY))
 
 
 def layers(plan: bytes, side: int) -> dict[str, Any]:

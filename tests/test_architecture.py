@@ -18,8 +18,8 @@ PACKAGE = ROOT / "nacdeploy"
 
 # A module may import modules of its own row and of the rows above it. The longest prefix decides.
 ROWS = (
-    ("errors", "folders", "records", "precision", "progress"),
-    ("strategies.chain", "strategies.catalog", "profile", "tracking", "environment"),
+    ("errors", "folders", "records", "scores", "precision", "progress"),
+    ("metrics", "strategies.chain", "strategies.catalog", "profile", "tracking", "environment"),
     ("coding",),
     ("layers", "cost", "task", "models", "data"),
     ("evaluate", "train", "latency"),

@@ -16,7 +16,9 @@ FIXED = ("out", "model", "data", "width", "normalize", "classes", "checkpoint", 
 @click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random.")
 @click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate.")
 @click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends.")
-@click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost.")
+@click.option(
+    "--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="What may be lost, in the metric's unit."
+)
 @click.option("--objective", metavar="X", help="budget, latency, pareto or nac.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
 @click.option("--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...).")

@@ -146,7 +146,7 @@ def _agreement(what: str, runner: Runner, network: Network, task: Task, table: E
     batches = [x.numpy() for x in evaluation.batches(task.data, images, table.max_batch)]
     answers = dict(zip(runner.output_names, parity.run_all(runner, batches), strict=True))
     outputs = [answers[name] for name in sorted(answers, key=lambda name: (name != OUTPUT, len(name), name))]
-    found = parity.least([logits, *exits], outputs, what)
+    found = parity.least([logits, *exits], outputs, what, task.metric)
     percent = f"{100 * found.agreement:.2f} % of {found.n_images} images"
     if found.agreement < table.min_agreement:
         raise NacdeployError(

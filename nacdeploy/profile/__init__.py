@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.profile.deployment import BenchTable, ExportTable
@@ -24,6 +24,7 @@ from nacdeploy.profile.search import SearchTable
 from nacdeploy.profile.table import Table
 from nacdeploy.profile.training import FINETUNE, DataTable, SettleTable, TrainTable, over
 from nacdeploy.records import read_text
+from nacdeploy.scores import DEFAULT
 
 
 class Profile(Table):
@@ -35,6 +36,7 @@ class Profile(Table):
     model: str = "resnet8"
     width: float | None = Field(None, gt=0)
     data: str = "digits"
+    metric: str = DEFAULT
     seed: int = Field(0, ge=0)
     images: DataTable = DataTable()
     train: TrainTable = TrainTable()
@@ -67,6 +69,22 @@ class Profile(Table):
         images = {**(given.get("images") or {}), **{k: v for k, v in given["data"].items() if k != "name"}}
         rest = {key: value for key, value in given.items() if key not in ("data", "images")}
         return {**rest, **({"data": named["name"]} if named else {}), "images": images}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_its_unit(cls, given: Any) -> Any:
+        """A budget in points is that of classification: under another metric it is given, or one of its points."""
+        if not isinstance(given, dict) or given.get("metric", DEFAULT) == DEFAULT:
+            return given
+        search = dict(given.get("search") or {})
+        if search.get("objective") == "pareto":
+            search.setdefault("objectives", ("score", "bitops", "bytes"))
+        return {**given, "search": {"max_drop": None, **search}}
+
+    @model_serializer(mode="wrap")
+    def _without_default_metric(self, serialize: Any) -> Any:
+        """Files and keys of classification hold no metric, as before there was another."""
+        return {key: value for key, value in serialize(self).items() if (key, value) != ("metric", DEFAULT)}
 
     @field_validator("finetune", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Bench: artifacts and their uncompressed baseline timed in turns in one run, and the accuracy of what is deployed.
+"""Bench: artifacts and their uncompressed baseline timed in turns in one run, and the score of what is deployed.
 
 On a GPU the baseline is an FP16 engine, everything is timed with and without CUDA graphs, and the device's own time
 stands beside the time end to end.
@@ -19,6 +19,7 @@ from nacdeploy.exporters import artifact
 from nacdeploy.exporters.artifact import Manifest
 from nacdeploy.latency import Latency, Ratio
 from nacdeploy.layers.early_exit import take_exits
+from nacdeploy.metrics import DEFAULT, scored
 from nacdeploy.profile.deployment import BenchTable
 from nacdeploy.runners import gpu, pick
 from nacdeploy.runners.gpu import GpuState
@@ -26,16 +27,17 @@ from nacdeploy.runners.pick import Picked
 from nacdeploy.runners.runner import Runner
 
 
+@scored
 @dataclass(frozen=True)
 class Row:
-    """One artifact at one batch size: accuracy (fraction, of the session that is timed), bytes of the model file,
+    """One artifact at one batch size: its metric's score (of the session that is timed), bytes of the model file,
     measured latency end to end, and the speed against the baseline with its 95 % interval; on a GPU the device's own
     latency and speed too."""
 
     artifact: str
     chain: str
     target: str
-    accuracy: float
+    score: float
     n_images: int
     model_bytes: int
     size_ratio: float
@@ -46,6 +48,7 @@ class Row:
     device_latency: Latency | None = None
     device_speed: Ratio | None = None
     note: str = ""
+    metric: str = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class _Subject:
     manifest: Manifest
     picked: Picked
     cuda_graph: bool
-    accuracy: float
+    score: float
 
 
 def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: BenchTable) -> Table:
@@ -86,30 +89,32 @@ def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: Bench
         UsageError: an artifact takes other images than the data has, or is no artifact.
         NacdeployError: an artifact is damaged.
     """
-    loaded = {path: _checked(path, data) for path in dict.fromkeys([baseline, *artifacts])}
+    metric = artifact.load(artifacts[0])[0].metric.name
+    loaded = {path: _checked(path, data, metric) for path in dict.fromkeys([baseline, *artifacts])}
     on_gpu = pick.runs_engines(loaded.values())
     before, rows = gpu.states() if on_gpu else (), []
     for cuda_graph in (False, True) if on_gpu else (False,):
         subjects = []
         for path, manifest in loaded.items():
             picked = pick.pick(path, manifest, threads=table.threads, on_gpu=on_gpu, cuda_graph=cuda_graph)
-            accuracy = deployed_accuracy(picked.runner, manifest, as_taken(manifest, data), data.test)
-            subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, accuracy))
+            score = deployed_score(picked.runner, manifest, as_taken(manifest, data), data.test)
+            subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, score))
         rows += _timed(subjects, data, table)
     after = gpu.states() if on_gpu else ()
     return Table(str(baseline), latency.machine(), rows[0].runtime, tuple(rows), before, after)
 
 
-def deployed_accuracy(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
-    """The accuracy (fraction) of what the artifact answers, its gate applied."""
+def deployed_score(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
+    """The score of what the artifact answers, its gate applied."""
     parts = [runner.run(x.numpy()) for x in evaluation.batches(data, images, 64)]
     outputs = dict(zip(runner.output_names, (np.concatenate(c) for c in zip(*parts, strict=True)), strict=True))
     exits = records.from_data(tuple[Exit, ...], (manifest.gate or {}).get("exits", ()), where="the manifest's gate")
     names = [*(e.output for e in exits), runner.output_names[0]]
     if missing := [name for name in names if name not in outputs]:
         raise UsageError(f"the manifest's gate names the output '{missing[0]}', which the model does not have")
-    answer, _ = take_exits([torch.from_numpy(outputs[name]) for name in names], [e.threshold for e in exits])
-    return float((answer.argmax(1) == images.labels).double().mean())
+    metric, found = manifest.metric, [torch.from_numpy(outputs[name]) for name in names]
+    answer, _ = take_exits(found, [e.threshold for e in exits], metric.confidence)
+    return metric.score(answer, images.labels)
 
 
 def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
@@ -117,8 +122,8 @@ def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
     return replace(data, mean=manifest.preprocessing.mean, std=manifest.preprocessing.std)
 
 
-def _checked(path: Path, data: Dataset) -> Manifest:
-    """The manifest of an artifact that takes the images and tells the classes of a data set."""
+def _checked(path: Path, data: Dataset, metric: str) -> Manifest:
+    """The manifest of an artifact that takes the images and tells the classes of a data set, scored by a metric."""
     manifest, _ = artifact.load(path)
     expected = manifest.inputs[0].shape[1:] if manifest.inputs else ()
     given = (data.channels, *data.input_size)
@@ -128,6 +133,8 @@ def _checked(path: Path, data: Dataset) -> Manifest:
         )
     if manifest.class_names != data.class_names:
         raise UsageError(f"{path} tells other classes apart than data set '{data.name}'; give its own with --data")
+    if manifest.metric.name != metric:
+        raise UsageError(f"{path} is scored by {manifest.metric.title}, the first artifact is not; bench it by itself")
     return manifest
 
 
@@ -156,7 +163,7 @@ def _row(subject: _Subject, baseline: _Subject, compared: latency.Comparison, n_
         artifact=subject.name,
         chain=subject.manifest.chain,
         target=subject.manifest.target,
-        accuracy=subject.accuracy,
+        score=subject.score,
         n_images=n_images,
         model_bytes=size,
         size_ratio=artifact.size_bytes(baseline.path, baseline.manifest) / size,
@@ -167,4 +174,5 @@ def _row(subject: _Subject, baseline: _Subject, compared: latency.Comparison, n_
         device_latency=compared.device_latencies.get(subject.name),
         device_speed=compared.device_ratios.get(subject.name),
         note="; ".join(notes),
+        metric=subject.manifest.metric.name,
     )

@@ -29,11 +29,11 @@ def train_network(
 ) -> train.Fit:
     """Train in place by `recipe`, the best epoch on the validation split kept."""
 
-    def accuracy() -> float:
-        return evaluation.evaluate(network, task.data, task.data.validation).accuracy
+    def score() -> float:
+        return evaluation.evaluate(network, task, task.data.validation).score
 
     batches = train.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-    return train.fit(network, batches, accuracy, recipe, seed, report)
+    return train.fit(network, batches, score, task.metric, recipe, seed, report)
 
 
 def control(

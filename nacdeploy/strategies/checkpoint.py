@@ -19,6 +19,7 @@ from nacdeploy.layers.fake_quant import GRIDS
 from nacdeploy.layers.network import Network, content
 from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile, from_mapping
+from nacdeploy.scores import SCHEMAS, schema
 from nacdeploy.strategies import operators, weights
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState, Metrics, Step
@@ -57,7 +58,7 @@ def record_of(state: CompressionState, task: Task, profile: Profile, **extra: An
     data = {"name": task.data.name, "fingerprint": task.data.fingerprint, "split_seed": task.data.split_seed}
     data |= {"mean": task.data.mean, "std": task.data.std}
     return Record(
-        schema=records.SCHEMA_VERSION,
+        schema=schema(task.metric.name),
         chain=str(state.chain),
         model=task.spec,
         data=data,
@@ -91,7 +92,7 @@ def read_record(path: Path) -> Record:
     if not is_checkpoint(path):
         raise UsageError(f"{path} is no checkpoint folder (it has no {RECORD})")
     data = records.read_json(path / RECORD)
-    if not isinstance(data, dict) or data.get("schema") != records.SCHEMA_VERSION:
+    if not isinstance(data, dict) or data.get("schema") not in SCHEMAS:
         raise UsageError(
             f"{path}: checkpoint schema {data.get('schema') if isinstance(data, dict) else '?'} is not known here"
         )

@@ -17,6 +17,7 @@ from nacdeploy.exporters.onnx_checks import (
     snr_db,
     unsigned_nodes,
 )
+from nacdeploy.metrics import ACCURACY
 
 
 def tensor(name: str, values: object, dtype: type) -> onnx.TensorProto:
@@ -180,14 +181,14 @@ def test_snr_db_passes_no_threshold_when_a_value_is_not_finite(bad: float) -> No
 
 def test_agreement_is_the_fraction_of_equal_answers() -> None:
     reference = np.eye(4)
-    assert agreement(reference, reference * 3) == 1.0
-    assert agreement(reference, np.eye(4)[[0, 1, 3, 2]]) == 0.5
-    assert agreement(reference, np.where(np.arange(4)[:, None] == 0, np.nan, reference)) == 0.75
+    assert agreement(reference, reference * 3, ACCURACY) == 1.0
+    assert agreement(reference, np.eye(4)[[0, 1, 3, 2]], ACCURACY) == 0.5
+    assert agreement(reference, np.where(np.arange(4)[:, None] == 0, np.nan, reference), ACCURACY) == 0.75
 
 
 def test_agreement_refuses_other_shapes() -> None:
     with pytest.raises(UsageError, match="shapes"):
-        agreement(np.eye(3), np.eye(4))
+        agreement(np.eye(3), np.eye(4), ACCURACY)
 
 
 def test_parity_records_equal_outputs_as_no_ratio() -> None:
