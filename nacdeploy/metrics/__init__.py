@@ -1,6 +1,7 @@
 """The metrics by name. Adding one: its own file and one line of METRICS."""
 
 from nacdeploy.errors import unknown
+from nacdeploy.metrics.absolute_error import Mae
 from nacdeploy.metrics.accuracy import Accuracy
 from nacdeploy.metrics.base import (
     Interval,
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 ACCURACY = Accuracy()
-METRICS: tuple[Metric, ...] = (ACCURACY,)
+METRICS: tuple[Metric, ...] = (ACCURACY, Mae())
 
 
 def named(name: str) -> Metric:
