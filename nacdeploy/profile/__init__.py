@@ -77,8 +77,8 @@ class Profile(Table):
         if not isinstance(given, dict) or given.get("metric", DEFAULT) == DEFAULT:
             return given
         search = dict(given.get("search") or {})
-        if search.get("objective") == "pareto":
-            search.setdefault("objectives", ("score", "bitops", "bytes"))
+        if search.get("objective") == "pareto" and not search.get("objectives"):
+            search["objectives"] = ("score", "bitops", "bytes")
         return {**given, "search": {"max_drop": None, **search}}
 
     @model_serializer(mode="wrap")
