@@ -89,8 +89,9 @@ def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: Bench
         UsageError: an artifact takes other images than the data has, or is no artifact.
         NacdeployError: an artifact is damaged.
     """
-    metric = artifact.load(artifacts[0])[0].metric.name
-    loaded = {path: _checked(path, data, metric) for path in dict.fromkeys([baseline, *artifacts])}
+    loaded = {path: _checked(path, data) for path in dict.fromkeys([baseline, *artifacts])}
+    if len({manifest.metric.name for manifest in loaded.values()}) > 1:
+        raise UsageError("artifacts that are scored by different metrics stand in no common table; bench them apart")
     on_gpu = pick.runs_engines(loaded.values())
     before, rows = gpu.states() if on_gpu else (), []
     for cuda_graph in (False, True) if on_gpu else (False,):
@@ -122,8 +123,8 @@ def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
     return replace(data, mean=manifest.preprocessing.mean, std=manifest.preprocessing.std)
 
 
-def _checked(path: Path, data: Dataset, metric: str) -> Manifest:
-    """The manifest of an artifact that takes the images and tells the classes of a data set, scored by a metric."""
+def _checked(path: Path, data: Dataset) -> Manifest:
+    """The manifest of an artifact that takes the images and tells the classes of a data set."""
     manifest, _ = artifact.load(path)
     expected = manifest.inputs[0].shape[1:] if manifest.inputs else ()
     given = (data.channels, *data.input_size)
@@ -133,8 +134,6 @@ def _checked(path: Path, data: Dataset, metric: str) -> Manifest:
         )
     if manifest.class_names != data.class_names:
         raise UsageError(f"{path} tells other classes apart than data set '{data.name}'; give its own with --data")
-    if manifest.metric.name != metric:
-        raise UsageError(f"{path} is scored by {manifest.metric.title}, the first artifact is not; bench it by itself")
     return manifest
 
 

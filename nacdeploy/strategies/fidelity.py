@@ -48,8 +48,8 @@ class Subsets:
     table: FidelityTable
     thresholds: tuple[float, ...]
     margin: float
-    baseline: Metrics
     baseline_key: str
+    baseline_score: float
     values: Tensor
 
     @property
@@ -64,12 +64,12 @@ class Subsets:
             return measure(network, task)
         n_images, drop = self._counted(network, task)
         return Metrics(
-            lowered(task.metric, self.baseline.score, drop.value),
+            lowered(task.metric, self.baseline_score, drop.value),
             "validation",
             n_images,
             cost(network, task.example_input()),
             half_width=drop.half_width / task.metric.scale,
-            chance=self.baseline.chance,
+            chance=task.metric.chance(task.data.validation.labels),
             metric=task.metric.name,
         )
 
@@ -111,4 +111,4 @@ def subsets(baseline: CompressionState, task: Task, table: SearchTable) -> Subse
     points = {allowed, rules.finetune_due, rules.forced_factor * rules.finetune_due}
     thresholds = tuple(sorted(drop * point for drop in points))
     values = evaluation.values(baseline.network, task, task.data.validation)
-    return Subsets(fidelity, thresholds, fidelity.margin * point, baseline.metrics, baseline.key, values)
+    return Subsets(fidelity, thresholds, fidelity.margin * point, baseline.key, baseline.metrics.score, values)
