@@ -193,12 +193,12 @@ def test_agreement_refuses_other_shapes() -> None:
 
 def test_parity_records_equal_outputs_as_no_ratio() -> None:
     reference = np.eye(4)
-    assert parity(reference, reference, "all").snr_db is None
-    found = parity(reference, reference * 1.1, "basic")
+    assert parity(reference, reference, "all", ACCURACY).snr_db is None
+    found = parity(reference, reference * 1.1, "basic", ACCURACY)
     assert (found.n_images, found.agreement, found.optimization) == (4, 1.0, "basic")
     assert found.snr_db == pytest.approx(20.0)
 
 
 def test_parity_refuses_outputs_that_are_not_finite() -> None:
     with pytest.raises(NacdeployError, match="not a finite number"):
-        parity(np.eye(4), np.full((4, 4), np.nan), "all")
+        parity(np.eye(4), np.full((4, 4), np.nan), "all", ACCURACY)
