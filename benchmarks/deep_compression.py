@@ -80,7 +80,7 @@ def _row(bits: int, result: nacdeploy.Result) -> str:
     fp32 = (Path(result.baseline_checkpoint) / checkpoint.VALUES).stat().st_size
     zeros = sum(float((w == 0).sum()) for w in weights.values()) / sum(w.numel() for w in weights.values())
     scores = result.scores
-    fp32_accuracy, drop = 100 * max(scores.baseline, scores.control), f"{scores.drop_points:.2f}"
+    fp32_accuracy, drop = 100 * max(scores.baseline, scores.control), f"{scores.drop:.2f}"
     return (
         f"| `{result.chain}` | {fp32_accuracy:.2f} | {100 * scores.compressed:.2f} | {drop} | {100 * zeros:.1f} "
         f" | {fp32:,} | {zstd_bytes:,} | {encoded.n_bytes:,} | {fp32 / encoded.n_bytes:.1f}x |"

@@ -29,7 +29,7 @@ from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy.cli.render import RichProgress
 from nacdeploy.exporters import artifact
-from nacdeploy.exporters.bench import deployed_accuracy
+from nacdeploy.exporters.bench import deployed_score
 from nacdeploy.exporters.targets import pick
 
 FOLDER = Path("bench-run") / "efficientnet-lite"
@@ -117,7 +117,7 @@ def _compressed(place: Path, table: str) -> dict[str, tuple[int, float, float]]:
         manifest, _ = artifact.load(folder)
         runner = pick.pick(folder, manifest, threads=1, on_gpu=False).runner
         right, agreed = (
-            deployed_accuracy(runner, manifest, images, split) for split in (images.test, images.validation)
+            deployed_score(runner, manifest, images, split) for split in (images.test, images.validation)
         )
         found[target] = (round(right * len(images.test)), agreed, manifest.original.snr_db)
     return found

@@ -32,7 +32,7 @@ def dense(profile: Profile, macs: int, n_epochs: int, progress: RichProgress) ->
     network = plain_network(task, small)
     with progress.bar(f"dense network of width {width} from scratch") as bar:
         train_network(network, task, small.train, small.seed, epoch_report(bar))
-    accuracy = evaluation.evaluate(network, task.data, task.data.test).accuracy
+    accuracy = evaluation.evaluate(network, task, task.data.test).score
     return initial_state(network, task), width, accuracy
 
 
@@ -56,15 +56,15 @@ def main() -> None:
         f"\nmachine: {table.machine}; {table.runtime}; 1 thread, batch 1; {record.model.name} width {profile.width:g}"
     )
     print("| network | test accuracy % | MMACs | smaller | faster (95 %) |\n|---|---|---|---|---|")
-    print(f"| FP32 baseline | {100 * fp32.accuracy:.2f} | {macs[0]:.1f} | 1.0x | 1.00x |")
+    print(f"| FP32 baseline | {100 * fp32.score:.2f} | {macs[0]:.1f} | 1.0x | 1.00x |")
     control = f"control: FP32, {scores.n_control_epochs} epochs more"
     print(f"| {control} | {100 * scores.control:.2f} | {macs[0]:.1f} | 1.0x | 1.00x |")
     speed = f"{row.speed.value:.2f}x ({row.speed.low:.2f}-{row.speed.high:.2f})"
-    print(f"| `{result.chain}` INT8 | {100 * row.accuracy:.2f} | {macs[1]:.1f} | {row.size_ratio:.1f}x | {speed} |")
+    print(f"| `{result.chain}` INT8 | {100 * row.score:.2f} | {macs[1]:.1f} | {row.size_ratio:.1f}x | {speed} |")
     size = baseline.metrics.cost.memory_bits / small.metrics.cost.memory_bits
     text = f"dense FP32, width {width:g}, {n_epochs} epochs from scratch"
     print(f"| {text} | {100 * dense_accuracy:.2f} | {macs[2]:.1f} | {size:.1f}x | {dense_speed:.2f}x |")
-    print(f"chain: {result.chain}; drop {100 * (max(scores.baseline, scores.control) - row.accuracy):.2f} points")
+    print(f"chain: {result.chain}; drop {100 * (max(scores.baseline, scores.control) - row.score):.2f} points")
     minutes = (time.monotonic() - start) / 60
     print(f"{result.n_evaluations} chains evaluated, {result.n_trainings} trainings; {minutes:.1f} minutes")
     records.write_json(FOLDER / "table.json", {"machine": latency.machine(), "result": records.to_data(result)})

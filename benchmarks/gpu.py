@@ -26,6 +26,7 @@ from nacdeploy.exporters.targets.tensorrt import build as trt
 from nacdeploy.exporters.targets.tensorrt import engine as trt_build
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
 from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
+from nacdeploy.metrics import ACCURACY
 from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.testing.quantized import plain, quantized
 
@@ -133,7 +134,7 @@ def parity(plan: bytes, graph: bytes, side: int) -> Any:
     """An engine against ONNX Runtime on the CPU, on noise."""
     x = images(64, side)
     reference, answer = OnnxRunner(graph, optimization="basic").run(x)[0], TrtRunner(plan).run(x)[0]
-    return records.to_data(onnx_checks.parity(reference, answer, "basic"))
+    return records.to_data(onnx_checks.parity(reference, answer, "basic", ACCURACY))
 
 
 def layers(plan: bytes, side: int) -> dict[str, Any]:

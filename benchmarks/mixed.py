@@ -54,7 +54,7 @@ def main() -> None:
         theory = (figures.bitops_ratio, figures.macs_ratio, figures.bytes_ratio)
         ratios = " | ".join(f"{ratio:.1f}x" for ratio in theory)
         speed = f"{row.speed.value:.2f}x ({row.speed.low:.2f}-{row.speed.high:.2f})"
-        accuracy = f"{100 * row.accuracy:.2f} | {scores.drop_points:.2f}"
+        accuracy = f"{100 * row.score:.2f} | {scores.drop:.2f}"
         print(f"| `{chain}` | {accuracy} | {ratios} | {row.size_ratio:.1f}x | {speed} |")
 
 

@@ -61,8 +61,8 @@ def observe(env: Any, chain: Chain, bench: Any) -> Observation:
     legal = () if env.terminal(word, row["drop"]) else env.mask(word, row["drop"])
     letters = tuple(letter for letter, valid in zip(bench.ACTIONS, legal, strict=False) if valid)
     figures = Figures(
-        accuracy=row["acc"] / 100.0,
-        baseline_accuracy=env.task.base / 100.0,
+        score=row["acc"] / 100.0,
+        baseline_score=env.task.base / 100.0,
         bitops_ratio=row["bcr"],
         macs_ratio=row["bcr"] / bench.Q_BCR[word.count("Q")],
         bytes_ratio=row["mcr"],

@@ -1,4 +1,4 @@
-"""The only evaluation: logits and accuracy of a network on a split, exits and their gate included."""
+"""The only evaluation: outputs and score of a network on a split, exits and their gate included."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from nacdeploy import task as tasks
 from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.network import Network, no_grad_eval
+from nacdeploy.task import Task
 
 LARGEST_BATCH = 256
 _PIXELS_AT_ONCE = 2**19  # tensors above 32 MiB are mapped and unmapped anew by malloc every time, at twice the cost
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Accuracy as a fraction, and the fraction of images that left at each exit (the network's own end last)."""
+    """The task's score, and the fraction of images that left at each exit (the network's own end last)."""
 
-    accuracy: float
+    score: float
     exit_fractions: tuple[float, ...]
 
 
@@ -54,33 +54,35 @@ def batches(
 
 
 def predict(network: Network, data: Dataset, images: ImageSet) -> Tensor:
-    """The network's own logits (N, K)."""
-    return torch.cat([logits.cpu() for logits in _map(network, data, images, network)])
+    """The outputs (N, K) of the network's own end."""
+    return torch.cat([outputs.cpu() for outputs in _map(network, data, images, network)])
 
 
-def correct(network: Network, data: Dataset, images: ImageSet) -> Tensor:
-    """Which images (N,) the network's own end names rightly."""
-    return predict(network, data, images).argmax(1) == images.labels
+def own_score(network: Network, task: Task, images: ImageSet) -> float:
+    """The score of the network's own end."""
+    return task.metric.score(predict(network, task.data, images), images.labels)
+
+
+def values(network: Network, task: Task, images: ImageSet) -> Tensor:
+    """How well the network's own end answers each image, (N,)."""
+    return task.metric.values(predict(network, task.data, images), images.labels)
 
 
 def predict_exits(network: Network, data: Dataset, images: ImageSet) -> tuple[Tensor, ...]:
-    """The logits (N, K) of every exit in order of execution, the network's own last."""
+    """The outputs (N, K) of every exit in order of execution, the network's own last."""
     parts = _map(network, data, images, network.forward_exits)
     return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
 
 
-def evaluate(network: Network, data: Dataset, images: ImageSet) -> Outcome:
-    """The accuracy of what the deployed network answers: with exits, of what the gate lets through."""
+def evaluate(network: Network, task: Task, images: ImageSet) -> Outcome:
+    """The score of what the deployed network answers: with exits, of what the gate lets through."""
     if not network.exits:
-        return Outcome(_accuracy(predict(network, data, images), images.labels), (1.0,))
-    logits = predict_exits(network, data, images)
-    answer, taken = take_exits(logits, [float(head.threshold) for head in network.heads.values()])
-    fractions = torch.bincount(taken, minlength=len(logits)).double() / len(taken)
-    return Outcome(_accuracy(answer, images.labels), tuple(fractions.tolist()))
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return tasks.n_correct(logits, labels) / len(labels)
+        return Outcome(own_score(network, task, images), (1.0,))
+    outputs = predict_exits(network, task.data, images)
+    thresholds = [float(head.threshold) for head in network.heads.values()]
+    answer, taken = take_exits(outputs, thresholds, task.metric.confidence)
+    fractions = torch.bincount(taken, minlength=len(outputs)).double() / len(taken)
+    return Outcome(task.metric.score(answer, images.labels), tuple(fractions.tolist()))
 
 
 def _map(network: Network, data: Dataset, images: ImageSet, call: Callable[[Tensor], T]) -> list[T]:

@@ -4,23 +4,24 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nacdeploy import data as datasets
-from nacdeploy import models
+from nacdeploy import metrics, models
 from nacdeploy.data import Dataset
 from nacdeploy.errors import UsageError
 from nacdeploy.layers.capture import first_tensor
+from nacdeploy.metrics import ACCURACY, Metric
 from nacdeploy.models import ModelSpec, pretrained
 from nacdeploy.profile import Profile
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A network's specification and the data it classifies."""
+    """A network's specification, the data it answers for, and what its answers are scored by."""
 
     spec: ModelSpec
     data: Dataset
+    metric: Metric = ACCURACY
 
     def build(self, seed: int) -> nn.Module:
         """The network in eval mode with weights drawn from `seed`; the global generator stays as it was."""
@@ -38,29 +39,20 @@ def make(model: str, data: str, profile: Profile) -> Task:
 
     Raises:
         NacdeployError: the data cannot be downloaded, or an optional package is missing.
-        UsageError: a name is unknown, or the model does not turn one image into `(1, n_classes)` logits.
+        UsageError: a name is unknown, or the model does not turn one image into `(1, n_outputs)` numbers.
     """
-    dataset = datasets.load(data, pretrained.settled(model, profile.images))
+    metric = metrics.named(profile.metric)
+    dataset = datasets.load(data, pretrained.settled(model, profile.images), metric)
     spec = models.resolve(
         model,
-        n_classes=dataset.n_classes,
+        n_classes=dataset.n_outputs,
         channels=dataset.channels,
         input_size=dataset.input_size,
         width=profile.width,
     )
-    task = Task(spec, dataset)
+    task = Task(spec, dataset, metric)
     _check(task, profile.seed)
     return task
-
-
-def loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross entropy of logits `(N, n_classes)` and labels `(N,)`, a scalar."""
-    return F.cross_entropy(logits, labels)
-
-
-def n_correct(logits: Tensor, labels: Tensor) -> int:
-    """How many of the logits `(N, n_classes)` are largest at their label `(N,)`."""
-    return int((logits.argmax(dim=1) == labels).sum())
 
 
 def _check(task: Task, seed: int) -> None:
@@ -69,11 +61,11 @@ def _check(task: Task, seed: int) -> None:
     model = task.build(seed)
     try:
         with torch.inference_mode():
-            logits = first_tensor(model(image))
+            outputs = first_tensor(model(image))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UsageError(f"{what} fails: {type(error).__name__}: {reason}") from error
-    if not isinstance(logits, Tensor):
+    if not isinstance(outputs, Tensor):
         raise UsageError(f"{what} returns no tensor; needed: logits of shape (1, {task.spec.n_classes}) first")
-    if tuple(logits.shape) != (1, task.spec.n_classes):
-        raise UsageError(f"{what} returns shape {tuple(logits.shape)}; needed: (1, {task.spec.n_classes})")
+    if tuple(outputs.shape) != (1, task.spec.n_classes):
+        raise UsageError(f"{what} returns shape {tuple(outputs.shape)}; needed: (1, {task.spec.n_classes})")

@@ -1,19 +1,20 @@
-"""The only training loop: minimise cross entropy, keep a real copy of the best epoch by validation."""
+"""The only training loop: minimise the metric's loss, keep a real copy of the best epoch by validation."""
 
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy import task as tasks
 from nacdeploy.data import Dataset, ImageSet, augmented
 from nacdeploy.errors import DivergedError, NacdeployError, UsageError
 from nacdeploy.layers.network import lay_out
+from nacdeploy.metrics import Metric, is_better
 from nacdeploy.profile.training import TrainTable
 
 VERSION = 1  # part of the keys of a search's memory: raise it when trainings come out differently
@@ -25,11 +26,11 @@ Penalty = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training did: epochs run, the best one (0 is the start) and its validation accuracy."""
+    """What a training did: epochs run, the best one (0 is the start) and its score on validation."""
 
     n_epochs: int
     best_epoch: int
-    accuracy: float
+    score: float
 
 
 def seed_of(run_seed: int, state_key: str, purpose: str) -> int:
@@ -41,53 +42,55 @@ def fit(
     module: nn.Module,
     batches: Batches,
     score: Callable[[], float],
+    metric: Metric,
     recipe: TrainTable,
     seed: int,
-    report: Report = lambda epoch, n_epochs, accuracy: None,
+    report: Report = lambda epoch, n_epochs, score: None,
     penalty: Penalty | None = None,
 ) -> Fit:
-    """Train `module` (inputs to logits (N, K)) in place and leave it at its best epoch, the start included. A `penalty`
-    of the module is added to the loss.
+    """Train `module` (inputs to outputs (N, K)) in place and leave it at its best epoch by `score`, the start included.
+    A `penalty` of the module is added to the metric's loss.
 
     Raises:
         DivergedError: the loss is not a number; the module is back at its best epoch.
     """
     with torch.random.fork_rng(devices=[]), evaluation.accelerated(module):
         torch.manual_seed(seed)
-        return _fit(module, batches, score, recipe, report, penalty)
+        return _fit(module, batches, score, metric, recipe, report, penalty)
 
 
 def _fit(
     module: nn.Module,
     batches: Batches,
     score: Callable[[], float],
+    metric: Metric,
     recipe: TrainTable,
     report: Report,
     penalty: Penalty | None,
 ) -> Fit:
     lay_out(module, torch.channels_last)  # a fifth faster on a CPU
     optimizer = _optimizer(module, recipe)
-    schedule = _schedule(optimizer, recipe)
+    schedule = _schedule(optimizer, recipe, metric)
     best, kept, epoch = Fit(0, 0, score()), _copy(module), 0
     for epoch in range(1, recipe.epochs + 1):
         try:
-            _epoch(module, batches(epoch), optimizer, penalty)
+            _epoch(module, batches(epoch), metric, optimizer, penalty)
         except (DivergedError, RuntimeError, ValueError, OverflowError) as error:
             module.load_state_dict(kept)
             module.eval()
             if isinstance(error, DivergedError):
                 raise
             raise NacdeployError(f"training fails in epoch {epoch}: {error}; see the recipe in the profile") from error
-        accuracy = score()
-        report(epoch, recipe.epochs, accuracy)
-        if accuracy > best.accuracy:
-            best, kept = Fit(epoch, epoch, accuracy), _copy(module)
-        schedule(accuracy)
+        now = score()
+        report(epoch, recipe.epochs, now)
+        if is_better(metric, now, best.score):
+            best, kept = Fit(epoch, epoch, now), _copy(module)
+        schedule(now)
         if recipe.early_stop_patience is not None and epoch - best.best_epoch > recipe.early_stop_patience:
             break
     module.load_state_dict(kept)
     lay_out(module, torch.contiguous_format)
-    return Fit(epoch, best.best_epoch, best.accuracy)
+    return Fit(epoch, best.best_epoch, best.score)
 
 
 def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -> Batches:
@@ -125,6 +128,7 @@ def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
 def _epoch(
     module: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
+    metric: Metric,
     optimizer: torch.optim.Optimizer,
     penalty: Penalty | None,
 ) -> None:
@@ -132,8 +136,8 @@ def _epoch(
     device = next(module.parameters()).device
     for inputs, labels in batches:
         layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
-        logits = module(inputs.to(device).contiguous(memory_format=layout))
-        loss = tasks.loss(logits, labels.to(device))
+        outputs = module(inputs.to(device).contiguous(memory_format=layout))
+        loss = metric.loss(outputs, labels.to(device))
         if penalty is not None:
             loss = loss + penalty(module)
         if not math.isfinite(loss.item()):
@@ -159,16 +163,17 @@ def _optimizer(module: nn.Module, recipe: TrainTable) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, recipe: TrainTable) -> Callable[[float], None]:
+def _schedule(optimizer: torch.optim.Optimizer, recipe: TrainTable, metric: Metric) -> Callable[[float], None]:
     if recipe.schedule == "plateau":
+        mode: Literal["max", "min"] = "max" if metric.higher_is_better else "min"
         plateau = lr_scheduler.ReduceLROnPlateau(
-            optimizer, mode="max", factor=recipe.plateau_factor, patience=recipe.plateau_patience
+            optimizer, mode=mode, factor=recipe.plateau_factor, patience=recipe.plateau_patience
         )
-        return lambda accuracy: plateau.step(accuracy)
+        return lambda score: plateau.step(score)
     if recipe.schedule == "cosine":
         cosine = lr_scheduler.CosineAnnealingLR(optimizer, max(recipe.epochs, 1))
-        return lambda accuracy: cosine.step()
-    return lambda accuracy: None
+        return lambda score: cosine.step()
+    return lambda score: None
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

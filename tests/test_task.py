@@ -73,14 +73,3 @@ def test_first_of_several_outputs_counts(tmp_path):
     path.write_text(f"{PAIR}\ndef make():\n    return Pair()\n")
     models.name_by_user(name := f"{path}:make")
     assert task.make(name, "digits", _profile(width=None)).spec.n_classes == 10
-
-
-def test_loss_is_the_cross_entropy():
-    logits, labels = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([1, 0])
-    expected = -(torch.log_softmax(logits, 1)[[0, 1], labels]).mean()
-    assert torch.isclose(task.loss(logits, labels), expected)
-
-
-def test_n_correct_counts_the_largest_logits():
-    logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
-    assert task.n_correct(logits, torch.tensor([1, 1, 1])) == 2

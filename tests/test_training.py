@@ -10,6 +10,7 @@ from nacdeploy import training
 from nacdeploy.errors import DivergedError
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers.network import Network
+from nacdeploy.metrics import ACCURACY
 from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies.baseline import train_network
 from nacdeploy.task import Task
@@ -58,7 +59,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def test_best_epoch_is_kept_as_a_real_copy(accuracies: tuple[float, ...], best: int) -> None:
     model = module()
     scores = Scores(model, *accuracies)
-    fit = training.fit(model, batches(), scores, RECIPE, seed=0)
+    fit = training.fit(model, batches(), scores, ACCURACY, RECIPE, seed=0)
     assert fit == training.Fit(3, best, accuracies[best])
     assert same(values(model), scores.seen[best])
     assert not same(scores.seen[best], scores.seen[best - 1])
@@ -67,15 +68,17 @@ def test_best_epoch_is_kept_as_a_real_copy(accuracies: tuple[float, ...], best: 
 def test_start_counts_as_an_epoch() -> None:
     model = module()
     start = values(model)
-    fit = training.fit(model, batches(), Scores(model, 0.9, 0.1, 0.9, 0.2), RECIPE, seed=0)
-    assert (fit.best_epoch, fit.accuracy) == (0, 0.9)
+    fit = training.fit(model, batches(), Scores(model, 0.9, 0.1, 0.9, 0.2), ACCURACY, RECIPE, seed=0)
+    assert (fit.best_epoch, fit.score) == (0, 0.9)
     assert same(values(model), start)
 
 
 def test_no_epochs_leave_the_start() -> None:
     model = module()
     start = values(model)
-    assert training.fit(model, batches(), lambda: 0.5, RECIPE.model_copy(update={"epochs": 0}), 0).n_epochs == 0
+    assert (
+        training.fit(model, batches(), lambda: 0.5, ACCURACY, RECIPE.model_copy(update={"epochs": 0}), 0).n_epochs == 0
+    )
     assert same(values(model), start)
 
 
@@ -92,21 +95,21 @@ def test_diverged_training_is_refused_and_undone(poisoned: training.Batches) -> 
     model = module()
     scores = Scores(model, 0.1, 0.5)
     with pytest.raises(DivergedError, match="the loss is not a number; a lower learning_rate"):
-        training.fit(model, poisoned, scores, RECIPE, seed=0)
+        training.fit(model, poisoned, scores, ACCURACY, RECIPE, seed=0)
     assert same(values(model), scores.seen[1])
 
 
 def test_diverged_training_leaves_evaluation_mode(poisoned: training.Batches) -> None:
     model = module()
     with pytest.raises(DivergedError):
-        training.fit(model, poisoned, lambda: 0.5, RECIPE, seed=0)
+        training.fit(model, poisoned, lambda: 0.5, ACCURACY, RECIPE, seed=0)
     assert not model.training
 
 
 def trained(seed: int, order: int = 0) -> dict[str, Tensor]:
     model = module()
     accuracies = iter((0.1, 0.2, 0.3, 0.4))
-    training.fit(model, batches(order), lambda: next(accuracies), RECIPE, seed)
+    training.fit(model, batches(order), lambda: next(accuracies), ACCURACY, RECIPE, seed)
     return values(model)
 
 
@@ -138,7 +141,7 @@ def test_seed_of_differs_by_run_state_and_purpose() -> None:
 @pytest.mark.parametrize(("patience", "n_epochs"), [(0, 1), (1, 2), (None, 6)])
 def test_early_stop_waits_for_its_patience(patience: int | None, n_epochs: int) -> None:
     recipe = RECIPE.model_copy(update={"epochs": 6, "early_stop_patience": patience})
-    assert training.fit(module(), batches(), lambda: 0.5, recipe, seed=0).n_epochs == n_epochs
+    assert training.fit(module(), batches(), lambda: 0.5, ACCURACY, recipe, seed=0).n_epochs == n_epochs
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine", "constant"])
@@ -156,9 +159,9 @@ def test_every_recipe_learns(schedule: str, optimizer: str) -> None:
             return float((model(inputs).argmax(1) == labels).double().mean())
 
     start = accuracy()
-    fit = training.fit(model, training.tensor_batches(inputs, labels, 16, 0), accuracy, recipe, seed=0)
-    assert fit.accuracy > max(start, 0.6)
-    assert accuracy() == fit.accuracy
+    fit = training.fit(model, training.tensor_batches(inputs, labels, 16, 0), accuracy, ACCURACY, recipe, seed=0)
+    assert fit.score > max(start, 0.6)
+    assert accuracy() == fit.score
 
 
 def test_weight_decay_spares_vectors() -> None:
@@ -170,7 +173,7 @@ def test_weight_decay_spares_vectors() -> None:
     zeros, labels = torch.zeros(2, 2), torch.tensor([0, 1])
     recipe = TrainTable(epochs=1, learning_rate=0.1, momentum=0.0, weight_decay=0.5, schedule="constant")
     accuracies = iter((0.0, 1.0))
-    training.fit(layer, lambda epoch: [(zeros, labels)], lambda: next(accuracies), recipe, seed=0)
+    training.fit(layer, lambda epoch: [(zeros, labels)], lambda: next(accuracies), ACCURACY, recipe, seed=0)
     torch.testing.assert_close(layer.weight, torch.full((2, 2), 0.95))
     torch.testing.assert_close(layer.bias, torch.ones(2))
 
@@ -206,8 +209,8 @@ class Auxiliary(nn.Module):
 
 def test_networks_of_other_shapes_and_outputs_learn(task: Task) -> None:
     network = Network(Auxiliary(), grid_named("ort"), (1, 8, 8))
-    before = training.evaluation.evaluate(network, task.data, task.data.validation).accuracy
+    before = training.evaluation.evaluate(network, task, task.data.validation).score
     recipe = TrainTable(epochs=3, optimizer="adamw", learning_rate=0.01, batch_size=50)
     done = train_network(network, task, recipe, 0)
-    assert done.accuracy > before + 0.2
+    assert done.score > before + 0.2
     assert next(network.parameters()).is_contiguous()

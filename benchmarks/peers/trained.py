@@ -48,7 +48,7 @@ def chain(word: str, session: Session, place: Path, progress: Progress) -> Path:
         report = epoch_report(bar, f"{word}: epoch")
         task, profile = session.task, session.profile
         state = follow(Chain.parse(word), session.baseline, task, profile, memory=memory, report=report).state
-    progress.say(f"chain {word}: {100 * state.metrics.accuracy:.2f} % on validation in torch")
+    progress.say(f"chain {word}: {100 * state.metrics.score:.2f} % on validation in torch")
     record = checkpoint.record_of(state, task, profile, baseline_checkpoint=str(session.baseline_folder))
     with records.new_directory(place / "checkpoint", replace=True) as folder:
         checkpoint.write(folder, state, record)
@@ -118,7 +118,7 @@ def _kept(
     if not (place / MODEL).is_file():
         with progress.bar(name) as bar:
             state = make(epoch_report(bar, f"{name}: epoch"))
-        made = Trained(name, n_epochs, state.metrics.cost.macs, state.metrics.accuracy)
+        made = Trained(name, n_epochs, state.metrics.cost.macs, state.metrics.score)
         with records.new_directory(place, replace=True) as folder:
             (folder / MODEL).write_bytes(to_onnx(state.network, session.profile.export.opset).model)
             records.write_json(folder / "made.json", made)

@@ -14,7 +14,12 @@ from nacdeploy.cli import options, render
 @click.option("--techniques", metavar="T,...", help="prune, sparsify, quantize, decompose: all of them unless named.")
 @click.option("--ratios", metavar="R,...", help="Shares to try (0.25,0.5,0.75).")
 @click.option("--layers", metavar="L,...", help="Layers to try, by module name (all).")
-@click.option("--max-drop", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Points one may lose.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0),
+    metavar="POINTS",
+    help="What one may lose, in the metric's unit (1 point).",
+)
 @click.option("--write", metavar="FILE", type=click.Path(path_type=Path), help="Configuration of D to write, as YAML.")
 @click.option("--config-type", metavar="TYPE", default="vbmf", help="vbmf, none, param_reduction or template (vbmf).")
 @click.option("--resume", metavar="DIR", type=click.Path(path_type=Path), help="Go on with an analysis.")
@@ -66,6 +71,8 @@ def _print_analysis(found: Any) -> None:
         ]
         for row in found.layers
     ]
-    title = f"baseline {render.percent(found.baseline_accuracy)} % on validation"
+    from nacdeploy import metrics
+
+    title = f"baseline {metrics.shown(metrics.named(found.metric), found.baseline_score)} on validation"
     render.print_table(f"{title}; the strongest setting that each bears alone", columns, rows)
     click.echo(f"analysis: {found.folder}")

@@ -42,12 +42,15 @@ def command(
 
 def _print_bench(table: Any) -> None:
     """The rows of one bench run; the device's own times where it ran on a GPU."""
+    from nacdeploy import metrics
+
+    metric = metrics.named(table.rows[0].metric)
     on_gpu = any(row.device_latency for row in table.rows)
     columns = [
         "artifact",
         "chain",
         "batch",
-        "acc. %",
+        f"{metric.column} {metric.unit}".rstrip(),
         "KiB",
         "smaller",
         "p50 ms",
@@ -61,7 +64,7 @@ def _print_bench(table: Any) -> None:
             row.artifact,
             row.chain or "FP32",
             str(row.latency.batch_size),
-            render.percent(row.accuracy),
+            metrics.cell(metric, row.score),
             f"{row.model_bytes / 1024:.0f}",
             f"{row.size_ratio:.2f}x",
             f"{row.latency.p50_ms:.3f}",

@@ -70,7 +70,7 @@ def _print_artifact(folder: Any, manifest: Any, rows: Any) -> None:
     )
     if manifest.parity is not None:
         snr = "exact" if manifest.parity.snr_db is None else f"{manifest.parity.snr_db:.1f} dB"
-        agreement = f"{100 * manifest.parity.agreement:.2f} % top-1 agreement"
+        agreement = f"{100 * manifest.parity.agreement:.2f} % {manifest.metric.agreement}"
         click.echo(f"parity with the torch model on {manifest.parity.n_images} validation images: {agreement}, {snr}")
     for capability, file in manifest.engines.items():
         click.echo(f"engine {capability}: {folder / file} (built with {manifest.builder})")

@@ -90,7 +90,9 @@ _SEARCH = (
     click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random."),
     click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate."),
     click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends."),
-    click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy that may be lost."),
+    click.option(
+        "--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="What may be lost, in the metric's unit."
+    ),
     click.option("--objective", metavar="X", help="budget, latency, pareto or nac."),
     click.option(
         "--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...)."

@@ -94,13 +94,15 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def print_result(result: Any) -> None:
     """A result as a row of NAC's table, with the control row and where things lie."""
-    scores, figures = result.scores, result.figures
+    from nacdeploy.metrics import cell, number
+
+    scores, figures, metric = result.scores, result.figures, result.scores.scored_by
     hours = f"{result.seconds / 3600:.3f}"
     rows = [
-        ["FP32 baseline", percent(scores.baseline), "", "1.00", "1.00", "1.00", "1.00", ""],
+        ["FP32 baseline", cell(metric, scores.baseline), "", "1.00", "1.00", "1.00", "1.00", ""],
         [
             f"control: FP32, {scores.n_control_epochs} epochs more",
-            percent(scores.control),
+            cell(metric, scores.control),
             "",
             "1.00",
             "1.00",
@@ -110,8 +112,8 @@ def print_result(result: Any) -> None:
         ],
         [
             result.chain or "(empty)",
-            percent(scores.compressed),
-            f"{scores.drop_points:.2f}",
+            cell(metric, scores.compressed),
+            number(metric, scores.drop),
             f"{figures.nac_bitops_ratio:.2f}",
             f"{figures.nac_memory_ratio:.2f}",
             f"{figures.bitops_ratio:.2f}",
@@ -120,7 +122,9 @@ def print_result(result: Any) -> None:
         ],
     ]
     title = f"{result.model} on {result.data} (test split, {scores.n_images} images)"
-    columns = ["Trajectory", "Acc.", "Acc. loss", "NAC BitOpsCR", "NAC MemCR", "BitOps ratio", "bytes ratio", "hours"]
+    column = metric.column[:1].upper() + metric.column[1:]
+    ratios = ["NAC BitOpsCR", "NAC MemCR", "BitOps ratio", "bytes ratio"]
+    columns = ["Trajectory", column, f"{column} loss", *ratios, "hours"]
     print_table(title, columns, rows)
     for refusal in result.skipped:
         click.echo(f"skipped {refusal.link} at position {refusal.position}: {refusal.reason}")
@@ -133,19 +137,22 @@ def print_result(result: Any) -> None:
 
 def _print_front(result: Any) -> None:
     """The Pareto front of a search, counted and (where speed matters) timed in full, the answer marked."""
+    from nacdeploy.metrics import cell, number
+
+    metric = result.scores.scored_by
     rows = [
         [
             str(member.number),
             member.chain + (" *" if member.chain == result.chain else ""),
-            percent(member.figures.accuracy),
-            f"{member.drop_points:.2f}",
+            cell(metric, member.figures.score),
+            number(metric, member.drop),
             _speed_cell(member.figures),
             f"{member.figures.bitops_ratio:.2f}",
             f"{member.figures.bytes_ratio:.2f}",
         ]
         for member in result.front
     ]
-    columns = ["", "chain", "acc. on validation", "loss", "faster (95 %)", "BitOps ratio", "bytes ratio"]
+    columns = ["", "chain", f"{metric.column} on validation", "loss", "faster (95 %)", "BitOps ratio", "bytes ratio"]
     print_table(f"Pareto front; --resume {result.folder} --pick N answers with another member", columns, rows)
 
 

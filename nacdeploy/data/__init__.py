@@ -1,6 +1,5 @@
 """Data sets by name: images in memory as uint8, always three disjoint splits, everything drawn from the split seed."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from nacdeploy.data import cifar, digits, fashion_mnist, folder
@@ -10,6 +9,7 @@ from nacdeploy.data.sets import Dataset, ImageSet
 from nacdeploy.data.splits import stratified_order
 from nacdeploy.data.transforms import augmented, resized
 from nacdeploy.errors import UsageError, unknown
+from nacdeploy.metrics import ACCURACY, Metric
 from nacdeploy.profile.training import DataTable
 
 __all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "load", "statistics"]
@@ -24,8 +24,9 @@ _READERS = {
 SOURCES: tuple[str, ...] = tuple(_READERS)
 
 
-def load(name: str, table: DataTable) -> Dataset:
-    """A data set by name, `SOURCE` or `SOURCE:DIRECTORY`, reduced, resized, labelled and normalised as the table says.
+def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
+    """A data set by name, `SOURCE` or `SOURCE:DIRECTORY`, reduced, resized and normalised as the table says, labelled
+    as the metric needs it.
 
     A split with fewer images than `n_train`, `n_validation` or `n_test` stays whole.
 
@@ -45,13 +46,17 @@ def load(name: str, table: DataTable) -> Dataset:
     mean, std = normalization(table, train.images)
     validation = _prepared(splits.validation, "validation", table.n_validation, table)
     test = _prepared(splits.test, "test", table.n_test, table)
-    train, validation, test = (replace(s, images=in_colour(s.images, len(mean))) for s in (train, validation, test))
+    labelled = [metric.labels(split.labels, splits.class_names) for split in (train, validation, test)]
+    train, validation, test = (
+        ImageSet(in_colour(split.images, len(mean)), labels)
+        for split, (labels, _) in zip((train, validation, test), labelled, strict=True)
+    )
     return Dataset(
         name=name,
         train=train,
         validation=validation,
         test=test,
-        class_names=splits.class_names,
+        class_names=labelled[0][1],
         mean=mean,
         std=std,
         split_seed=table.split_seed,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images, uint8 `(N, C, H, W)`, and their labels, int64 `(N,)`."""
+    """Images, uint8 `(N, C, H, W)`, and their labels: classes, int64 `(N,)`, or what a metric makes of them."""
 
     images: Tensor
     labels: Tensor
@@ -60,9 +60,10 @@ class Dataset:
     bits: int = 8
 
     @property
-    def n_classes(self) -> int:
-        """The number of classes that the network tells apart; the images may be of fewer."""
-        return len(self.class_names)
+    def n_outputs(self) -> int:
+        """The numbers that a network answers with: one of each class (the images may be of fewer), or one of each
+        number of a label."""
+        return len(self.class_names) or int(self.train.labels.shape[1])
 
     @property
     def channels(self) -> int:

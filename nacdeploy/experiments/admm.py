@@ -50,15 +50,16 @@ def regularised(
     for iteration in range(n_iterations):
         seed = training.seed_of(run.profile.seed, state.key, f"admm {iteration}")
         batches = training.image_batches(run.task.data, run.task.data.train, recipe.batch_size, seed)
-        newest = itertools.count().__next__  # the last epoch counts as the best: the penalty moves on with it
-        training.fit(network, batches, newest, recipe, seed, penalty=_Penalty(z, u, _row(run)))
+        metric = run.task.metric  # the last epoch counts as the best: the penalty moves on with it
+        newest = itertools.count(0, 1 if metric.higher_is_better else -1).__next__
+        training.fit(network, batches, newest, metric, recipe, seed, penalty=_Penalty(z, u, _row(run)))
         w = project.weights()
         z = project(w, u)
         u = {name: u[name] + w[name] - z[name] for name in w}
     choose_statistics(network, run.task, run.profile)
     settle(network, run.task, run.profile)
     metrics = measure(network, run.task)
-    run.report(metrics.accuracy)
+    run.report(metrics.quality)
     total = n_iterations * n_epochs
     step = Step(Link("F", (("epochs", total),)), FinetuneDecision(recipe.model_copy(update={"epochs": total})), total)
     return replace(state, network=network, metrics=metrics, steps=(*state.steps, step))

@@ -22,18 +22,18 @@ def compress(run: Run) -> CompressionState:
     model, trial = MacsModel.of(run.start.network), run.quietly()
     budget = run.setting("flops_ratio", FLOPS_RATIO) * model.total({})
     spaces = tuple(Space(root, "float", (lowest, highest)) for root in roots)
-    best, best_accuracy = dict.fromkeys(roots, 0.0), -1.0
+    best, best_quality = dict.fromkeys(roots, 0.0), -1.0
     with proposers.in_memory("tpe", spaces, "max", run.profile.seed) as study:
         for _ in range(run.setting("train_episode", N_EPISODES)):
             asked = study.ask()
             gone = within_budget({root: 1 - asked.proposal[root] for root in roots}, model, budget, 1 - lowest)
             try:
-                accuracy = trial.pruned(run.start, gone, algorithm).metrics.accuracy
+                quality = trial.pruned(run.start, gone, algorithm).metrics.quality
             except RefusedError:
-                accuracy = 0.0
-            study.tell(asked, accuracy)
-            if accuracy > best_accuracy:
-                best, best_accuracy = gone, accuracy
+                quality = 0.0
+            study.tell(asked, quality)
+            if quality > best_quality:
+                best, best_quality = gone, quality
     if model.total(best) > budget * 1.01:
         run.say(f"with lbound {lowest:g} at least {model.total(best) / model.total({}):.2f} of the MACs are left")
     return run.pruned(run.start, best, algorithm, "F")

@@ -54,21 +54,21 @@ def _annealed_on(
     purpose: str,
     gone: Mapping[str, float] | None = None,
 ) -> Shares:
-    """Shares of what is left of each unit, annealed on the validation accuracy right after the cut."""
+    """Shares of what is left of each unit, annealed on the quality on validation right after the cut."""
     trial, gone = run.quietly(), gone or dict.fromkeys(sizes, 0.0)
 
-    def accuracy(shares: Mapping[str, float]) -> float:
+    def quality(shares: Mapping[str, float]) -> float:
         of_all = {name: share * (1 - gone[name]) for name, share in shares.items()}
         if algorithm == LEVEL:
             of_all = {name: gone[name] + share for name, share in of_all.items()}
         try:
-            return trial.pruned(state, of_all, algorithm).metrics.accuracy
+            return trial.pruned(state, of_all, algorithm).metrics.quality
         except RefusedError:
             return -1.0
 
     rng = random.Random(training.seed_of(run.profile.seed, state.key, purpose))
     return annealed(
-        accuracy,
+        quality,
         sizes,
         target,
         rng,
@@ -80,7 +80,7 @@ def _annealed_on(
 
 
 def annealed(
-    accuracy: Callable[[Mapping[str, float]], float],
+    quality: Callable[[Mapping[str, float]], float],
     sizes: Mapping[str, int],
     target: float,
     rng: random.Random,
@@ -92,17 +92,17 @@ def annealed(
 ) -> Shares:
     """The best shares seen whose mean over `sizes` is `target`.
 
-    Perturbations shrink with the temperature T. A loss of d accuracy points is accepted with probability exp(-d start /
-    T): at the start one point in e (Liu et al., 2020, section 3.2, whose scale is left open).
+    Perturbations shrink with the temperature T. A loss of d points is accepted with probability exp(-d start / T): at
+    the start one point in e (Liu et al., 2020, section 3.2, whose scale is left open).
     """
     now = shifted_to(dict.fromkeys(sizes, target), sizes, target)
-    value = best_value = accuracy(now)
+    value = best_value = quality(now)
     best, temperature = now, start
     while temperature > stop:
         magnitude = perturbation * temperature / start
         moved = {name: share + rng.uniform(-magnitude, magnitude) for name, share in now.items()}
         candidate = shifted_to(moved, sizes, target)
-        found = accuracy(candidate)
+        found = quality(candidate)
         if found >= value or rng.random() < math.exp(-100 * (value - found) * start / temperature):
             now, value = candidate, found
         if value > best_value:

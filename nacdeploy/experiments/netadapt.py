@@ -27,8 +27,8 @@ def compress(run: Run) -> CompressionState:
         if not candidates:
             run.say(f"no layer can give more: {100 * (1 - state.metrics.cost.macs / full):.1f} % of the MACs are gone")
             break
-        state = max(candidates, key=lambda candidate: candidate.metrics.accuracy)
-        run.report(state.metrics.accuracy)
+        state = max(candidates, key=lambda candidate: candidate.metrics.quality)
+        run.report(state.metrics.quality)
     return run.follow(state, "F")
 
 

@@ -34,7 +34,7 @@ Follower = Callable[[Chain, CompressionState, Profile, Callable[[float], None]],
 @dataclass(frozen=True)
 class Run:
     """The state that is compressed, the layers with their values, the settings for the whole run, and where
-    intermediate results (validation accuracies, fractions) and remarks go. A `follower` stands in for `follow` of
+    intermediate results (qualities on validation) and remarks go. A `follower` stands in for `follow` of
     nacdeploy's own where somebody else trains and evaluates."""
 
     start: CompressionState
@@ -42,7 +42,7 @@ class Run:
     profile: Profile
     selection: Selection
     settings: Mapping[str, Any] = field(default_factory=dict)
-    report: Callable[[float], None] = lambda accuracy: None
+    report: Callable[[float], None] = lambda quality: None
     say: Callable[[str], None] = lambda line: None
     follower: Follower | None = None
     _profiles: list[Profile] = field(default_factory=list)
@@ -65,6 +65,7 @@ class Run:
         is an intermediate result."""
         profile = profiles.override(self.profile, dict(tables or {}))
         self._profiles.append(profiles.override(self.last_profile, dict(tables or {})))
+        chance = state.metrics.chance
         if self.follower is not None:
             return self.follower(Chain.parse(word), state, profile, self.report)
         return transferring.follow(
@@ -72,13 +73,13 @@ class Run:
             state,
             self.task,
             profile,
-            after=lambda done: self.report(done.metrics.accuracy),
-            report=lambda epoch, n_epochs, accuracy: self.report(accuracy),
+            after=lambda done: self.report(done.metrics.quality),
+            report=lambda epoch, n_epochs, score: self.report(self.task.metric.quality(score, chance)),
         ).state
 
     def quietly(self) -> "Run":
         """The same run for trials whose results are none of its own."""
-        return replace(self, report=lambda accuracy: None, _profiles=[])
+        return replace(self, report=lambda quality: None, _profiles=[])
 
     def pruned(
         self, state: CompressionState, shares: Mapping[str, float], algorithm: str, word: str = ""
@@ -175,7 +176,7 @@ def slim_shares(run: Run, shares: Shares) -> Shares:
     found = [g for g in channel_groups.groups(network) if g.root in shares]
     found = channel_importance.covered(found, SLIM, network)
     blank = network.example_input().expand(2, *network.input_shape)
-    known = channel_importance.evidence(network, blank, torch.zeros(2, dtype=torch.long), 0)
+    known = channel_importance.evidence(network, blank, torch.zeros(2, dtype=torch.long), run.task.metric.loss, 0)
     ranked = channel_importance.ranked(found, SLIM, known)
     by_root: Shares = {}
     for share in sorted(set(shares.values())):

@@ -22,7 +22,7 @@ Trainer = Callable[[nn.Module], None]
 
 
 def initial(network: Network, evaluator: Evaluator | None) -> CompressionState:
-    """The state before anything is done; without an evaluator its accuracy is 0."""
+    """The state before anything is done; without an evaluator its score is 0."""
     metrics = _measured(network, evaluator)
     return CompressionState(network, metrics, metrics)
 
@@ -36,7 +36,7 @@ def follower(task: Task, evaluator: Evaluator | None, trainer: Trainer | None, *
         for link in chain:
             state = _trained(state, link, trainer, profile) if link.letter == "F" else _cut(state, link, profile)
             state = replace(state, metrics=_measured(state.network, evaluator))
-            report(state.metrics.accuracy)
+            report(state.metrics.score)
         return state
 
     def _cut(state: CompressionState, link: Link, profile: Profile) -> CompressionState:
@@ -64,8 +64,8 @@ def _trained(state: CompressionState, link: Link, trainer: Trainer | None, profi
 
 
 def _measured(network: Network, evaluator: Evaluator | None) -> Metrics:
-    accuracy = float(evaluator(network)) if evaluator is not None else 0.0
-    return Metrics(accuracy, "validation", 0, cost(network.eval(), network.example_input()))
+    score = float(evaluator(network)) if evaluator is not None else 0.0
+    return Metrics(score, "validation", 0, cost(network.eval(), network.example_input()))
 
 
 def said_once(say: Callable[[str], None]) -> Callable[[str], None]:

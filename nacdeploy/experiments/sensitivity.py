@@ -21,7 +21,7 @@ def compress(run: Run) -> CompressionState:
     while done < found.target - 1e-9:
         part = min(step, found.target - done)
         table = sensitivities(run, state, gone, algorithm, run.setting("ratios", RATIOS), threshold)
-        tolerated = tolerances(table, state.metrics.accuracy, threshold)
+        tolerated = tolerances(table, state.metrics.quality, threshold)
         room = {name: share * (1 - gone[name]) for name, share in tolerated.items()}
         more = scaled_to(room, found.sizes, part, run.setting("max_sparsity_per_iter", MOST))
         more = {name: min(share, MOST - gone[name]) for name, share in more.items()}
@@ -38,7 +38,7 @@ def sensitivities(
     ratios: Sequence[float],
     threshold: float,
 ) -> Table:
-    """Validation accuracy (a fraction) by unit and share of what is left of it, each unit alone, no training; a unit's
+    """Quality on validation by unit and share of what is left of it, each unit alone, no training; a unit's
     row ends with the first share that loses more than `threshold`."""
     trial, table = run.quietly(), Table()
     for name in gone:
@@ -47,20 +47,20 @@ def sensitivities(
             share = ratio * (1 - gone[name])
             asked = {**gone, name: gone[name] + share} if algorithm == LEVEL else {name: share}
             try:
-                accuracy = trial.pruned(state, asked, algorithm).metrics.accuracy
+                quality = trial.pruned(state, asked, algorithm).metrics.quality
             except RefusedError:
                 break
-            table[name][ratio] = accuracy
-            if state.metrics.accuracy - accuracy > threshold:
+            table[name][ratio] = quality
+            if state.metrics.quality - quality > threshold:
                 break
     return table
 
 
-def tolerances(table: Mapping[str, Mapping[float, float]], accuracy: float, threshold: float) -> Shares:
-    """The largest share of each unit that loses at most `threshold` of `accuracy`; where none does, half of the least
+def tolerances(table: Mapping[str, Mapping[float, float]], quality: float, threshold: float) -> Shares:
+    """The largest share of each unit that loses at most `threshold` of `quality`; where none does, half of the least
     share tried, so that every unit gives something."""
     found = {}
     for name, row in table.items():
-        harmless = [ratio for ratio, reached in row.items() if accuracy - reached <= threshold]
+        harmless = [ratio for ratio, reached in row.items() if quality - reached <= threshold]
         found[name] = max(harmless, default=min(row, default=0.0) / 2)
     return found

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from nacdeploy import records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.exporters import targets
+from nacdeploy.metrics import DEFAULT, Metric, named
+from nacdeploy.scores import SCHEMAS
 
 MODEL_FILE = "model.onnx"
 MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
@@ -72,7 +74,7 @@ class Lowering:
 class Parity:
     """Agreement of the built graph with the torch model on real images.
 
-    `agreement` is the fraction of equal top-1 answers, `snr_db` the signal to noise ratio of the logits (None: equal
+    `agreement` is the fraction of equal answers, `snr_db` the signal to noise ratio of the logits (None: equal
     bit for bit), `optimization` the graph optimisation of ONNX Runtime's session ("all", "basic", "disabled"), or the
     target whose own runtime answered ("openvino").
     """
@@ -119,6 +121,15 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
     schema: int = records.SCHEMA_VERSION
+
+    @property
+    def metric(self) -> Metric:
+        """What its answers are scored by.
+
+        Raises:
+            UsageError: this version has no metric of that name.
+        """
+        return named(self.metrics.get("metric", DEFAULT))
 
 
 def write(out: Path, files: Mapping[str, bytes], manifest: Manifest, lowering: Sequence[Lowering]) -> Path:
@@ -195,9 +206,9 @@ def _with_height(data: dict[str, Any]) -> dict[str, Any]:
 
 def _check_schema(data: Any, path: Path) -> None:
     schema = data.get("schema") if isinstance(data, dict) else None
-    if schema != records.SCHEMA_VERSION:
+    if schema not in SCHEMAS:
         raise UsageError(
-            f"{path / MANIFEST} has schema {schema!r}; this nacdeploy reads {records.SCHEMA_VERSION}: export it again"
+            f"{path / MANIFEST} has schema {schema!r}; this nacdeploy reads {SCHEMAS[-1]}: export it again"
         )
 
 

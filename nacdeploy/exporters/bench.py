@@ -1,4 +1,4 @@
-"""Bench: artifacts and their uncompressed baseline timed in turns in one run, and the accuracy of what is deployed.
+"""Bench: artifacts and their uncompressed baseline timed in turns in one run, and the score of what is deployed.
 
 On a GPU the baseline is an FP16 engine, everything is timed with and without CUDA graphs, and the device's own time
 stands beside the time end to end.
@@ -22,19 +22,21 @@ from nacdeploy.exporters.targets.gpu import GpuState
 from nacdeploy.exporters.targets.runtime import Picked, Runner
 from nacdeploy.latency import Latency, Ratio
 from nacdeploy.layers.early_exit import take_exits
+from nacdeploy.metrics import DEFAULT, scored
 from nacdeploy.profile.deployment import BenchTable
 
 
+@scored
 @dataclass(frozen=True)
 class Row:
-    """One artifact at one batch size: accuracy (fraction, of the session that is timed), bytes of the model file,
+    """One artifact at one batch size: its metric's score (of the session that is timed), bytes of the model file,
     measured latency end to end, and the speed against the baseline with its 95 % interval; on a GPU the device's own
     latency and speed too."""
 
     artifact: str
     chain: str
     target: str
-    accuracy: float
+    score: float
     n_images: int
     model_bytes: int
     size_ratio: float
@@ -45,6 +47,7 @@ class Row:
     device_latency: Latency | None = None
     device_speed: Ratio | None = None
     note: str = ""
+    metric: str = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class _Subject:
     manifest: Manifest
     picked: Picked
     cuda_graph: bool
-    accuracy: float
+    score: float
 
 
 def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: BenchTable) -> Table:
@@ -86,29 +89,32 @@ def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: Bench
         NacdeployError: an artifact is damaged.
     """
     loaded = {path: _checked(path, data) for path in dict.fromkeys([baseline, *artifacts])}
+    if len({manifest.metric.name for manifest in loaded.values()}) > 1:
+        raise UsageError("artifacts that are scored by different metrics stand in no common table; bench them apart")
     host = pick.gpu_host(loaded.values())
     before, rows = gpu.states() if host else (), []
     for cuda_graph in (False, True) if host else (False,):
         subjects = []
         for path, manifest in loaded.items():
             picked = pick.pick(path, manifest, threads=table.threads, host=host, cuda_graph=cuda_graph)
-            accuracy = deployed_accuracy(picked.runner, manifest, as_taken(manifest, data), data.test)
-            subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, accuracy))
+            score = deployed_score(picked.runner, manifest, as_taken(manifest, data), data.test)
+            subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, score))
         rows += _timed(subjects, data, table)
     after = gpu.states() if host else ()
     return Table(str(baseline), latency.machine(), rows[0].runtime, tuple(rows), before, after)
 
 
-def deployed_accuracy(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
-    """The accuracy (fraction) of what the artifact answers, its gate applied."""
+def deployed_score(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
+    """The score of what the artifact answers, its gate applied."""
     parts = [runner.run(x.numpy()) for x in evaluation.batches(data, images, 64)]
     outputs = dict(zip(runner.output_names, (np.concatenate(c) for c in zip(*parts, strict=True)), strict=True))
     exits = records.from_data(tuple[Exit, ...], (manifest.gate or {}).get("exits", ()), where="the manifest's gate")
     names = [*(e.output for e in exits), runner.output_names[0]]
     if missing := [name for name in names if name not in outputs]:
         raise UsageError(f"the manifest's gate names the output '{missing[0]}', which the model does not have")
-    answer, _ = take_exits([torch.from_numpy(outputs[name]) for name in names], [e.threshold for e in exits])
-    return float((answer.argmax(1) == images.labels).double().mean())
+    metric, found = manifest.metric, [torch.from_numpy(outputs[name]) for name in names]
+    answer, _ = take_exits(found, [e.threshold for e in exits], metric.confidence)
+    return metric.score(answer, images.labels)
 
 
 def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
@@ -155,7 +161,7 @@ def _row(subject: _Subject, baseline: _Subject, compared: latency.Comparison, n_
         artifact=subject.name,
         chain=subject.manifest.chain,
         target=subject.manifest.target,
-        accuracy=subject.accuracy,
+        score=subject.score,
         n_images=n_images,
         model_bytes=size,
         size_ratio=artifact.size_bytes(baseline.path, baseline.manifest) / size,
@@ -166,4 +172,5 @@ def _row(subject: _Subject, baseline: _Subject, compared: latency.Comparison, n_
         device_latency=compared.device_latencies.get(subject.name),
         device_speed=compared.device_ratios.get(subject.name),
         note="; ".join(notes),
+        metric=subject.manifest.metric.name,
     )

@@ -9,6 +9,7 @@ from nacdeploy.exporters.lowering import OnnxGraph
 from nacdeploy.exporters.onnx import INPUT
 from nacdeploy.exporters.targets import Target
 from nacdeploy.layers.network import Network
+from nacdeploy.metrics import Metric, schema
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -47,7 +48,7 @@ def manifest_of(
         target=target.name,
         model_file=MODEL_FILE,
         inputs=(TensorInfo(INPUT, shape, "float32"),),
-        outputs=tuple(TensorInfo(name, ("batch", task.data.n_classes), "float32") for name in graph.outputs),
+        outputs=tuple(TensorInfo(name, ("batch", task.data.n_outputs), "float32") for name in graph.outputs),
         preprocessing=preprocessing,
         class_names=task.data.class_names,
         chain=str(state.chain),
@@ -57,6 +58,7 @@ def manifest_of(
         gate=_gate(state.network, graph),
         model=context.model,
         data=context.data,
+        schema=schema(task.metric.name),
     )
 
 
@@ -70,16 +72,20 @@ def _gate(network: Network, graph: OnnxGraph) -> dict[str, Any] | None:
     return {"rule": "take the first exit whose softmax maximum reaches its threshold", "exits": exits}
 
 
-def note_of_original(parity: Parity) -> str:
+def note_of_original(parity: Parity, metric: Metric) -> str:
     """How near the artifact is to the float network that the chain started from."""
     ratio = "" if parity.snr_db is None else f", signal to noise {parity.snr_db:.1f} dB"
-    return f"as the original float network: {100 * parity.agreement:.2f} % of {parity.n_images} classes{ratio}"
+    return (
+        f"as the original float network: {100 * parity.agreement:.2f} % of {parity.n_images} {metric.answer[1]}{ratio}"
+    )
 
 
 def notes_of(network: Network) -> tuple[str, ...]:
     notes = []
     if network.exits:
-        notes.append("exits are extra outputs of one graph: the gate decides accuracy, no time saved in this form")
+        notes.append(
+            "exits are extra outputs of one graph: the gate decides what is answered, no time saved in this form"
+        )
     if network.quantizers and network.graph is None:
         notes.append("the network's graph cannot be captured: only the inputs of its layers are quantized")
     return tuple(notes)

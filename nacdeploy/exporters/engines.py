@@ -44,10 +44,10 @@ def _agreement(what: str, runner: Runner, network: Network, task: Task, table: E
     batches = [x.numpy() for x in evaluation.batches(task.data, images, table.max_batch)]
     answers = dict(zip(runner.output_names, parity.run_all(runner, batches), strict=True))
     outputs = [answers[name] for name in sorted(answers, key=lambda name: (name != OUTPUT, len(name), name))]
-    found = parity.least([logits, *exits], outputs, what)
+    found = parity.least([logits, *exits], outputs, what, task.metric)
     percent = f"{100 * found.agreement:.2f} % of {found.n_images} images"
     snr = "exact" if found.snr_db is None else f"{found.snr_db:.1f} dB"
-    if parity.parts([logits, *exits], outputs, found, table):
+    if parity.parts([logits, *exits], outputs, found, table, task.metric):
         raise NacdeployError(
             f"{what}, whose float rest is {table.float_type}, agrees with the torch model on {percent} (needed "
             f"{100 * table.min_agreement:g} %), {snr} (needed {table.min_snr_db:g}): try export.float_type = 'fp32', "

@@ -23,6 +23,7 @@ from nacdeploy.exporters.targets.timing import Timer, timer
 from nacdeploy.exporters.tune import Names, Precisions
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import TWO_FOUR
+from nacdeploy.metrics import shown
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
@@ -125,7 +126,7 @@ def _checked(
     if original is not None:
         runtime = next(iter(runtimes.values()))
         compared = parity.against_original(original, lowered.graph, task, profile.export, runtime)
-        notes = (*notes, describe.note_of_original(compared))
+        notes = (*notes, describe.note_of_original(compared, task.metric))
     images = next(evaluation.batches(task.data, task.data.validation, parity.N_LAYERWISE)).numpy()
     steps = parity.worst_steps(lowered.state.network, lowered.graph, images, target.optimizations[0])
     manifest = describe.manifest_of(lowered.state, lowered.graph, task, profile, target, context)
@@ -148,13 +149,13 @@ def _on_grid(
 
 
 def _settled(network: Network, state: CompressionState, task: Task, profile: Profile) -> tuple[CompressionState, str]:
-    """The state of a network whose edges changed, with ranges and gates found anew (the accuracy that is written down
-    is that of what is written), and what that cost."""
+    """The state of a network whose edges changed, with ranges and gates found anew (the score that is written down is
+    that of what is written), and what that cost."""
     settle(network, task, profile)
     calibrate_gates(network, task, profile)
     metrics = measure(network, task)
-    before, after = state.metrics.accuracy, metrics.accuracy
-    cost = f"validation accuracy {100 * before:.2f} % -> {100 * after:.2f} %"
+    before, after = (shown(task.metric, score) for score in (state.metrics.score, metrics.score))
+    cost = f"validation {task.metric.title} {before} -> {after}"
     return replace(state, network=network, metrics=metrics), cost
 
 

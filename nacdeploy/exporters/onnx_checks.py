@@ -20,6 +20,7 @@ from nacdeploy.exporters.artifact import Lowering, Parity
 from nacdeploy.exporters.onnx_links import Links, module_path
 from nacdeploy.layers import decibels
 from nacdeploy.layers.sparsity import Found, sparsity_of
+from nacdeploy.metrics import Metric
 from nacdeploy.precision import Precision
 
 COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -152,8 +153,8 @@ def snr_db(reference: NDArray[Any], test: NDArray[Any]) -> float:
     return decibels.snr_db(exact, other)
 
 
-def agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The fraction of rows `(N, K)` with the same top-1 answer; a row that is not finite never agrees.
+def agreement(a: NDArray[Any], b: NDArray[Any], metric: Metric) -> float:
+    """The fraction of rows `(N, K)` with the same answer; a row that is not finite never agrees.
 
     Raises:
         UsageError: the shapes differ or there are no rows.
@@ -161,10 +162,10 @@ def agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
     if a.shape != b.shape or len(a) == 0:
         raise UsageError(f"cannot compare outputs of the shapes {a.shape} and {b.shape}")
     finite = np.isfinite(a).all(axis=-1) & np.isfinite(b).all(axis=-1)
-    return float(np.mean(finite & (a.argmax(axis=-1) == b.argmax(axis=-1))))
+    return float(np.mean(finite & metric.agrees(torch.from_numpy(a), torch.from_numpy(b)).numpy()))
 
 
-def parity(reference: NDArray[Any], test: NDArray[Any], optimization: str) -> Parity:
+def parity(reference: NDArray[Any], test: NDArray[Any], optimization: str, metric: Metric) -> Parity:
     """The parity record of two outputs `(N, K)` for the manifest.
 
     Raises:
@@ -173,7 +174,8 @@ def parity(reference: NDArray[Any], test: NDArray[Any], optimization: str) -> Pa
     ratio_db = snr_db(reference, test)
     if not (np.isfinite(reference).all() and np.isfinite(test).all()):
         raise NacdeployError("an output of the model is not a finite number; train or quantize it again")
-    return Parity(len(reference), agreement(reference, test), None if ratio_db == np.inf else ratio_db, optimization)
+    agreed = agreement(reference, test, metric)
+    return Parity(len(reference), agreed, None if ratio_db == np.inf else ratio_db, optimization)
 
 
 def _row(layer: str, wish: Wish, held: Held) -> Lowering:

@@ -27,6 +27,7 @@ from nacdeploy.exporters.targets import Optimization
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Maker, Runner
 from nacdeploy.layers.network import Network, Simulation, Use
+from nacdeploy.metrics import Metric
 from nacdeploy.profile.deployment import ExportTable
 from nacdeploy.task import Task
 
@@ -60,33 +61,32 @@ def check(
     found = []
     for name, runtime in runtimes.items():
         outputs = run_all(runtime(graph.model), batches)
-        parity = least([logits, *exits], outputs, name)
-        if parts([logits, *exits], outputs, parity, table):
+        parity = least([logits, *exits], outputs, name, task.metric)
+        if parts([logits, *exits], outputs, parity, table, task.metric):
             divergence = first_divergence(network, graph, batches[0], runtime, table.min_snr_db)
-            raise NacdeployError(_refusal(parity, divergence, table))
+            raise NacdeployError(_refusal(parity, divergence, table, task.metric))
         found.append(parity)
     return tuple(found)
 
 
-def parts(references: Sequence[Tensor], outputs: Sequence[NDArray], found: Parity, table: ExportTable) -> bool:
+def parts(
+    references: Sequence[Tensor], outputs: Sequence[NDArray], found: Parity, table: ExportTable, metric: Metric
+) -> bool:
     """Whether outputs (N, K) part from their references by more than the profile's bounds allow."""
     pairs = zip(references, outputs, strict=True)
-    n_changed = max(n_surprising(reference.numpy(), output) for reference, output in pairs)
+    n_changed = max(n_surprising(reference.numpy(), output, metric) for reference, output in pairs)
     return disagrees(n_changed, found.n_images, table.min_agreement) or _snr_db(found) < table.min_snr_db
 
 
-def n_surprising(reference: NDArray, output: NDArray) -> int:
-    """How many rows (N, K) change their largest value though the two values lay further apart in the reference than
-    three standard deviations of the difference of two values' noise: the others are near ties, and the ratio of signal
-    to noise judges them."""
+def n_surprising(reference: NDArray, output: NDArray, metric: Metric) -> int:
+    """How many rows (N, K) change their answer by more than noise explains: the others are near ties, and the ratio of
+    signal to noise judges them."""
     noise = float(np.sqrt(np.mean((reference.astype(np.float64) - output) ** 2)))
-    rows, first, other = np.arange(len(reference)), reference.argmax(1), output.argmax(1)
-    margins = reference[rows, first] - reference[rows, other]
-    return int((margins > 3 * math.sqrt(2) * noise).sum())
+    return int((~metric.agrees(torch.from_numpy(reference), torch.from_numpy(output), noise)).sum())
 
 
 def disagrees(n_changed: int, n_images: int, min_agreement: float) -> bool:
-    """Whether more images change their class than the bound and its standard error allow: of few images one is always
+    """Whether more images change their answer than the bound and its standard error allow: of few images one is always
     allowed."""
     allowed = n_images * (1 - min_agreement)
     return n_changed > allowed + math.sqrt(max(allowed, 1.0))
@@ -99,7 +99,7 @@ def against_original(original: Network, graph: OnnxGraph, task: Task, table: Exp
     reference = evaluation.predict(original, task.data, images)
     batches = [x.numpy() for x in evaluation.batches(task.data, images, 64)]
     logits, *_ = run_all(runtime(graph.model), batches)
-    return onnx_checks.parity(reference.numpy(), logits, "original")
+    return onnx_checks.parity(reference.numpy(), logits, "original", task.metric)
 
 
 def run_all(runner: Runner, batches: Sequence[NDArray]) -> list[NDArray]:
@@ -238,10 +238,10 @@ def _computing_node(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
     return next(iter(found.values())) if len(found) == 1 else nearest
 
 
-def least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: str) -> Parity:
+def least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: str, metric: Metric) -> Parity:
     """The least agreement and the least signal to noise ratio of several outputs (N, K)."""
     each = [
-        onnx_checks.parity(reference.numpy(), output, optimization)
+        onnx_checks.parity(reference.numpy(), output, optimization, metric)
         for reference, output in zip(references, outputs, strict=True)
     ]
     snr_db = min(chain.from_iterable([[p.snr_db] for p in each if p.snr_db is not None]), default=None)
@@ -252,7 +252,7 @@ def _snr_db(parity: Parity) -> float:
     return np.inf if parity.snr_db is None else parity.snr_db
 
 
-def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable) -> str:
+def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable, metric: Metric) -> str:
     where = f"no tensor is below {table.min_snr_db:g} dB"
     if divergence is not None:
         where = (
@@ -263,7 +263,7 @@ def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable) 
     how = f"in {targets.parse(parity.optimization).title}" if is_own else f"graph optimisation: {parity.optimization}"
     return (
         f"the ONNX graph ({how}) does not agree with the torch model on "
-        f"{parity.n_images} images: top-1 agreement {100 * parity.agreement:.2f} % (needed "
+        f"{parity.n_images} images: {metric.agreement} {100 * parity.agreement:.2f} % (needed "
         f"{100 * table.min_agreement:g} %, export.min_agreement), signal to noise {_snr_db(parity):.1f} dB "
         f"(needed {table.min_snr_db:g}); {where}; no artifact is written. quantize.exclude in the profile "
         "takes layers out"

@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -22,6 +22,7 @@ from nacdeploy.jobs.session import Session, open_session
 from nacdeploy.jobs.settings import Request, recorded, wanted
 from nacdeploy.layers import channel_groups, decomposition
 from nacdeploy.layers.network import Network, count_parameters
+from nacdeploy.metrics import DEFAULT, Metric, scored
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.reports.sensitivity import write_picture
 from nacdeploy.strategies import musco, sensitivity
@@ -29,7 +30,6 @@ from nacdeploy.strategies.sensitivity import Probe, Sensitivity
 
 RUN_FILE, TABLE_FILE = "analyze.json", "sensitivity.csv"
 RATIOS = (0.25, 0.5, 0.75)
-_COLUMNS = tuple(field.name for field in fields(Sensitivity))
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,18 @@ class LayerRow:
     dependency_root: str
 
 
+@scored
 @dataclass(frozen=True)
 class Analysis:
     """What an analysis found, and the folder that holds it as tables, a picture and seeds for what comes next."""
 
     folder: str
-    baseline_accuracy: float
+    baseline_score: float
     layers: tuple[LayerRow, ...]
     dependency_sets: tuple[tuple[str, ...], ...]
     sensitivity: tuple[Sensitivity, ...]
     suggested: dict[str, dict[str, str]]
+    metric: str = DEFAULT
 
 
 def analyze(
@@ -76,7 +78,7 @@ def analyze(
     techniques: Sequence[str] = sensitivity.TECHNIQUES,
     ratios: Sequence[float] = RATIOS,
     layers: Sequence[str] = (),
-    max_drop: float = 1.0,
+    max_drop: float | None = None,
     write: Path | str | None = None,
     config_type: str = musco.VBMF,
     out: Path | str | None = None,
@@ -87,7 +89,7 @@ def analyze(
     """Analyse a network; leaves layers.csv, dependencies.csv, sensitivity.csv and .png, config_list.json, seed.toml.
 
     Args:
-        max_drop: points that one layer may lose in what is suggested.
+        max_drop: what one layer may lose in what is suggested, in the metric's own unit; one point unless given.
         write: a file for a configuration of D (`decompose.config`) of the type `config_type`, written first.
 
     Raises:
@@ -163,10 +165,11 @@ def _read(path: Path) -> list[Sensitivity]:
 
 def _append(path: Path, row: Sensitivity) -> None:
     lines = io.StringIO(newline="")
-    writer = csv.DictWriter(lines, _COLUMNS, lineterminator="\n")
+    data = records.to_data(row)
+    writer = csv.DictWriter(lines, list(data), lineterminator="\n")
     if not path.is_file() or not path.stat().st_size:
         writer.writeheader()
-    writer.writerow(asdict(row))
+    writer.writerow(data)
     try:
         with path.open("ab") as file:
             file.write(lines.getvalue().encode())
@@ -178,21 +181,22 @@ def _append(path: Path, row: Sensitivity) -> None:
         ) from error
 
 
-def _left(session: Session, found: tuple[Sensitivity, ...], max_drop: float, place: Path) -> Analysis:
+def _left(session: Session, found: tuple[Sensitivity, ...], max_drop: float | None, place: Path) -> Analysis:
     """Tables, picture and seeds in the folder of the analysis."""
     network = session.baseline.network
-    accuracy = session.baseline.metrics.accuracy
+    score, metric = session.baseline.metrics.score, session.task.metric
+    max_drop = metric.point(session.baseline.metrics.chance) if max_drop is None else max_drop
     techniques = dict.fromkeys(row.technique for row in found)
     suggested = {technique: sensitivity.strongest(found, technique, max_drop) for technique in techniques}
     sets = tuple(group.layers for group in channel_groups.groups(network))
-    analysis = Analysis(str(place), accuracy, _layer_rows(network, sets), sets, found, suggested)
+    analysis = Analysis(str(place), score, _layer_rows(network, sets), sets, found, suggested, metric.name)
     _write_csv(place / "layers.csv", [asdict(row) for row in analysis.layers])
     rows = [{"root": names[0], "layer": name} for names in sets for name in names]
     _write_csv(place / "dependencies.csv", rows)
     records.write_json(place / "config_list.json", config_list(suggested))
-    records.write_text(place / "seed.toml", seed(suggested, max_drop))
+    records.write_text(place / "seed.toml", seed(suggested, max_drop, metric))
     if found:
-        write_picture(found, accuracy, place / "sensitivity.png")
+        write_picture(found, score, metric, place / "sensitivity.png")
     return analysis
 
 
@@ -215,10 +219,11 @@ def config_list(suggested: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
     return [{"sparsity": float(ratio), "op_types": ["default"], "op_names": [name]} for name, ratio in ratios.items()]
 
 
-def seed(suggested: dict[str, dict[str, str]], max_drop: float) -> str:
+def seed(suggested: dict[str, dict[str, str]], max_drop: float, metric: Metric) -> str:
     """What was suggested as tables of a profile."""
     tables = {"prune": "prune.ratios", "sparsify": "sparsify.ratios", "quantize": "quantize.layer_bits"}
-    lines = [f"# By layer, the strongest setting that alone loses at most {max_drop:g} points of validation accuracy."]
+    lost = f"{max_drop:g} {metric.drop_unit}"
+    lines = [f"# By layer, the strongest setting that alone loses at most {lost} of validation {metric.title}."]
     for technique, layers in suggested.items():
         if technique in tables and layers:
             lines += ["", f"[{tables[technique]}]", *_settings(layers.items(), quoted=technique == "quantize")]

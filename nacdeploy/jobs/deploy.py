@@ -114,7 +114,7 @@ def bench(
     manifest, _ = artifact.load(paths[0])
     source = records.from_data(DataSource, manifest.data, where=f"data in the manifest of {paths[0]}")
     images = pretrained.settled(str(manifest.model.get("name")), source.images)
-    dataset = datasets.load(data or source.name, images)
+    dataset = datasets.load(data or source.name, images, manifest.metric)
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
     wanted = {key: value for key, value in given.items() if value is not None}
     settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})

@@ -36,8 +36,8 @@ def figures_of(state: CompressionState, profile: Profile, speed: Speed | None = 
     depth = len(layer_costs(state.network, state.network.example_input())) if state.network.exits else 1
     nac_bitops, nac_memory = nac_ratios(state.network, now, base, profile.of(ExitTable).nac_rho, depth)
     return Figures(
-        accuracy=state.metrics.accuracy,
-        baseline_accuracy=state.baseline.accuracy,
+        score=state.metrics.score,
+        baseline_score=state.baseline.score,
         bitops_ratio=base.bitops / now.expected_bitops,
         macs_ratio=base.macs / now.expected_macs,
         bytes_ratio=base.memory_bits / now.memory_bits,
@@ -48,7 +48,8 @@ def figures_of(state: CompressionState, profile: Profile, speed: Speed | None = 
         speed_high=speed.high if speed else None,
         n_images=state.metrics.n_images,
         half_width=state.metrics.half_width,
-        chance_accuracy=state.metrics.chance,
+        chance_score=state.metrics.chance,
+        metric=state.metrics.metric,
     )
 
 

@@ -105,16 +105,16 @@ def _to_time(found: SearchResult, objective: Objective) -> list[Evaluation]:
 
 def _least_loss(best: Evaluation | None, front: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
     """Where speed alone ranks, a chain is faster only if its interval is: of those that the best is not surely faster
-    than, the one that loses the least accuracy."""
+    than, the one that loses the least."""
     if best is None or best.figures is None or objective.name == "pareto":
         return best
     low = best.figures.speed_low or 0.0
     ties = [
-        (e.figures.accuracy, e)
+        (e.figures.quality, e)
         for e in front
         if e.figures and objective.admissible(e.figures) and (e.figures.speed_high or 0.0) >= low
     ]
-    return max([(best.figures.accuracy, best), *ties], key=lambda tie: tie[0])[1]
+    return max([(best.figures.quality, best), *ties], key=lambda tie: tie[0])[1]
 
 
 def _with_figures(

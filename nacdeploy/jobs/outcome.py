@@ -16,6 +16,7 @@ from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Session, test_scores
 from nacdeploy.jobs.speed import Speed
 from nacdeploy.latency import Stopwatch
+from nacdeploy.metrics import schema, spelled
 from nacdeploy.progress import Progress
 from nacdeploy.reports.page import write_page
 from nacdeploy.reports.summary import write_report
@@ -72,6 +73,7 @@ def finish(
         n_trainings=found.n_trainings if found else 0,
         front=front_of(found) if found else (),
         latency=latency,
+        schema=schema(session.task.metric.name),
     )
     record = checkpoints.record_of(
         state,
@@ -105,7 +107,8 @@ def front_of(found: SearchResult) -> tuple[Member, ...]:
     """The Pareto front of a search, numbered from the smallest drop on."""
     rows = sorted(((e.chain, e.figures) for e in found.front if e.figures), key=lambda row: row[1].drop_points)
     return tuple(
-        Member(number, chain, figures.drop_points, figures) for number, (chain, figures) in enumerate(rows, start=1)
+        Member(number, chain, figures.drop, figures, figures.metric)
+        for number, (chain, figures) in enumerate(rows, start=1)
     )
 
 
@@ -134,7 +137,8 @@ def _track(job: Job, result: Result, found: SearchResult | None, session: Sessio
     for evaluation in rows:
         tracker.row("evaluation", records.to_data(evaluation))
     if rows:
-        columns = ("chain", "accuracy", "drop_points", "bitops_ratio", "macs_ratio", "bytes_ratio", "seconds")
+        named = (spelled(name, session.task.metric.name) for name in ("score", "drop"))
+        columns = ("chain", *named, "bitops_ratio", "macs_ratio", "bytes_ratio", "seconds")
         table = [[e.chain, *_columns(e.figures), e.seconds] for e in rows if e.figures]
         tracker.table("strategies", columns, table)
     for name, path in drawn.items():
@@ -148,7 +152,7 @@ def _track(job: Job, result: Result, found: SearchResult | None, session: Sessio
 
 
 def _columns(figures: Figures) -> tuple[float, ...]:
-    return (figures.accuracy, figures.drop_points, figures.bitops_ratio, figures.macs_ratio, figures.bytes_ratio)
+    return (figures.score, figures.drop, figures.bitops_ratio, figures.macs_ratio, figures.bytes_ratio)
 
 
 def checkpoint_folder(path: Path) -> Path:

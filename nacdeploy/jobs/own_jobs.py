@@ -69,9 +69,9 @@ class OwnWorker:
         notes: list[str] = []
         watch = Stopwatch()
 
-        def noted(accuracy: float) -> None:
-            seen.append(accuracy)
-            if self.experiment.metric == "accuracy" and report(job, len(seen), accuracy):
+        def noted(quality: float) -> None:
+            seen.append(quality)
+            if self.experiment.metric == "accuracy" and report(job, len(seen), quality):
                 raise _StoppedEarly
 
         def say(line: str) -> None:
@@ -111,9 +111,11 @@ class OwnWorker:
         """The metric of a state on validation: one of its figures, or the search's score, which is below 0 by the
         points lost where these are more than `search.max_drop`."""
         figures = figures_of(state, self.session.profile)
+        if self.experiment.metric == "accuracy":
+            return figures.quality
         if self.experiment.metric != "score":
             return float(getattr(figures, self.experiment.metric))
-        goal = objective.make(self.session.profile.search)
+        goal = objective.make(self.session.profile.search, figures.scored_by.point(figures.chance_score))
         return goal.score(figures) if goal.admissible(figures) else -figures.drop_points
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nacdeploy.data import Dataset
 from nacdeploy.errors import UsageError
+from nacdeploy.metrics import named, shown
 from nacdeploy.models import pretrained
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Layer
@@ -77,12 +78,12 @@ def line(data: Dataset, why: str) -> str:
 
 def given_lines(baseline: CompressionState, data: Dataset, model: str, where: str) -> list[str]:
     """What a network that was given scores, and whether the images arrive as they did in its training."""
-    metrics = baseline.metrics
-    margin = 3 * (metrics.chance * (1 - metrics.chance) / metrics.n_images) ** 0.5
-    chance = f", near the {100 * metrics.chance:.2f} % of chance" if metrics.accuracy <= metrics.chance + margin else ""
-    lines = [f"baseline {model} from {where}: {100 * metrics.accuracy:.2f} % on validation{chance}"]
-    found = first_norm.mismatch(baseline.network.backbone, data, _own(model))
-    return lines if found is None else [*lines, f"warning: {found}"]
+    found, metric = baseline.metrics, named(baseline.metrics.metric)
+    is_near = metric.is_near_chance(found.score, found.chance, found.n_images)
+    chance = f", near the {shown(metric, found.chance)} of chance" if is_near else ""
+    lines = [f"baseline {model} from {where}: {shown(metric, found.score)} on validation{chance}"]
+    mismatch = first_norm.mismatch(baseline.network.backbone, data, _own(model))
+    return lines if mismatch is None else [*lines, f"warning: {mismatch}"]
 
 
 def _own(model: str) -> list[Normalization]:

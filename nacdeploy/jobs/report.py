@@ -9,6 +9,7 @@ from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.result import RESULT_FILE, Result
 from nacdeploy.jobs.resuming import JOURNAL, RUN_FILE
+from nacdeploy.metrics import ACCURACY, Metric, named, number, shown
 from nacdeploy.profile import Profile
 from nacdeploy.reports.figures import Panel, layers_panel, search_panels
 from nacdeploy.reports.layers import layer_changes
@@ -65,12 +66,18 @@ def _material(folder: Path) -> Material:
         rows = tuple(journal.read(folder / JOURNAL)[1])
         if not rows:
             raise UsageError(f"{folder} has evaluated nothing yet; ask again when its first chain is done")
-        return Material(result_of(rows, make_objective(profile.search)), profile, result)
+        return Material(result_of(rows, make_objective(profile.search, _point(rows))), profile, result)
     if result is None:
         raise UsageError(
             f"{folder} holds neither a search nor a result; report takes the folder of a run, as 'runs/search-1'"
         )
     return Material(None, None, result)
+
+
+def _point(rows: Sequence[Evaluation]) -> float:
+    """One point in the unit of the search's metric."""
+    untouched = rows[0].figures
+    return 1.0 if untouched is None else untouched.scored_by.point(untouched.chance_score)
 
 
 def _shown_best(found: SearchResult, result: Result | None) -> Evaluation | None:
@@ -95,7 +102,7 @@ def _lead(material: Material) -> str:
     table = profile.search
     return (
         f"{n_done} of {table.budget} chains evaluated by '{table.searcher}' over the letters {table.alphabet}, "
-        f"{found.n_trainings} trainings; objective '{table.objective}', at most {table.max_drop:g} points lost on "
+        f"{found.n_trainings} trainings; objective '{table.objective}', at most {allowed(profile)} lost on "
         "validation. Ratios are baseline / now: more is better."
     )
 
@@ -106,11 +113,20 @@ def _summary(found: SearchResult | None, result: Result | None) -> Grid:
     best = found and (found.best or found.nearest)
     if not best:
         return Grid("So far", ("figure", "value"), (("chains", "only the untouched model is evaluated"),))
-    kind = "best so far" if found and found.best else "nearest to the accuracy budget"
-    return Grid("So far", _COLUMNS, (_chain_row(best),)) if best.figures else Grid(kind, ("chain",), ((best.chain,),))
+    kind = "best so far" if found and found.best else "nearest to the budget"
+    if best.figures is None:
+        return Grid(kind, ("chain",), ((best.chain,),))
+    return Grid("So far", _columns(best.figures.scored_by), (_chain_row(best),))
 
 
-_COLUMNS = ("chain", "accuracy", "lost", "BitOps", "bytes", "speed")
+def allowed(profile: Profile) -> str:
+    """What a search may lose, as people read it."""
+    budget = profile.search.max_drop
+    return "one point" if budget is None else f"{budget:g} {named(profile.metric).drop_unit}"
+
+
+def _columns(metric: Metric) -> tuple[str, ...]:
+    return ("chain", metric.title, "lost", "BitOps", "bytes", "speed")
 
 
 def _chain_row(evaluation: Evaluation) -> tuple[str, ...]:
@@ -123,8 +139,8 @@ def _chain_row(evaluation: Evaluation) -> tuple[str, ...]:
 def _cells(figures: Figures) -> tuple[str, ...]:
     speed = "" if figures.speed_ratio is None else f"{figures.speed_ratio:.2f}x"
     return (
-        f"{100 * figures.accuracy:.2f} %",
-        f"{figures.drop_points:.2f}",
+        shown(figures.scored_by, figures.score),
+        number(figures.scored_by, figures.drop),
         f"{figures.bitops_ratio:.2f}x",
         f"{figures.bytes_ratio:.2f}x",
         speed,
@@ -133,9 +149,11 @@ def _cells(figures: Figures) -> tuple[str, ...]:
 
 def _search_tables(found: SearchResult) -> list[Grid]:
     front = sorted(found.front, key=lambda e: e.figures.drop_points if e.figures else 0.0)
+    scores = [e.figures.scored_by for e in found.evaluations if e.figures]
+    columns = _columns(scores[0] if scores else ACCURACY)
     return [
-        Grid("The front (validation)", _COLUMNS, tuple(map(_chain_row, front))),
-        Grid(f"All {len(found.evaluations)} chains", _COLUMNS, tuple(map(_chain_row, found.evaluations)), folded=True),
+        Grid("The front (validation)", columns, tuple(map(_chain_row, front))),
+        Grid(f"All {len(found.evaluations)} chains", columns, tuple(map(_chain_row, found.evaluations)), folded=True),
     ]
 
 

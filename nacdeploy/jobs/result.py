@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from nacdeploy import records
 from nacdeploy.jobs.final import LatencyReport
 from nacdeploy.jobs.session import Scores
+from nacdeploy.metrics import DEFAULT, scored
 from nacdeploy.strategies import transfer as transferring
 from nacdeploy.strategies.objective import Figures
 
 RESULT_FILE = "result.json"
 
 
+@scored
 @dataclass(frozen=True)
 class Member:
     """A chain of the Pareto front of a search; `search --resume RUN --pick NUMBER` makes it the answer. Its
@@ -18,8 +20,9 @@ class Member:
 
     number: int
     chain: str
-    drop_points: float
+    drop: float
     figures: Figures
+    metric: str = DEFAULT
 
 
 @dataclass(frozen=True)

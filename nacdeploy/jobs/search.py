@@ -13,12 +13,14 @@ from nacdeploy.jobs.equipment import Equipment, equipped
 from nacdeploy.jobs.final import Final, in_full
 from nacdeploy.jobs.options import Options, filled
 from nacdeploy.jobs.outcome import Job, finish, front_of
+from nacdeploy.jobs.report import allowed
 from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.resuming import Start
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Session, open_session
 from nacdeploy.jobs.settings import to_search
 from nacdeploy.latency import Stopwatch
+from nacdeploy.metrics import shown_drop
 from nacdeploy.profile import Profile
 from nacdeploy.progress import Bar, Progress, Silent
 from nacdeploy.strategies import letters
@@ -65,8 +67,8 @@ def search(
 
     Raises:
         UsageError: wrong options, or a resumed run of other settings, data or code.
-        NacdeployError: no chain meets the accuracy budget (the nearest is named), or latency is asked of a target that
-            is not here.
+        NacdeployError: no chain meets the budget (the nearest is named), or latency is asked of a target that is not
+            here.
     """
     progress, watch = progress or Silent(), Stopwatch()
     wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
@@ -165,7 +167,8 @@ def _check(profile: Profile) -> None:
 
 def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster | None, progress: Progress) -> Final:
     """Search, promote short finetunes, and count and time in full what comes out."""
-    table, objective = session.profile.search, make_objective(session.profile.search)
+    table, point = session.profile.search, session.task.metric.point(session.baseline.metrics.chance)
+    objective = make_objective(table, point)
     limits = Limits(table.budget, table.max_trainings, table.window or 1)
     with ExitStack() as stack:
         bar = stack.enter_context(progress.bar("searching"))
@@ -223,7 +226,7 @@ def _said(best: Evaluation | None) -> str:
     gain = (
         f"{figures.bitops_ratio:.1f}x BitOps" if figures.speed_ratio is None else f"{figures.speed_ratio:.2f}x faster"
     )
-    return f"{best.chain} ({gain}, {figures.drop_points:+.2f} points lost)"
+    return f"{best.chain} ({gain}, {shown_drop(figures.scored_by, figures.drop, '+')} lost)"
 
 
 def _picked(final: Final, pick: int, ours: Equipment, place: Path) -> Final:
@@ -240,18 +243,19 @@ def _picked(final: Final, pick: int, ours: Equipment, place: Path) -> Final:
 
 def _nothing(found: SearchResult, profile: Profile, place: Path) -> str:
     """What to say where there is no answer: how far the nearest is, and what would work."""
-    limit, further = profile.search.max_drop, _further(found, profile, place)
+    limit, further = allowed(profile), _further(found, profile, place)
     spent = f"evaluations: {len(found.evaluations) - 1}, trainings: {found.n_trainings}"
     if found.nearest is None or found.nearest.figures is None:
         failures = [e for e in found.evaluations if e.error]
         last = f", {len(failures)} of them failed, the last: {failures[-1].error}" if failures else ""
         return f"NO CHAIN that compresses could be evaluated ({spent}{last}); {further}"
-    ratio = found.nearest.figures.speed_ratio
+    figures, metric = found.nearest.figures, found.nearest.figures.scored_by
+    ratio = figures.speed_ratio
     fast = f" at {ratio:.2f}x the baseline's speed" if ratio is not None else ""
     return (
-        f"NO CHAIN MEETS THE ACCURACY BUDGET of {limit:g} points: the nearest, '{found.nearest.chain}', loses "
-        f"{found.nearest.figures.drop_points:.2f} points on validation{fast} ({spent}); {further}; "
-        f"--resume {place} --fork --max-drop POINTS allows more loss, and reuses what is done"
+        f"NO CHAIN MEETS THE {metric.title.upper()} BUDGET of {limit}: the nearest, '{found.nearest.chain}', loses "
+        f"{shown_drop(metric, figures.drop)} on validation{fast} ({spent}); {further}; --resume {place} --fork "
+        f"--max-drop {metric.drop_unit.upper()} allows more loss, and reuses what is done"
     )
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from nacdeploy import evaluate as evaluation
-from nacdeploy import folders, records
+from nacdeploy import folders, metrics, records
 from nacdeploy import task as tasks
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import preprocessing
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.settings import Request, Setup, settled
+from nacdeploy.metrics import DEFAULT, Metric, scored
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Settings
 from nacdeploy.progress import Progress
@@ -41,17 +42,20 @@ class Session:
         return self.settings.profile
 
 
+@scored
 @dataclass(frozen=True)
 class ControlScore:
-    """control-*.json beside a baseline: what `n_epochs` more made of it, as a fraction of the test split."""
+    """control-*.json beside a baseline: what `n_epochs` more made of its score on the test split."""
 
     n_epochs: int
-    test_accuracy: float
+    test_score: float
+    metric: str = DEFAULT
 
 
+@scored
 @dataclass(frozen=True)
 class Scores:
-    """Accuracies (fractions) on the test split, scored once at the end.
+    """Scores on the test split, found once at the end.
 
     `control` is the FP32 baseline given as many more epochs (`n_control_epochs`) as the chain trained; the drop is
     counted against the better of the two.
@@ -62,10 +66,19 @@ class Scores:
     n_control_epochs: int
     compressed: float
     n_images: int
+    metric: str = DEFAULT
 
     @property
-    def drop_points(self) -> float:
-        return 100 * (max(self.baseline, self.control) - self.compressed)
+    def scored_by(self) -> Metric:
+        """The metric itself."""
+        return metrics.named(self.metric)
+
+    @property
+    def drop(self) -> float:
+        """What was lost, in the metric's own unit."""
+        is_control_better = metrics.is_better(self.scored_by, self.control, self.baseline)
+        best = self.control if is_control_better else self.baseline
+        return metrics.drop(self.scored_by, best, self.compressed)
 
 
 def open_session(request: Request, progress: Progress) -> Session:
@@ -96,10 +109,12 @@ def baseline_key(task: Task, profile: Profile) -> str:
 
 
 def _seen(task: Task, profile: Profile) -> list[Any]:
-    """The images and labels as a network sees them. Their own statistics follow from them: keys stay what they were."""
+    """The images and labels as a network sees them, and what it is trained for. Their own statistics follow from them:
+    keys stay what they were."""
     data, images = task.data, profile.images
     is_own = all(scale in (None, "data") for scale in (images.mean, images.std))
-    return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std])]
+    trained_for = [] if task.metric.name == DEFAULT else [task.metric.name, task.metric.version]
+    return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std]), *trained_for]
 
 
 def train_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
@@ -107,11 +122,11 @@ def train_baseline(folder: Path, setup: Setup, progress: Progress) -> Compressio
     write its checkpoint."""
     network, task, profile = setup.network, setup.task, setup.profile
     with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
-        fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar))
+        fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar, task.metric))
     state = initial_state(network, task)
     progress.say(
         f"trained the baseline {task.spec.name} on {task.data.name} for {fit.n_epochs} epochs: "
-        f"{100 * state.metrics.accuracy:.2f} % on validation -> {folder}"
+        f"{metrics.shown(task.metric, state.metrics.score)} on validation -> {folder}"
     )
     with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile))
@@ -120,18 +135,18 @@ def train_baseline(folder: Path, setup: Setup, progress: Progress) -> Compressio
 
 def test_scores(session: Session, state: CompressionState, progress: Progress) -> Scores:
     """Score baseline, control and compressed network on the test split."""
-    data = session.task.data
-    baseline = evaluation.evaluate(session.baseline.network, data, data.test).accuracy
-    control_accuracy = _control_accuracy(session, state.n_epochs, progress) if state.n_epochs else baseline
-    compressed = evaluation.evaluate(state.network, data, data.test).accuracy
-    return Scores(baseline, control_accuracy, state.n_epochs, compressed, len(data.test))
+    task = session.task
+    baseline = evaluation.evaluate(session.baseline.network, task, task.data.test).score
+    control_score = _control_score(session, state.n_epochs, progress) if state.n_epochs else baseline
+    compressed = evaluation.evaluate(state.network, task, task.data.test).score
+    return Scores(baseline, control_score, state.n_epochs, compressed, len(task.data.test), task.metric.name)
 
 
-def epoch_report(bar: Any, title: str = "epoch") -> Report:
+def epoch_report(bar: Any, metric: Metric, title: str = "epoch") -> Report:
     """Show epochs on a bar."""
 
-    def report(epoch: int, n_epochs: int, accuracy: float) -> None:
-        bar.update(epoch, n_epochs, f"{title} {epoch}: {100 * accuracy:.2f} % on validation")
+    def report(epoch: int, n_epochs: int, score: float) -> None:
+        bar.update(epoch, n_epochs, f"{title} {epoch}: {metrics.shown(metric, score)} on validation")
 
     return report
 
@@ -153,7 +168,7 @@ def _own_baseline(folder: Path, setup: Setup, progress: Progress) -> Compression
     if checkpoints.is_checkpoint(folder):
         state, _ = checkpoints.load(folder)
         state.network.lay_on(setup.network.grid)
-        progress.say(f"baseline from {folder}: {100 * state.metrics.accuracy:.2f} % on validation")
+        progress.say(f"baseline from {folder}: {metrics.shown(setup.task.metric, state.metrics.score)} on validation")
         return state
     folders.check_writable(folder)
     return train_baseline(folder, setup, progress)
@@ -196,18 +211,18 @@ def _check_finite(network: nn.Module, path: Path) -> None:
             )
 
 
-def _control_accuracy(session: Session, n_epochs: int, progress: Progress) -> float:
-    profile = session.profile
-    recipe = [profile.of(FinetuneTable).model_dump(), profile.seed, *_seen(session.task, profile)]
+def _control_score(session: Session, n_epochs: int, progress: Progress) -> float:
+    profile, task = session.profile, session.task
+    recipe = [profile.of(FinetuneTable).model_dump(), profile.seed, *_seen(task, profile)]
     key = records.sha256_data([session.baseline.key, *recipe])
     path = session.baseline_folder / f"control-{n_epochs}-{key[:12]}.json"
     if path.is_file():
-        return records.read(ControlScore, path).test_accuracy
+        return records.read(ControlScore, path).test_score
     with progress.bar(f"control: the FP32 baseline, {n_epochs} epochs more") as bar:
-        state = control(session.baseline, n_epochs, session.task, session.profile, epoch_report(bar))
-    accuracy = evaluation.evaluate(state.network, session.task.data, session.task.data.test).accuracy
+        state = control(session.baseline, n_epochs, task, profile, epoch_report(bar, task.metric))
+    score = evaluation.evaluate(state.network, task, task.data.test).score
     try:
-        records.write_json(path, ControlScore(n_epochs, accuracy))
+        records.write_json(path, ControlScore(n_epochs, score, task.metric.name))
     except NacdeployError as error:  # a user's own checkpoint may lie where nothing can be written
         progress.say(f"the control's score is not kept for the next time: {error}")
-    return accuracy
+    return score

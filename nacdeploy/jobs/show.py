@@ -14,6 +14,7 @@ from nacdeploy.jobs.analyze import RUN_FILE as ANALYSIS_FILE
 from nacdeploy.jobs.compress import EXPERIMENT_FILE, Compressed
 from nacdeploy.jobs.options import Options
 from nacdeploy.jobs.result import RESULT_FILE, Result
+from nacdeploy.metrics import Metric, named, shown
 from nacdeploy.profile.settings import Settings
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies import checkpoint as checkpoints
@@ -128,10 +129,10 @@ def _checkpoint(path: Path) -> Shown:
     profile = record.settings()
     steps = [checkpoints.step_from_data(step) for step in record.steps]
     explained = [f"{s.link}: {letters.make(s.link, profile).explain(s.decision)}" for s in steps]
-    now, base = record.metrics, record.baseline
+    now, base, metric = record.metrics, record.baseline, named(record.metrics.metric)
     lines = [
         f"checkpoint of {record.model.name} on {record.data['name']}, chain '{record.chain or 'none'}'",
-        f"accuracy on validation {100 * now.accuracy:.2f} % (baseline {100 * base.accuracy:.2f} %)",
+        f"{metric.title} on validation {shown(metric, now.score)} (baseline {shown(metric, base.score)})",
         f"MACs {now.cost.macs:,} (baseline {base.cost.macs:,}), memory {now.cost.memory_bits // 8:,} bytes "
         f"(baseline {base.cost.memory_bits // 8:,})",
         *explained,
@@ -141,28 +142,28 @@ def _checkpoint(path: Path) -> Shown:
 
 def _run(path: Path) -> Shown:
     result = records.read(Result, path / RESULT_FILE)
-    scores = result.scores
+    scores, metric = result.scores, result.scores.scored_by
     lines = (
         f"{result.kind} of {result.model} on {result.data}: '{result.chain}'",
-        f"test accuracy {100 * scores.compressed:.2f} % (baseline {100 * scores.baseline:.2f} %, "
-        f"control {100 * scores.control:.2f} %)",
+        f"test {metric.title} {shown(metric, scores.compressed)} (baseline {shown(metric, scores.baseline)}, "
+        f"control {shown(metric, scores.control)})",
         *(
-            f"{name}: {_said(name, value)}"
+            f"{name}: {_said(name, value, metric)}"
             for name, value in records.to_data(result.figures).items()
-            if value is not None
+            if value is not None and name != "metric"
         ),
         f"checkpoint: {result.checkpoint}",
     )
     return Shown(lines, records.to_data(result))
 
 
-def _said(name: str, value: float) -> str:
-    """A figure as people write it: a count, a ratio or a percentage, by the house's names."""
+def _said(name: str, value: float, metric: Metric) -> str:
+    """A figure as people write it: a count, a ratio or a score, by the house's names."""
     if name.startswith("n_"):
         return f"{value:,.0f}"
     if name.endswith("_ratio") or name.startswith("speed_"):
         return f"{value:.2f}x"
-    return f"{100 * value:.2f} %"
+    return shown(metric, value)
 
 
 def _experiment(path: Path) -> Shown:

@@ -12,6 +12,7 @@ from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.runs import Runs
 from nacdeploy.jobs.session import Session, epoch_report, open_session, task_of, train_baseline
 from nacdeploy.jobs.settings import settled, to_apply, wanted
+from nacdeploy.metrics import named, shown
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Settings
 from nacdeploy.progress import Progress, Silent
@@ -137,11 +138,11 @@ def _followed(
             session.profile,
             skip_refused=skip_refused,
             after=lambda state: progress.say(_step_line(state, session.profile)),
-            report=epoch_report(bar, "F: epoch"),
+            report=epoch_report(bar, session.task.metric, "F: epoch"),
         )
         state = done.state
         if post_finetune:
-            report = epoch_report(bar, "post-finetune: epoch")
+            report = epoch_report(bar, session.task.metric, "post-finetune: epoch")
             state = transferring.post_finetune(state, post_finetune, session.task, session.profile, report)
             progress.say(_step_line(state, session.profile))
     return state, done.skipped
@@ -150,4 +151,4 @@ def _followed(
 def _step_line(state: CompressionState, profile: Profile) -> str:
     step = state.steps[-1]
     explanation = letters.make(step.link, profile).explain(step.decision)
-    return f"{step.link}: {100 * state.metrics.accuracy:.2f} % on validation; {explanation}"
+    return f"{step.link}: {shown(named(state.metrics.metric), state.metrics.score)} on validation; {explanation}"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from nacdeploy.layers import next_layer
 from nacdeploy.layers.capture import first_tensor
@@ -24,17 +23,19 @@ MAGNITUDE = "magnitude"  # of `channel_groups.groups` itself
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 RECTIFIERS = {"relu", "relu6", "hardtanh"}
 Scores = dict[str, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What a criterion may look at: the float backbone and its graph, normalised calibration images (N, C, H, W) with
-    their labels (N,), and a seed."""
+    their labels (N, ...), the loss of outputs and labels, and a seed."""
 
     backbone: nn.Module
     captured: Captured
     images: Tensor
     labels: Tensor
+    loss: Loss
     seed: int
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -54,12 +55,12 @@ class Criterion:
     why_not: str = ""
 
 
-def evidence(network: Network, images: Tensor, labels: Tensor, seed: int) -> Evidence:
+def evidence(network: Network, images: Tensor, labels: Tensor, loss: Loss, seed: int) -> Evidence:
     """What the criteria look at in `network`, on the device of the images."""
     backbone = masked_backbone(network).to(images.device).eval()
     for parameter in backbone.parameters():
         parameter.requires_grad_(True)
-    return Evidence(with_batch_statistics(backbone), network.captured, images, labels, seed)
+    return Evidence(with_batch_statistics(backbone), network.captured, images, labels, loss, seed)
 
 
 def with_batch_statistics(backbone: nn.Module) -> nn.Module:
@@ -204,7 +205,7 @@ def _taylor(found: Sequence[Group], known: Evidence) -> Scores:
     layers = {name: layer for name, layer in _weighted(known.backbone).items() if name in _names(found)}
     totals: dict[str, Tensor] = {}
     for images, labels in known.batches():
-        loss = functional.cross_entropy(first_tensor(known.backbone(images)), labels)
+        loss = known.loss(first_tensor(known.backbone(images)), labels)
         gradients = torch.autograd.grad(loss, [layer.weight for layer in layers.values()], allow_unused=True)
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
             if gradient is not None:

@@ -1,11 +1,11 @@
-"""Early exits: classifier heads at places of the captured graph, and the confidence gate that takes them.
+"""Early exits: linear heads at places of the captured graph, and the confidence gate that takes them.
 
 The order of the places is NAC's: breadth-first through a balanced tree over the places for convolutional networks,
 deepest first for transformers. Leaving early by confidence follows BranchyNet (Teerapittayanon et al., 2016).
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -57,12 +57,14 @@ class ExitHead(nn.Module):
         return self.linear(self.reduced(x))
 
 
-def take_exits(logits: Sequence[Tensor], thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """What the gate answers: logits (N, K) of the first exit whose softmax maximum reaches its threshold, and the
-    index (N,) of the exit taken; the last entry of `logits` is the network's own and takes whatever is left.
+def take_exits(
+    outputs: Sequence[Tensor], thresholds: Sequence[float], confidence: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What the gate answers: outputs (N, K) of the first exit whose confidence (N,) reaches its threshold, and the
+    index (N,) of the exit taken; the last entry of `outputs` is the network's own and takes whatever is left.
     """
-    answer, taken = logits[-1].clone(), torch.full((len(logits[-1]),), len(logits) - 1)
-    for index in reversed(range(len(logits) - 1)):
-        confident = logits[index].softmax(1).amax(1) >= thresholds[index]
-        answer[confident], taken[confident] = logits[index][confident], index
+    answer, taken = outputs[-1].clone(), torch.full((len(outputs[-1]),), len(outputs) - 1)
+    for index in reversed(range(len(outputs) - 1)):
+        confident = confidence(outputs[index]) >= thresholds[index]
+        answer[confident], taken[confident] = outputs[index][confident], index
     return answer, taken

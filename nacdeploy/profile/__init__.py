@@ -28,6 +28,7 @@ from nacdeploy.profile.search import SearchTable
 from nacdeploy.profile.table import Table
 from nacdeploy.profile.training import DataTable, SettleTable, TrainTable
 from nacdeploy.records import read_text
+from nacdeploy.scores import DEFAULT
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.operators.letter import Letter
 from nacdeploy.strategies.operators.others import Found, others
@@ -44,6 +45,7 @@ class Profile(Table):
     model: str = "resnet8"
     width: float | None = Field(None, gt=0)
     data: str = "digits"
+    metric: str = DEFAULT
     seed: int = Field(0, ge=0)
     images: DataTable = DataTable()
     train: TrainTable = TrainTable()
@@ -87,12 +89,24 @@ class Profile(Table):
         rest = {key: value for key, value in given.items() if key not in ("data", "images")}
         return {**rest, **({"data": named["name"]} if named else {}), "images": images}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_its_unit(cls, given: Any) -> Any:
+        """A budget in points is that of classification: under another metric it is given, or one of its points."""
+        if not isinstance(given, dict) or given.get("metric", DEFAULT) == DEFAULT:
+            return given
+        search = dict(given.get("search") or {})
+        if search.get("objective") == "pareto" and not search.get("objectives"):
+            search["objectives"] = ("score", "bitops", "bytes")
+        return {**given, "search": {"max_drop": None, **search}}
+
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Another package's table is written down only where it says something: to install a package changes no record
-        and no key of a run without its letter."""
+        """What was not there before is written down only where it says something, so that it changes no record and no
+        key of a run without it: another package's table, and the metric of classification."""
         plain = {each.table for each in letters().values() if each not in operators.OPERATORS}
         silent = {table for table in plain if (now := getattr(self, table)) == type(now)()}
+        silent |= {"metric"} if self.metric == DEFAULT else set()
         return {key: value for key, value in write(self).items() if key not in silent}
 
 

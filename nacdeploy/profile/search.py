@@ -9,7 +9,7 @@ from nacdeploy.profile.table import Table
 
 
 class RulesTable(Table):
-    """The rules of a search (NAC's `comp_full`, forced F and truncation); drops are in accuracy points."""
+    """The rules of a search (NAC's `comp_full`, forced F and truncation); drops are in points."""
 
     finetune_due: float = Field(10.0, ge=0)
     forced_factor: float = Field(1.5, ge=1)
@@ -49,6 +49,7 @@ class FidelityTable(Table):
 
 OBJECTIVES = ("budget", "latency", "nac", "pareto")
 FIGURES = ("bitops", "bytes", "macs", "speed")
+SCORES = ("accuracy", "score")  # two names of one axis: the first is that of classification
 
 
 def _figure(name: str, known: tuple[str, ...]) -> str:
@@ -69,7 +70,7 @@ class SearchTable(Table):
     objective: str = "budget"
     objectives: tuple[str, ...] = ()
     figure: str = "bitops"
-    max_drop: float = Field(1.0, ge=0)
+    max_drop: float | None = Field(1.0, ge=0)
     latency: Literal["measured", "table"] = "measured"
     latency_table: str | None = None
     n_latency_rounds: int = Field(15, ge=3)
@@ -124,7 +125,7 @@ class SearchTable(Table):
     @field_validator("objectives")
     @classmethod
     def _known_figures(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        figures = tuple(dict.fromkeys(_figure(name, ("accuracy", *FIGURES)) for name in names))
+        figures = tuple(dict.fromkeys(_figure(name, (*SCORES, *FIGURES)) for name in names))
         if len(figures) == 1:
             raise ValueError("several objectives are at least two; for one of them set search.figure")
         return figures

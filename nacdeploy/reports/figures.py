@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nacdeploy.metrics import ACCURACY, Metric, axis
 from nacdeploy.reports.layers import LayerChange
 from nacdeploy.reports.tree import Node, place
 from nacdeploy.strategies.search.journal import Evaluation
@@ -70,20 +71,21 @@ def layers_panel(changes: Sequence[LayerChange]) -> Panel:
 
 
 def _front(found: SearchResult, best: Evaluation | None) -> Panel:
-    figure, axes = _axes("accuracy on validation (%)", "BitOps ratio (baseline / now)")
+    metric = _metric(found.evaluations)
+    figure, axes = _axes(axis(metric), "BitOps ratio (baseline / now)")
     kinds = {"trained": (_TRAINED, lambda e: e.trained), "not trained": (_NEW, lambda e: not e.trained)}
     for label, (colour, belongs) in kinds.items():
         shown = [e.figures for e in found.evaluations if e.figures and belongs(e)]
-        points = [(f.bitops_ratio, 100 * f.accuracy) for f in shown]
+        points = [(f.bitops_ratio, metric.scale * f.score) for f in shown]
         axes.scatter(*_columns(points), c=colour, s=18, label=label)
-    front = sorted((e.figures.bitops_ratio, 100 * e.figures.accuracy) for e in found.front if e.figures)
+    front = sorted((e.figures.bitops_ratio, metric.scale * e.figures.score) for e in found.front if e.figures)
     axes.plot(*_columns(front), color="grey", linewidth=1, label="front")
     if best is not None and best.figures:
-        point = (best.figures.bitops_ratio, 100 * best.figures.accuracy)
+        point = (best.figures.bitops_ratio, metric.scale * best.figures.score)
         axes.scatter(*point, s=70, facecolors="none", edgecolors=_BEST, label=f"best: {_short(best.chain)}")
     axes.set_xscale("log")
     axes.legend(fontsize=7)
-    caption = "Every evaluated chain. The front holds those that no other beats in accuracy, cost and bytes."
+    caption = f"Every evaluated chain. The front holds those that no other beats in {metric.title}, cost and bytes."
     return Panel("front", "Pareto front", caption, figure)
 
 
@@ -91,9 +93,10 @@ def _chain(evaluations: Sequence[Evaluation], best: Evaluation) -> Panel:
     rows = {e.chain: e.figures for e in evaluations if e.figures}
     steps = _steps(rows, best.chain)
     along, labels = [figures for _, figures in steps], [letter for letter, _ in steps]
-    figure, axes = _axes("accuracy on validation (%)", "")
+    metric = _metric(evaluations)
+    figure, axes = _axes(axis(metric), "")
     x = range(len(steps))
-    axes.plot(x, [100 * f.accuracy for f in along], "o-", color="tab:blue", label="accuracy")
+    axes.plot(x, [metric.scale * f.score for f in along], "o-", color="tab:blue", label=metric.title)
     ratios = axes.twinx()
     ratios.plot(x, [f.bitops_ratio for f in along], "s--", color="tab:red", label="BitOps ratio")
     ratios.plot(x, [f.bytes_ratio for f in along], "^--", color="tab:green", label="bytes ratio")
@@ -101,8 +104,13 @@ def _chain(evaluations: Sequence[Evaluation], best: Evaluation) -> Panel:
     ratios.set_ylabel("baseline / now")
     axes.set_xticks(x, labels, rotation=45 if any(len(label) > 4 for label in labels) else 0)
     figure.legend(fontsize=7, loc="outside lower center", ncols=3)
-    caption = f"Accuracy and cost after each letter of {best.chain}."
+    caption = f"{metric.title.capitalize()} and cost after each letter of {best.chain}."
     return Panel("chain", "Along the best chain", caption, figure)
+
+
+def _metric(evaluations: Sequence[Evaluation]) -> Metric:
+    """What the chains of a search are scored by."""
+    return next((e.figures.scored_by for e in evaluations if e.figures), ACCURACY)
 
 
 def _steps(rows: Mapping[str, Any], chain: str) -> list[tuple[str, Any]]:

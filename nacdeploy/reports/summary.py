@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from nacdeploy import records
+from nacdeploy.metrics import shown, shown_drop
 from nacdeploy.strategies.objective import Figures
 
 
 def summary_rows(figures: Figures, scores: Any) -> tuple[tuple[str, str], ...]:
-    """Accuracies on the test split and ratios, each with its name; measured speed where there is one."""
+    """Scores on the test split and ratios, each with its name; measured speed where there is one."""
+    metric = figures.scored_by
     speed = [("measured speed against FP32", f"{figures.speed_ratio:.2f}x")] if figures.speed_ratio else []
     return (
-        ("FP32 baseline, test accuracy", f"{100 * scores.baseline:.2f} %"),
-        (f"control (FP32, {scores.n_control_epochs} epochs more)", f"{100 * scores.control:.2f} %"),
-        ("compressed, test accuracy", f"{100 * scores.compressed:.2f} %"),
-        ("accuracy lost against the better of the two", f"{scores.drop_points:.2f} points"),
+        (f"FP32 baseline, test {metric.title}", shown(metric, scores.baseline)),
+        (f"control (FP32, {scores.n_control_epochs} epochs more)", shown(metric, scores.control)),
+        (f"compressed, test {metric.title}", shown(metric, scores.compressed)),
+        (f"{metric.title} lost against the better of the two", shown_drop(metric, scores.drop)),
         ("BitOps ratio (analytic)", f"{figures.bitops_ratio:.2f}x"),
         ("MACs ratio (analytic)", f"{figures.macs_ratio:.2f}x"),
         ("memory ratio (analytic, heads and scales charged)", f"{figures.bytes_ratio:.2f}x"),
@@ -25,7 +27,7 @@ def summary_rows(figures: Figures, scores: Any) -> tuple[tuple[str, str], ...]:
 
 
 def write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
-    """Write `report.md` into `folder`: accuracies on the test split, ratios, pictures beside it."""
+    """Write `report.md` into `folder`: scores on the test split, ratios, pictures beside it."""
     rows = summary_rows(figures, scores)
     lines = [f"# {title}", "", "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]

@@ -17,6 +17,7 @@ from nacdeploy import records, training
 from nacdeploy.errors import NacdeployError, RefusedError, UnexpectedError
 from nacdeploy.layers.early_exit import ExitHead
 from nacdeploy.layers.network import Network, content
+from nacdeploy.metrics import DEFAULT, is_better
 from nacdeploy.profile import Profile
 from nacdeploy.profile.training import TrainTable
 from nacdeploy.strategies import guard, letters
@@ -81,7 +82,7 @@ def advance(
     task: Task,
     profile: Profile,
     memory: Memory | None = None,
-    report: training.Report = lambda epoch, n_epochs, accuracy: None,
+    report: training.Report = lambda epoch, n_epochs, score: None,
     meter: Meter | None = None,
 ) -> CompressionState:
     """The state after one more letter; `state` itself is left bit-identical.
@@ -128,11 +129,11 @@ def _advance(
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
     trains = operator.letter == "F"
     metrics = measured(network, task, memory, None if trains else meter)
-    if trains and metrics.accuracy < state.metrics.accuracy:
+    if trains and is_better(task.metric, state.metrics.score, metrics.score):
         before = state.metrics
         if before.half_width:  # of a part of the images: the training must not lose to luck
             before = measured(state.network, task, memory)
-        if metrics.accuracy < before.accuracy:
+        if is_better(task.metric, before.score, metrics.score):
             network, metrics = state.network, before
     step = Step(link, decision, n_epochs, statistics)
     return replace(state, network=network, metrics=metrics, steps=(*state.steps, step))
@@ -197,15 +198,14 @@ def _trained_backbone(
 ) -> Trained:
     """Train and settle; the start is kept where that is not worse on validation."""
 
-    def accuracy_of(candidate: Network) -> float:
-        logits = evaluation.predict(candidate, task.data, task.data.validation)
-        return float((logits.argmax(1) == task.data.validation.labels).double().mean())
+    def score_of(candidate: Network) -> float:
+        return evaluation.own_score(candidate, task, task.data.validation)
 
     trained = copy.deepcopy(network)
     images = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-    done = training.fit(trained, images, lambda: accuracy_of(trained), recipe, seed, report)
+    done = training.fit(trained, images, lambda: score_of(trained), task.metric, recipe, seed, report)
     settle_trained(trained, task, profile)
-    better = trained if accuracy_of(trained) >= accuracy_of(network) else network
+    better = network if is_better(task.metric, score_of(network), score_of(trained)) else trained
     values = {k: v.clone() for k, v in content(better, with_exits=False).items()}
     return Trained(values, done.n_epochs, content(network, with_exits=False))
 
@@ -220,11 +220,10 @@ def _train_heads(network: Network, recipe: TrainTable, task: Task, seed: int) ->
 
         def score(head: ExitHead = head, held_out: Tensor = held_out, truth: Tensor = truth) -> float:
             with torch.no_grad():
-                device = head.linear.weight.device
-                return float((head.linear(held_out.to(device)).argmax(1).cpu() == truth).double().mean())
+                return task.metric.score(head.linear(held_out.to(head.linear.weight.device)).cpu(), truth)
 
         batches = training.tensor_batches(inputs, labels, recipe.batch_size, seed)
-        training.fit(head.linear, batches, score, recipe, seed)
+        training.fit(head.linear, batches, score, task.metric, recipe, seed)
 
 
 def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Tensor], Tensor]:
@@ -241,12 +240,13 @@ def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Te
 
 def context(task: Task) -> dict[str, Any]:
     """What of a task decides how a state of a given content is trained, settled and measured: the network's own code,
-    which its values do not show, and the images as it sees them."""
+    which its values do not show, the images as it sees them, and what it is trained for."""
     data, spec = task.data, records.to_data(task.spec)
     if task.spec.source_sha256 is not None:  # a user's file is its content, wherever it lies
         spec["name"] = task.spec.name.rpartition(":")[2]
     seen = {"mean": data.mean, "std": data.std, "augment": data.augment, "split_seed": data.split_seed}
-    return {"model": spec, "data": data.fingerprint, **seen}
+    trained_for = {} if task.metric.name == DEFAULT else {"metric": [task.metric.name, task.metric.version]}
+    return {"model": spec, "data": data.fingerprint, **seen, **trained_for}
 
 
 def _training_context(operator: Operator[Any], profile: Profile) -> dict[str, Any]:

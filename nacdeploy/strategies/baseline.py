@@ -31,11 +31,11 @@ def train_network(
 ) -> training.Fit:
     """Train in place by `recipe`, the best epoch on the validation split kept."""
 
-    def accuracy() -> float:
-        return evaluation.evaluate(network, task.data, task.data.validation).accuracy
+    def score() -> float:
+        return evaluation.evaluate(network, task, task.data.validation).score
 
     batches = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-    return training.fit(network, batches, accuracy, recipe, seed, report)
+    return training.fit(network, batches, score, task.metric, recipe, seed, report)
 
 
 def control(

@@ -20,6 +20,7 @@ from nacdeploy.layers import low_rank
 from nacdeploy.layers.network import Network, content
 from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile, from_mapping
+from nacdeploy.scores import SCHEMAS, schema
 from nacdeploy.strategies import letters, weights
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState, Metrics, Step
@@ -65,7 +66,7 @@ def record_of(state: CompressionState, task: Task, profile: Profile, **extra: An
     data = {"name": task.data.name, "fingerprint": task.data.fingerprint, "split_seed": task.data.split_seed}
     data |= {"mean": task.data.mean, "std": task.data.std}
     return Record(
-        schema=records.SCHEMA_VERSION,
+        schema=schema(task.metric.name),
         chain=str(state.chain),
         model=task.spec,
         data=data,
@@ -99,7 +100,7 @@ def read_record(path: Path) -> Record:
     if not is_checkpoint(path):
         raise UsageError(f"{path} is no checkpoint folder (it has no {RECORD})")
     data = records.read_json(path / RECORD)
-    if not isinstance(data, dict) or data.get("schema") != records.SCHEMA_VERSION:
+    if not isinstance(data, dict) or data.get("schema") not in SCHEMAS:
         raise UsageError(
             f"{path}: checkpoint schema {data.get('schema') if isinstance(data, dict) else '?'} is not known here"
         )

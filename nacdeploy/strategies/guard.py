@@ -15,6 +15,7 @@ from nacdeploy.errors import RefusedError
 from nacdeploy.layers.decibels import snr_db
 from nacdeploy.layers.graph import stack
 from nacdeploy.layers.network import Network, Simulation, no_grad_eval
+from nacdeploy.metrics import Metric
 from nacdeploy.strategies.operators.base import Operator
 from nacdeploy.strategies.settle import calibration_images, unquantized
 from nacdeploy.task import Task
@@ -44,18 +45,18 @@ def check(operator: Operator[Any], former: Network, network: Network, task: Task
         if operator.letter == "E" and not torch.equal(answer.cpu(), _answer(former, x)):
             raise RefusedError(f"{name} changes what the network's own end answers")
         if is_rounded:
-            _check_rounding(name, unquantized(former).to(device), network, x, answer)
+            _check_rounding(name, unquantized(former).to(device), network, x, answer, task.metric)
 
 
-def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answer: Tensor) -> None:
+def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answer: Tensor, metric: Metric) -> None:
     expected = exact(x)
-    ratio_db, kept = snr_db(expected, answer), float((expected.argmax(1) == answer.argmax(1)).double().mean())
+    ratio_db, kept = snr_db(expected, answer), float(metric.agrees(expected, answer).double().mean())
     if ratio_db < LEAST_DB and kept < LEAST_AGREEMENT:
         layer = first_lost(exact, network, x[:N_TAPPED])
         raise RefusedError(
             f"{name} destroys the network: signal to noise {ratio_db:.1f} dB, {100 * kept:.0f} % of {len(x)} images "
-            f"keep their class; the first to fall below {LOST_DB:g} dB is '{layer}'; quantize.exclude = ['{layer}'] "
-            "leaves it in float, and quantize.calibration = 'mse' finds other ranges"
+            f"keep their {metric.answer[0]}; the first to fall below {LOST_DB:g} dB is '{layer}'; quantize.exclude = "
+            f"['{layer}'] leaves it in float, and quantize.calibration = 'mse' finds other ranges"
         )
 
 

@@ -2,36 +2,40 @@
 
 An objective sees figures of one evaluated chain, never a model. Its worth depends on the end state only: NAC's rewards
 are differences of a potential, so their sum along a chain telescopes. A destroyed model is admissible to none of them,
-whatever the accuracy budget.
+whatever the budget.
+
+Inside a search a drop is in points: hundredths of the quality that the task's metric makes of a score.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from nacdeploy.errors import unknown
-from nacdeploy.profile.search import SearchTable
+from nacdeploy.metrics import DEFAULT, Metric, drop, named, scored
+from nacdeploy.profile.search import SCORES, SearchTable
 from nacdeploy.strategies import pareto
 
 # 100 * (0.95 - 0.94) is a little more than 1: a drop equal to its limit must not fail by rounding.
 DROP_TOLERANCE = 1e-9
-# A model is destroyed once it keeps less than this of what the baseline knows beyond always naming one class.
+# A model is destroyed once it keeps less than this of what the baseline knows beyond answering without looking.
 ALIVE_FRACTION = 0.25
 
 
+@scored
 @dataclass(frozen=True)
 class Figures:
     """What an objective may see of an evaluated chain. Ratios are baseline / now: more is better.
 
-    `accuracy` is a fraction of the validation split, from `n_images` of it, and lies within `half_width` of the whole
-    split's with the confidence that was asked for (0: all were counted); `chance_accuracy` is that of naming the most
-    frequent class. `speed_ratio` is set only where it was measured, with its 95 % interval `speed_low` to `speed_high`,
-    or estimated, without one.
+    `score` is the named metric's on the validation split, from `n_images` of it, and lies within `half_width` of the
+    whole split's with the confidence that was asked for (0: all were counted); `chance_score` is that of the best
+    answer that looks at no image. `speed_ratio` is set only where it was measured, with its 95 % interval `speed_low`
+    to `speed_high`, or estimated, without one.
     """
 
-    accuracy: float
-    baseline_accuracy: float
+    score: float
+    baseline_score: float
     bitops_ratio: float
     macs_ratio: float
     bytes_ratio: float
@@ -42,12 +46,37 @@ class Figures:
     speed_high: float | None = None
     n_images: int = 0
     half_width: float = 0.0
-    chance_accuracy: float = 0.0
+    chance_score: float = 0.0
+    metric: str = DEFAULT
+
+    @property
+    def scored_by(self) -> Metric:
+        """The metric itself."""
+        return named(self.metric)
+
+    @property
+    def quality(self) -> float:
+        """The score on a scale of which more is better and 1 is perfect."""
+        return self.scored_by.quality(self.score, self.chance_score)
+
+    @property
+    def baseline_quality(self) -> float:
+        """The baseline's score on that scale."""
+        return self.scored_by.quality(self.baseline_score, self.chance_score)
 
     @property
     def drop_points(self) -> float:
-        """Accuracy lost against the baseline, in points."""
-        return 100.0 * (self.baseline_accuracy - self.accuracy)
+        """What was lost against the baseline, in points."""
+        return 100.0 * (self.baseline_quality - self.quality)
+
+    @property
+    def drop(self) -> float:
+        """What was lost against the baseline, in the metric's own unit."""
+        return drop(self.scored_by, self.baseline_score, self.score)
+
+    def with_quality(self, quality: float) -> "Figures":
+        """The same figures with the score of another quality: a plan."""
+        return replace(self, score=self.scored_by.of_quality(quality, self.chance_score))
 
 
 class RewardTerms(NamedTuple):
@@ -86,7 +115,7 @@ Point = tuple[float, float, float]
 
 
 def nac_rewards(baseline: float, past: Point, now: Point, weights: NacWeights) -> NacReward:
-    """NAC's reward of one transition; points are (accuracy in per cent, BitOps ratio with exits, memory ratio)."""
+    """NAC's reward of one transition; points are (quality in per cent, BitOps ratio with exits, memory ratio)."""
     ar = _charge(baseline - past[0]) - _charge(baseline - now[0])
     br = now[0] / baseline * now[1] - past[0] / baseline * past[1]
     mr = now[0] / baseline * now[2] - past[0] / baseline * past[2]
@@ -108,14 +137,17 @@ def nac_warmup(step: int) -> float:
 
 
 def is_alive(figures: Figures) -> bool:
-    """Whether a model still does its task: a number for an accuracy, well beyond naming one class."""
-    margin = max(0.0, figures.baseline_accuracy - figures.chance_accuracy)
-    needed = figures.chance_accuracy + ALIVE_FRACTION * margin if margin else 0.0
-    return 0.0 <= figures.accuracy <= 1.0 and figures.accuracy >= needed
+    """Whether a model still does its task: a score that there is, well beyond that of answering without looking."""
+    metric, without = figures.scored_by, figures.chance_score
+    low, high = metric.bounds
+    chance = metric.quality(without, without)
+    margin = max(0.0, figures.baseline_quality - chance)
+    is_enough = not margin or figures.quality >= chance + ALIVE_FRACTION * margin
+    return low <= figures.score <= high and math.isfinite(figures.score) and is_enough
 
 
 def within(figures: Figures, max_drop: float) -> bool:
-    """Whether a model is alive and within an accuracy budget in points; nothing that is not a number is."""
+    """Whether a model is alive and within a budget in points; nothing that is not a number is."""
     return is_alive(figures) and figures.drop_points <= max_drop + DROP_TOLERANCE
 
 
@@ -133,6 +165,11 @@ class Objective(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def max_drop(self) -> float:
+        """The drop that is allowed, in points."""
+        ...
 
     def score(self, figures: Figures) -> float:
         """What a searcher plans with, more is better; it may depend on what was noted so far."""
@@ -160,8 +197,8 @@ class NacObjective:
     name: str = "nac"
 
     def score(self, figures: Figures) -> float:
-        baseline = 100.0 * figures.baseline_accuracy
-        now = (100.0 * figures.accuracy, figures.nac_bitops_ratio, figures.nac_memory_ratio)
+        baseline = 100.0 * figures.baseline_quality
+        now = (100.0 * figures.quality, figures.nac_bitops_ratio, figures.nac_memory_ratio)
         return nac_rewards(baseline, (baseline, 1.0, 1.0), now, self.weights).total
 
     def worth(self, figures: Figures) -> float:
@@ -176,7 +213,7 @@ class NacObjective:
 
 @dataclass(frozen=True)
 class BudgetObjective:
-    """The most of one figure within an accuracy budget."""
+    """The most of one figure within a budget of points."""
 
     max_drop: float
     figure: str
@@ -198,11 +235,11 @@ class BudgetObjective:
 
 @dataclass
 class ParetoObjective:
-    """The front of several figures within an accuracy budget.
+    """The front of several figures within a budget of points.
 
     A score is the hypervolume of the front so far with the model on it, so that the improvement over the best score is
     the volume gained, and a searcher that plans for improvement widens the front. The axes are the logarithms of
-    ratios, beyond one half, and the accuracy left beyond a budget one point larger, as a share of that: a model at the
+    ratios, beyond one half, and the quality left beyond a budget one point larger, as a share of that: a model at the
     limit, or of a little more bytes than the baseline, still counts.
     """
 
@@ -229,27 +266,27 @@ class ParetoObjective:
 
     def _point(self, figures: Figures) -> pareto.Point:
         room = self.max_drop + 1.0
-        axes = {"accuracy": (room - figures.drop_points) / room}
-        return tuple(axes[f] if f in axes else 1.0 + math.log2(max(ratio(figures, f), 1e-9)) for f in self.figures)
+        left = (room - figures.drop_points) / room
+        return tuple(left if f in SCORES else 1.0 + math.log2(max(ratio(figures, f), 1e-9)) for f in self.figures)
 
 
-def _nac(table: SearchTable) -> Objective:
-    return NacObjective(table.max_drop, NacWeights(accuracy=table.nac_accuracy_weight))
+def _nac(table: SearchTable, max_drop: float) -> Objective:
+    return NacObjective(max_drop, NacWeights(accuracy=table.nac_accuracy_weight))
 
 
-def _budget(table: SearchTable) -> Objective:
-    return BudgetObjective(table.max_drop, table.figure)
+def _budget(table: SearchTable, max_drop: float) -> Objective:
+    return BudgetObjective(max_drop, table.figure)
 
 
-def _latency(table: SearchTable) -> Objective:
-    return BudgetObjective(table.max_drop, "speed", "latency")
+def _latency(table: SearchTable, max_drop: float) -> Objective:
+    return BudgetObjective(max_drop, "speed", "latency")
 
 
-def _pareto(table: SearchTable) -> Objective:
-    return ParetoObjective(table.max_drop, table.objectives)
+def _pareto(table: SearchTable, max_drop: float) -> Objective:
+    return ParetoObjective(max_drop, table.objectives)
 
 
-OBJECTIVES: dict[str, Callable[[SearchTable], Objective]] = {
+OBJECTIVES: dict[str, Callable[[SearchTable, float], Objective]] = {
     "nac": _nac,
     "budget": _budget,
     "latency": _latency,
@@ -257,12 +294,13 @@ OBJECTIVES: dict[str, Callable[[SearchTable], Objective]] = {
 }
 
 
-def make(table: SearchTable) -> Objective:
-    """The objective a profile asks for.
+def make(table: SearchTable, point: float = 1.0) -> Objective:
+    """The objective a profile asks for. `point` is one point in the unit of its `max_drop`; without that one point may
+    be lost.
 
     Raises:
         UsageError: there is no objective of that name.
     """
     if table.objective not in OBJECTIVES:
         raise unknown("objective", table.objective, OBJECTIVES)
-    return OBJECTIVES[table.objective](table)
+    return OBJECTIVES[table.objective](table, 1.0 if table.max_drop is None else table.max_drop / point)

@@ -12,6 +12,7 @@ from nacdeploy import profile as profiles
 from nacdeploy.errors import RefusedError, UsageError, unknown
 from nacdeploy.layers import channel_groups
 from nacdeploy.layers.network import Network
+from nacdeploy.metrics import DEFAULT, drop, scored
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.chain import Link
@@ -29,18 +30,20 @@ class Probe:
     setting: str
 
 
+@scored
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a probe found: validation accuracy (a fraction), points lost and ratios gained; or why it is refused."""
+    """What a probe found: the score on validation, what was lost of it and ratios gained; or why it is refused."""
 
     layer: str
     technique: str
     setting: str
-    accuracy: float | None = None
-    drop_points: float | None = None
+    score: float | None = None
+    drop: float | None = None
     bitops_ratio: float | None = None
     bytes_ratio: float | None = None
     refused: str = ""
+    metric: str = DEFAULT
 
     @property
     def probe(self) -> Probe:
@@ -116,26 +119,27 @@ def found_by(probe: Probe, state: CompressionState, task: Task, profile: Profile
     try:
         after = advance(state, Link(technique.letter), task, alone)
     except RefusedError as error:
-        return Sensitivity(*identity, refused=str(error))
+        return Sensitivity(*identity, refused=str(error), metric=task.metric.name)
     now, before = after.metrics, state.metrics
     return Sensitivity(
         *identity,
-        accuracy=now.accuracy,
-        drop_points=100 * (before.accuracy - now.accuracy),
+        score=now.score,
+        drop=drop(task.metric, before.score, now.score),
         bitops_ratio=before.cost.bitops / now.cost.bitops,
         bytes_ratio=before.cost.memory_bits / now.cost.memory_bits,
+        metric=task.metric.name,
     )
 
 
 def strongest(found: Sequence[Sensitivity], technique: str, max_drop: float) -> dict[str, str]:
-    """By layer, the strongest setting up to which nothing lost more than `max_drop` points; layers without one are
-    left out. `found` holds mild settings first."""
+    """By layer, the strongest setting up to which nothing lost more than `max_drop`, in the metric's own unit; layers
+    without one are left out. `found` holds mild settings first."""
     best: dict[str, str] = {}
     lost: set[str] = set()
     for row in found:
-        if row.technique != technique or row.drop_points is None or row.layer in lost:
+        if row.technique != technique or row.drop is None or row.layer in lost:
             continue
-        if row.drop_points <= max_drop:
+        if row.drop <= max_drop:
             best[row.layer] = row.setting
         else:
             lost.add(row.layer)

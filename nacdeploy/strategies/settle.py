@@ -6,7 +6,7 @@ from validation images: they follow from the network and the data alone, never f
 Batch-norm statistics belong to the weights that they were learned with. They stay as they are where nothing in front of
 them changed (Q, E). After a letter that changes what the float network computes (P, D, S, C) there are two candidates:
 those that the network has, learned from all that it was ever trained on, and those of its training images anew. The
-second are taken only if they are right on more validation images, by more than chance would have it. The float network
+second are taken only if they answer more validation images better, by more than chance would have it. The float network
 decides, without quantizers, so that P decides alike before and behind Q. After training it is the other way round: the
 running averages of the last batches are taken only if they are surely better.
 """
@@ -29,6 +29,7 @@ from nacdeploy.layers.fake_quant import ActivationQuantizer
 from nacdeploy.layers.graph import call_plain, with_weights
 from nacdeploy.layers.network import Network, Use, simulated_weight
 from nacdeploy.layers.placement import Plan
+from nacdeploy.metrics import drop, is_surely_better
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
@@ -55,8 +56,7 @@ def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
         return ""
     kept = unquantized(network)
     anew = reestimated(kept, task, profile)
-    judged = _judged(task.data)
-    if not is_better(*(evaluation.correct(each, task.data, judged) for each in (anew, kept))):
+    if not _is_better(anew, kept, task):
         return KEPT
     take_statistics(network, anew)
     return ANEW
@@ -70,16 +70,14 @@ def settle_trained(network: Network, task: Task, profile: Profile) -> None:
         return
     anew = reestimated(network, task, profile)
     settle(anew, task, profile)
-    judged = _judged(task.data)
-    if not is_better(*(evaluation.correct(each, task.data, judged) for each in (network, anew))):
+    if not _is_better(network, anew, task):
         network.load_state_dict(anew.state_dict())
 
 
-def is_better(one: Tensor, other: Tensor) -> bool:
-    """Whether the first answers are right on more images than the second, (N,) each, by more than the standard error of
-    the difference: the square root of the number of images on which they differ (McNemar, 1947)."""
-    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
-    return gained - lost > math.sqrt(gained + lost)
+def _is_better(one: Network, other: Network, task: Task) -> bool:
+    """Whether the first network answers validation images surely better than the second."""
+    judged = _judged(task.data)
+    return is_surely_better(task.metric, *(evaluation.values(each, task, judged) for each in (one, other)))
 
 
 def _judged(data: Dataset) -> ImageSet:
@@ -148,28 +146,27 @@ def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: Q
 
 def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:
     """One confidence threshold for all exits, from validation images: the profile's own, else the one of least
-    expected MACs whose accuracy stays within the profile's `exits.max_drop` of the network's own end."""
+    expected MACs whose score stays within the profile's `exits.max_drop` of the network's own end."""
     heads = list(network.heads.values())
     if not heads:
         return
     table = profile.of(ExitTable)
-    threshold = table.threshold or _cheapest_threshold(network, task, table.max_drop / 100)
+    threshold = table.threshold or _cheapest_threshold(network, task, table.max_drop)
     for head in heads:
         head.threshold.fill_(threshold)
 
 
 def _cheapest_threshold(network: Network, task: Task, max_drop: float) -> float:
-    images = task.data.validation
-    logits = evaluation.predict_exits(network, task.data, images)
-    own = float((logits[-1].argmax(1) == images.labels).double().mean())
+    images, metric = task.data.validation, task.metric
+    outputs = evaluation.predict_exits(network, task.data, images)
+    own = metric.score(outputs[-1], images.labels)
     # the MACs of each way out: all images leaving there
-    macs = [cost(network, task.example_input(), one).expected_macs for one in torch.eye(len(logits)).tolist()]
+    macs = [cost(network, task.example_input(), one).expected_macs for one in torch.eye(len(outputs)).tolist()]
     best = (macs[-1], 2.0)
     for threshold in [i / 100 for i in range(30, 100)] + [0.995, 0.999]:
-        answer, taken = take_exits(logits, [threshold] * (len(logits) - 1))
-        accuracy = float((answer.argmax(1) == images.labels).double().mean())
+        answer, taken = take_exits(outputs, [threshold] * (len(outputs) - 1), metric.confidence)
         expected = float(torch.tensor(macs, dtype=torch.float64)[taken].mean())
-        if accuracy >= own - max_drop - 1e-9:
+        if drop(metric, own, metric.score(answer, images.labels)) <= max_drop + 1e-7:
             best = min(best, (expected, threshold))
     return best[1]
 

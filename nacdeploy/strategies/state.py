@@ -10,11 +10,11 @@ from torch import Tensor
 from nacdeploy import evaluate as evaluation
 from nacdeploy import records
 from nacdeploy.cost import Cost, cost
-from nacdeploy.data import ImageSet
 from nacdeploy.latency import Latency
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network, content
 from nacdeploy.layers.sparsity import Sparsity
+from nacdeploy.metrics import DEFAULT, drop, named, scored
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.task import Task
 
@@ -24,15 +24,16 @@ _LATER |= {"ratios": {}, "patterns": {}, "importance": "l1", "rounding": "floor"
 MEASURE_VERSION = 1
 
 
+@scored
 @dataclass(frozen=True)
 class Metrics:
-    """Accuracy (a fraction) on the named split, analytic cost, and measured latency where there is one.
+    """The score of the named metric on the named split, analytic cost, and measured latency where there is one.
 
-    The accuracy is from `n_images`; `half_width` (a fraction) says how far that of the whole split may lie from it, 0
-    where all were counted. `chance` is the share of the split's most frequent class.
+    The score is from `n_images`; `half_width` says how far that of the whole split may lie from it, 0 where all were
+    counted. `chance` is the score of the best answer that looks at no image.
     """
 
-    accuracy: float
+    score: float
     split: str
     n_images: int
     cost: Cost
@@ -40,6 +41,12 @@ class Metrics:
     latency: Latency | None = None
     half_width: float = 0.0
     chance: float = 0.0
+    metric: str = DEFAULT
+
+    @property
+    def quality(self) -> float:
+        """The score on a scale of which more is better and 1 is perfect."""
+        return named(self.metric).quality(self.score, self.chance)
 
 
 @dataclass(frozen=True)
@@ -71,9 +78,9 @@ class CompressionState:
         return state_key(self.network)
 
     @property
-    def drop_points(self) -> float:
-        """The accuracy lost since the baseline, in points of 100."""
-        return 100 * (self.baseline.accuracy - self.metrics.accuracy)
+    def drop(self) -> float:
+        """What of the score was lost since the baseline, in the metric's own unit."""
+        return drop(named(self.metrics.metric), self.baseline.score, self.metrics.score)
 
     @property
     def n_epochs(self) -> int:
@@ -117,15 +124,11 @@ def edges(network: Network) -> dict[str, dict[str, str]]:
 def measure(network: Network, task: Task, split: str = "validation") -> Metrics:
     """Evaluate a network on a whole split and count its costs."""
     images = getattr(task.data, split)
-    outcome = evaluation.evaluate(network, task.data, images)
+    outcome = evaluation.evaluate(network, task, images)
     fractions = outcome.exit_fractions
     costs = cost(network, task.example_input(), fractions)
-    return Metrics(outcome.accuracy, split, len(images), costs, fractions, chance=chance(images))
-
-
-def chance(images: ImageSet) -> float:
-    """The accuracy of always naming the most frequent class."""
-    return float(images.labels.bincount().max()) / len(images)
+    likely = task.metric.chance(images.labels)
+    return Metrics(outcome.score, split, len(images), costs, fractions, chance=likely, metric=task.metric.name)
 
 
 def _structure(network: Network, with_exits: bool) -> dict[str, Any]:

@@ -107,9 +107,7 @@ def check_figure_moves(link: Link, state: CompressionState, task: Task, profile:
     after = advance(state, link, task, profile)
     name = getattr(figure, "__name__", str(figure))
     was, now = state.metrics, after.metrics
-    _require(
-        figure(state, after), f"{link}: not {name}: {was.cost} at {was.accuracy} became {now.cost} at {now.accuracy}"
-    )
+    _require(figure(state, after), f"{link}: not {name}: {was.cost} at {was.score} became {now.cost} at {now.score}")
 
 
 def check_pair_works_or_refuses(
@@ -160,15 +158,15 @@ def exits_are_charged(before: CompressionState, after: CompressionState) -> bool
     return rising and now.macs > was.macs and now.memory_bits > was.memory_bits and ways[-1] == now.macs
 
 
-def only_accuracy_moves(before: CompressionState, after: CompressionState) -> bool:
-    """F: accuracy on the validation split never falls, and the network costs what it did."""
+def only_score_moves(before: CompressionState, after: CompressionState) -> bool:
+    """F: the score on the validation split never gets worse, and the network costs what it did."""
     was, now = before.metrics, after.metrics
     same = (was.cost.macs, was.cost.bitops, was.cost.memory_bits) == (
         now.cost.macs,
         now.cost.bitops,
         now.cost.memory_bits,
     )
-    return same and now.accuracy >= was.accuracy
+    return same and now.quality >= was.quality
 
 
 def _require(holds: bool, text: str) -> None:

@@ -60,7 +60,7 @@ def test_loaded_state_answers_with_the_recorded_accuracy(
 ) -> None:
     state = follow(baseline, "QE", task, profile)
     loaded, _ = checkpoint.load(saved(tmp_path, state, task, profile))
-    assert evaluation.evaluate(loaded.network, task.data, task.data.validation).accuracy == state.metrics.accuracy
+    assert evaluation.evaluate(loaded.network, task, task.data.validation).score == state.metrics.score
 
 
 def test_checkpoint_holds_no_pickle(baseline: CompressionState, task: Task, profile: Profile, tmp_path: Path) -> None:

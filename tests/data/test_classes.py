@@ -107,7 +107,7 @@ def test_load_puts_labels_on_outputs_and_reduces_as_ever(tmp_path):
     path.write_text("\n".join(["none", *map(str, range(10)), "letter"]))
     plain = data.load("digits", DataTable(n_train=100, n_validation=50, n_test=50))
     loaded = data.load("digits", DataTable(n_train=100, n_validation=50, n_test=50, classes=str(path)))
-    assert loaded.n_classes == 12
+    assert loaded.n_outputs == 12
     assert torch.equal(loaded.train.images, plain.train.images)
     assert torch.equal(loaded.train.labels, plain.train.labels + 1)
     assert loaded.fingerprint != plain.fingerprint

@@ -17,6 +17,7 @@ from nacdeploy.exporters.onnx_checks import (
     snr_db,
     unsigned_nodes,
 )
+from nacdeploy.metrics import ACCURACY
 
 
 def tensor(name: str, values: object, dtype: type) -> onnx.TensorProto:
@@ -180,24 +181,24 @@ def test_snr_db_passes_no_threshold_when_a_value_is_not_finite(bad: float) -> No
 
 def test_agreement_is_the_fraction_of_equal_answers() -> None:
     reference = np.eye(4)
-    assert agreement(reference, reference * 3) == 1.0
-    assert agreement(reference, np.eye(4)[[0, 1, 3, 2]]) == 0.5
-    assert agreement(reference, np.where(np.arange(4)[:, None] == 0, np.nan, reference)) == 0.75
+    assert agreement(reference, reference * 3, ACCURACY) == 1.0
+    assert agreement(reference, np.eye(4)[[0, 1, 3, 2]], ACCURACY) == 0.5
+    assert agreement(reference, np.where(np.arange(4)[:, None] == 0, np.nan, reference), ACCURACY) == 0.75
 
 
 def test_agreement_refuses_other_shapes() -> None:
     with pytest.raises(UsageError, match="shapes"):
-        agreement(np.eye(3), np.eye(4))
+        agreement(np.eye(3), np.eye(4), ACCURACY)
 
 
 def test_parity_records_equal_outputs_as_no_ratio() -> None:
     reference = np.eye(4)
-    assert parity(reference, reference, "all").snr_db is None
-    found = parity(reference, reference * 1.1, "basic")
+    assert parity(reference, reference, "all", ACCURACY).snr_db is None
+    found = parity(reference, reference * 1.1, "basic", ACCURACY)
     assert (found.n_images, found.agreement, found.optimization) == (4, 1.0, "basic")
     assert found.snr_db == pytest.approx(20.0)
 
 
 def test_parity_refuses_outputs_that_are_not_finite() -> None:
     with pytest.raises(NacdeployError, match="not a finite number"):
-        parity(np.eye(4), np.full((4, 4), np.nan), "all")
+        parity(np.eye(4), np.full((4, 4), np.nan), "all", ACCURACY)

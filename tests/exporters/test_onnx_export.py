@@ -37,6 +37,7 @@ from nacdeploy.exporters.targets import grid_named
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
 from nacdeploy.layers import fake_quant
 from nacdeploy.layers.network import Network
+from nacdeploy.metrics import ACCURACY
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
 
@@ -123,7 +124,7 @@ def test_folded_graph_answers_as_the_simulation(folded: tuple[Network, OnnxGraph
     with torch.inference_mode():
         expected = made(x).numpy()
     found = outputs(graph, x, SESSIONS[made.grid.name])[0]
-    assert onnx_checks.agreement(expected, found) >= 0.98
+    assert onnx_checks.agreement(expected, found, ACCURACY) >= 0.98
     assert onnx_checks.snr_db(expected, found) >= 30
 
 
@@ -166,7 +167,7 @@ def test_graph_agrees_with_the_simulation_on_real_images(
     assert graph.outputs == ("logits", "exit_1", "exit_2")[: len(found)]
     assert len(found) == 1 + 2 * ("E" in word)
     for expected, given in zip((own, *exits), found, strict=True):
-        assert onnx_checks.agreement(expected.numpy(), given) >= 0.99
+        assert onnx_checks.agreement(expected.numpy(), given, ACCURACY) >= 0.99
         assert onnx_checks.snr_db(expected.numpy(), given) >= 20
 
 
@@ -182,7 +183,7 @@ def test_every_kind_of_network_agrees(backbone: type[nn.Module], target: str) ->
     graph = to_onnx(made, OPSET)
     found = outputs(graph, x, SESSIONS[target])[0]
     assert {row[2] for row in held(graph)} == {"int8"}
-    assert onnx_checks.agreement(expected, found) >= 0.96
+    assert onnx_checks.agreement(expected, found, ACCURACY) >= 0.96
     assert onnx_checks.snr_db(expected, found) >= 20
 
 

@@ -31,6 +31,7 @@ from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
 from nacdeploy.exporters.targets.runtime import answering
 from nacdeploy.layers.network import Network
 from nacdeploy.layers.placement import Plan
+from nacdeploy.metrics import ACCURACY
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.settle import settle
 from nacdeploy.strategies.state import CompressionState
@@ -233,9 +234,9 @@ def test_near_tie_is_no_surprise_and_a_clear_answer_that_changes_is() -> None:
     noisy = reference + 0.02 * np.random.default_rng(0).standard_normal(reference.shape)
     noisy[0] = [0.98, 1.0, 0.0]
     assert (noisy.argmax(1) != reference.argmax(1)).any()
-    assert parity.n_surprising(reference, noisy) == 0
+    assert parity.n_surprising(reference, noisy, ACCURACY) == 0
     noisy[1] = [0.0, 5.0, 0.0]
-    assert parity.n_surprising(reference, noisy) == 1
+    assert parity.n_surprising(reference, noisy, ACCURACY) == 1
 
 
 def test_one_changed_answer_among_few_images_is_allowed() -> None:

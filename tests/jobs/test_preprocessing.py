@@ -105,7 +105,7 @@ def opened(options: Options) -> tuple[session.Session, Said]:
 def test_given_network_scores_as_its_script_says_under_its_own_normalisation(checkpoint: tuple[str, float]) -> None:
     path, accuracy = checkpoint
     theirs, said = opened(given(model="net.py:net", width=None, checkpoint=path, normalize="0.5/0.5"))
-    assert theirs.baseline.metrics.accuracy == pytest.approx(accuracy)
+    assert theirs.baseline.metrics.score == pytest.approx(accuracy)
     assert said.of("images normalised by mean 0.5 and deviation 0.5: as images.mean and images.std say")
     assert said.of(f"baseline net.py:net from weights.pt: {100 * accuracy:.2f} % on validation")
     assert not said.of("warning")
@@ -114,7 +114,7 @@ def test_given_network_scores_as_its_script_says_under_its_own_normalisation(che
 def test_wrong_normalisation_of_a_given_network_is_named_with_the_keys_to_set(checkpoint: tuple[str, float]) -> None:
     path, accuracy = checkpoint
     wrong, said = opened(given(model="net.py:net", checkpoint=path))
-    assert wrong.baseline.metrics.accuracy < accuracy
+    assert wrong.baseline.metrics.score < accuracy
     assert said.of("the training images' own")
     (line,) = said.of("warning")
     assert "set images.mean = 0.5 and images.std = 0.5, or --normalize 0.5/0.5" in line
@@ -134,7 +134,7 @@ def test_normalisation_is_recorded_and_found_again(checkpoint: tuple[str, float]
     assert session.task_of(record).data.mean == (0.5,)
     again, said = opened(given(checkpoint=str(theirs.baseline_folder)))
     assert again.task.data.mean == (0.5,)
-    assert again.baseline.metrics.accuracy == theirs.baseline.metrics.accuracy
+    assert again.baseline.metrics.score == theirs.baseline.metrics.score
     assert not said.of("warning")
 
 
@@ -249,7 +249,7 @@ def test_artifact_tells_how_its_images_are_taken_and_every_output_counts(folder:
     record = checkpoints.read_record(Path(result.checkpoint))
     assert (record.model.n_classes, record.model.input_size) == (6, (12, 20))
     (row,) = nacdeploy.bench([path], batch=1).rows[1:]
-    assert row.accuracy == pytest.approx(result.scores.compressed)
+    assert row.score == pytest.approx(result.scores.compressed)
 
 
 def test_bench_takes_images_as_each_artifact_does() -> None:

@@ -26,6 +26,7 @@ from nacdeploy.layers.channel_choice import Group, choose, ordered
 from nacdeploy.layers.channel_importance import CRITERIA, Evidence
 from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.layers.network import Network
+from nacdeploy.metrics import ACCURACY
 from nacdeploy.precision import Precision
 
 BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear]
@@ -33,7 +34,7 @@ LABELS = torch.arange(40) % 5
 
 
 def evidence(made: Network, seed: int = 0) -> Evidence:
-    return channel_importance.evidence(made, images(40), LABELS, seed)
+    return channel_importance.evidence(made, images(40), LABELS, ACCURACY.loss, seed)
 
 
 def ranked(made: Network, name: str, seed: int = 0) -> dict[str, Group]:
@@ -192,7 +193,7 @@ def test_ranking_works_on_depthwise_networks_and_transformers(model: str, name: 
     backbone = models.resolve(model, n_classes=5, channels=3, input_size=size, width=width).build()
     made = Network(backbone, grid_named("ort"), (3, *size)).eval()
     x = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(1))
-    known = channel_importance.evidence(made, x, LABELS[:8], 0)
+    known = channel_importance.evidence(made, x, LABELS[:8], ACCURACY.loss, 0)
     found = channel_groups.groups(made)
     assert len(channel_importance.ranked(found, name, known)) == len(found) > 10
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from nacdeploy.layers.early_exit import ExitHead, breadth_first, take_exits
+from nacdeploy.metrics import ACCURACY
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_gate_takes_the_first_confident_exit() -> None:
     early = torch.cat([logits_with_confidence(c, 0) for c in (0.95, 0.6, 0.5)])
     later = torch.cat([logits_with_confidence(c, 1) for c in (0.99, 0.9, 0.5)])
     last = torch.cat([logits_with_confidence(0.4, 2)] * 3)
-    answer, taken = take_exits((early, later, last), (0.9, 0.8))
+    answer, taken = take_exits((early, later, last), (0.9, 0.8), ACCURACY.confidence)
     assert taken.tolist() == [0, 1, 2]
     assert answer.argmax(1).tolist() == [0, 1, 2]
     assert torch.equal(answer[1], later[1])
@@ -44,19 +45,23 @@ def test_gate_takes_the_first_confident_exit() -> None:
 
 @pytest.mark.parametrize(("threshold", "exit_taken"), [(0.5, 0), (0.9001, 1), (2.0, 1), (0.0, 0)])
 def test_gate_opens_at_its_threshold(threshold: float, exit_taken: int) -> None:
-    _, taken = take_exits((logits_with_confidence(0.9, 0), logits_with_confidence(0.4, 1)), (threshold,))
+    _, taken = take_exits(
+        (logits_with_confidence(0.9, 0), logits_with_confidence(0.4, 1)), (threshold,), ACCURACY.confidence
+    )
     assert taken.tolist() == [exit_taken]
 
 
 def test_gate_does_not_write_into_its_inputs() -> None:
     early, last = logits_with_confidence(0.9, 0), logits_with_confidence(0.4, 1)
     kept = last.clone()
-    take_exits((early, last), (0.5,))
+    take_exits((early, last), (0.5,), ACCURACY.confidence)
     assert torch.equal(last, kept)
 
 
 def test_logits_that_are_no_numbers_never_leave_early() -> None:
-    _, taken = take_exits((torch.full((1, 3), float("nan")), logits_with_confidence(0.4, 1)), (0.1,))
+    _, taken = take_exits(
+        (torch.full((1, 3), float("nan")), logits_with_confidence(0.4, 1)), (0.1,), ACCURACY.confidence
+    )
     assert taken.tolist() == [1]
 
 
@@ -81,4 +86,4 @@ def test_new_head_knows_nothing_and_its_gate_is_closed() -> None:
     head = ExitHead("block", "node", (1, 4, 4, 4), 10, 4)
     answers = head(torch.randn(5, 4, 4, 4))
     assert answers.abs().max() == 0
-    assert take_exits((answers, answers), (float(head.threshold),))[1].tolist() == [1] * 5
+    assert take_exits((answers, answers), (float(head.threshold),), ACCURACY.confidence)[1].tolist() == [1] * 5

@@ -12,6 +12,7 @@ from nacdeploy.exporters.targets import grid_named
 from nacdeploy.layers import channel_groups, channel_importance, channel_pruning, next_layer, reconstruction
 from nacdeploy.layers.channel_choice import Group
 from nacdeploy.layers.network import Network
+from nacdeploy.metrics import ACCURACY
 
 # Source of the numbers: golden/nncompression.json, greedy and reconstruction, whose tensors are drawn as in `drawn`.
 GREEDY = (6, 3, 5, 0, 4, 7)
@@ -30,7 +31,7 @@ def drawn() -> tuple[Network, Tensor]:
 
 
 def ranked(made: Network, name: str, x: Tensor, root: str = "0") -> Group:
-    known = channel_importance.evidence(made, x, torch.zeros(len(x), dtype=torch.long), 0)
+    known = channel_importance.evidence(made, x, torch.zeros(len(x), dtype=torch.long), ACCURACY.loss, 0)
     found = channel_importance.ranked(channel_groups.groups(made), name, known)
     return next(group for group in found if group.root == root)
 

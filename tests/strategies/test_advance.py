@@ -108,7 +108,7 @@ def test_finetune_never_lowers_validation_accuracy(
 ) -> None:
     before = follow(baseline, word, task, profile)
     after = advance(before, Link("F", (("learning_rate", learning_rate),)), task, profile)
-    assert after.metrics.accuracy >= before.metrics.accuracy
+    assert after.metrics.score >= before.metrics.score
     assert after.chain.word == f"{word}F"
 
 
@@ -116,7 +116,7 @@ def test_finetune_recovers_what_pruning_lost(baseline: CompressionState, task: T
     profile = make_profile(finetune={"epochs": 4, "learning_rate": 0.03, "schedule": "constant"})
     pruned = follow(baseline, "PP", task, profile)
     tuned = advance(pruned, Link("F"), task, profile)
-    assert tuned.metrics.accuracy > pruned.metrics.accuracy
+    assert tuned.metrics.score > pruned.metrics.score
     assert tuned.n_epochs == 4
     assert tuned.metrics.cost.macs == pruned.metrics.cost.macs
 
@@ -166,7 +166,7 @@ def test_refusal_names_letter_place_and_reason(baseline: CompressionState, task:
 def test_figures_are_recounted_against_the_baseline(baseline: CompressionState, task: Task, profile: Profile) -> None:
     state = follow(baseline, "PQ", task, profile)
     assert state.baseline == baseline.metrics
-    assert state.drop_points == pytest.approx(100 * (baseline.metrics.accuracy - state.metrics.accuracy))
+    assert state.drop == pytest.approx(100 * (baseline.metrics.score - state.metrics.score))
 
 
 def test_known_state_is_not_measured_again(baseline: CompressionState, task: Task, profile: Profile) -> None:

@@ -393,7 +393,7 @@ def test_training_is_held_as_a_difference_to_its_start(
 def test_metrics_are_measured_once_and_again_when_damaged(
     memory: DiskMemory, states: dict[str, CompressionState], tmp_path: Path
 ) -> None:
-    first, other = states["QPE"].metrics, replace(states["QPE"].metrics, accuracy=0.125)
+    first, other = states["QPE"].metrics, replace(states["QPE"].metrics, score=0.125)
     assert memory.metrics("k", lambda: first) == first
     assert memory.metrics("k", lambda: other) == first
     flipped(file(tmp_path, "metrics-*"))

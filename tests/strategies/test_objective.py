@@ -157,9 +157,9 @@ def test_a_model_at_chance_never_wins_whatever_its_ratios_and_the_budget(
     objective, chance = make(SearchTable(max_drop=max_drop, **table)), 1 / n_classes
     *analytic, speed = ratios
     destroyed = Figures(
-        max(0.0, chance + luck * (0.9 - chance)), 0.9, *analytic, speed, speed, speed, chance_accuracy=chance
+        max(0.0, chance + luck * (0.9 - chance)), 0.9, *analytic, speed, speed, speed, chance_score=chance
     )
-    sound = Figures(0.9, 0.9, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, chance_accuracy=chance)
+    sound = Figures(0.9, 0.9, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, chance_score=chance)
     rows = tuple(
         Evaluation(chain, chain, each)
         for chain, each in (("", replace(sound, speed_ratio=1.0)), ("P", destroyed), ("Q", sound))

@@ -94,7 +94,7 @@ def test_post_finetune_appends_a_step(baseline: CompressionState, task: Task, pr
     longer = transfer.post_finetune(state, 3, task, profile)
     assert longer.chain.word == "PF"
     assert 1 <= longer.n_epochs <= 3
-    assert longer.metrics.accuracy >= state.metrics.accuracy
+    assert longer.metrics.score >= state.metrics.score
 
 
 @pytest.mark.parametrize("text", ["QPPF", "q p p f"])

@@ -17,7 +17,7 @@ Experience = Iterable[Sequence[Observation]]
 
 
 def _beam(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:
-    return BeamSearcher(table.beam_width, objective, table.max_drop)
+    return BeamSearcher(table.beam_width, objective, objective.max_drop)
 
 
 def _dqn(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:
@@ -32,7 +32,7 @@ def _random(table: SearchTable, seed: int, objective: Objective, experience: Exp
 
 
 def _surrogate(table: SearchTable, seed: int, objective: Objective, experience: Experience) -> Searcher:
-    return SurrogateSearcher(parsed(table.alphabet), objective, table.max_drop, experience)
+    return SurrogateSearcher(parsed(table.alphabet), objective, objective.max_drop, experience)
 
 
 SEARCHERS: dict[str, Callable[[SearchTable, int, Objective, Experience], Searcher]] = {

@@ -1,7 +1,7 @@
 """Beam search over states, with one step of look-ahead. Deterministic.
 
 Three lessons of NAC's published logs shape it. A chain's worth is its end state's, so equal states are merged, and
-letters seen to commute are not tried in both orders. Most of an accuracy drop comes back in F, so a state is ranked by
+letters seen to commute are not tried in both orders. Most of a drop comes back in F, so a state is ranked by
 what it would be worth after an F. And most evaluations of a full expansion are wasted, so a step is first predicted
 from what its letter did elsewhere; only the most promising are evaluated.
 
@@ -11,7 +11,7 @@ beam at every level. Nothing legal is ever dropped: the search ends when no step
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import nacdeploy.strategies.search.ratios as ratios
@@ -74,8 +74,7 @@ class _Effects:
         count = state.chain.word.count(symbol[0])
         nearest = min(self._drops[symbol], key=lambda known: (abs(known - count), -known))
         expected = ratios.with_logs(state.figures, ratios.logs(state.figures) + self._factors[symbol][nearest])
-        accuracy = max(0.0, state.figures.accuracy - self._drops[symbol][nearest] / 100.0)
-        return replace(expected, accuracy=accuracy)
+        return expected.with_quality(max(0.0, state.figures.quality - self._drops[symbol][nearest] / 100.0))
 
     def repaired_drop(self, drop: float, floor: float) -> float:
         """The drop expected after an F: what an earlier F left stays, most of the rest comes back."""
@@ -190,7 +189,7 @@ class BeamSearcher:
     def _worth(self, figures: Figures, floor: float) -> float:
         """The log score after an F, less a charge for what F would leave beyond the limit."""
         drop = self._effects.repaired_drop(figures.drop_points, floor)
-        repaired = replace(figures, accuracy=figures.baseline_accuracy - drop / 100.0)
+        repaired = figures.with_quality(figures.baseline_quality - drop / 100.0)
         return _signed_log(self._objective.score(repaired)) - _EXCESS_SLOPE * max(0.0, drop - self._max_drop)
 
 

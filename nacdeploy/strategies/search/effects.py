@@ -1,7 +1,7 @@
 """What letters do, learned while a search runs: the surrogate that `surrogate.py` plans with.
 
 Two models, both of a few numbers, so that a dozen observations are enough. A letter other than F multiplies the ratios
-and adds to the accuracy drop, as it did where it was used most alike. An F leaves a drop that is linear in what came
+and adds to the drop, as it did where it was used most alike. An F leaves a drop that is linear in what came
 before it, with a prior that says "F repairs nine tenths": Bayesian linear regression, whose variance is what makes a
 search curious (Bishop, 2006, eq. 3.49 to 3.59).
 """
@@ -63,7 +63,7 @@ class Effects:
         self._known: dict[tuple[str, int, int], Effect] = {}
 
     def learn(self, symbol: str, n_before: int, n_fresh: int, log_factors: Array, added: float) -> None:
-        """Remember one observed step; `added` is in accuracy points."""
+        """Remember one observed step; `added` is in points."""
         if symbol in self._uses:
             self.spread.learn(added - self.expected(symbol, n_before, n_fresh)[1])
         self._uses.setdefault(symbol, []).append(_Use(n_before, n_fresh, log_factors, added))

@@ -269,4 +269,4 @@ def _row(chain: Chain, pending: Pending) -> Evaluation:
 
 
 def _finite(figures: Figures) -> bool:
-    return all(math.isfinite(value) for value in astuple(figures) if value is not None)
+    return all(math.isfinite(value) for value in astuple(figures) if not isinstance(value, str | None))

@@ -2,7 +2,7 @@
 
 A pure reading of observations, shared by the agent (`dqn.py`) and the environment for any RL library
 (`environment.py`). The state is NAC's, unnormalised: `[weight bits, activation bits, BitOps ratio by P, memory ratio by
-P, exits placed, n_P, n_F, n_Q, BitOps ratio, memory ratio, accuracy drop, accuracy change]`, the last two in points. A
+P, exits placed, n_P, n_F, n_Q, BitOps ratio, memory ratio, drop, change of quality]`, the last two in points. A
 letter that NAC does not know adds its count at the end.
 """
 
@@ -21,7 +21,7 @@ _NAC_LETTERS = "FPEQ"
 
 @dataclass(frozen=True)
 class Situation:
-    """An observed chain with what its path adds: what the P's did, and the last letter's change of accuracy."""
+    """An observed chain with what its path adds: what the P's did, and the last letter's change of quality."""
 
     observation: Observation
     figures: Figures
@@ -77,9 +77,9 @@ def vector(situation: Situation, alphabet: str) -> NDArray[np.float64]:
 
 def reward(past: Situation, now: Situation, weights: NacWeights) -> NacReward:
     """What the letter between two situations earns."""
-    baseline = 100.0 * now.figures.baseline_accuracy
+    baseline = 100.0 * now.figures.baseline_quality
     return nac_rewards(baseline, _point(past.figures), _point(now.figures), weights)
 
 
 def _point(figures: Figures) -> Point:
-    return 100.0 * figures.accuracy, figures.nac_bitops_ratio, figures.nac_memory_ratio
+    return 100.0 * figures.quality, figures.nac_bitops_ratio, figures.nac_memory_ratio

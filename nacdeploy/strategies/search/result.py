@@ -14,7 +14,7 @@ class SearchResult:
     """What a search found. `evaluations` begins with the untouched model; the other fields never hold it.
 
     `best` is the admissible chain of most worth. `nearest` is set only where nothing is admissible: the chain
-    that lost the least accuracy. `front` holds the chains that no other beats in accuracy, speed (or BitOps) and bytes.
+    that lost the least. `front` holds the chains that no other beats in score, speed (or BitOps) and bytes.
     """
 
     evaluations: tuple[Evaluation, ...]
@@ -61,12 +61,12 @@ def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluat
 
 
 def _front(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
-    """The chains, none destroyed, that nothing evaluated beats in accuracy, cost and bytes, the untouched model
+    """The chains, none destroyed, that nothing evaluated beats in score, cost and bytes, the untouched model
     included; of equals the earliest. The cost is measured speed where every chain has it, else BitOps."""
     figures = {e.chain: e.figures for e in evaluations if e.figures is not None and is_alive(e.figures)}
     measured = all(f.speed_ratio is not None for f in figures.values())
     points: dict[tuple[float, ...], str] = {
-        (f.accuracy, f.speed_ratio or 0.0 if measured else f.bitops_ratio, f.bytes_ratio): chain
+        (f.quality, f.speed_ratio or 0.0 if measured else f.bitops_ratio, f.bytes_ratio): chain
         for chain, f in reversed(figures.items())
     }
     front = {points[point] for point in non_dominated(list(points))}

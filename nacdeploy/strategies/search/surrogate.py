@@ -63,7 +63,7 @@ class SurrogateSearcher:
     Args:
         alphabet: the steps of the search.
         objective: what is improved.
-        max_drop: the accuracy budget in points.
+        max_drop: the budget in points.
         experience: the observations of other searches; they warm what is known of steps, and nothing else.
     """
 
@@ -263,8 +263,8 @@ class SurrogateSearcher:
 
     def _score(self, log_ratios: Array, drop: float) -> float:
         assert self._baseline is not None
-        accuracy = max(0.0, self._baseline.baseline_accuracy - drop / 100.0)
-        return self._objective.score(ratios.with_logs(replace(self._baseline, accuracy=accuracy), log_ratios))
+        expected = self._baseline.with_quality(max(0.0, self._baseline.baseline_quality - drop / 100.0))
+        return self._objective.score(ratios.with_logs(expected, log_ratios))
 
     def _counts(self, word: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Uses of each letter in the word, and since its last F."""

@@ -114,7 +114,7 @@ def test_a_returned_failure_and_a_figure_that_is_no_number_are_rows_too(tmp_path
     def evaluate(chain: Chain) -> Evaluation:
         row = Landscape()(chain)
         if chain.word == "Q" and row.figures is not None:
-            return replace(row, figures=replace(row.figures, accuracy=float("nan")))
+            return replace(row, figures=replace(row.figures, score=float("nan")))
         return replace(row, figures=None, error="no engine") if chain.word == "P" else row
 
     result = run(tmp_path / "j", evaluate, table(), searcher=Scripted("Q", "P"))

@@ -55,7 +55,7 @@ def test_promotion_trains_half_as_many_chains_twice_as_long_each_time(tmp_path: 
     assert 0 < len(full) <= len(middle)
     assert result.best is not None
     assert result.best.figures is not None
-    assert 100 * (BASELINE - result.best.figures.accuracy) <= 1.0
+    assert 100 * (BASELINE - result.best.figures.score) <= 1.0
 
 
 def test_promotion_never_worsens_the_answer(tmp_path: Path) -> None:

@@ -141,4 +141,4 @@ def test_searcher_takes_negative_scores(name: str, tmp_path: Path) -> None:
     asked = table(searcher=name, objective="nac", alphabet="FP", max_drop=5.0)
     result = search(Landscape(damage_points=2.0), asked)
     assert len(result.evaluations) > 5
-    assert all(row.figures is not None and math.isfinite(row.figures.accuracy) for row in result.evaluations)
+    assert all(row.figures is not None and math.isfinite(row.figures.score) for row in result.evaluations)

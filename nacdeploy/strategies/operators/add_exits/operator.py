@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from nacdeploy import metrics
 from nacdeploy.errors import UsageError
 from nacdeploy.layers.early_exit import ExitHead, breadth_first
 from nacdeploy.layers.exit_places import Place, exit_places, named_place
@@ -50,6 +51,8 @@ class AddExits:
         return cls(with_parameters(cls.letter, profile.of(ExitTable), parameters, RUN_WIDE))
 
     def refusal(self, state: CompressionState) -> str | None:
+        if why := metrics.named(state.metrics.metric).no_exits:
+            return why
         if state.network.graph is None:
             return "this network's graph cannot be captured, so that no exit place is known"
         places = self._places(state.network)
@@ -61,7 +64,7 @@ class AddExits:
         chosen = self._free(state.network)[: self.table.n_exits]
         shapes = _shapes(state.network, {place.node for place in chosen})
         exits = tuple(NewExit(place.name, place.node, shapes[place.node]) for place in chosen)
-        return ExitsDecision(exits, task.data.n_classes, self.table.grid)
+        return ExitsDecision(exits, task.data.n_outputs, self.table.grid)
 
     def perform(self, network: Network, decision: ExitsDecision) -> Network:
         extended = copy.deepcopy(network)

@@ -136,7 +136,7 @@ class Prune:
         seed = training.seed_of(self.seed, str(n_earlier), "random channels")
         with evaluation.accelerated(network) as device:
             x, labels = task.data.normalize(images.images).to(device), images.labels.to(device)
-            known = channel_importance.evidence(network, x, labels, seed)
+            known = channel_importance.evidence(network, x, labels, task.metric.loss, seed)
             return channel_importance.ranked(channel_importance.covered(found, name, network), name, known)
 
     def perform(self, network: Network, decision: PruneDecision) -> Network:

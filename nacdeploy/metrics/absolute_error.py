@@ -1,0 +1,103 @@
+"""Mean absolute error: regression, scored by how far answers are from their numbers."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import t as students_t
+from torch import Tensor
+from torch.nn import functional
+
+from nacdeploy.errors import UsageError
+from nacdeploy.metrics.base import Interval
+
+# Two answers agree that are no further apart than this share of how the answers of all images spread.
+TOLERANCE = 0.1
+# A network that answers without looking has learned less than this of what there is to learn.
+NEAR_CHANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Mae:
+    """How far answers are from their numbers in the mean, in the unit of these. Labels are float32 `(N, K)`."""
+
+    name: str = "mae"
+    title: str = "mean absolute error"
+    column: str = "MAE"
+    unit: str = ""
+    scale: float = 1.0
+    drop_unit: str = "MAE"
+    n_digits: str = ".4g"
+    higher_is_better: bool = False
+    bounds: tuple[float, float] = (0.0, math.inf)
+    answer: tuple[str, str] = ("value", "values")
+    agreement: str = "agreement within a tenth of the spread"
+    no_exits: str = (
+        "a number has no confidence by which an exit could answer early; metric 'mae' takes chains without E"
+    )
+    version: int = 1
+
+    def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
+        """The numbers that classes are called by, `(N, 1)`: of the class "2.5" that is 2.5."""
+        numbers = torch.tensor([_number(name) for name in class_names])[classes]
+        if len(numbers.unique()) < 2:
+            raise UsageError("metric 'mae' needs images of two numbers at least; these are all of one")
+        return numbers[:, None], ()
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The mean absolute error."""
+        return functional.l1_loss(outputs, labels)
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Each image's error, the mean of its K."""
+        return (outputs.double() - labels.double()).abs().mean(1)
+
+    def score(self, outputs: Tensor, labels: Tensor) -> float:
+        return float(self.values(outputs, labels).mean())
+
+    def chance(self, labels: Tensor) -> float:
+        """The error of always answering the median."""
+        return self.score(labels.median(0).values.expand_as(labels), labels)
+
+    def is_near_chance(self, score: float, chance: float, n_images: int) -> bool:
+        return not score < (1 - NEAR_CHANCE) * chance
+
+    def quality(self, score: float, chance: float) -> float:
+        """The share of the error of chance that is gone: a skill score (Murphy, 1988)."""
+        return 1 - score / chance
+
+    def of_quality(self, quality: float, chance: float) -> float:
+        return (1 - quality) * chance
+
+    def point(self, chance: float) -> float:
+        return chance / 100
+
+    def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
+        """From the mean difference of the errors of the same images: Student's t with the finite population's factor,
+        sqrt((N - n) / (N - 1)), which is 0 when all images were counted."""
+        lost, n = now - before, len(now)
+        mean, left = float(lost.mean()), math.sqrt((n_total - n) / max(n_total - 1, 1))
+        if n < 2:
+            return Interval(mean, -math.inf if left else mean, math.inf if left else mean)
+        margin = left * float(students_t.ppf((1 + confidence) / 2, n - 1)) * float(lost.std()) / math.sqrt(n)
+        return Interval(mean, mean - margin, mean + margin)
+
+    def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
+        """No number further apart than a tenth of the reference's spread over the images; with `noise`, or than
+        three standard deviations of it."""
+        spread = reference.std(0, correction=0) if len(reference) > 1 else reference.abs()[0]
+        allowed = TOLERANCE * spread if noise is None else (TOLERANCE * spread).clamp(min=3 * noise)
+        return ((reference - outputs).abs() <= allowed).all(1)
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        raise UsageError(self.no_exits)
+
+
+def _number(name: str) -> float:
+    try:
+        value = float(name)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"metric 'mae' takes classes called by numbers, such as 0, 2.5 or -1; '{name}' is none")
+    return value

@@ -1,0 +1,103 @@
+"""Accuracy: classification, scored by how often the largest output is the label's."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+from torch.nn import functional
+
+from nacdeploy.metrics.base import Interval
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The fraction of images whose class, one of K, is named rightly. Labels are int64 `(N,)`."""
+
+    name: str = "accuracy"
+    title: str = "accuracy"
+    column: str = "acc."
+    unit: str = "%"
+    scale: float = 100.0
+    drop_unit: str = "points"
+    n_digits: str = ".2f"
+    higher_is_better: bool = True
+    bounds: tuple[float, float] = (0.0, 1.0)
+    answer: tuple[str, str] = ("class", "classes")
+    agreement: str = "top-1 agreement"
+    no_exits: str = ""
+    version: int = 1
+
+    def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
+        return classes, class_names
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross entropy."""
+        return functional.cross_entropy(outputs, labels)
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """1 where the largest output is the label's, 0 elsewhere."""
+        return (outputs.argmax(1) == labels).double()
+
+    def score(self, outputs: Tensor, labels: Tensor) -> float:
+        return float(self.values(outputs, labels).mean())
+
+    def chance(self, labels: Tensor) -> float:
+        """The accuracy of always naming the most frequent class."""
+        return float(labels.bincount().max()) / len(labels)
+
+    def is_near_chance(self, score: float, chance: float, n_images: int) -> bool:
+        return score <= chance + 3 * (chance * (1 - chance) / n_images) ** 0.5
+
+    def quality(self, score: float, chance: float) -> float:
+        return score
+
+    def of_quality(self, quality: float, chance: float) -> float:
+        return quality
+
+    def point(self, chance: float) -> float:
+        return 1.0
+
+    def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
+        """From how many images were lost, and how many won."""
+        return interval_of_counts(int((before > now).sum()), int((now > before).sum()), len(now), n_total, confidence)
+
+    def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
+        """The same largest output; with `noise`, or two whose values lie nearer in the reference than three standard
+        deviations of the difference of two values' noise: a near tie."""
+        first, other = reference.argmax(1), outputs.argmax(1)
+        if noise is None:
+            return first == other
+        rows = torch.arange(len(reference))
+        margins = reference[rows, first] - reference[rows, other]
+        return margins <= 3 * math.sqrt(2) * noise
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """The softmax maximum."""
+        return outputs.softmax(1).amax(1)
+
+
+def interval_of_counts(n_lost: int, n_won: int, n_images: int, n_total: int, confidence: float) -> Interval:
+    """The drop in points of `n_total` images from a random part of them, in which a candidate lost `n_lost` of the
+    images that were answered rightly before, and won `n_won` others.
+
+    Each of the two shares has the limits of Clopper and Pearson (1934), exact down to counts of zero; their difference
+    is joined by the square-and-add rule (Newcombe, 1998, method 10). Both are narrowed by the finite population's
+    factor, sqrt((N - n) / (N - 1)), which is 0 when all images were counted.
+    """
+    lost, won = n_lost / n_images, n_won / n_images
+    left = math.sqrt((n_total - n_images) / max(n_total - 1, 1))
+    lost_low, lost_high = _clopper_pearson(n_lost, n_images, confidence)
+    won_low, won_high = _clopper_pearson(n_won, n_images, confidence)
+    below = left * math.hypot(lost - lost_low, won_high - won)
+    above = left * math.hypot(lost_high - lost, won - won_low)
+    value = lost - won
+    return Interval(100 * value, 100 * (value - below), 100 * (value + above))
+
+
+def _clopper_pearson(n: int, n_total: int, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low = 0.0 if n == 0 else float(betaincinv(n, n_total - n + 1, tail))
+    high = 1.0 if n == n_total else float(betaincinv(n + 1, n_total - n, 1 - tail))
+    return low, high

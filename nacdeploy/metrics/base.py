@@ -1,0 +1,178 @@
+"""Metric: what a task asks of a network, and how well it is answered.
+
+An answer is one row of a network's outputs `(N, K)`. A score is one number of a whole split, a value that of one image.
+Three scales meet here: the score as files hold it (an accuracy of 0.97, an error of 0.31), the drop as people give and
+read it (`points`, or the target's own unit), and the quality that searches plan with: more is better, 1 is perfect.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A drop, in the metric's own unit, and the limits between which that of the whole split lies."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return max(self.high - self.value, self.value - self.low)
+
+
+class Metric(Protocol):
+    """What a task is scored by.
+
+    Attributes:
+        name: the key of the score in files and profiles, an identifier.
+        title: the score in a sentence.
+        column: the score above a column.
+        unit: what follows a printed score; "" where it has none.
+        scale: a printed score is so many times the score.
+        drop_unit: what follows a printed difference of scores.
+        n_digits: how a printed number is rounded, as a format such as ".2f".
+        higher_is_better: the direction.
+        bounds: the least and the largest score that there is.
+        answer: what a row of outputs stands for, one and several of them.
+        agreement: what `agrees` means.
+        no_exits: why no exit can answer early; "" where `confidence` says how sure an answer is.
+        version: part of the keys of a search's memory; raise it when loss or score come out differently.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def column(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def drop_unit(self) -> str: ...
+    @property
+    def n_digits(self) -> str: ...
+    @property
+    def higher_is_better(self) -> bool: ...
+    @property
+    def bounds(self) -> tuple[float, float]: ...
+    @property
+    def answer(self) -> tuple[str, str]: ...
+    @property
+    def agreement(self) -> str: ...
+    @property
+    def no_exits(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+    def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
+        """What answers are compared with, `(N,)` or `(N, K)`, and the names of a network's outputs (none: `K` numbers),
+        from the classes `(N,)` that a source read.
+
+        Raises:
+            UsageError: the data have none such.
+        """
+        ...
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """What training minimises: a scalar of outputs `(N, K)`, with a gradient."""
+        ...
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """How well each image is answered, float64 `(N,)`, in the direction of the score."""
+        ...
+
+    def score(self, outputs: Tensor, labels: Tensor) -> float:
+        """The score of a whole split."""
+        ...
+
+    def chance(self, labels: Tensor) -> float:
+        """The score of the best answer that looks at no image."""
+        ...
+
+    def is_near_chance(self, score: float, chance: float, n_images: int) -> bool:
+        """Whether a score of so many images may be that of an answer that looks at none."""
+        ...
+
+    def quality(self, score: float, chance: float) -> float:
+        """The score on the scale that searches plan with: more is better, 1 is perfect, a hundredth is a point."""
+        ...
+
+    def of_quality(self, quality: float, chance: float) -> float:
+        """The score of a quality."""
+        ...
+
+    def point(self, chance: float) -> float:
+        """The drop, in `drop_unit`, of one point: a hundredth of the quality."""
+        ...
+
+    def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
+        """The drop on `n_total` images from the values `(n,)` of a random part of them, before and now."""
+        ...
+
+    def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
+        """Which rows `(N,)` of two runs give the same answer. With the standard deviation of the `noise` between the
+        runs, answers that are no further apart than noise explains agree too."""
+        ...
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """How sure each answer is, `(N,)` from 0 to 1; asked only where `no_exits` is empty."""
+        ...
+
+
+def is_better(metric: Metric, one: float, other: float) -> bool:
+    """Whether the first score is the better one; no score is better than one that is not a number."""
+    if one != one or other != other:
+        return one == one
+    return one > other if metric.higher_is_better else one < other
+
+
+def is_surely_better(metric: Metric, one: Tensor, other: Tensor) -> bool:
+    """Whether the first values are better than the second, `(N,)` each, by more than the standard error of their
+    summed difference: of values 0 and 1 the square root of the number of images on which they differ (McNemar,
+    1947)."""
+    gain = one - other if metric.higher_is_better else other - one
+    return float(gain.sum()) > float(gain.square().sum().sqrt())
+
+
+def drop(metric: Metric, before: float, now: float) -> float:
+    """What was lost between two scores, in `drop_unit`; negative for a gain."""
+    return metric.scale * (before - now if metric.higher_is_better else now - before)
+
+
+def lowered(metric: Metric, score: float, lost: float) -> float:
+    """The score that is worse by a drop of so many `drop_unit`, within the bounds."""
+    low, high = metric.bounds
+    worse = score - lost / metric.scale if metric.higher_is_better else score + lost / metric.scale
+    return min(high, max(low, worse))
+
+
+def number(metric: Metric, value: float, sign: str = "") -> str:
+    """A printed score or drop without its unit."""
+    return f"{value:{sign}{metric.n_digits}}"
+
+
+def cell(metric: Metric, score: float) -> str:
+    """A score in a column whose head names it."""
+    return number(metric, metric.scale * score)
+
+
+def shown(metric: Metric, score: float) -> str:
+    """A score with its unit."""
+    return f"{cell(metric, score)} {metric.unit}".rstrip()
+
+
+def shown_drop(metric: Metric, lost: float, sign: str = "") -> str:
+    """A drop with its unit."""
+    return f"{number(metric, lost, sign)} {metric.drop_unit}"
+
+
+def axis(metric: Metric) -> str:
+    """What stands beside an axis of scores on validation, as they are printed."""
+    named = f"{metric.title} on validation" + (f" ({metric.unit})" if metric.unit else "")
+    return named if metric.higher_is_better else f"{named}, lower is better"
