@@ -115,7 +115,7 @@ def _compressed(place: Path, table: str) -> dict[str, tuple[int, float, float]]:
     for target in TARGETS:
         folder = nacdeploy.export(target=target, source=result.checkpoint, guard=False, **shared)
         manifest, _ = artifact.load(folder)
-        runner = pick.pick(folder, manifest, threads=1, on_gpu=False).runner
+        runner = pick.pick(folder, manifest, threads=1).runner
         right, agreed = (deployed_score(runner, manifest, images, split) for split in (images.test, images.validation))
         found[target] = (round(right * len(images.test)), agreed, manifest.original.snr_db)
     return found

@@ -31,7 +31,7 @@ def dense(profile: Profile, macs: int, n_epochs: int, progress: RichProgress) ->
     task = tasks.make(small.model, small.data, small)
     network = plain_network(task, small)
     with progress.bar(f"dense network of width {width} from scratch") as bar:
-        train_network(network, task, small.train, small.seed, epoch_report(bar))
+        train_network(network, task, small.train, small.seed, epoch_report(bar, task.metric))
     accuracy = evaluation.evaluate(network, task, task.data.test).score
     return initial_state(network, task), width, accuracy
 

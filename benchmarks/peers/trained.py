@@ -18,6 +18,7 @@ from nacdeploy import task as tasks
 from nacdeploy.exporters.onnx import to_onnx
 from nacdeploy.jobs.session import Session, epoch_report
 from nacdeploy.layers.network import Network
+from nacdeploy.metrics import ACCURACY
 from nacdeploy.profile.training import TrainTable
 from nacdeploy.progress import Progress
 from nacdeploy.strategies import baseline, checkpoint
@@ -45,7 +46,7 @@ def chain(word: str, session: Session, place: Path, progress: Progress) -> Path:
     and chains with the same beginning share them."""
     memory = DiskMemory(place.parent / "memory", session.task, session.profile)
     with progress.bar(f"chain {word}") as bar:
-        report = epoch_report(bar, f"{word}: epoch")
+        report = epoch_report(bar, ACCURACY, f"{word}: epoch")
         task, profile = session.task, session.profile
         state = follow(Chain.parse(word), session.baseline, task, profile, memory=memory, report=report).state
     progress.say(f"chain {word}: {100 * state.metrics.score:.2f} % on validation in torch")
@@ -117,7 +118,7 @@ def _kept(
     """The FP32 ONNX in `place`, trained and exported where it is not there yet; the folder appears whole or not."""
     if not (place / MODEL).is_file():
         with progress.bar(name) as bar:
-            state = make(epoch_report(bar, f"{name}: epoch"))
+            state = make(epoch_report(bar, ACCURACY, f"{name}: epoch"))
         made = Trained(name, n_epochs, state.metrics.cost.macs, state.metrics.score)
         with records.new_directory(place, replace=True) as folder:
             (folder / MODEL).write_bytes(to_onnx(state.network, session.profile.export.opset).model)

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from conftest import make_profile
 
+from nacdeploy.exporters import targets
 from nacdeploy.jobs.runs import Runs
 
 KEY = "a state's key"
 
 
 def place(target: str = "ort", key: str = KEY, **tables: Any) -> Path:
-    return Runs(Path("runs")).measurements(key, make_profile(**tables), target)
+    return Runs(Path("runs")).measurements(key, make_profile(**tables), targets.parse(target))
 
 
 @pytest.mark.parametrize(

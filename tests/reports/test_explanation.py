@@ -80,9 +80,9 @@ def test_layer_whose_weight_was_renamed_is_explained_as_what_it_is(facts: dict[s
     assert (row.in_file, row.reason.text) == ("float32", "float: excluded by the profile")
 
 
-@pytest.mark.parametrize(("target", "n_picked"), [("ort", 0), ("onnx", 0), ("trt", None)])
-def test_sparsity_says_what_is_known_of_the_kernels(target: str, n_picked: int | None) -> None:
+@pytest.mark.parametrize(("on_gpu", "n_picked"), [(False, 0), (True, None)])
+def test_sparsity_says_what_is_known_of_the_kernels(on_gpu: bool, n_picked: int | None) -> None:
     layers = [OnnxLayer("a", "conv", ("n",), 1, 4, 4, 0.5, True, "int8")]
-    found = explanation.sparsity(layers, target)
+    found = explanation.sparsity(layers, on_gpu=on_gpu)
     assert (found.n_eligible, found.n_picked, found.n_gained) == (1, n_picked, n_picked)
     assert "sparse kernels" in found.note or "not verifiable here" in found.note
