@@ -67,7 +67,12 @@ def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], 
     files = _files(given.train, class_names)
     missing = [not given.validation, not given.test]
     train, validation, test = split_by_fraction(
-        files.labels, class_names, validation=FRACTION * missing[0], test=FRACTION * missing[1], seed=seed
+        files.labels,
+        class_names,
+        validation=FRACTION * missing[0],
+        test=FRACTION * missing[1],
+        seed=seed,
+        some_elsewhere=are_outputs,
     )
     splits = (
         files.subset(train),

@@ -21,18 +21,25 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
 
 
 def split_by_fraction(
-    labels: Tensor, class_names: tuple[str, ...], *, validation: float, test: float, seed: int
+    labels: Tensor,
+    class_names: tuple[str, ...],
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    some_elsewhere: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Disjoint indices of train, validation and test: each class gives the same fraction, at least one image, to each.
 
-    A fraction of zero makes that split empty.
+    A fraction of zero makes that split empty. `some_elsewhere`: a class without any image has its own in another split
+    that is given.
 
     Raises:
         UsageError: a class has fewer images than there are splits.
     """
     n_splits = 1 + (validation > 0) + (test > 0)
     for name, count in zip(class_names, labels.bincount(minlength=len(class_names)).tolist(), strict=True):
-        if 0 < count < n_splits:  # none at all: a class of another split that is given
+        if count < n_splits and not (some_elsewhere and count == 0):
             raise UsageError(f"class '{name}' has {count} images; to split into {n_splits} it needs {n_splits} or more")
     indices, ranks, counts = _ranked(labels, torch.Generator().manual_seed(seed))
     end_of_test = _share(counts, test)

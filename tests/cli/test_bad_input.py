@@ -444,5 +444,5 @@ def test_fp16_inputs_are_refused_where_the_target_has_none(home: Path) -> None:
     Path("fp16.toml").write_text(Path("tiny.toml").read_text().replace("[export]", '[export]\nio_type = "fp16"'))
     before = files()
     done = refused("export", "--target", "ort", "--profile", "fp16.toml")
-    assert "export.io_type = 'fp16' is for TensorRT" in done.err
+    assert "export.io_type = 'fp16' is for 'trt', 'trt-rtx'" in done.err
     assert files() == before

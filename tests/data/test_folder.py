@@ -357,7 +357,7 @@ def test_classes_of_any_split_count_when_they_are_outputs_of_the_network(tmp_pat
     _classes(tmp_path / "train", {"3": 4, "7": 4})
     _classes(tmp_path / "val", {"5": 2, "7": 1}, first=100)
     loaded = _load(tmp_path, classes="index", n_classes=10)
-    assert loaded.n_classes == 10
+    assert loaded.n_outputs == 10
     assert sorted(loaded.validation.labels.tolist()) == [5, 5, 7]
     assert sorted(loaded.train.labels.tolist() + loaded.test.labels.tolist()) == [3] * 4 + [7] * 4
     with pytest.raises(UsageError, match=r"class '5', which the training images do not have.*--classes"):

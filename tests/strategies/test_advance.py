@@ -258,7 +258,7 @@ def test_settings_that_a_training_depends_on_are_in_its_key(
     assert (first.trainings != second.trainings) == is_trained_anew
 
 
-VERSIONS = ("advance.train.VERSION", "advance.SETTLE_VERSION", "operators.finetune.operator.Finetune.version")
+VERSIONS = ("advance.training.VERSION", "advance.SETTLE_VERSION", "operators.finetune.operator.Finetune.version")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

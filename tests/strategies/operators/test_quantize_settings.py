@@ -79,7 +79,7 @@ def test_binary_weights_cost_one_bit_and_have_no_next_rung(baseline: Compression
         ({"layer_bits": {"clasifier": "w8a8"}}, "no layer is named 'clasifier'; did you mean 'classifier'"),
         ({"layer_bits": {"classifier": "w9a8"}}, r"quantize\.layer_bits: precision 'w9a8': weights take 2 to 8"),
         ({"layer_bits": {"classifier": "w1a8"}}, r"quantize\.layer_bits: precision 'w1a8': weights take 2 to 8"),
-        ({"weights": "ternary"}, "quantize.weights: Input should be 'symmetric', 'dorefa' or 'binary'"),
+        ({"weights": "ternary"}, "quantize.weights: Input should be 'symmetric', 'balanced', 'dorefa' or 'binary'"),
     ],
 )
 def test_wrong_settings_end_with_one_line(
