@@ -56,8 +56,10 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Every required package is there and none spoils another."""
-        return not self.conflicts and all(c.version is not None for c in self.components if c.required)
+        """Every required package is there, none spoils another, and all that others register loads."""
+        return not (self.conflicts or self.problems) and all(
+            c.version is not None for c in self.components if c.required
+        )
 
 
 _HAS_GPU_WHEEL = (platform.system(), platform.machine()) == ("Linux", "x86_64") or platform.system() == "Windows"
@@ -86,6 +88,8 @@ _PACKAGES = (
 
 def inspect() -> Report:
     """Look at this machine. Imports torch and the exporters' packages: takes seconds."""
+    from nacdeploy import metrics  # they compute with torch
+
     gpus, found = _gpus(), tuple(targets.every())
     packages = dict.fromkeys((*_PACKAGES, *(package for target in found for package in target.packages)))
     return Report(
@@ -93,12 +97,9 @@ def inspect() -> Report:
         machine=f"{platform.system()} {platform.machine()}",
         gpus=gpus,
         components=tuple(_component(package) for package in sorted(packages, key=_is_extra)),
-        conflicts=(
-            *conflicts({name: v for name in ("onnxruntime", "onnxruntime-gpu") if (v := _version(name))}),
-            *(Conflict(problem, ("another version of that package, or none",)) for problem in profiles.problems()),
-        ),
+        conflicts=conflicts({name: v for name in ("onnxruntime", "onnxruntime-gpu") if (v := _version(name))}),
         targets=tuple(availability(target, gpus) for target in found),
-        problems=targets.problems(),
+        problems=(*profiles.problems(), *targets.problems(), *metrics.problems()),
     )
 
 

@@ -115,6 +115,6 @@ def test_import_problem_tells_missing_from_broken(tmp_path: Path, monkeypatch: p
 
 
 def test_report_is_unhealthy_when_a_required_package_is_missing(report: Report) -> None:
-    assert report.healthy is (not report.conflicts)
+    assert report.healthy is not bool(report.conflicts or report.problems)
     missing = environment.Component("torch", None, "training", True, "pip install torch")
     assert not Report("3.11", "Linux", (), (missing,), (), ()).healthy

@@ -1,7 +1,8 @@
 """The metrics by name. Adding one: its own file and one line of METRICS, or an entry point of another package."""
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
+from nacdeploy import plugins
 from nacdeploy.errors import UsageError, unknown
 from nacdeploy.metrics.absolute_error import Mae
 from nacdeploy.metrics.accuracy import Accuracy
@@ -34,6 +35,7 @@ __all__ = [
     "lowered",
     "named",
     "number",
+    "problems",
     "schema",
     "scored",
     "shown",
@@ -55,19 +57,33 @@ def named(name: str) -> Metric:
         UsageError: there is none of that name, or it does not load; the text names its package.
     """
     if name not in _KNOWN:
-        found = {entry.name: entry for entry in entry_points(group=GROUP)}
+        found = {entry.name: entry for entry in plugins.entries(GROUP)}
         if name not in found:
             raise unknown("metric", name, [*_KNOWN, *found])
         _KNOWN[name] = _loaded(found[name])
     return _KNOWN[name]
 
 
+def problems() -> tuple[str, ...]:
+    """What is wrong with other packages' metrics, one line each; all of them are loaded."""
+    found: list[str] = []
+    taken = {metric.name for metric in METRICS}
+    for entry in plugins.entries(GROUP):
+        try:
+            if entry.name in taken:
+                raise UsageError(f"{plugins.called('metric', entry)} is left out: the name is taken")
+            _loaded(entry)
+        except UsageError as error:
+            found.append(str(error))
+        taken.add(entry.name)
+    return tuple(found)
+
+
 def _loaded(entry: EntryPoint) -> Metric:
-    package = entry.dist.name if entry.dist is not None else "?"
     try:
-        metric: Metric = entry.load()
-        if metric.name != entry.name:
-            raise UsageError(f"it calls itself '{metric.name}'")
-    except Exception as error:
-        raise UsageError(f"metric '{entry.name}' of package '{package}' does not load: {error}") from error
+        metric: Metric = plugins.load(entry)
+        if getattr(metric, "name", None) != entry.name:
+            raise UsageError(f"{entry.value} is no metric of this name")
+    except UsageError as error:
+        raise UsageError(f"{plugins.called('metric', entry)} is left out: {error}") from error
     return metric

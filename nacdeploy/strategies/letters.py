@@ -1,14 +1,16 @@
 """Letters at work: the operator of a link, why it does not apply, and whether a chain can be read."""
 
-import importlib
 from functools import cache
+from importlib.metadata import EntryPoint
 from typing import Any
 
+from nacdeploy import plugins
 from nacdeploy import profile as profiles
 from nacdeploy.errors import NacdeployError, UnexpectedError, UsageError
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.operators.base import Closes, Operator
+from nacdeploy.strategies.operators.others import GROUP
 from nacdeploy.strategies.state import CompressionState
 
 
@@ -22,13 +24,10 @@ def kind(letter: str) -> type[Operator[Any]]:
     found = profiles.letters().get(letter)
     if found is None:
         raise UsageError(unknown(letter))
-    module, _, name = found.operator.partition(":")
     try:
-        operator: type[Operator[Any]] = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the code of another package raises when it is imported
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        text = f"operator '{letter}' of package {found.package} does not load: {found.operator} ({why})"
-        raise UsageError(text) from error
+        operator: type[Operator[Any]] = plugins.load(EntryPoint(letter, found.operator, GROUP))
+    except UsageError as error:
+        raise UsageError(f"operator '{letter}' of package {found.package}: {error}") from error
     if operator.letter != letter:
         raise UsageError(f"{found.operator} of package {found.package} has the letter {operator.letter}, not {letter}")
     return operator

@@ -90,12 +90,14 @@ def test_metric_of_another_package_keeps_the_laws(installed: None) -> None:
         law(metric, labels + 0.6 * torch.randn(labels.shape, generator=generator), labels)
 
 
-def test_own_metric_wins_over_another_of_its_name(installed: None) -> None:
+def test_own_metric_wins_over_another_of_its_name_and_that_is_said(installed: None) -> None:
     assert metrics.named("accuracy") is metrics.ACCURACY
+    assert "metric 'accuracy' of package toy-metrics is left out: the name is taken" in metrics.problems()
+    assert len(metrics.problems()) == 3, "the two that do not load are named, rmse works"
 
 
-@pytest.mark.parametrize(("name", "why"), [("lost", "LOST"), ("other", "it calls itself 'rmse'")])
+@pytest.mark.parametrize(("name", "why"), [("lost", "LOST"), ("other", "is no metric of this name")])
 def test_metric_that_does_not_load_is_named_with_its_package(installed: None, name: str, why: str) -> None:
-    with pytest.raises(UsageError, match=f"metric '{name}' of package 'toy-metrics' does not load: .*{why}"):
+    with pytest.raises(UsageError, match=f"metric '{name}' of package toy-metrics is left out: .*{why}"):
         metrics.named(name)
     assert metrics.named("rmse").name == "rmse", "the rest works"

@@ -8,9 +8,10 @@ one it is. Adding one: its own folder here and one line of FOLDERS, or, in anoth
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Literal
 
+from nacdeploy import plugins
 from nacdeploy.errors import UsageError, unknown
 from nacdeploy.precision import Grid
 
@@ -159,28 +160,26 @@ def _others() -> tuple[dict[str, Target], list[str]]:
     """The targets of other packages by name, and what is wrong with those that are left out."""
     found: dict[str, Target] = {}
     problems: list[str] = []
-    entries = entry_points(group=GROUP)
+    entries = plugins.entries(GROUP)
     grids = {grid.name: grid for name in FOLDERS if entries for grid in _own(name).grids}
     for entry in entries:
-        if entry.name in FOLDERS or entry.name in found:
-            problems.append(f"{_called(entry)} is left out: the name is taken")
-            continue
         try:
-            target = entry.load()
-        except Exception as error:  # whatever the code of another package raises
-            problems.append(f"{_called(entry)} does not load: {type(error).__name__}: {' '.join(str(error).split())}")
+            if entry.name in FOLDERS or entry.name in found:
+                raise UsageError("the name is taken")
+            target = _checked(plugins.load(entry), entry, grids)
+        except UsageError as error:
+            problems.append(f"{plugins.called('target', entry)} is left out: {error}")
             continue
-        if not isinstance(target, Target) or target.name != entry.name:
-            problems.append(f"{_called(entry)} is left out: {entry.value} is no Target of this name")
-        elif clash := [grid.name for grid in target.grids if grids.get(grid.name, grid) != grid]:
-            problems.append(
-                f"{_called(entry)} is left out: its grid '{clash[0]}' is another target's, with other integers"
-            )
-        else:
-            found[entry.name] = target
-            grids |= {grid.name: grid for grid in target.grids}
+        found[entry.name] = target
+        grids |= {grid.name: grid for grid in target.grids}
     return found, problems
 
 
-def _called(entry: EntryPoint) -> str:
-    return f"target '{entry.name}' of package '{entry.dist.name if entry.dist else entry.value}'"
+def _checked(target: object, entry: EntryPoint, grids: dict[str, Grid]) -> Target:
+    """What an entry point names, where it is a target that may stand beside the others."""
+    if not isinstance(target, Target) or target.name != entry.name:
+        raise UsageError(f"{entry.value} is no Target of this name")
+    for grid in target.grids:
+        if grids.get(grid.name, grid) != grid:
+            raise UsageError(f"its grid '{grid.name}' is another target's, with other integers")
+    return target

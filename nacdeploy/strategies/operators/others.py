@@ -1,9 +1,11 @@
 """The letters that other packages bring, by their entry points."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
+from nacdeploy import plugins
+from nacdeploy.errors import UsageError
 from nacdeploy.profile.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
@@ -23,35 +25,26 @@ def others(own: Sequence[Letter], reserved: Iterable[str]) -> Found:
     load, or whose letter or table is taken (by one of `own`, by a `reserved` name), is left out; the rest stays."""
     letters: dict[str, Letter] = {each.letter: each for each in own}
     tables, problems = {*reserved, *(each.table for each in own)}, []
-    for entry in _entries():
+    for entry in plugins.entries(GROUP):
         found = _loaded(entry)
         problem = found if isinstance(found, str) else _why_not(found, letters, tables)
         if problem is not None or isinstance(found, str):
-            problems.append(f"operator '{entry.name}' of package {_package(entry)} is left out: {problem}")
+            problems.append(f"{plugins.called('operator', entry)} is left out: {problem}")
             continue
         letters[found.letter] = found
         tables.add(found.table)
     return Found(tuple(letters.values())[len(own) :], tuple(problems))
 
 
-def _entries() -> Iterator[EntryPoint]:
-    """In an order that does not depend on the machine."""
-    yield from sorted(entry_points(group=GROUP), key=lambda entry: (_package(entry), entry.name))
-
-
-def _package(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
-
-
 def _loaded(entry: EntryPoint) -> Letter | str:
     """What an entry point names, or why that is no letter."""
     try:
-        found = entry.load()
-    except Exception as error:  # whatever the code of another package raises when it is imported
-        return f"{entry.value} does not load ({type(error).__name__}: {' '.join(str(error).split())})"
+        found = plugins.load(entry)
+    except UsageError as error:
+        return str(error)
     if not isinstance(found, Letter):
         return f"{entry.value} is a {type(found).__name__}, not a Letter of nacdeploy.strategies.operators.letter"
-    return replace(found, package=_package(entry))
+    return replace(found, package=plugins.package(entry))
 
 
 def _why_not(found: Letter, letters: dict[str, Letter], tables: set[str]) -> str | None:

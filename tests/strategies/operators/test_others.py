@@ -86,7 +86,7 @@ def test_command_line_names_what_is_left_out_and_goes_on(tmp_path: Path) -> None
     assert command(tmp_path, "show", "QP").stdout.startswith("strategy QP: Quantize -> Prune")
     doctor = command(tmp_path, "doctor")
     assert doctor.returncode == 1
-    assert "conflict: operator 'broken' of package the-broken is left out" in doctor.stdout
+    assert "operator 'broken' of package the-broken is left out" in doctor.stdout
 
 
 def test_profile_has_a_table_of_another_package_and_writes_it_where_it_says_something(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_operator_that_cannot_be_imported_is_named_with_its_package(tmp_path: Pa
     lay_out_letter(tmp_path, "shrink", "X", "shrink")  # its module has a table, and no operator
     ran = command(tmp_path, "show", "QX")
     assert ran.returncode == 2
-    assert "operator 'X' of package the-shrink does not load: shrink:Shrink (AttributeError" in ran.stderr
+    assert "operator 'X' of package the-shrink: shrink:Shrink does not load (AttributeError" in ran.stderr
 
 
 def command(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
