@@ -101,6 +101,11 @@ def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | No
     return kind._conv_forward(module, x, weight, bias)
 
 
+def call_with(module: nn.Module, x: Tensor, weight: Tensor | None) -> Any:
+    """What the node of a layer computes with another weight than its own; with its own where there is none."""
+    return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+
+
 CONVOLUTIONS: dict[str, Any] = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
 _FORWARDS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     **{kind: lambda m, x: with_weights(m, x, m.weight, m.bias) for kind in (*CONVOLUTIONS.values(), nn.Linear)},
@@ -142,7 +147,7 @@ class Interpreter(fx.Interpreter):
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
         """The output of a layer, norm or dropout."""
         weight = computed_weight(self.module, self._captured, name)
-        return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+        return call_with(module, x, weight)
 
     def constant(self, n: fx.Node) -> Any:
         """A parameter, buffer or constant of the graph."""

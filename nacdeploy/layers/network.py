@@ -25,6 +25,7 @@ from nacdeploy.layers.graph import (
     WEIGHTED,
     Interpreter,
     call_plain,
+    call_with,
     carries_images,
     computed_weight,
     multiplies,
@@ -347,7 +348,7 @@ def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -
     """The output of a layer with its weight masked and rounded to its grid, or shared; of a dense float layer as it
     is."""
     weight = simulated_weight(network, name, module)
-    return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+    return call_with(module, x, weight)
 
 
 def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor | None:

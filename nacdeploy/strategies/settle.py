@@ -26,7 +26,7 @@ from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.layers.attachments import Attachment
 from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.layers.fake_quant import ActivationQuantizer
-from nacdeploy.layers.graph import call_plain, with_weights
+from nacdeploy.layers.graph import call_with
 from nacdeploy.layers.network import Network, Use, simulated_weight
 from nacdeploy.layers.placement import Plan
 from nacdeploy.metrics import drop, is_surely_better
@@ -237,7 +237,7 @@ class _Observation:
         if name not in self._weights:
             self._weights[name] = simulated_weight(self._network, name, module)
         weight = self._weights[name]
-        return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
+        return call_with(module, x, weight)
 
 
 @contextmanager
