@@ -27,9 +27,9 @@ from nacdeploy.layers.network import Network
 from nacdeploy.layers.sparsity import ELEMENT
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import letters
+from nacdeploy.strategies.calibration import calibrate_ranges
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
-from nacdeploy.strategies.settle import calibrate_ranges
 from nacdeploy.strategies.state import CompressionState, Step
 from nacdeploy.task import Task
 

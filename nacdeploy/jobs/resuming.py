@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ from nacdeploy.jobs.session import Session
 from nacdeploy.jobs.settings import Request, wanted
 from nacdeploy.jobs.settings import recorded as continued
 from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import DEFAULT
 from nacdeploy.progress import Progress
 from nacdeploy.strategies import letters
 from nacdeploy.strategies.advance import VERSIONS
@@ -61,13 +62,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a search begins or goes on: its folder, what it is asked for, also as its record says it, and the run that
-    it is a fork of."""
+    """Where a search begins or goes on: its folder, what it is asked for, also as its record says it, the run that it
+    is a fork of, and the keys that keep the default of the version that began it."""
 
     place: Path
     request: Request
     asked: dict[str, Any]
     source: Path | None = None
+    kept: Sequence[Change] = ()
 
     def run(self, profile: Profile) -> Run:
         """The record of the run that begins here; `profile` is its own with every choice made."""
@@ -104,14 +106,15 @@ def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
         UsageError: it is no run, or its profile says something else now.
     """
     run = recorded(place)
-    if changed := _changed_profile(run):
+    changed, defaults = _changed_profile(run)
+    if changed:
         raise UsageError(
             f"profile {run.asked['profile']} has changed since {place} began: {', '.join(map(str, changed))}; bring "
             f"that back, or begin a new run by it that takes over what still holds: --resume {place} --fork"
         )
     new_head = bool(run.asked.get("new_head"))
     request = continued(run.profile, place / RUN_FILE, options, run.checkpoint, new_head, search=search_keys(search))
-    return Start(place, request, run.asked)
+    return Start(place, request, run.asked, kept=defaults)
 
 
 def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any]) -> Start:
@@ -200,12 +203,15 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _changed_profile(run: Run) -> tuple[Change, ...]:
+def _changed_profile(run: Run) -> tuple[list[Change], list[Change]]:
+    """What the user's sources say differently now, and which keys that they leave open have another default now."""
     name = run.asked["profile"]
     if name.endswith(".toml") and not Path(name).is_file():
-        return ()  # the run's own record is whole: it goes on without the file
-    now = wanted(options_of(run.asked), search=run.asked.get("search", {}))
-    return journal.changes(run.settings, settings_of(now.settings.profile, LIMITS))
+        return [], []  # the run's own record is whole: it goes on without the file
+    now = wanted(options_of(run.asked), search=run.asked.get("search", {})).settings
+    open_keys = {row.key for row in now.rows() if row.source == DEFAULT}
+    changes = journal.changes(run.settings, settings_of(now.profile, LIMITS))
+    return [c for c in changes if c.key not in open_keys], [c for c in changes if c.key in open_keys]
 
 
 def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -140,6 +140,10 @@ def _opened(start: Start, n_workers: int, progress: Progress) -> Session:
 
 def _begin(start: Start, session: Session, progress: Progress) -> None:
     """The folder of a new run appears whole, with what a fork takes over, so that a kill leaves one that goes on."""
+    if start.kept:
+        progress.say(
+            f"{start.place} keeps the defaults that it began with: {', '.join(map(str, start.kept))} by default now"
+        )
     if (start.place / resuming.RUN_FILE).is_file():
         return
     with records.new_directory(start.place) as folder:

@@ -12,7 +12,7 @@ from nacdeploy.layers import low_rank, ranks
 from nacdeploy.layers.low_rank import decompose, structure_only, whole
 from nacdeploy.layers.network import Network, no_grad_eval
 from nacdeploy.layers.ranks import Ranks
-from nacdeploy.layers.weight_quantizers import simulated
+from nacdeploy.layers.weight_quantizers import NEIGHBOURS, simulated
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def effective(network: Network, name: str) -> nn.Module:
     """A layer with the weights that it answers with: itself, but on DoReFa's and binary integers, which are far from
     what they round."""
     layer, rule = network.backbone.get_submodule(name), network.rule
-    if rule is None or rule.weights == "symmetric" or low_rank.is_structure_only():
+    if rule is None or rule.weights in NEIGHBOURS or low_rank.is_structure_only():
         return layer
     layer = copy.deepcopy(layer)
     with torch.no_grad():
