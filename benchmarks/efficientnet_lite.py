@@ -28,14 +28,14 @@ from torch import Tensor, nn
 import nacdeploy
 from benchmarks.foreign import static
 from nacdeploy import data as datasets
-from nacdeploy import evaluate as evaluation
-from nacdeploy import latency
 from nacdeploy import profile as profiles
+from nacdeploy.base import latency
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.exporters import artifact
+from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.bench import deployed_score
 from nacdeploy.exporters.targets import pick
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.task import evaluate as evaluation
 from nacdeploy.testing.foreign import outputs
 from nacdeploy.testing.right import decibels
 

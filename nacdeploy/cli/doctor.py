@@ -12,9 +12,10 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(measure: bool, as_json: bool) -> None:
     """Say what is installed, what is missing and how to add it, and which targets work here."""
-    from nacdeploy import environment, records
+    from nacdeploy.base import records
+    from nacdeploy.commands import doctor
 
-    report = environment.inspect()
+    report = doctor.inspect()
     measured = _measured() if measure else None
     if as_json:
         render.print_json({**records.to_data(report), **({"measured": records.to_data(measured)} if measured else {})})

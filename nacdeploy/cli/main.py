@@ -7,8 +7,8 @@ import warnings
 
 import click
 
+from nacdeploy.base.errors import NacdeployError, unknown
 from nacdeploy.cli import options
-from nacdeploy.errors import NacdeployError, unknown
 
 COMMANDS = (
     "train",

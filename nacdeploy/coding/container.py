@@ -20,12 +20,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nacdeploy import records
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.coding import codec
 from nacdeploy.coding.codec import Coded, Rule, Tensor
 from nacdeploy.coding.distinct import Codes
 from nacdeploy.coding.sizes import HUFFMAN, PLAIN
-from nacdeploy.errors import NacdeployError
 
 MAGIC, VERSION = b"NACCODE", 1
 _PREAMBLE = struct.Struct("<7sBQI")

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.coding.codec import ITEM_BYTES, Tensor
 from nacdeploy.coding.container import Cut
-from nacdeploy.errors import NacdeployError
 
 MIN_BYTES = 256  # below, a row of the header weighs more than what coding saves
 _ONNX_TYPES = {

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data.transforms import resized
-from nacdeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

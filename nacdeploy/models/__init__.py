@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from nacdeploy.errors import UsageError, unknown
+from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.models import deit, external, mobilenet, project, resnet
 
 _BUILDERS = {

@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import records
-from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError, UsageError
 
 VARIABLE = "NACDEPLOY_CONFIG"
 _accepted: set[tuple[str, str]] = set()  # of this process, where the settings cannot be written

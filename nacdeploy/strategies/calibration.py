@@ -11,13 +11,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nacdeploy import evaluate as evaluation
 from nacdeploy.data import Dataset, ImageSet
-from nacdeploy.layers.attachments import Attachment
-from nacdeploy.layers.fake_quant import ActivationQuantizer
-from nacdeploy.layers.graph import call_with
-from nacdeploy.layers.network import Network, Simulation, Use, simulated_weight
+from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
+from nacdeploy.network.captured.graph import call_with
+from nacdeploy.network.network import Network, Simulation, Use, simulated_weight
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
+from nacdeploy.task import evaluate as evaluation
 
 SAMPLES_PER_BATCH = 16384
 MOST_FOR_MSE = 1 << 16

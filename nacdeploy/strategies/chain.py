@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 
 Value = bool | int | float | str
 

@@ -5,13 +5,13 @@ import copy
 import pytest
 from conftest import follow, make_profile
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy.layers.network import Network
+from nacdeploy.network.network import Network
 from nacdeploy.strategies.calibration import RULES, calibrate_ranges
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibration_images, unquantized
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 
 def calibrated(network: Network, task: Task, calibration: str, percentile: float) -> Network:

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifact import Manifest
+from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Picked, Runtime, runtime_of
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 _ON_CPU = "ONNX Runtime, CPUExecutionProvider, all graph optimisations"
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from nacdeploy.errors import MissingExtraError, NacdeployError, UsageError
+from nacdeploy.base.errors import MissingExtraError, NacdeployError, UsageError
 from nacdeploy.strategies.search.workers import Opener, Pool
 
 _CONNECT_S, _PROBE_S = 4.0, 7.0

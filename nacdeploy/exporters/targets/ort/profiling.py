@@ -18,9 +18,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nacdeploy import latency
+from nacdeploy.base import latency
+from nacdeploy.base.latency import Ratio
 from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, OnnxRunner
-from nacdeploy.latency import Ratio
 
 _NODE_EVENT = "_kernel_time"
 _ROUND_MS = 20.0
