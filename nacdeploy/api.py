@@ -1,8 +1,10 @@
 """The commands as functions, with the options of the command of the same name as keyword arguments.
 
 `nacdeploy.search(model="resnet8", budget=8)` returns a frozen dataclass (`Result`), `export` a folder, `bench` a table,
-`explain` the reasons layer by layer.
-Progress goes to a `Progress`, silent by default.
+`explain` the reasons layer by layer. Progress goes to a `Progress`, silent by default.
+
+The examples in the docstrings run in a folder with a profile of seconds (`tiny.toml`) in which `search`, `transfer` of
+QEF and `export` for ONNX Runtime have run (`tests/test_examples.py`).
 """
 
 from nacdeploy.commands.analyze import analyze

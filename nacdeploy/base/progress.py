@@ -6,13 +6,25 @@ from typing import Protocol
 
 
 class Bar(Protocol):
-    """One job of known length."""
+    """The progress of one job of known length.
+
+    >>> with Silent().bar("training") as bar:
+    ...     bar.update(1, 3, note="accuracy 0.91")
+    """
 
     def update(self, n_done: int, total: int, note: str = "") -> None: ...
 
 
 class Progress(Protocol):
-    """Where a job says what it does."""
+    """A listener to which a job reports its lines and bars.
+
+    >>> class Printed(Silent):
+    ...     def say(self, line):
+    ...         print(f"nacdeploy: {line}")
+    >>> progress: Progress = Printed()
+    >>> progress.say("exporting for ort")
+    nacdeploy: exporting for ort
+    """
 
     def say(self, line: str) -> None: ...
     def bar(self, title: str) -> AbstractContextManager[Bar]: ...

@@ -27,22 +27,29 @@ MAX_NAME = 128
 
 
 class Tracker(Protocol):
-    """A sink for what a run reports."""
+    """A sink for the reports of a run.
+
+    >>> tracker: Tracker = JsonLinesTracker(Path("example") / RECORD_NAME)
+    >>> tracker.row("epoch", {"epoch": 1, "loss": 0.5})
+    >>> tracker.close()
+    >>> print((Path("example") / RECORD_NAME).read_text().strip())
+    {"epoch": 1, "loss": 0.5, "kind": "epoch"}
+    """
 
     def row(self, kind: str, data: Mapping[str, object]) -> None:
-        """One evaluation, epoch or other event; `kind` names which."""
+        """Record one evaluation, epoch or other event; `kind` names which."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A whole table, such as the strategies of a search."""
+        """Record a whole table, such as the strategies of a search."""
 
     def media(self, name: str, path: Path) -> None:
-        """A picture (.png) or a page (.html) to look at."""
+        """Record a picture (.png) or a page (.html)."""
 
     def artifact(self, path: Path, name: str, metadata: Mapping[str, object]) -> None:
-        """A finished file or folder of type model; `metadata["parents"]` lists the paths it was made from."""
+        """Record a finished file or folder of type model; `metadata["parents"]` lists the paths of its sources."""
 
     def close(self) -> None:
-        """Write what is left; nothing may be recorded afterwards."""
+        """Write what is buffered; nothing may be recorded afterwards."""
 
 
 class JsonLinesTracker:

@@ -89,11 +89,19 @@ def analyze(
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Analysis:
-    """Analyse a network; leaves layers.csv, dependencies.csv, sensitivity.csv and .png, config_list.json, seed.toml.
+    """Measure how sensitive every layer of a network is to each technique, and write the analysis into a folder.
+
+    The folder holds layers.csv, dependencies.csv, sensitivity.csv and .png, config_list.json and seed.toml.
+
+        >>> import nacdeploy
+        >>> analysis = nacdeploy.analyze(profile="tiny.toml", techniques=["prune"], ratios=[0.5], layers=["stem.0"])
+        >>> [(row.layer, row.technique, row.setting) for row in analysis.sensitivity]
+        [('stem.0', 'prune', '0.5')]
 
     Args:
-        max_drop: what one layer may lose in what is suggested, in the metric's own unit; one point unless given.
-        write: a file for a configuration of D (`decompose.config`) of the type `config_type`, written first.
+        max_drop: the drop that a suggested setting may cost on one layer, in the metric's own unit; one point by
+            default.
+        write: a file for a configuration of D (`decompose.config`) of the type `config_type`; it is written first.
 
     Raises:
         UsageError: an unknown configuration type, technique or layer, a wrong ratio, or a resumed analysis of

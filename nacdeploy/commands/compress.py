@@ -82,11 +82,21 @@ def compress(
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Compressed:
-    """Run an experiment's file, or go on with the folder of one; leaves every job's row and the best job's model.
+    """Run the experiment of a file, or resume the folder of one; write every job's row and the best job's model.
+
+        >>> import json, nacdeploy
+        >>> from pathlib import Path
+        >>> layers = [{"op_types": ["Conv2d"], "sparsity": 0.25}]
+        >>> compression = {"type": "pruning", "compressor": "l1", "config_list": layers}
+        >>> n_bytes = Path("experiment.json").write_text(json.dumps({"compression": compression}))
+        >>> compressed = nacdeploy.compress(experiment="experiment.json", profile="tiny.toml", out="experiment")
+        >>> [(job.number, job.status) for job in compressed.jobs]
+        [(0, 'done')]
 
     Raises:
-        UsageError: the file has errors, all of which are named; ranges without `automatic`, or none with it.
-        NacdeployError: a job fails and `job_failure` does not forgive it, or no job came to a value.
+        UsageError: the file has errors (the message names all), has ranges without `automatic`, or none with
+            `automatic`.
+        NacdeployError: a job fails and `job_failure` does not allow it, or no job has a value.
     """
     progress, watch = progress or Silent(), Stopwatch()
     models.name_by_user(shared.get("model"))

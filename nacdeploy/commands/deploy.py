@@ -49,12 +49,19 @@ def export(
     wandb: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Make a checkpoint deployable; returns the artifact folder.
+    """Make a checkpoint deployable and return the folder of the artifact.
 
-    With `autotune` the precision of every layer group is the one that was measured to be fastest; measurements are
-    kept under `runs` and used again. `guard` (the profile's by default) does so only where integers are slower than
-    float as a whole. `precision`, an artifact or its precision.json, is taken in place of measuring. `model` names the
-    file of the network where only the checkpoint does, so that it may run.
+        >>> import nacdeploy
+        >>> nacdeploy.export(source="runs/transfer-QEF-1", target="onnx", out="artifact").name
+        'artifact'
+
+    Args:
+        autotune: measure which precision is fastest for each group of layers and use that; the measurements are kept
+            under
+            `runs` and used again.
+        guard: tune only where the network in integers is slower than in float; by default as the profile says.
+        precision: an artifact or its precision.json, whose precisions replace the measurement.
+        model: the file of the network. A file that only the checkpoint names does not run until the user names it here.
 
     Raises:
         UsageError: unknown target, no such checkpoint, both `autotune` and `precision`.
@@ -103,8 +110,16 @@ def bench(
 ) -> bench_runner.Table:
     """Time artifacts and the FP32 baseline in turns in one run, and score them on the test split.
 
-    Without `baseline`, the FP32 network that the first artifact came from is exported once and used; `model` names its
-    file where only the artifact does, so that it may run.
+    Without `baseline`, the FP32 network of the first artifact is exported once and used.
+
+        >>> import nacdeploy
+        >>> artifact = nacdeploy.export(source="runs/transfer-QEF-1", target="onnx", out="artifact")
+        >>> table = nacdeploy.bench([artifact], baseline="runs/export-ort-1", batch=1)
+        >>> [row.target for row in table.rows]
+        ['ort', 'onnx']
+
+    Args:
+        model: the file of the network. A file that only the artifact names does not run until the user names it here.
 
     Raises:
         UsageError: no artifact, or data of another shape.

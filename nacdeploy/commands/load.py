@@ -9,11 +9,17 @@ from nacdeploy.strategies.steps import checkpoint as checkpoints
 
 
 def load(source: Path | str, *, model: str | None = None) -> Network:
-    """The network of a result or checkpoint folder, in evaluation mode: a module that takes normalised images
-    (N, C, H, W) and gives logits (N, classes). `model` names the file of the network where only the checkpoint does, so
-    that it may run.
+    """Return the network of a result or checkpoint folder, in evaluation mode.
 
-        network = nacdeploy.load("runs/transfer-QPPF-1")
+    The network is a module that takes normalised images (N, C, H, W) and returns logits (N, classes).
+
+        >>> import nacdeploy
+        >>> network = nacdeploy.load("runs/transfer-QEF-1")
+        >>> network(network.example_input()).shape
+        torch.Size([1, 10])
+
+    Args:
+        model: the file of the network. A file that only the checkpoint names does not run until the user names it here.
 
     Raises:
         UsageError: there is no checkpoint, or it is damaged.

@@ -58,20 +58,26 @@ def search(
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Result:
-    """Search for the best chain; leaves its checkpoint, strategy.json and the journal. `resume` goes on with a run.
-    `experience` names folders of earlier searches, whose journals teach the searcher what steps do.
+    """Search for the best chain, and write its checkpoint, strategy.json and the journal.
+
+        >>> import nacdeploy
+        >>> result = nacdeploy.search(model="resnet8", data="digits", profile="tiny.toml", budget=1, max_drop=50)
+        >>> result.n_evaluations, len(result.chain)
+        (1, 1)
 
     Args:
-        fork: begin a new run as `resume` was asked for, with what is given here in place of its own; rows and memory
-            that still hold are taken over.
+        resume: the folder of a run to continue.
+        fork: begin a new run with the options of `resume` and, in place of some, those given here; rows and memory
+            that still hold are reused.
         pick: answer with this member (from 1) of the front of the run that `resume` names.
+        experience: folders of earlier searches, from whose journals the searcher learns the effect of each letter.
         workers: processes that evaluate chains; 1 (the default without `ray`) is this process.
-        ray: address of a Ray cluster that they run on; without `workers` as many as it has CPUs or GPUs.
+        ray: the address of a Ray cluster to run the workers on; without `workers`, one worker per CPU or GPU of it.
 
     Raises:
         UsageError: wrong options, or a resumed run of other settings, data or code.
-        NacdeployError: no chain meets the budget (the nearest is named), or latency is asked of a target that is not
-            here.
+        NacdeployError: no chain meets the budget (the message names the nearest), or latency is asked of a target that
+            is not installed.
     """
     progress, watch = progress or Silent(), Stopwatch()
     wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}

@@ -43,15 +43,20 @@ def show(
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Shown:
-    """Describe what lies at a path, or a strategy by word or catalog name.
+    """Describe a strategy (a word or a catalog name), or a folder that a command wrote.
 
-    With `settings`: every key in force and its source. `what` is then a strategy, whose settings are those of
-    `transfer` with the same options and files; a run, result or checkpoint, which has its own; or nothing, for those of
+    With `settings`, list every key in force and its source. `what` then decides whose settings: a strategy has those of
+    `transfer` with the same options and files; a run, result or checkpoint has its own; without `what` they are those
+    of
     `search` with the same options and the keys `search` of its table.
 
+        >>> import nacdeploy
+        >>> nacdeploy.show("runs/transfer-QEF-1").data["chain"]
+        'QEF'
+
     Raises:
-        NacdeployError: it is a run that is not finished.
-        UsageError: it is none of these.
+        NacdeployError: `what` is a run that is not finished.
+        UsageError: `what` is none of these.
     """
     if settings:
         return _settings(sources.in_force(what, shared, search or {}, precision, rules, progress or Silent()))

@@ -30,7 +30,12 @@ def train(
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Path:
-    """Train the FP32 baseline of a model and write its checkpoint folder."""
+    """Train the FP32 baseline of a model and return its checkpoint folder.
+
+    >>> import nacdeploy
+    >>> nacdeploy.train(profile="tiny.toml", epochs=1, out="baseline").name
+    'baseline'
+    """
     progress = progress or Silent()
     models.name_by_user(shared.get("model"))
     request = wanted(shared, train={"epochs": epochs})
@@ -52,10 +57,18 @@ def transfer(
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Result:
-    """Apply a word, a strategy file or a published strategy to a model, deciding anew; leaves a checkpoint.
+    """Apply a word, a strategy file or a published strategy to a model, with new decisions, and write a checkpoint.
 
-    Layers that `precision`, an artifact or its precision.json, was measured to be better off with in float stay float.
-    `rules` is a rule file of the older grammar (`coding/rule_files.py`): what P, S and C do layer by layer.
+        >>> import nacdeploy
+        >>> result = nacdeploy.transfer(strategy="QP", profile="tiny.toml")
+        >>> result.chain, result.folder
+        ('QP', 'runs/transfer-QP-1')
+
+    Args:
+        precision: an artifact or its precision.json; layers that were measured to be better in float stay float.
+        rules: a rule file of the older grammar (`coding/rule_files.py`), which sets P, S and C layer by layer.
+        skip_refused: leave out a letter that does not apply, instead of raising.
+        post_finetune: epochs of training after the last letter.
 
     Raises:
         UsageError: unknown letter, parameter, model, data or profile; `precision` holds none that fits; `rules` holds
@@ -85,7 +98,12 @@ def preview(
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> list[transferring.Preview]:
-    """What `transfer` would do: every letter decided on the structure it would find, nothing trained or written."""
+    """Return what `transfer` would decide at every letter, without training or writing anything.
+
+    >>> import nacdeploy
+    >>> [step.link for step in nacdeploy.preview(strategy="QP", profile="tiny.toml")]
+    ['Q', 'P']
+    """
     models.name_by_user(shared.get("model"))
     request = to_apply(strategy, shared, precision, rules)
     session = open_session(request, progress or Silent())
@@ -100,7 +118,12 @@ def finetune(
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Result:
-    """Train a compressed checkpoint further (one more F); leaves a new checkpoint."""
+    """Train a compressed checkpoint further (one more F) and write a new checkpoint.
+
+    >>> import nacdeploy
+    >>> nacdeploy.finetune(source="runs/transfer-QEF-1", epochs=1).chain
+    'QEFF(epochs=1)'
+    """
     progress, options = progress or Silent(), filled(shared)
     models.name_by_user(options["model"])
     with Runs(Path(options["runs"])).place(out, "finetune") as place:

@@ -122,7 +122,20 @@ class OwnWorker:
 
 
 class Pool(Protocol):
-    """Workers that take plain data, such as those of `strategies.search.workers`."""
+    """Workers that take plain data, such as the pool of `strategies.search.workers`.
+
+    >>> class Now:
+    ...     def submit(self, job):
+    ...         return Done(job)
+    >>> class Done:
+    ...     def __init__(self, job):
+    ...         self.job = job
+    ...     def result(self):
+    ...         return {"value": 0.5, "chain": "P"}
+    >>> pool: Pool = Now()
+    >>> records.from_data(Attempt, pool.submit({"number": 0}).result()).value
+    0.5
+    """
 
     def submit(self, job: Any) -> Any: ...
 

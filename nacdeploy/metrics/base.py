@@ -25,21 +25,30 @@ class Interval:
 
 
 class Metric(Protocol):
-    """What a task is scored by.
+    """The question of a task and the scale of its answers: labels, loss, score, direction, chance and agreement.
+
+        >>> import torch
+        >>> from nacdeploy.metrics import named
+        >>> metric: Metric = named("accuracy")
+        >>> outputs, labels = torch.eye(4), torch.tensor([0, 1, 2, 0])
+        >>> metric.score(outputs, labels)
+        0.75
+        >>> shown(metric, 0.75), shown_drop(metric, drop(metric, 0.80, 0.75))
+        ('75.00 %', '5.00 points')
 
     Attributes:
         name: the key of the score in files and profiles, an identifier.
-        title: the score in a sentence.
-        column: the score above a column.
-        unit: what follows a printed score; "" where it has none.
-        scale: a printed score is so many times the score.
-        drop_unit: what follows a printed difference of scores.
-        n_digits: how a printed number is rounded, as a format such as ".2f".
+        title: the name of the score in a sentence.
+        column: the name of the score above a column.
+        unit: the text behind a printed score; "" for none.
+        scale: the factor from a score to the printed score.
+        drop_unit: the text behind a printed difference of scores.
+        n_digits: the format of a printed number, such as ".2f".
         higher_is_better: the direction.
-        bounds: the least and the largest score that there is.
-        answer: what a row of outputs stands for, one and several of them.
-        agreement: what `agrees` means.
-        no_exits: why no exit can answer early; "" where `confidence` says how sure an answer is.
+        bounds: the least and the largest possible score.
+        answer: the noun for one row of outputs, in singular and plural.
+        agreement: the meaning of `agrees`, in words.
+        no_exits: the reason why no exit can answer early; "" if `confidence` can rate answers.
         version: part of the keys of a search's memory; raise it when loss or score come out differently.
     """
 
@@ -71,57 +80,61 @@ class Metric(Protocol):
     def version(self) -> int: ...
 
     def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
-        """What answers are compared with, `(N,)` or `(N, K)`, and the names of a network's outputs (none: `K` numbers),
-        from the classes `(N,)` that a source read.
+        """Return the labels, `(N,)` or `(N, K)`, and the names of the network's outputs (none for `K` numbers), from
+        the classes `(N,)` that a source read.
 
         Raises:
-            UsageError: the data have none such.
+            UsageError: the data have no such labels.
         """
         ...
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """What training minimises: a scalar of outputs `(N, K)`, with a gradient."""
+        """Return the loss that training minimises: a scalar of outputs `(N, K)`, with a gradient."""
         ...
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """How well each image is answered, float64 `(N,)`, in the direction of the score."""
+        """Rate the answer to each image, float64 `(N,)`, in the direction of the score."""
         ...
 
     def score(self, outputs: Tensor, labels: Tensor) -> float:
-        """The score of a whole split."""
+        """Return the score of a whole split."""
         ...
 
     def chance(self, labels: Tensor) -> float:
-        """The score of the best answer that looks at no image."""
+        """Return the score of the best answer that looks at no image."""
         ...
 
     def is_near_chance(self, score: float, chance: float, n_images: int) -> bool:
-        """Whether a score of so many images may be that of an answer that looks at none."""
+        """Tell whether an answer that looks at no image may have this score on `n_images` images."""
         ...
 
     def quality(self, score: float, chance: float) -> float:
-        """The score on the scale that searches plan with: more is better, 1 is perfect, a hundredth is a point."""
+        """Map a score to the scale that searches plan with: more is better, 1 is perfect, a hundredth is a point."""
         ...
 
     def of_quality(self, quality: float, chance: float) -> float:
-        """The score of a quality."""
+        """Map a quality back to its score."""
         ...
 
     def point(self, chance: float) -> float:
-        """The drop, in `drop_unit`, of one point: a hundredth of the quality."""
+        """Return the drop, in `drop_unit`, of one point: a hundredth of the quality."""
         ...
 
     def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
-        """The drop on `n_total` images from the values `(n,)` of a random part of them, before and now."""
+        """Estimate the drop on `n_total` images from the values `(n,)` of a random part of them, before and now."""
         ...
 
     def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
-        """Which rows `(N,)` of two runs give the same answer. With the standard deviation of the `noise` between the
-        runs, answers that are no further apart than noise explains agree too."""
+        """Tell for each row `(N,)` whether two runs give the same answer.
+
+        `noise` is the standard deviation of the noise between the runs; with it, answers that differ by no more than
+        noise
+        explains agree too.
+        """
         ...
 
     def confidence(self, outputs: Tensor) -> Tensor:
-        """How sure each answer is, `(N,)` from 0 to 1; asked only where `no_exits` is empty."""
+        """Rate how sure each answer is, `(N,)` from 0 to 1; called only if `no_exits` is empty."""
         ...
 
 

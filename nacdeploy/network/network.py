@@ -41,10 +41,21 @@ Use = tuple[str, int]
 
 
 class Semantics(Protocol):
-    """What a run does at the quantized edges, at every layer of one tensor, and at tensors with an attachment.
+    """The values of a run at the quantized edges, at each layer, and at tensors with an attachment.
 
-    An edge is the use of a tensor by a node: `key` names its quantizer, `use` the node that reads and the position of
-    the tensor among those that it reads.
+    An edge is the use of a tensor by a node: `key` names the edge's quantizer, `use` the reading node and the position
+    of the tensor among that node's inputs.
+
+        >>> class Layers(Simulation):
+        ...     def layer(self, name, module, x):
+        ...         print(name, tuple(x.shape))
+        ...         return super().layer(name, module, x)
+        >>> backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+        >>> network = Network(backbone, Grid("ort", 8, ("conv",)), (1, 8, 8))
+        >>> semantics: Semantics = Layers(network)
+        >>> outputs = network.run(network.example_input(), semantics)
+        0 (1, 1, 8, 8)
+        2 (1, 144)
     """
 
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor: ...

@@ -36,8 +36,14 @@ class Material:
 
 
 def report(run: Path | str, out: Path | str | None = None, *, model: str | None = None) -> Path:
-    """Write the HTML report of a run, by default into its folder. `model` names the file of its network where only the
-    run does, so that it may run.
+    """Write the HTML report of a run, by default into the run's folder, and return its path.
+
+        >>> import nacdeploy
+        >>> nacdeploy.report("runs/transfer-QEF-1").name
+        'report.html'
+
+    Args:
+        model: the file of the network. A file that only the run names does not run until the user names it here.
 
     Raises:
         UsageError: the folder holds neither a search nor a result.

@@ -29,7 +29,14 @@ class Link:
 
 @dataclass(frozen=True)
 class Chain:
-    """A sequence of links; `Chain.parse(str(chain)) == chain` always holds."""
+    """A sequence of links; `Chain.parse(str(chain)) == chain` always holds.
+
+    >>> chain = Chain.parse("qP(ratio=0.1)F")
+    >>> chain.word, str(chain), len(chain)
+    ('QPF', 'QP(ratio=0.1)F', 3)
+    >>> Chain.parse(str(chain)) == chain
+    True
+    """
 
     links: tuple[Link, ...] = ()
 

@@ -65,8 +65,19 @@ Report = Callable[[Job, int, float], bool]
 
 
 class Worker(Protocol):
-    """Runs a window of jobs and answers in their order. `report(job, step, value)` takes intermediate values, steps
-    counted from 1, and says whether the job ends there. A job keeps its model in `job.folder / MODEL`."""
+    """A function that runs a window of jobs and returns their attempts in the same order.
+
+    `report(job, step, value)` takes an intermediate value, with steps counted from 1, and returns whether the job ends
+    at
+    that step. A job keeps its model in `job.folder / MODEL`.
+
+        >>> def worker(jobs, report):
+        ...     return [Attempt(value=1.0 / (1 + job.number)) for job in jobs]
+        >>> compression = Compression(type="pruner", compressor="l1norm", config_list=())
+        >>> window = [Job(number, compression, Path(f"job-{number}")) for number in range(2)]
+        >>> [attempt.value for attempt in worker(window, lambda job, step, value: False)]
+        [1.0, 0.5]
+    """
 
     def __call__(self, jobs: Sequence[Job], report: Report) -> list[Attempt]: ...
 

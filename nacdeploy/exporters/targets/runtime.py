@@ -21,7 +21,15 @@ Log = Callable[[str], None]
 
 
 class Runner(Protocol):
-    """A model that runs: images (N, C, H, W) to all outputs, and the same call as what is timed."""
+    """A loaded model that answers images (N, C, H, W) with all its outputs, and hands the same call to the clock.
+
+    >>> import numpy as np
+    >>> runner: Runner = OnnxRunner(Path("runs/export-ort-1/model.onnx"))
+    >>> image = np.zeros((1, 1, 8, 8), dtype=np.float32)
+    >>> runner.run(image)[0].shape
+    (1, 10)
+    >>> outputs = runner.subject(image).run()
+    """
 
     output_names: tuple[str, ...]
 
@@ -34,7 +42,12 @@ Maker = Callable[[bytes], Runner]
 
 
 class Opener(Protocol):
-    """A `Maker` that may be told how many threads to take."""
+    """A `Maker` that also takes a number of threads.
+
+    >>> opener: Opener = OnnxRunner
+    >>> opener(Path("runs/export-ort-1/model.onnx").read_bytes(), threads=1).output_names[0]
+    'logits'
+    """
 
     def __call__(self, model: bytes, *, threads: int = 1) -> Runner: ...
 

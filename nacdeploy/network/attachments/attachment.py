@@ -12,7 +12,19 @@ from torch import Tensor, nn
 
 
 class OnnxWriter(Protocol):
-    """Writes the nodes of one attachment, under names that are its own."""
+    """A writer of the ONNX nodes of one attachment; each attachment has a name space of its own.
+
+    >>> class Printed:
+    ...     def constant(self, name, value):
+    ...         return name
+    ...     def node(self, operator, inputs, **attributes):
+    ...         print(operator, inputs)
+    ...         return f"{operator}_output"
+    >>> writer: OnnxWriter = Printed()
+    >>> writer.node("Clip", ["relu", writer.constant("lowest", 0.0), writer.constant("highest", 6.0)])
+    Clip ['relu', 'lowest', 'highest']
+    'Clip_output'
+    """
 
     def constant(self, name: str, value: Tensor) -> str:
         """Add an initializer and return the name that nodes read it by."""

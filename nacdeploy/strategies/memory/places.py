@@ -33,7 +33,15 @@ class Item:
 
 
 class Place(Protocol):
-    """Files by key. Every method but `remove` raises OSError where the place cannot be reached or written."""
+    """Files by key. Every method but `remove` raises OSError if the place cannot be reached or written.
+
+    >>> place: Place = open_place("memory-of-a-search")
+    >>> place.write("entry", b"values")
+    >>> place.read("entry"), [(item.key, item.n_bytes) for item in place.items()]
+    (b'values', [('entry', 6)])
+    >>> place.touch(["entry", "evicted"])
+    {'evicted'}
+    """
 
     @property
     def name(self) -> str: ...

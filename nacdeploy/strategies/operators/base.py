@@ -30,9 +30,17 @@ class Recovery:
 class Operator(Protocol[D]):
     """One letter: a frozen dataclass of its profile table plus the chain's parameters.
 
-    `refusal` is about the model only; its text is mask, CLI error and report. `decide` looks at weights and data and
-    changes nothing; its decision holds structure only and survives JSON. `perform` is deterministic surgery on a copy,
-    without data and without training. `version` is part of the cache key: raise it when the operator's results change.
+    `refusal` depends on the model alone. Its text is shown to the user; in a search it masks the letter. `decide` looks
+    at weights and data and changes nothing; its decision holds structure only and survives JSON. `perform` is
+    deterministic surgery on a copy, without data and without training. `version` is part of the cache key: raise it
+    when the operator's results change.
+
+        >>> from nacdeploy.profile import load
+        >>> from nacdeploy.strategies.chain import Link
+        >>> from nacdeploy.strategies.steps import letters
+        >>> operator: Operator = letters.make(Link("P", (("ratio", 0.25),)), load("demo"))
+        >>> operator.letter, operator.name, operator.table.ratio
+        ('P', 'Prune', 0.25)
     """
 
     letter: ClassVar[str]
@@ -51,17 +59,32 @@ class Operator(Protocol[D]):
 
 @runtime_checkable
 class Refits(Protocol):
-    """An operator that finds values anew from data after its surgery and before `settle`, in place; `former` is the
-    network before it. The values travel in the state dict: loading replays `perform` alone."""
+    """An operator that fits values to data after its surgery and before `settle`, in place.
+
+    `former` is the network before the surgery. The values travel in the state dict: loading replays `perform` alone.
+
+        >>> from nacdeploy.profile import load
+        >>> from nacdeploy.strategies.chain import Link
+        >>> from nacdeploy.strategies.steps import letters
+        >>> [letter for letter in "PQE" if isinstance(letters.make(Link(letter), load("demo")), Refits)]
+        ['P']
+    """
 
     def refit(self, network: Network, former: Network, decision: object, task: Task) -> None: ...
 
 
 @runtime_checkable
 class Closes(Protocol):
-    """An operator after which not every letter may come: `closed_to` says why `letter` may not, None where it may.
+    """An operator that some letters may not follow: `closed_to` returns the reason, or None if `letter` may follow.
 
-    It is asked of every step of a chain, before the letter's own `refusal`.
+    `closed_to` is called for every step of a chain, before the letter's own `refusal`.
+
+        >>> from nacdeploy.profile import load
+        >>> from nacdeploy.strategies.chain import Link
+        >>> from nacdeploy.strategies.steps import letters
+        >>> code = letters.make(Link("C"), load("demo"))
+        >>> isinstance(code, Closes), code.closed_to(None, "F")
+        (True, None)
     """
 
     @classmethod

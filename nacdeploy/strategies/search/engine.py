@@ -26,15 +26,33 @@ MAX_REPEATS = 1000
 
 
 class Searcher(Protocol):
-    """A way to walk through chains. It is told the observation of the empty chain before anything is asked of it."""
+    """A strategy for walking through chains. The engine first calls `observe` with the empty chain, then `propose`.
+
+    >>> class OneLetter:
+    ...     def __init__(self):
+    ...         self.waiting = []
+    ...     def propose(self):
+    ...         return self.waiting.pop() if self.waiting else None
+    ...     def observe(self, observation):
+    ...         if not len(observation.chain):
+    ...             self.waiting = [Chain.parse(letter) for letter in observation.legal]
+    >>> searcher: Searcher = OneLetter()
+    >>> searcher.observe(Observation(Chain(), None, 0.0, True, ("F", "Q"), "empty"))
+    >>> str(searcher.propose()), str(searcher.propose()), searcher.propose()
+    ('Q', 'F', None)
+    """
 
     def propose(self) -> Chain | None:
-        """A chain all of whose proper prefixes have been observed, ending in a legal letter. May be called again before
-        the observation arrives. None: nothing to propose now; with nothing in flight, the search is over."""
+        """Return a chain whose proper prefixes have all been observed, ending in a legal letter.
+
+        The engine may call again before the observation arrives. None says that there is nothing to propose now; with
+        nothing
+        in flight, the search is over.
+        """
         ...
 
     def observe(self, observation: Observation) -> None:
-        """What became of a proposed chain, in the order of proposing."""
+        """Take the observation of a proposed chain; observations come in the order of proposing."""
         ...
 
 
@@ -42,10 +60,15 @@ Evaluate = Callable[[Chain], Evaluation]
 
 
 class Pending(Protocol):
-    """An evaluation under way."""
+    """An evaluation under way.
+
+    >>> pending: Pending = InProcess(lambda chain: failed(chain, "refused")).submit(Chain.parse("Q"))
+    >>> pending.result().error
+    'refused'
+    """
 
     def result(self) -> Evaluation:
-        """Wait for it.
+        """Wait for the evaluation and return it.
 
         Raises:
             RefusedError, DivergedError, LostWorkerError: the chain is a failed one.
@@ -55,7 +78,12 @@ class Pending(Protocol):
 
 
 class Workers(Protocol):
-    """Who evaluates chains: this process, or several others."""
+    """The evaluators of chains: this process, or several others.
+
+    >>> workers: Workers = InProcess(lambda chain: failed(chain, "refused"))
+    >>> workers.submit(Chain.parse("QP")).result().chain
+    'QP'
+    """
 
     def submit(self, chain: Chain) -> Pending:
         """Begin an evaluation, at once or when its turn comes."""

@@ -161,30 +161,36 @@ def ratio(figures: Figures, figure: str) -> float:
 
 
 class Objective(Protocol):
-    """What a search ranks by."""
+    """The goal of a search: a score to plan with, a worth to rank answers by, and a test which models may win.
+
+    >>> objective: Objective = BudgetObjective(max_drop=1.0, figure="bitops")
+    >>> figures = Figures(0.95, 0.97, 4.0, 1.0, 4.0, 4.0, 4.0, chance_score=0.1)
+    >>> objective.score(figures), objective.admissible(figures)
+    (4.0, False)
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def max_drop(self) -> float:
-        """The drop that is allowed, in points."""
+        """The allowed drop, in points."""
         ...
 
     def score(self, figures: Figures) -> float:
-        """What a searcher plans with, more is better; it may depend on what was noted so far."""
+        """Return the score that a searcher plans with, more is better; it may depend on the figures noted so far."""
         ...
 
     def worth(self, figures: Figures) -> float:
-        """How good a model is by itself: the answer is the admissible one of most worth."""
+        """Return how good a model is by itself: the answer of the search is the admissible model of most worth."""
         ...
 
     def admissible(self, figures: Figures) -> bool:
-        """Whether this model may win at all: no destroyed model can."""
+        """Tell whether this model may win at all: no destroyed model can."""
         ...
 
     def note(self, figures: Figures) -> None:
-        """An evaluated chain, told in the order of the journal."""
+        """Take the figures of an evaluated chain, in the order of the journal."""
         ...
 
 

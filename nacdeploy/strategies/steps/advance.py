@@ -51,14 +51,30 @@ class Trained:
 
 
 class Memory(Protocol):
-    """What was trained or measured before, by the content it started from."""
+    """The results of earlier trainings and measurements, by the content that each started from.
+
+    `training` and `metrics` call `make` only if the key is new.
+
+        >>> memory: Memory = NoMemory()
+        >>> memory.training("key", lambda: Trained({}, n_epochs=3)).n_epochs
+        3
+    """
 
     def training(self, key: str, make: Callable[[], Trained]) -> Trained: ...
     def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics: ...
 
 
 class Meter(Protocol):
-    """A way to measure a network on validation; `key` (plain data) says what its result depends on besides."""
+    """A way to measure a network on validation; `key` (plain data) holds all else that its result depends on.
+
+    >>> class Whole:
+    ...     key = "all images"
+    ...     def __call__(self, network, task):
+    ...         return measure(network, task)
+    >>> meter: Meter = Whole()
+    >>> meter.key
+    'all images'
+    """
 
     @property
     def key(self) -> Any: ...
