@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, records, precisions, clocks; imports nothing of the others."""
+"""Errors, files, records, precisions and clocks, which every room uses; this room imports no other."""

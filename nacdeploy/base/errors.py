@@ -23,8 +23,10 @@ class RefusedError(NacdeployError):
 
 
 class UnexpectedError(RefusedError):
-    """A letter failed in a way that nobody foresaw, by a fault of nacdeploy or of the network's own code: one line, and
-    the traceback in a file that it names."""
+    """A letter failed in a way that nobody foresaw, by a fault of nacdeploy or of the network's own code.
+
+    The message is one line; the traceback is in a file that the message names.
+    """
 
     def __init__(self, what: str, error: BaseException | None = None) -> None:
         super().__init__(
@@ -38,7 +40,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _kept(error: BaseException) -> str:
-    """The file in which the traceback of an error is written down."""
+    """Write the traceback of an error to a file and return the file's name."""
     with tempfile.NamedTemporaryFile("w", prefix="nacdeploy-unexpected-", suffix=".txt", delete=False) as file:
         file.write("".join(traceback.format_exception(error)))
     return file.name
@@ -60,7 +62,7 @@ class MissingExtraError(NacdeployError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an "unknown name" message: the nearest known name, and the known names where they are few."""
+    """Return the end of an "unknown name" message: the nearest known name, and all known names if they are few."""
     names = sorted(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else ""
@@ -69,5 +71,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not in a closed list."""
+    """Return the error for a name that is not in a closed list."""
     return UsageError(f"unknown {kind} '{name}'{nearest(name, known)}")

@@ -1,9 +1,10 @@
-"""Folders of results: a place is proven and reserved before the work, and taken without removing what lies there.
+"""Folders of results. A place is tested and reserved before the work, and filled without removing what lies there.
 
-A new folder is made when its name is chosen and locked for as long as its process works, so that no other run chooses
-it; an empty folder that a killed run left is free again. What is written lies in a temporary folder until it is whole.
-It then takes the place of the folder that was made for it, by one rename. Into a folder that was there before (it may
-be a mount point, a link, or the current one) its entries are moved one by one, those that say what it is last.
+A new folder is made when its name is chosen, and stays locked while its process works, so that no other run chooses the
+same folder. An empty folder that a killed run left is free again. Results are written into a temporary folder first.
+When the results are complete, one rename puts the temporary folder in place of the reserved one. A folder that existed
+before (a mount point, a link, the current folder) is filled entry by entry instead, with the record that names its kind
+last.
 """
 
 import itertools
@@ -24,11 +25,13 @@ _held: dict[Path, bool] = {}
 
 @contextmanager
 def reserved(path: Path) -> Iterator[Path]:
-    """A folder that is this process's own within the block: made if it is not there, and proven to take what will be
-    written. After the block it is gone again where it is empty and was made here.
+    """Reserve a folder for this process within the block: make it if needed, and test that results can be written
+    there.
+
+    After the block the folder is removed again if it is empty and was made here.
 
     Raises:
-        NacdeployError: it holds something, another run writes it, or nothing can be written there.
+        NacdeployError: the folder holds something, another run writes it, or nothing can be written there.
     """
     path = Path(path)
     with _taken(path) as is_locked:
@@ -42,8 +45,9 @@ def reserved(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def numbered(name: Callable[[int], Path]) -> Iterator[Path]:
-    """The first of `name(1)`, `name(2)`, ... that is free, reserved within the block. Where folders cannot be locked
-    (some network disks), one that this process made is free, and no other.
+    """Reserve the first free folder of `name(1)`, `name(2)`, ... within the block.
+
+    If folders cannot be locked (on some network disks), only a folder that this process made is free.
 
     Raises:
         NacdeployError: nothing can be written there.
@@ -59,7 +63,7 @@ def numbered(name: Callable[[int], Path]) -> Iterator[Path]:
 
 @contextmanager
 def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary directory that becomes `path` when the block ends well, and vanishes when it does not.
+    """Yield a temporary directory that becomes `path` if the block ends well, and is removed if the block fails.
 
     Raises:
         NacdeployError: `path` exists and is not empty (without `replace`), is being written by another run, or cannot
@@ -80,8 +84,9 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def joined_directory(path: Path) -> Iterator[Path]:
-    """A temporary directory whose files take their places in `path` when the block ends well, each whole and in place
-    of one of its name; whatever else lies there stays.
+    """Yield a temporary directory whose files move into `path` if the block ends well.
+
+    Each file moves as a whole and replaces a file of the same name; other files in `path` stay.
 
     Raises:
         NacdeployError: `path` cannot be written.
@@ -101,10 +106,10 @@ def joined_directory(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a directory can be made or written to, by doing so; nothing of it stays.
+    """Check that a directory can be made or written to, by writing to it and undoing that.
 
     Raises:
-        NacdeployError: it cannot, or a file stands in its way.
+        NacdeployError: the directory cannot be written, or a file has its name.
     """
     parent = next(p for p in [Path(path), *Path(path).absolute().parents] if p.exists())
     if not parent.is_dir():
@@ -116,13 +121,13 @@ def check_writable(path: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> NacdeployError:
-    """What to say of a place that cannot be written."""
+    """Return the error for a place that cannot be written."""
     return NacdeployError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")
 
 
 @contextmanager
 def _taken(path: Path) -> Iterator[bool | None]:
-    """Make and lock a folder: whether it is this process's now, None where folders cannot be locked."""
+    """Make and lock a folder; yield whether this process holds the lock, or None if folders cannot be locked."""
     made = _made(path)
     with _locked(path) as is_locked:
         if is_locked is False or path.absolute() in _held:
@@ -139,7 +144,7 @@ def _taken(path: Path) -> Iterator[bool | None]:
 
 
 def _made(path: Path) -> list[Path]:
-    """Make a folder and those above it; those that were made, the innermost first."""
+    """Make a folder and its missing parents; return the folders that were made, the innermost first."""
     made: list[Path] = []
     try:
         for folder in reversed([path, *path.parents]):
@@ -160,8 +165,10 @@ def _made(path: Path) -> list[Path]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool | None]:
-    """Whether this process holds the folder's lock, which goes with the process however that ends; None where there are
-    no such locks."""
+    """Yield whether this process holds the folder's lock, or None if there are no locks here.
+
+    The lock ends with the process, however the process ends.
+    """
     try:
         import fcntl
 
@@ -186,7 +193,7 @@ def _locked(path: Path) -> Iterator[bool | None]:
 
 
 def _entries(path: Path) -> list[str]:
-    """What a folder holds but for what a run that was killed left of its own."""
+    """List a folder without the leftovers of a killed run."""
     names = [name for name in os.listdir(path) if name not in _NOTHING]  # noqa: PTH208 - names are all that is asked
     return [name for name in names if not name.startswith(_TEMPORARY)]
 
@@ -202,7 +209,7 @@ def _check_empty(path: Path) -> None:
 
 
 def _prove(path: Path) -> None:
-    """Move something out of a folder within `path` into it, as will be done at the end."""
+    """Test the final move: move an entry into the folder `path` and out again."""
     with _temporary(path, path) as temporary:
         (temporary / "proof").mkdir()
         (temporary / "proof").rename(moved := path / f"{temporary.name}-proof")
@@ -211,7 +218,7 @@ def _prove(path: Path) -> None:
 
 @contextmanager
 def _filled(path: Path) -> Iterator[Path]:
-    """A temporary directory for a folder that is reserved: beside one that was made for it, else within it."""
+    """Yield a temporary directory for a reserved folder: beside the folder if it was made here, else within it."""
     is_ours = _held[path.absolute()]
     with _temporary(path, path.parent if is_ours else path) as temporary:
         yield temporary
@@ -224,7 +231,7 @@ def _filled(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary(path: Path, parent: Path) -> Iterator[Path]:
-    """A directory in `parent` for what will be at `path`, gone after the block unless it was moved."""
+    """Yield a directory in `parent` for the future content of `path`; remove it after the block unless it was moved."""
     prefix = _TEMPORARY if parent == path else f".{path.name}."
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -241,10 +248,10 @@ def _temporary(path: Path, parent: Path) -> Iterator[Path]:
 
 
 def _move_in(temporary: Path, path: Path) -> None:
-    """Move the entries of a finished directory into `path`, where nothing may stand in their way.
+    """Move the entries of a finished directory into `path`.
 
     Raises:
-        NacdeployError: something does; the finished directory is kept beside it under another name.
+        NacdeployError: an entry of that name exists; the finished directory is kept beside `path` under another name.
     """
     path.mkdir(exist_ok=True)
     names = _in_order(temporary)
@@ -258,12 +265,12 @@ def _move_in(temporary: Path, path: Path) -> None:
 
 
 def _in_order(folder: Path) -> list[str]:
-    """The names in a folder, records last: with them it counts as what they say it is."""
+    """List a folder with the records last: once a record is there, the folder counts as what the record says."""
     return sorted(os.listdir(folder), key=lambda name: (name.endswith(".json"), name))  # noqa: PTH208
 
 
 def _swap(temporary: Path, path: Path) -> None:
-    """Put a finished directory in place of what is at `path`."""
+    """Put a finished directory in place of the folder at `path`."""
     if not path.is_dir():
         temporary.rename(path)
         return

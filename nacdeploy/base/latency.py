@@ -1,8 +1,8 @@
 """Latency: the only module that reads a clock for results.
 
-Subjects are timed in turns, round by round, so that a machine that slows down slows all of them; a ratio is taken
-within each round. A subject is any call that returns when its work is done (a GPU call synchronises itself); one on a
-GPU may also tell the time of the device alone, which is then taken in the same rounds and shown apart.
+Subjects are timed in turns, round by round, so that a machine that slows down slows all subjects; a ratio is taken
+within each round. A subject is a call that returns when its work is done (a GPU call synchronises itself). A subject on
+a GPU may also measure the time of the device alone; those times are taken in the same rounds and shown apart.
 """
 
 import os
@@ -35,8 +35,12 @@ _INSTRUCTION_SETS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What is timed: `run` end to end (with copies to and from a device), and on a device `device_ms`, which runs once
-    and returns the device's own time in ms."""
+    """A call to be timed.
+
+    Attributes:
+        run: the call end to end, with copies to and from a device.
+        device_ms: runs once on the device and returns the device's own time in ms; None on a CPU.
+    """
 
     run: Callable[[], object]
     device_ms: Callable[[], float] | None = None
@@ -44,7 +48,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of one subject over all its calls; one call handles one batch."""
+    """The times of one subject over all its calls; one call handles one batch."""
 
     p50_ms: float
     p90_ms: float
@@ -66,9 +70,11 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The latencies of subjects timed together, and their ratios to the baseline.
+    """The latencies of subjects that were timed together, and their ratios to the baseline.
 
-    `device_latencies` and `device_ratios` hold the device's own times, for the subjects that tell them.
+    Attributes:
+        device_latencies: the device's own times, of the subjects that measure them.
+        device_ratios: the ratios of the device's own times.
     """
 
     latencies: dict[str, Latency]
@@ -123,8 +129,8 @@ def compare(
 
 
 def is_stable(times_ms: Sequence[float], window: int = 5, tolerance: float = 0.02) -> bool:
-    """Whether the median of the last `window` times has stopped moving: it lies within `tolerance` (a fraction) of the
-    median of the `window` before them."""
+    """Tell whether the median of the last `window` times lies within `tolerance` (a fraction) of the median of the
+    `window` times before."""
     if len(times_ms) < 2 * window:
         return False
     before, last = np.median(times_ms[-2 * window : -window]), np.median(times_ms[-window:])
@@ -132,7 +138,7 @@ def is_stable(times_ms: Sequence[float], window: int = 5, tolerance: float = 0.0
 
 
 def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name, the number of its cores and the instruction sets that matter to inference."""
+    """Return the CPU's name, the number of its cores and the instruction sets that matter to inference."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -145,7 +151,7 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _timer(subject: Callable[[], object] | Subject, clock: Clock) -> Callable[[], float]:
-    """One call and its time in ms; a clock too coarse to see a call counts it as 1 ns."""
+    """Return a function that makes one call and returns the call's time in ms, at least 1 ns on a coarse clock."""
     call = subject.run if isinstance(subject, Subject) else subject
 
     def timed_ms() -> float:
@@ -157,7 +163,8 @@ def _timer(subject: Callable[[], object] | Subject, clock: Clock) -> Callable[[]
 
 
 def _warm_up(timer: Callable[[], float], round_ms: float) -> int:
-    """Call until the times are stable, for at least one round and not without end; how many calls fit into a round.
+    """Call until the times are stable, for at least one round and a limited number; return how many calls fit into a
+    round.
 
     The first call, which allocates, does not count.
     """
@@ -186,7 +193,7 @@ def _latency(times_ms: NDArray[Any], batch_size: int, threads: int) -> Latency:
 
 
 def _ratios(times: Mapping[str, list[NDArray[Any]]], baseline: str) -> dict[str, Ratio]:
-    """The ratios of the rounds' medians to those of the baseline, where it was timed."""
+    """Return the ratios of the rounds' medians to the baseline's, if the baseline was timed."""
     medians = {name: np.array([np.median(turn) for turn in rounds]) for name, rounds in times.items()}
     return {name: _ratio(medians[baseline], median) for name, median in medians.items()} if baseline in medians else {}
 
@@ -200,7 +207,7 @@ def _ratio(baseline_ms: NDArray[Any], subject_ms: NDArray[Any]) -> Ratio:
 
 
 class Stopwatch:
-    """The wall time since it was made, for records of how long a job took; never for comparing speeds."""
+    """The wall time since the stopwatch was made, for records of how long a job took; never for comparing speeds."""
 
     def __init__(self) -> None:
         self._start_ns = time.perf_counter_ns()

@@ -1,11 +1,12 @@
-"""Whether the Python packages that something needs are here."""
+"""Tests whether a Python package can be imported here."""
 
 import importlib
 from importlib import util
 
 
 def import_problem(module: str) -> str | None:
-    """Why a module cannot be imported, or None. Installed is not enough: a library beneath it may be missing."""
+    """Return why a module cannot be imported, or None. An installed module may fail too: a library beneath may be
+    missing."""
     if util.find_spec(module) is None:
         return f"{module} is not installed"
     try:

@@ -1,4 +1,4 @@
-"""What other packages register: the entry points of a group, and what they name."""
+"""The entry points by which other packages register operators, targets and metrics."""
 
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -7,25 +7,26 @@ from nacdeploy.base.errors import UsageError
 
 
 def entries(group: str) -> list[EntryPoint]:
-    """The entry points of a group, in an order that does not depend on the machine."""
+    """Return the entry points of a group, in an order that does not depend on the machine."""
     return sorted(entry_points(group=group), key=lambda entry: (package(entry), entry.name))
 
 
 def package(entry: EntryPoint) -> str:
-    """The distribution that registers an entry point; its module where that is not known."""
+    """Return the distribution that registers an entry point, or the entry point's module if the distribution is
+    unknown."""
     return entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
 
 
 def called(kind: str, entry: EntryPoint) -> str:
-    """An entry point as messages call it: `target 'dsp' of package dsp-runtime`."""
+    """Name an entry point for messages: `target 'dsp' of package dsp-runtime`."""
     return f"{kind} '{entry.name}' of package {package(entry)}"
 
 
 def load(entry: EntryPoint) -> Any:
-    """What an entry point names.
+    """Load the object that an entry point names.
 
     Raises:
-        UsageError: it does not load, for whatever the other package's code raises.
+        UsageError: the object does not load, whatever the other package's code raises.
     """
     try:
         return entry.load()

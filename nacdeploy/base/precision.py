@@ -29,7 +29,7 @@ class Precision:
 
     @classmethod
     def recorded(cls, text: str) -> "Precision":
-        """Read what a record holds, such as the `w1a8` of binary weights, whatever its widths.
+        """Read the precision of a record, of any width, such as the `w1a8` of binary weights.
 
         Raises:
             UsageError: the text has another form.
@@ -44,7 +44,7 @@ class Precision:
         """Read a precision that a layer can be quantized to.
 
         Raises:
-            UsageError: as `parse`, or one of the two stays float, which no target here can multiply.
+            UsageError: as `parse`, or weights or activations stay float, which no target here can multiply.
         """
         precision = cls.parse(text)
         if 32 in (precision.weight_bits, precision.activation_bits):
@@ -60,12 +60,16 @@ FLOAT32 = Precision()
 
 @dataclass(frozen=True)
 class Grid:
-    """How a target's kernels want integers: this fixes the numbers, not only their encoding.
+    """The integers that a target's kernels take: a grid fixes the numbers, not only their encoding.
 
-    `max_weight_bits` 7 leaves one bit unused, since pairs of 8-bit products saturate the 16-bit sums of x86 kernels
-    without VNNI. `affine_inputs` names the layer kinds whose input activations are unsigned with a zero point.
-    `integer_biases`: biases are int32 on the product of the scales (TensorRT wants float). `fuses_outputs`: a
-    convolution's kernel takes in the addition and the activation behind it, and need not write integers itself.
+    Attributes:
+        max_weight_bits: the width of weights; 7 leaves one bit unused, since pairs of 8-bit products saturate the
+            16-bit
+            sums of x86 kernels without VNNI.
+        affine_inputs: the kinds of layer whose input activations are unsigned with a zero point.
+        integer_biases: whether biases are int32 on the product of the scales (TensorRT wants float).
+        fuses_outputs: whether a convolution's kernel includes the following addition and activation, and so need not
+            write integers itself.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Progress: what a long job tells its user, without knowing how it is shown. The command line shows it with rich."""
+"""Progress: the reports of a long job to its user, however they are shown. The command line shows them with rich."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -31,7 +31,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Shows nothing: the default of the Python API."""
+    """A listener that shows nothing: the default of the Python API."""
 
     def say(self, line: str) -> None:
         pass

@@ -1,7 +1,7 @@
 """Records for machines: frozen dataclasses to and from JSON, written atomically, with hashes.
 
-A file is first written beside its place under a temporary name and renamed at the end, so that a reader never sees half
-of it and a failure (a full disk, a kill) leaves what was there before; `folders` does so for folders.
+A file is written under a temporary name beside its place and then renamed, so that no reader sees half a file and a
+failure (a full disk, a kill) leaves the previous file; `folders` does the same for folders.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ def _built_adapter(kind: Any) -> Any:
 
 
 def to_data(record: Any) -> Any:
-    """A frozen dataclass as plain JSON-able data."""
+    """Convert a frozen dataclass to plain JSON-able data."""
     return _adapter(type(record)).dump_python(record, mode="json")
 
 
 def from_data(kind: type[T], data: Any, where: str = "record") -> T:
-    """The inverse of `to_data`.
+    """Build a frozen dataclass from plain data: the inverse of `to_data`.
 
     Raises:
         UsageError: the data does not have the fields or types of `kind`.
@@ -55,16 +55,16 @@ def from_data(kind: type[T], data: Any, where: str = "record") -> T:
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file, without the byte order mark that Windows' editors put in front.
+    """Read a text file, without the byte order mark that Windows' editors put in front.
 
     Raises:
-        OSError, UnicodeDecodeError: it cannot be read, or is not UTF-8.
+        OSError, UnicodeDecodeError: the file cannot be read, or is not UTF-8.
     """
     return path.read_text(encoding="utf-8-sig")
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
         UsageError: the file is not there or is not JSON.
@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
 
 
 def read(kind: type[T], path: Path) -> T:
-    """The frozen dataclass that a JSON file holds.
+    """Read the frozen dataclass in a JSON file.
 
     Raises:
         UsageError: the file is not there, is not JSON or does not have the fields or types of `kind`.
@@ -122,7 +122,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def json_bytes(data: Any) -> bytes:
-    """Plain data or a frozen dataclass as the content of a JSON file."""
+    """Encode plain data or a frozen dataclass as the content of a JSON file."""
     return _json_text(data).encode()
 
 
@@ -132,7 +132,7 @@ def _json_text(data: Any) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; a text too long to be a path names none."""
+    """Tell whether a file is there; a text too long to be a path names none."""
     try:
         return path.is_file()
     except OSError:

@@ -1,8 +1,8 @@
-"""How files name a score: by its metric. `accuracy` stays what it was, in every file of every version.
+"""The names of scores in files, by metric. `accuracy` keeps its name in every file of every version.
 
-A record marked `scored` has a field `metric`, the name of one, and fields whose names hold the word `score`, or the
-word `drop`. In a file these words read as the metric's name (`score` -> `accuracy`, `baseline_score` -> `baseline_mae`)
-and unit (`drop` -> `drop_points`, of other metrics `drop_mae`). A file that names no metric holds accuracies.
+A record marked `scored` has a field `metric`, the name of a metric, and fields whose names hold the word `score` or
+`drop`. In a file these words read as the metric's name (`score` -> `accuracy`, `baseline_score` -> `baseline_mae`) and
+unit (`drop` -> `drop_points`, of other metrics `drop_mae`). A file that names no metric holds accuracies.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def schema(metric: str) -> int:
-    """The schema of records that hold a score of this metric: those of 1 are accuracies, whoever wrote them."""
+    """Return the schema of records that hold a score of this metric; schema 1 always holds accuracies."""
     return SCHEMAS[0] if metric == DEFAULT else SCHEMAS[1]
 
 
 def spelled(key: str, metric: str) -> str:
-    """What a file calls a field."""
+    """Return the name of a field in a file."""
     if key == "drop":
         return "drop_points" if metric == DEFAULT else f"drop_{metric}"
     parts = [metric if part == "score" else part for part in key.split("_")]

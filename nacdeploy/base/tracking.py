@@ -1,7 +1,7 @@
-"""Tracking: where a run's rows, tables and artifacts are recorded while it goes on.
+"""Tracking: the record of a run's rows, tables and artifacts, written while the run goes on.
 
-The JSON-lines record is always there. W&B stands beside it through its real client, offline where it has neither key
-nor network; a W&B failure is one line of warning and never ends a run.
+The JSON-lines record is always written. W&B stands beside it through W&B's real client, offline without key or network;
+a W&B failure is one line of warning and never ends a run.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ class Tracker(Protocol):
 
 
 class JsonLinesTracker:
-    """One JSON object a line, appended and flushed at once, so that a killed run keeps what it reported."""
+    """A tracker that appends one JSON object per line and flushes at once, so that a killed run keeps its reports."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -90,7 +90,7 @@ class JsonLinesTracker:
 
 
 class WandbTracker:
-    """A W&B run whose files all lie under `directory`. After its first failure it stays silent."""
+    """A W&B run whose files all lie under `directory`. After its first failure the tracker stays silent."""
 
     def __init__(
         self, directory: Path, project: str, config: Mapping[str, object], name: str, *, mode: Mode, say: Say
@@ -156,7 +156,8 @@ class WandbTracker:
         self._lineage[path.resolve()] = logged
 
     def _declare_parent(self, parent: Path) -> None:
-        """Online a parent is an input of the run; offline, where W&B refuses that, it is logged beside its child."""
+        """Declare a parent of an artifact: online as an input of the run; offline, where W&B refuses inputs, beside its
+        child."""
         if not parent.exists() or parent in self._lineage:
             return
         record = self._run.use_artifact if self.mode == "online" else self._run.log_artifact
@@ -199,7 +200,7 @@ class Trackers:
 
 
 def open_tracker(directory: Path, *, wandb: bool, project: str, config: Mapping[str, object], say: Say) -> Tracker:
-    """The trackers of a run: `directory/tracking.jsonl`, and W&B where it is wanted and not disabled.
+    """Open the trackers of a run: `directory/tracking.jsonl`, and W&B if it is wanted and not disabled.
 
     Raises:
         NacdeployError: the directory is not writable.
@@ -215,12 +216,12 @@ def open_tracker(directory: Path, *, wandb: bool, project: str, config: Mapping[
 
 
 def record_path(directory: Path) -> Path:
-    """Where the JSON lines of a run lie."""
+    """Return the path of a run's JSON lines."""
     return directory / RECORD_NAME
 
 
 def wandb_mode(environment: Mapping[str, str]) -> Mode:
-    """`WANDB_MODE` where it says offline or disabled; else online with a key at hand, and offline without one."""
+    """Return `WANDB_MODE` if it says offline or disabled; else online with a key, and offline without one."""
     asked = environment.get("WANDB_MODE", "").lower()
     if asked == "disabled":
         return "disabled"
@@ -244,7 +245,7 @@ def _has_key(environment: Mapping[str, str]) -> bool:
 
 @contextlib.contextmanager
 def _environment(directory: Path) -> Iterator[None]:
-    """W&B reads these from the environment alone; without them it writes to ~/.cache and ~/.local."""
+    """Set the variables that W&B reads only from the environment; without them W&B writes to ~/.cache and ~/.local."""
     inside = directory.resolve() / "wandb"
     wanted = {
         "WANDB_CACHE_DIR": str(inside / "cache"),
@@ -305,7 +306,8 @@ def _cell(value: object) -> object:
 
 
 def _plain(value: Any) -> Any:
-    """JSON-able data: mappings and sequences entered, numbers that JSON lacks and other objects as their text."""
+    """Convert to JSON-able data: mappings and sequences entry by entry, and numbers that JSON lacks and other objects
+    as text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

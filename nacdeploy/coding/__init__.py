@@ -1,1 +1,1 @@
-"""Coding: what weights weigh when stored: Huffman codes, zero runs, and a container that is exact to the bit."""
+"""Coding: the stored size of weights, by Huffman codes and zero runs, and a container that is exact to the bit."""

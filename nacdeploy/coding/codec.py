@@ -1,7 +1,7 @@
 """One tensor as bytes and back, exact to the bit: NaN payloads, negative zeros and types that numpy lacks included.
 
-A tensor is looked at as a vector of bit patterns. Where there are few distinct ones they become codes of a codebook;
-otherwise the bytes are stored, compressed by zstd as they are or as planes of like bytes, whichever is smallest.
+A tensor is a vector of bit patterns. A few distinct patterns become codes of a codebook. Otherwise the bytes are stored
+and compressed by zstd, plain or as planes of like bytes, whichever is smaller.
 """
 
 import zlib
@@ -33,8 +33,10 @@ _LEVEL = 9
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as its bytes, in the byte order of the machine that wrote it (little-endian); `dtype` by the names of
-    safetensors."""
+    """A tensor as its bytes, in the byte order of the machine that wrote it (little-endian).
+
+    `dtype` is a name of safetensors.
+    """
 
     name: str
     dtype: str
@@ -43,15 +45,20 @@ class Tensor:
 
     @property
     def patterns(self) -> NDArray[np.unsignedinteger]:
-        """The elements' bit patterns (n,), or the bytes where elements are no whole number of them."""
+        """The elements' bit patterns (n,), or the bytes if an element is not a whole number of bytes."""
         n_bytes = ITEM_BYTES.get(self.dtype, 1)
         return np.frombuffer(self.data, np.dtype(f"<u{n_bytes}" if len(self.data) % n_bytes == 0 else "u1"))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is asked of a tensor's coding. `codes`: one of the three ways, None for the smallest of all; `run_bits`: the
-    width of zero runs, 0 for none, None for the best; `fixed`: the numbers of `fixed_point`."""
+    """The coding that a tensor is asked to have.
+
+    Attributes:
+        codes: one of the three kinds of codes; None for the smallest of all.
+        run_bits: the width of zero runs, 0 for no runs, None for the best width.
+        fixed: the numbers of `fixed_point`.
+    """
 
     codes: str | None = None
     run_bits: int | None = None
@@ -60,7 +67,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Coded:
-    """A coded tensor: the method with what it needs to be decoded, and its parts in the order of `sizes`."""
+    """A coded tensor: the method with its parameters for decoding, and the parts in the order of `sizes`."""
 
     method: str
     details: dict[str, Any] = field(default_factory=dict)
@@ -77,13 +84,13 @@ class Coded:
 
 
 def encode(tensor: Tensor, rule: Rule = Rule(), like: Mapping[str, Codes] | None = None) -> tuple[Coded, Codes | None]:
-    """The smallest form of a tensor under `rule`, and its codes if it has few distinct values.
+    """Return the smallest form of a tensor under `rule`, and the tensor's codes if it has few distinct values.
 
-    `like` are the codes of tensors before it: where this one is a function of those of another (a mask of its weight),
-    only the function is stored.
+    `like` are the codes of earlier tensors: if this tensor is a function of an earlier one (a mask of its weight), only
+    the function is stored.
 
     Raises:
-        NacdeployError: `rule` asks for codes that this tensor has none of.
+        NacdeployError: `rule` asks for codes that this tensor does not have.
     """
     codes = distinct(tensor.patterns)
     if rule.codes == FIXED_POINT:
@@ -104,7 +111,9 @@ def encode(tensor: Tensor, rule: Rule = Rule(), like: Mapping[str, Codes] | None
 
 
 def decode(coded: Coded, tensor: Tensor, like: Mapping[str, NDArray[np.integer]]) -> bytes:
-    """The bytes of a coded tensor; `tensor` says name, type and shape, `like` holds the codes that it may refer to.
+    """Return the bytes of a coded tensor.
+
+    `tensor` gives name, type and shape; `like` holds the codes that the coded tensor may refer to.
 
     Raises:
         NacdeployError: the parts do not make the tensor.
@@ -124,7 +133,7 @@ def decode(coded: Coded, tensor: Tensor, like: Mapping[str, NDArray[np.integer]]
 
 
 def decode_codes(coded: Coded) -> NDArray[np.integer]:
-    """The codes (n,) of a tensor that was coded by Huffman, plain or fixed-point codes."""
+    """Return the codes (n,) of a tensor that was coded by Huffman, plain or fixed-point codes."""
     _, lengths, values, run_lengths, run_values = coded.parts
     about = coded.details
     codes = _read(coded.method, values, lengths, about["n_values"], about["width"])
@@ -146,7 +155,8 @@ def _coded(codes: Codes, rule: Rule) -> Coded:
 
 
 def _laid_out(codes: Codes, layout: Layout, book: bytes, n_symbols: int, shift: int) -> Coded:
-    """Codebook, value codes' lengths, values (less `shift`), run codes' lengths, runs."""
+    """Return the parts in order: codebook, lengths of the value codes, values (less `shift`), lengths of the run codes,
+    runs."""
     values = codes.codes
     run_symbols = np.zeros(0, np.uint16)
     if layout.run_bits:
@@ -169,7 +179,7 @@ def _laid_out(codes: Codes, layout: Layout, book: bytes, n_symbols: int, shift: 
 
 
 def _written(codes: str, values: NDArray[np.integer], n_symbols: int, width: int) -> tuple[bytes, bytes]:
-    """The lengths of the code, and the values in it."""
+    """Return the lengths of the code, and the values in that code."""
     if codes != HUFFMAN or not len(values):
         return b"", pack(values, width)
     code = huffman_code(np.bincount(values, minlength=n_symbols))
@@ -194,7 +204,7 @@ def _fixed(tensor: Tensor, rule: Rule) -> Coded:
 
 
 def _looked_up(codes: Codes, like: Mapping[str, Codes]) -> Sequence[Coded]:
-    """This tensor as a function of another's codes, where it is one."""
+    """Return this tensor as a function of an earlier tensor's codes, or nothing if it is no such function."""
     for name, other in like.items():
         if len(other.codes) == len(codes.codes) and (table := _function(other, codes)) is not None:
             return [Coded(LOOKUP, {"of": name, "item_bytes": codes.book.itemsize}, (codes.book[table].tobytes(),))]
@@ -202,7 +212,7 @@ def _looked_up(codes: Codes, like: Mapping[str, Codes]) -> Sequence[Coded]:
 
 
 def _function(of: Codes, codes: Codes) -> NDArray[np.integer] | None:
-    """The code that each code of `of` always stands beside, None where one stands beside several."""
+    """Return the code that stands beside each code of `of`, or None if some code stands beside several."""
     table = np.zeros(len(of.book), codes.codes.dtype)
     sample = slice(0, 4096)
     table[of.codes[sample]] = codes.codes[sample]
@@ -213,7 +223,8 @@ def _function(of: Codes, codes: Codes) -> NDArray[np.integer] | None:
 
 
 def _stored(tensor: Tensor) -> Coded:
-    """The bytes as they are, through zstd, or through zstd with first bytes, second bytes, ... of all together."""
+    """Return the bytes as they are, through zstd, or through zstd with the first bytes of all elements together, then
+    the second bytes, and so on."""
     data, n_bytes = tensor.data, tensor.patterns.itemsize
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     about = {"n_bytes": len(data)}

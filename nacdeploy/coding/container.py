@@ -5,8 +5,8 @@
     bytes 16-19  crc32 of the header
     then         the header (JSON), then the parts of all entries, in the header's order
 
-The container holds files. A file is a text with holes: its tensors are cut out and coded, and what is left is kept as
-it is, so that decoding restores the file byte for byte.
+The container holds files. A file is a text with holes: its tensors are cut out and coded, and the rest is kept
+unchanged, so that decoding restores the file byte for byte.
 """
 
 import json
@@ -33,7 +33,8 @@ _PREAMBLE = struct.Struct("<7sBQI")
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file, cut out at `start`: how it is coded, the bytes of its parts, their checksum."""
+    """One tensor of a file, cut out at `start`: its coding, the number of bytes of each part, and the checksum of all
+    parts."""
 
     name: str
     dtype: str
@@ -55,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file: what is left of it without its tensors (as an entry of bytes), and these in order of their places."""
+    """One file: the bytes between its tensors (an entry of bytes), and the tensors in the order of their places."""
 
     path: str
     n_bytes: int
@@ -63,21 +64,21 @@ class FileEntry:
     tensors: tuple[Entry, ...]
 
     def entries(self) -> Iterator[Entry]:
-        """The rest, then the tensors: the order of their parts in the container."""
+        """Yield the rest, then the tensors: the order of their parts in the container."""
         yield self.rest
         yield from self.tensors
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a container holds."""
+    """The content of a container."""
 
     files: tuple[FileEntry, ...]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A file as it is given to `write`: its bytes, and its tensors by the place where their bytes start."""
+    """A file for `write`: the file's bytes, and its tensors by the position of their first byte."""
 
     path: str
     data: bytes
@@ -93,7 +94,9 @@ class Cut:
 
 
 def write(path: Path, files: list[Cut], rules: Mapping[str, Rule] | None = None) -> Header:
-    """Write a container, whole or not at all. `rules` say how tensors are coded, by name; the others as is smallest.
+    """Write a container, whole or not at all.
+
+    `rules` are the codings of tensors by name; every other tensor gets its smallest coding.
 
     Raises:
         NacdeployError: a rule asks for codes that its tensor does not have, or the file cannot be written.
@@ -111,7 +114,7 @@ def write(path: Path, files: list[Cut], rules: Mapping[str, Rule] | None = None)
 
 
 def _coded(file: Cut, rules: Mapping[str, Rule]) -> list[Coded]:
-    """The rest and the tensors of a file, each decoded again to see that nothing is lost."""
+    """Code the rest and the tensors of a file, and decode each again to check that nothing is lost."""
     rest = file.rest()
     first, _ = codec.encode(Tensor("", "U8", (len(rest),), rest), Rule())
     coded, like = [first], dict[str, Codes]()
@@ -136,10 +139,10 @@ def _file_entry(file: Cut, coded: list[Coded]) -> FileEntry:
 
 
 class Reader:
-    """A container that is open: one tensor, or one file, at a time.
+    """An open container: reads one tensor, or one file, at a time.
 
     Raises:
-        NacdeployError: it is no container, one of another version, or shorter or longer than it says.
+        NacdeployError: the file is no container, is of another version, or its length contradicts its header.
     """
 
     def __init__(self, path: Path) -> None:
@@ -158,7 +161,7 @@ class Reader:
         self._file.close()
 
     def file(self, entry: FileEntry) -> bytes:
-        """A file, byte for byte as it was."""
+        """Return a file, byte for byte."""
         rest, codes = self._decoded(entry.rest, {}), dict[str, NDArray[np.integer]]()
         parts, end, done = [], 0, 0
         referred = {row.details["of"] for row in entry.tensors if row.method == codec.LOOKUP}
@@ -173,7 +176,7 @@ class Reader:
         return whole
 
     def tensor(self, entry: FileEntry, name: str) -> bytes:
-        """One tensor's bytes, read without the others (but for one whose codes it shares)."""
+        """Return one tensor's bytes; no other tensor is read, but for the one whose codes it shares."""
         rows = {row.name: row for row in entry.tensors}
         if name not in rows:
             raise NacdeployError(f"{self.path} holds no tensor '{name}' in {entry.path}")

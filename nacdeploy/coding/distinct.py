@@ -18,12 +18,12 @@ class Codes:
 
     @property
     def zero(self) -> int | None:
-        """The code of the bit pattern of zeros, None where none stands for it."""
+        """The code of the bit pattern of zeros, or None without such a code."""
         return 0 if len(self.book) and self.book[0] == 0 else None
 
 
 def distinct(patterns: NDArray[np.unsignedinteger], most: int = MOST) -> Codes | None:
-    """The codes of bit patterns (n,), None where there are more than `most` distinct ones."""
+    """Return the codes of bit patterns (n,), or None if there are more than `most` distinct ones."""
     book = np.unique(patterns[:: max(1, len(patterns) // _SAMPLE)])
     while len(book) <= most:
         codes = _places(book, patterns)
@@ -35,7 +35,7 @@ def distinct(patterns: NDArray[np.unsignedinteger], most: int = MOST) -> Codes |
 
 
 def _places(book: NDArray[np.unsignedinteger], patterns: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:
-    """The index in `book` of each pattern that it holds, of others any index."""
+    """Return the index in `book` of each pattern; the index of a pattern that `book` lacks is arbitrary."""
     if patterns.itemsize <= 2:
         table = np.zeros(1 << (8 * patterns.itemsize), np.uint16)
         table[book] = np.arange(len(book))

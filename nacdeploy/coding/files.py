@@ -1,4 +1,4 @@
-"""The tensors in a file: where their bytes stand in safetensors and in ONNX. Other files have none that are known."""
+"""The tensors in a file: the positions of their bytes in safetensors and in ONNX. Other files have no known tensors."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _ONNX_TYPES = {
 
 
 def cut(folder: Path) -> list[Cut]:
-    """Every file of a folder, or the one file, with its tensors cut out.
+    """Read every file of a folder, or the one file, and cut out the tensors.
 
     Raises:
         NacdeployError: nothing is there, or a file cannot be read.
@@ -56,7 +56,8 @@ def _cut(path: Path, name: str) -> Cut:
 
 
 def _in_safetensors(data: bytes) -> Iterator[tuple[int, Tensor]]:
-    """By its format: a length of 8 bytes, a JSON header with offsets, the bytes of all tensors."""
+    """Yield tensors by the format of safetensors: a length of 8 bytes, a JSON header with offsets, the bytes of all
+    tensors."""
     n = int.from_bytes(data[:8], "little")
     if len(data) < 8 or n > len(data) - 8:
         raise ValueError("no header")
@@ -69,7 +70,7 @@ def _in_safetensors(data: bytes) -> Iterator[tuple[int, Tensor]]:
 
 
 def _in_onnx(data: bytes) -> Iterator[tuple[int, Tensor]]:
-    """Initializers with raw data, looked for in the order in which protobuf writes them."""
+    """Yield the initializers with raw data, searched in the order in which protobuf writes them."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -89,7 +90,7 @@ def _in_onnx(data: bytes) -> Iterator[tuple[int, Tensor]]:
 
 
 def _tensor(name: str, dtype: str, shape: list[int], data: bytes) -> Tensor:
-    """A tensor, as plain bytes where its type packs several elements into one."""
+    """Return a tensor, as plain bytes if its type packs several elements into one byte."""
     n = 1
     for length in shape:
         n *= length

@@ -19,7 +19,7 @@ MAX_BITS = 16
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """`bits` in all, `int_bits` of them before the point, the sign not counted."""
+    """`bits` in all, of which `int_bits` stand before the point, without the sign."""
 
     bits: int
     int_bits: int
@@ -43,10 +43,10 @@ class FixedPoint:
 
     @classmethod
     def fitting(cls, name: str, dtype: str, patterns: NDArray[np.unsignedinteger]) -> Self:
-        """The fewest bits for the integers of a tensor.
+        """Return the fixed-point format with the fewest bits that holds the integers of a tensor.
 
         Raises:
-            NacdeployError: it holds no integers, or some of more than 16 bits.
+            NacdeployError: the tensor holds no integers, or integers of more than 16 bits.
         """
         values = _numbers(name, dtype, patterns)
         if values.dtype.kind == "f":
@@ -58,10 +58,10 @@ class FixedPoint:
         return cls(bits, bits - 1)
 
     def codes(self, name: str, dtype: str, patterns: NDArray[np.unsignedinteger]) -> Codes:
-        """The codes of numbers that lie on the grid, as unsigned integers of `bits` bits.
+        """Return the codes of numbers on the grid, as unsigned integers of `bits` bits.
 
         Raises:
-            NacdeployError: some do not.
+            NacdeployError: some numbers are not on the grid.
         """
         low, high = self.limits
         steps = _numbers(name, dtype, patterns) / self.step
@@ -77,7 +77,7 @@ class FixedPoint:
         return Codes(np.arange(2**self.bits, dtype=np.uint32), codes.astype(np.uint16))
 
     def patterns(self, codes: NDArray[np.integer], dtype: str) -> bytes:
-        """The numbers of unsigned codes, as the bytes of their type."""
+        """Return the numbers of unsigned codes, as the bytes of their type."""
         signed = codes.astype(np.int64)
         signed[signed >= 2 ** (self.bits - 1)] -= 2**self.bits
         return (signed * self.step).astype(_NUMBERS[dtype]).tobytes()

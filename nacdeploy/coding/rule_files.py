@@ -1,4 +1,5 @@
-"""Rule files of an older system: one rule a line, in columns; the first whose expression matches a whole name wins.
+"""Rule files of an older system: one rule a line, in columns; the first rule whose expression matches a whole name
+wins.
 
     prune     regex granularity s0,s1,...                    element | kernel | filter, a share for each stage
     prune     regex s0,s1,...                                its first form: element
@@ -6,8 +7,8 @@
     coding    regex method bits integer-bits run-bits        huffman | vanilla | fixed_point
     channel   regex share
 
-What kind a line is follows from its columns. Names may begin with `module.`, as they do inside DataParallel. Every line
-that is ignored or malformed is reported.
+The columns of a line decide its kind. Names may begin with `module.`, as inside DataParallel. Every ignored or
+malformed line is reported.
 """
 
 import re
@@ -30,7 +31,7 @@ _CODES = {"huffman": "huffman", "vanilla": "plain", "plain": "plain", "fixed_poi
 
 @dataclass(frozen=True)
 class Line:
-    """One rule: where it stands, its pattern, its kind, and what it says."""
+    """One rule: its line number, pattern, kind and values."""
 
     number: int
     pattern: re.Pattern[str]
@@ -38,27 +39,28 @@ class Line:
     value: Any
 
     def matches(self, names: Iterable[str]) -> bool:
-        """Whether one of the names of a thing is matched whole."""
+        """Tell whether the pattern matches one of the names of a layer or tensor as a whole."""
         return any(self.pattern.fullmatch(name) for name in names)
 
 
 @dataclass(frozen=True)
 class RuleFile:
-    """The rules of a file by their order, and what was not understood, one sentence a line."""
+    """The rules of a file in order, and the lines that were not understood, one sentence each."""
 
     lines: tuple[Line, ...]
     problems: tuple[str, ...] = ()
     where: str = "rules"
 
     def first(self, kind: str, *names: str) -> Line | None:
-        """The first rule of a kind that matches one of the names of a layer or a tensor, wrapped or not."""
+        """Return the first rule of a kind that matches one of the names of a layer or a tensor, with or without
+        `module.`."""
         either = [*names, *(f"{_WRAPPER}{name}" for name in names)]
         return next((line for line in self.lines if line.kind == kind and line.matches(either)), None)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Profile tables for a network's layers, the number of stages of the prune rules, and what was ignored."""
+    """The profile tables for a network's layers, the number of stages of the prune rules, and the ignored lines."""
 
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_stages: int = 0
@@ -66,10 +68,10 @@ class Tables:
 
 
 def read(path: Path) -> RuleFile:
-    """The rules of a file.
+    """Read the rules of a file.
 
     Raises:
-        UsageError: it cannot be read, or holds no rule at all.
+        UsageError: the file cannot be read, or holds no rule at all.
     """
     try:
         text = read_text(path)
@@ -82,7 +84,7 @@ def read(path: Path) -> RuleFile:
 
 
 def parse(text: str, where: str = "rules") -> RuleFile:
-    """The rules of a text; `#` begins a comment line."""
+    """Read the rules of a text; `#` begins a comment line."""
     lines, problems = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -95,8 +97,10 @@ def parse(text: str, where: str = "rules") -> RuleFile:
 
 
 def tables(rules: RuleFile, layers: Iterable[str], n_times: int = 1) -> Tables:
-    """The profile tables that say for `layers` what the rules say, where S comes `n_times`: of more stages than that
-    the last ones are taken."""
+    """Translate the rules for `layers` into profile tables, for a chain with `n_times` S.
+
+    If the rules have more than `n_times` stages, the last ones are taken.
+    """
     names = list(layers)
     found = {kind: _matched(rules, kind, names) for kind in ("prune", "quantize", "channel")}
     used = {line.number for matched in found.values() for line in matched.values()}
@@ -130,8 +134,11 @@ def _unused(rules: RuleFile, used: set[int]) -> list[str]:
 
 
 def _sparsify(matched: dict[str, Line], names: list[str], stages: range) -> dict[str, Any]:
-    """The `sparsify` table of some stages: the pattern of the most layers, those of the others by name, and rounding
-    up. A rule of fewer stages stays at its last share."""
+    """Return the `sparsify` table of some stages: the most frequent pattern, the other patterns by layer, and rounding
+    up.
+
+    A rule with fewer stages stays at its last share.
+    """
     patterns = {name: line.value[0] for name, line in matched.items()}
     pattern = max(patterns.values(), key=[*patterns.values()].count)
     shares = {name: [line.value[1][min(i, len(line.value[1]) - 1)] for i in stages] for name, line in matched.items()}
@@ -145,7 +152,7 @@ def _sparsify(matched: dict[str, Line], names: list[str], stages: range) -> dict
 
 
 def _columns(line: str) -> list[str]:
-    """The columns of a line; shares may have spaces around their commas."""
+    """Split a line into columns; shares may have spaces around their commas."""
     name, *rest = line.split(maxsplit=1)
     return [name, *re.sub(r"\s*,\s*", ",", "".join(rest)).split()]
 
@@ -178,7 +185,7 @@ def _prune(granularity: str, shares: str) -> tuple[str, tuple[float, ...]]:
 
 
 def _quantize(method: str, bits: str, last: str) -> str:
-    """As an entry of `code.layers`."""
+    """Return the rule as an entry of `code.layers`."""
     kind = _METHODS[_known(method, _METHODS)]
     n_bits = _bits(bits, 1, 16)
     if kind == "fixed_point":

@@ -1,7 +1,7 @@
-"""Sizes: the bits that a tensor of few distinct values takes under each layout, and the layout that takes fewest.
+"""Sizes: the bits of a tensor with few distinct values under each layout, and the layout with the fewest bits.
 
 The formulas are those of Deep Compression (Han et al., 2016, sections 3 and 4): a codebook of 32-bit values, the codes
-of the values, and either zeros among them or the lengths of zero runs.
+of the values, and zeros either coded among the values or replaced by the lengths of zero runs.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,11 @@ LENGTH_BITS = 5
 
 @dataclass(frozen=True)
 class Layout:
-    """How values are coded: by Huffman codes, by indices of one width, or by fixed-point numbers of `value_bits`;
-    zero runs of `run_bits` (0: zeros are values like others), their indices plain or Huffman coded."""
+    """The way in which values are coded.
+
+    Values have Huffman codes, indices of one width, or fixed-point numbers of `value_bits`. Zero runs have `run_bits`
+    (0: no runs, a zero is a value like others) and plain or Huffman coded indices.
+    """
 
     codes: str = HUFFMAN
     run_bits: int = 0
@@ -31,7 +34,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Size:
-    """Bits of the values' codes, of the zero runs, and of the codebook with its code."""
+    """The bits of the values' codes, of the zero runs, and of the codebook with its code."""
 
     param_bits: int
     index_bits: int
@@ -44,8 +47,8 @@ class Size:
 
 @dataclass(frozen=True)
 class Histogram:
-    """What sizes follow from: how often each code stands (k,), which of them is zero, and the distinct gaps of zeros
-    before the other values (g,) with how often each occurs."""
+    """The counts that a size follows from: of each code (k,), with the code of zero named, and of each distinct gap of
+    zeros (g,)."""
 
     counts: NDArray[np.int64]
     zero: int | None
@@ -54,14 +57,14 @@ class Histogram:
 
     @cached_property
     def nonzero_counts(self) -> NDArray[np.int64]:
-        """The counts with that of zero set to 0."""
+        """The counts with the count of zero set to 0."""
         counts = self.counts.copy()
         if self.zero is not None:
             counts[self.zero] = 0
         return counts
 
     def stored_counts(self, run_bits: int) -> NDArray[np.int64]:
-        """How often each code is written: zeros are not where runs tell of them."""
+        """Return how often each code is written: zeros are left out if runs encode them."""
         return self.nonzero_counts if run_bits else self.counts
 
     @cached_property
@@ -69,19 +72,19 @@ class Histogram:
         return {}
 
     def value_code(self, run_bits: int) -> HuffmanCode:
-        """The Huffman code of the values that are written."""
+        """Return the Huffman code of the written values."""
         found = self._value_codes
         if bool(run_bits) not in found:
             found[bool(run_bits)] = huffman_code(self.stored_counts(run_bits))
         return found[bool(run_bits)]
 
     def run_counts(self, run_bits: int) -> NDArray[np.int64]:
-        """How often each run index is written."""
+        """Return how often each run index is written."""
         return runs.symbol_counts(self.zeros, self.n_gaps, run_bits)
 
 
 def histogram(codes: NDArray[np.integer], n_codes: int, zero: int | None) -> Histogram:
-    """The histogram of codes (n,) below `n_codes`, of which `zero` (None: none) stands for zero."""
+    """Count codes (n,) below `n_codes`; `zero` is the code of zero (None: zero has none)."""
     counts = np.bincount(codes, minlength=n_codes)
     if zero is None or not counts[zero]:
         return Histogram(counts, None, np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -90,7 +93,7 @@ def histogram(codes: NDArray[np.integer], n_codes: int, zero: int | None) -> His
 
 
 def size(found: Histogram, layout: Layout, codebook_value_bits: int = 32) -> Size:
-    """The bits of a tensor under `layout`."""
+    """Return the bits of a tensor under `layout`."""
     counts = found.stored_counts(layout.run_bits)
     n_used, n_values = int((counts > 0).sum()), int(counts.sum())
     index = _index_size(found, layout)
@@ -113,7 +116,7 @@ def _index_size(found: Histogram, layout: Layout) -> int:
 
 
 def best(found: Histogram, codes: tuple[str, ...] = (HUFFMAN, PLAIN), run_bits: int | None = None) -> Layout:
-    """The smallest layout among those of `codes`; `run_bits` fixes the width of the runs (0: none), None tries all."""
+    """Return the smallest layout for `codes`; `run_bits` fixes the width of the runs (0: no runs), None tries all."""
     widths = range(runs.MIN_BITS, runs.MAX_BITS + 1) if run_bits is None else [run_bits] if run_bits else []
     has_runs = found.zero is not None and bool(found.nonzero_counts.any())
     layouts = [Layout(each) for each in codes] if run_bits is None or run_bits == 0 or not has_runs else []

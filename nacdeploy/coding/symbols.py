@@ -16,8 +16,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class HuffmanCode:
-    """A canonical Huffman code: the code length of each symbol 0, 1, ... (0: it has none) says everything, since codes
-    of one length are consecutive numbers in the order of their symbols (RFC 1951, section 3.2.2)."""
+    """A canonical Huffman code, given by the code length of each symbol 0, 1, ... (0: no code).
+
+    Codes of one length are consecutive numbers in the order of their symbols (RFC 1951, section 3.2.2).
+    """
 
     lengths: tuple[int, ...]
 
@@ -28,18 +30,18 @@ class HuffmanCode:
 
     @property
     def n_of_length(self) -> list[int]:
-        """How many codes there are of each length, from 0 on."""
+        """The number of codes of each length, from 0 on."""
         return [0, *np.bincount(self.lengths, minlength=1)[1:].tolist()]
 
     def n_bits(self, counts: NDArray[np.int64]) -> int:
-        """The bits of a text in which symbol s stands counts[s] times."""
+        """Return the bits of a text in which symbol s occurs counts[s] times."""
         return int((counts * np.array(self.lengths)).sum())
 
 
 def huffman_code(counts: NDArray[np.int64]) -> HuffmanCode:
-    """The code for symbols 0, 1, ... that stand `counts` times; a symbol that never does has none.
+    """Return the code for symbols 0, 1, ... that occur `counts` times; a symbol that never occurs has no code.
 
-    Codes longer than `MAX_LENGTH` are avoided by halving the counts, as bzip2 does, which costs next to nothing.
+    Halving the counts avoids codes longer than `MAX_LENGTH`, as in bzip2, at almost no cost.
     """
     while True:
         codes, n_of_length, _ = canonical_huffman({int(s): int(counts[s]) for s in np.flatnonzero(counts)})
@@ -49,7 +51,7 @@ def huffman_code(counts: NDArray[np.int64]) -> HuffmanCode:
 
 
 def huffman_encode(symbols: NDArray[np.integer], code: HuffmanCode) -> bytes:
-    """The codes of `symbols` (n,), one after the other, the last byte filled with zeros."""
+    """Return the codes of `symbols` (n,), one after the other, with the last byte filled with zeros."""
     codes, bits = _codes(code), bitarray(endian="big")
     for start in range(0, len(symbols), _CHUNK):
         bits.encode(codes, symbols[start : start + _CHUNK].tolist())
@@ -57,10 +59,10 @@ def huffman_encode(symbols: NDArray[np.integer], code: HuffmanCode) -> bytes:
 
 
 def huffman_decode(data: bytes, code: HuffmanCode, n: int) -> NDArray[np.uint16]:
-    """The first `n` symbols of a text.
+    """Return the first `n` symbols of a text.
 
     Raises:
-        NacdeployError: the data ends before, or holds what is no code.
+        NacdeployError: the data ends too early, or holds no valid code.
     """
     bits = bitarray(endian="big", buffer=data)
     kind = np.uint8 if len(code.lengths) <= 256 else np.uint16
@@ -81,18 +83,18 @@ def _codes(code: HuffmanCode) -> dict[int, bitarray]:
 
 
 def index_bits(n_values: int) -> int:
-    """The width of a plain index among `n_values`: ceil(log2 n), 0 for a single one."""
+    """Return the width of a plain index among `n_values`: ceil(log2 n), 0 for a single value."""
     return max(n_values - 1, 0).bit_length()
 
 
 def pack(values: NDArray[np.integer], width: int) -> bytes:
-    """Non-negative integers (n,) below 2^width, each in `width` bits, the most significant first."""
+    """Pack non-negative integers (n,) below 2^width into `width` bits each, the most significant bit first."""
     parts = [_bits_of(part, width) for part in _chunks(values)]
     return np.packbits(np.concatenate(parts)).tobytes() if parts and width else b""
 
 
 def unpack(data: bytes, width: int, n: int) -> NDArray[np.uint32]:
-    """The inverse of `pack`: (n,).
+    """Return the integers (n,) that `pack` packed.
 
     Raises:
         NacdeployError: the data is too short.

@@ -25,13 +25,14 @@ SOURCES: tuple[str, ...] = tuple(_READERS)
 
 
 def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
-    """A data set by name, `SOURCE` or `SOURCE:DIRECTORY`, reduced, resized and normalised as the table says, labelled
-    as the metric needs it.
+    """Load a data set by name, `SOURCE` or `SOURCE:DIRECTORY`, and prepare it as the table says, with labels for the
+    metric.
 
-    A split with fewer images than `n_train`, `n_validation` or `n_test` stays whole.
+    Preparing reduces, resizes and normalises the images. A split with fewer images than `n_train`, `n_validation` or
+    `n_test` stays whole.
 
     Raises:
-        NacdeployError: it cannot be downloaded.
+        NacdeployError: the data cannot be downloaded.
         UsageError: the name is unknown, or the data are missing, broken or too few for three splits.
     """
     source, colon, argument = name.partition(":")
@@ -67,7 +68,7 @@ def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
 
 
 def _prepared(split: ImageSet, name: str, n_images: int | None, table: DataTable) -> ImageSet:
-    """The first `n_images` of a split in stratified order, in the size asked for."""
+    """Return the first `n_images` of a split in stratified order, in the size that the table sets."""
     if len(split) == 0:
         raise UsageError(f"the {name} split is empty; give more images or reduce the other splits")
     reduced = split.subset(stratified_order(split.labels, table.split_seed)[:n_images])

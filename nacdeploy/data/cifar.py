@@ -12,17 +12,17 @@ from nacdeploy.profile.tables.training import DataTable
 
 
 def read_cifar10(argument: str | None, table: DataTable) -> Splits:
-    """CIFAR-10 from the directory given or a download; validation is taken from train.
+    """Read CIFAR-10 from the given directory or a download; validation is taken from train.
 
     Raises:
-        NacdeployError: it is not there and cannot be downloaded.
+        NacdeployError: the data are not there and cannot be downloaded.
         UsageError: validation would take all training images.
     """
     return _read("cifar10", "cifar-10-python.tar.gz", argument, table)
 
 
 def read_cifar100(argument: str | None, table: DataTable) -> Splits:
-    """CIFAR-100 with its 100 fine labels, otherwise as `read_cifar10`."""
+    """Read CIFAR-100 with its 100 fine labels, otherwise as `read_cifar10`."""
     return _read("cifar100", "cifar-100-python.tar.gz", argument, table)
 
 

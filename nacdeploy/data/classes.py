@@ -1,7 +1,7 @@
-"""Which outputs of a network the classes of a data set are, where it has more outputs than there are classes.
+"""The outputs of a network to which the classes of a data set belong, if there are more outputs than classes.
 
-`images.classes` is "index" (classes are called by their index) or a file: one name per line, or JSON in one of the
-forms `[name, ...]`, `{"index": name}` and `{name: index}`, where a name may be a list of names for the same.
+`images.classes` is "index" (a class is named by its index) or a file: one name per line, or JSON in one of the forms
+`[name, ...]`, `{"index": name}` and `{name: index}`; in place of a name a list of synonyms may stand.
 """
 
 import re
@@ -24,7 +24,7 @@ Row = tuple[int, list[str]]
 
 
 def on_outputs(splits: Splits, classes: str, n_classes: int | None) -> Splits:
-    """The splits with labels that are indices of a network's outputs, and the names of all of these.
+    """Return the splits with labels that are indices of a network's outputs, and with the names of all outputs.
 
     Raises:
         UsageError: the file is not readable, gives no index to a class of the splits, or the number of outputs is open.
@@ -54,7 +54,7 @@ def _by_index(class_names: Sequence[str], n_classes: int | None) -> list[Row]:
 
 
 def _of_file(path: Path) -> list[Row]:
-    """What a file calls the outputs."""
+    """Read the names of the outputs from a file."""
     rows = _of_json(read_json(path), path) if path.suffix == ".json" else _of_lines(path)
     if not rows:
         raise UsageError(f"{path} names no class; it holds one name per line, or JSON")
@@ -62,7 +62,7 @@ def _of_file(path: Path) -> list[Row]:
 
 
 def _of_lines(path: Path) -> list[Row]:
-    """Empty lines at the end do not count; a line may begin with WordNet's number of its class."""
+    """Read one name per line, without empty lines at the end; a line may begin with WordNet's number of its class."""
     try:
         lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -85,7 +85,7 @@ def _names(given: Any) -> list[str]:
 
 
 def _shown(rows: Sequence[Row], n_classes: int | None, classes: str) -> tuple[str, ...]:
-    """The first name of every output; one that has none is shown by its number."""
+    """Return the first name of every output; an output without a name is shown by its number."""
     first = {number: names[0] for number, names in reversed(rows)}
     n_outputs = max(first) + 1 if n_classes is None else n_classes
     wrong = [number for number in first if not 0 <= number < n_outputs]
@@ -99,7 +99,7 @@ def _shown(rows: Sequence[Row], n_classes: int | None, classes: str) -> tuple[st
 
 
 def _index(rows: Sequence[Row]) -> dict[str, int]:
-    """The output of every name that means one output only (ImageNet has two of the name "crane")."""
+    """Return the output of every name that means a single output (ImageNet has two named "crane")."""
     found: dict[str, set[int]] = {}
     for number, names in rows:
         for name in names:

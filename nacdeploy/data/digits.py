@@ -13,7 +13,7 @@ MAX_PIXEL = 16
 
 
 def read(argument: str | None, table: DataTable) -> Splits:
-    """The digits as grey images, split by seed: 15 % validation, 25 % test.
+    """Read the digits as grey images, split by seed: 15 % validation, 25 % test.
 
     Raises:
         UsageError: an argument was given.

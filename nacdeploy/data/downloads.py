@@ -1,4 +1,4 @@
-"""Downloads through torchvision: where they are kept, and one clear line when they fail."""
+"""Downloads through torchvision: their folder, and one clear line when a download fails."""
 
 import contextlib
 import os
@@ -13,13 +13,13 @@ SOURCE = "torchvision download"
 
 
 def cache_directory() -> Path:
-    """Where downloads are kept: `$XDG_CACHE_HOME/nacdeploy` or `~/.cache/nacdeploy`."""
+    """Return the folder of downloads: `$XDG_CACHE_HOME/nacdeploy` or `~/.cache/nacdeploy`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nacdeploy"
 
 
 @contextlib.contextmanager
 def downloading(name: str, files: str, directory: Path) -> Iterator[None]:
-    """A block that may download data set `name` to `directory`; `files` are what a user can fetch by hand instead.
+    """Open a block that may download data set `name` to `directory`; `files` are the files to fetch by hand instead.
 
     Raises:
         NacdeployError: the download failed.

@@ -34,10 +34,10 @@ _UNSIGNED_BYTE = 8
 
 
 def read(argument: str | None, table: DataTable) -> Splits:
-    """Fashion-MNIST from the directory given, the Debian package, or a download; validation is taken from train.
+    """Read Fashion-MNIST from the given directory, the Debian package, or a download; validation is taken from train.
 
     Raises:
-        NacdeployError: it is nowhere and cannot be downloaded.
+        NacdeployError: the data are nowhere and cannot be downloaded.
         UsageError: a file of the directory is missing or broken, or validation would take all training images.
     """
     directory, source = _find(argument)
@@ -47,7 +47,7 @@ def read(argument: str | None, table: DataTable) -> Splits:
 
 
 def _find(argument: str | None) -> tuple[Path, str]:
-    """The directory that holds the files, and its name for the record."""
+    """Return the directory that holds the files, and the directory's name for the record."""
     if argument is not None:
         given = Path(argument).expanduser()
         nested = given / "FashionMNIST" / "raw"
@@ -77,7 +77,7 @@ def _has(directory: Path, stem: str) -> bool:
 
 
 def _read_pair(directory: Path, part: str) -> ImageSet:
-    """The images and labels of one part, "train" or "t10k"."""
+    """Read the images and labels of one part, "train" or "t10k"."""
     images = read_idx(_path(directory, f"{part}-images-idx3-ubyte"), n_axes=3)
     labels = read_idx(_path(directory, f"{part}-labels-idx1-ubyte"), n_axes=1).long()
     if len(images) != len(labels) or len(labels) == 0:
@@ -95,7 +95,7 @@ def _path(directory: Path, stem: str) -> Path:
 
 
 def read_idx(path: Path, *, n_axes: int) -> Tensor:
-    """The bytes of an IDX file, gzipped or not, as uint8 with `n_axes` axes (LeCun's format of MNIST).
+    """Read an IDX file, gzipped or not, as uint8 with `n_axes` axes (LeCun's format of MNIST).
 
     Raises:
         UsageError: the file cannot be read, or is no IDX file of unsigned bytes with that many axes.

@@ -1,8 +1,8 @@
 """A user's own images in folders, one per class (torchvision's ImageFolder layout).
 
-`PATH/CLASS/*.png` is split by seed; `PATH/{train,val,test}/CLASS/*.png` keeps the splits that are given and takes the
-missing ones from train. The classes are those of train, or, where `images.classes` says which outputs the folders are,
-those of all splits. The files are split and counted before any is read.
+`PATH/CLASS/*.png` is split by seed. `PATH/{train,val,test}/CLASS/*.png` keeps the given splits and takes a missing
+split from train. The classes are those of train; if `images.classes` maps folders to outputs, the classes of all splits
+count. The files are split and counted before any file is read.
 """
 
 from collections import Counter
@@ -25,18 +25,18 @@ FRACTION = 0.15
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files not yet read, and their labels, int64 `(N,)`."""
+    """Image files that are not read yet, and their labels, int64 `(N,)`."""
 
     paths: tuple[Path, ...]
     labels: Tensor
 
     def subset(self, indices: Tensor) -> "Files":
-        """The files at `indices`, int64 `(M,)`, in that order."""
+        """Return the files at `indices`, int64 `(M,)`, in that order."""
         return Files(tuple(self.paths[i] for i in indices.tolist()), self.labels[indices])
 
 
 def read(argument: str | None, table: DataTable) -> Splits:
-    """The images below a folder. They stay grey where all of them are, otherwise all become RGB.
+    """Read the images below a folder. The images stay grey if all are grey; otherwise all become RGB.
 
     Raises:
         UsageError: the folder is missing, empty or too small to split, or an image is broken or of another size.
@@ -57,9 +57,10 @@ def read(argument: str | None, table: DataTable) -> Splits:
 
 
 def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], tuple[Files, Files, Files], str]:
-    """The class names, the files of train, validation and test, and a note on which of them were made.
+    """Return the class names, the files of train, validation and test, and a note on the splits that were made here.
 
-    `are_outputs`: the classes are outputs of the network, which it tells apart whether or not train shows them.
+    With `are_outputs`, the classes are outputs of the network, which knows them even if train shows no image of a
+    class.
     """
     given = split_folders(root, _subdirectories)
     others = [split for split in (given.validation, given.test) if split is not None] if are_outputs else []
@@ -97,7 +98,7 @@ def _class_names(directory: Path, others: Sequence[Path] = ()) -> tuple[str, ...
 
 
 def _files(directory: Path, class_names: tuple[str, ...]) -> Files:
-    """The image files of one split, labelled by the classes of train."""
+    """Return the image files of one split, labelled by the classes of train."""
     from torchvision.datasets.folder import make_dataset
 
     strange = {path.name for path in _subdirectories(directory)} - set(class_names)
@@ -118,14 +119,14 @@ def _files(directory: Path, class_names: tuple[str, ...]) -> Files:
 
 
 def _nothing(directory: Path, suffixes: tuple[str, ...]) -> str:
-    """That no image was found, what was looked for, and what there is."""
+    """Say that no image was found, which names were searched, and which files are there."""
     others = Counter(path.suffix for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
     there = f", but {others.most_common(1)[0][1]} of '{others.most_common(1)[0][0]}'" if others else ""
     return f"folder {directory} holds no images by their suffix ({', '.join(suffixes)}){there}"
 
 
 def _read_all(splits: list[Files], input_size: int | None) -> tuple[list[ImageSet], int]:
-    """Each split with its images read, all of them in one size and number of channels; and the depth of the files."""
+    """Read the images of each split, all in one size and number of channels; return also the depth of the files."""
     read = [[pictures.read(path, input_size) for path in files.paths] for files in splits]
     bits = pictures.depth([picture for split in read for picture in split])
     images = [[pictures.in_eight_bits(picture, bits) for picture in split] for split in read]

@@ -1,4 +1,5 @@
-"""Mean and standard deviation that images are normalised by: given, ImageNet's, or those of the training images."""
+"""Mean and standard deviation for normalising images: given numbers, ImageNet's, or the statistics of the training
+images."""
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ IMAGENET: tuple[Scale, Scale] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def normalization(table: DataTable, images: Tensor) -> tuple[Scale, Scale]:
-    """Mean and deviation by the table, or of the training images, uint8 `(N, C, H, W)`, where it names none.
+    """Return the mean and deviation of the table, or of the training images, uint8 `(N, C, H, W)`, if the table has
+    none.
 
-    There are as many values as channels, but three for grey images where three were given: they are shown in colour.
+    There is one value per channel. Three given values for grey images are kept: grey images are then shown in colour.
 
     Raises:
         UsageError: "model" is asked for, which the data do not know.
@@ -25,12 +27,13 @@ def normalization(table: DataTable, images: Tensor) -> tuple[Scale, Scale]:
 
 
 def in_colour(images: Tensor, n_channels: int) -> Tensor:
-    """Grey images `(N, 1, H, W)` as `n_channels` equal channels; others as they are."""
+    """Repeat grey images `(N, 1, H, W)` as `n_channels` equal channels; return other images unchanged."""
     return images.expand(-1, n_channels, -1, -1) if images.shape[1] == 1 else images
 
 
 def statistics(images: Tensor) -> tuple[Scale, Scale]:
-    """Mean and standard deviation per channel of uint8 `(N, C, H, W)` scaled to [0, 1], exact by counting values.
+    """Return mean and standard deviation per channel of uint8 `(N, C, H, W)` scaled to [0, 1], exact by counting
+    values.
 
     A constant channel gets a deviation of one grey level, so that it can be divided by.
     """
@@ -44,7 +47,7 @@ def statistics(images: Tensor) -> tuple[Scale, Scale]:
 
 
 def _scale(given: Normalization, at: int, own: tuple[Scale, Scale]) -> Scale:
-    """One value or three of the mean (`at` 0) or the deviation (1)."""
+    """Return one value or three of the mean (`at` 0) or the deviation (1)."""
     if given is None or given == "data":
         return own[at]
     if given == "imagenet":

@@ -1,7 +1,7 @@
-"""One image file as pixels: upright, grey or colour, with the levels that it has.
+"""One image file as pixels: upright, grey or colour, in its own number of levels.
 
-Pixels of more than 8 bits are read whole; how many of their bits are in use is told from the largest value of a set,
-since cameras and X-ray machines write 10 or 12 bits into files of 16.
+Pixels of more than 8 bits are read whole. Cameras and X-ray machines write 10 or 12 bits into files of 16, so the
+largest value of a set tells how many bits are in use.
 """
 
 import contextlib
@@ -32,8 +32,14 @@ _WIDE_MODES = ("I", "F")
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Pixels `(C, H, W)`: uint8, or int32 where the file holds more than 8 bits, with the largest value before any
-    resizing. `is_halved`: only the upper 8 of 16 bits could be read, of a colour image."""
+    """The pixels of one image file.
+
+    Attributes:
+        path: the file.
+        pixels: `(C, H, W)`, uint8, or int32 if the file holds more than 8 bits.
+        largest: the largest value before any resizing.
+        is_halved: only the upper 8 of 16 bits could be read, of a colour image.
+    """
 
     path: Path
     pixels: Tensor
@@ -43,7 +49,7 @@ class Picture:
 
 @cache
 def suffixes() -> tuple[str, ...]:
-    """What the names of images end in."""
+    """Return the suffixes of image files."""
     from PIL import features
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -51,10 +57,10 @@ def suffixes() -> tuple[str, ...]:
 
 
 def read(path: Path, input_size: int | None) -> Picture:
-    """One image, upright, resized where a size is given: one channel if it is grey, three otherwise.
+    """Read one image, upright, resized if a size is given: one channel if the image is grey, three otherwise.
 
     Raises:
-        UsageError: the file is no image, or one of more than 16 bits.
+        UsageError: the file is no image, or an image of more than 16 bits.
     """
     import PIL.Image
 
@@ -73,10 +79,10 @@ def read(path: Path, input_size: int | None) -> Picture:
 
 
 def depth(pictures: Sequence[Picture]) -> int:
-    """The bits in use of the pixels of a set: 8, or up to 16 where files hold more.
+    """Return the bits in use of a set of pictures: 8, or up to 16 if files hold more.
 
     Raises:
-        UsageError: colour images use so few of 16 bits that what can be read of them has no levels left.
+        UsageError: colour images use so few of 16 bits that their upper 8 bits have no levels.
     """
     halved = [picture for picture in pictures if picture.is_halved]
     if halved and max(picture.largest for picture in halved) < 1 << (_DEPTHS[-2] - 8):
@@ -89,13 +95,13 @@ def depth(pictures: Sequence[Picture]) -> int:
 
 
 def in_eight_bits(picture: Picture, bits: int) -> Tensor:
-    """Pixels, uint8 `(C, H, W)`, of a picture of a set of that depth."""
+    """Return the pixels, uint8 `(C, H, W)`, of a picture from a set of that depth."""
     pixels = picture.pixels
     return pixels if pixels.dtype == torch.uint8 else (pixels >> (bits - 8)).to(torch.uint8)
 
 
 def _upright(image: "Image") -> "Image":
-    """The image as it is to be shown: cameras write how they were held beside the pixels."""
+    """Turn an image upright: cameras write beside the pixels how they were held."""
     from PIL import ImageOps
 
     with contextlib.suppress(Exception):  # what is written beside may be broken where the pixels are well
@@ -104,13 +110,13 @@ def _upright(image: "Image") -> "Image":
 
 
 def _is_halved(image: "Image") -> bool:
-    """Whether PIL gives the upper half only of pixels of 16 bits, as it does in colour."""
+    """Tell whether PIL gives only the upper half of 16-bit pixels, as PIL does in colour."""
     args = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in getattr(image, "tile", ())]
     return not image.mode.startswith("I") and any(_HALVED.search(str(a[0])) for a in args if a)
 
 
 def _pixels(image: "Image", kind: str | None) -> NDArray[Any]:
-    """`(H, W, C)` of a file of this kind: uint8, or int32 of 16 bits."""
+    """Return the pixels `(H, W, C)` of a file of this kind: uint8, or int32 for 16 bits."""
     if image.mode == "I" and kind == "PPM":  # it says what its largest value may be: PIL has scaled by that to 16 bits
         return (np.asarray(image) >> 8).astype(np.uint8)[..., None]
     if image.mode == "I" and kind == "PNG":

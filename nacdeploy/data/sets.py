@@ -1,4 +1,4 @@
-"""The values of this room: a set of images, the splits a source returns, and a data set ready for use."""
+"""The values of this room: a set of images, the splits of a source, and a data set ready for use."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images, uint8 `(N, C, H, W)`, and their labels: classes, int64 `(N,)`, or what a metric makes of them."""
+    """Images, uint8 `(N, C, H, W)`, and their labels: classes, int64 `(N,)`, or the labels that a metric makes of them."""
 
     images: Tensor
     labels: Tensor
@@ -19,15 +19,15 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, indices: Tensor) -> "ImageSet":
-        """The images at `indices`, int64 `(M,)`, in that order."""
+        """Return the images at `indices`, int64 `(M,)`, in that order."""
         return ImageSet(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a source returns: three disjoint sets, the names of the labels, and where they were read from.
+    """Three disjoint sets from a source, the names of the labels, and the place where the sets were read.
 
-    `bits` is the depth of the files' pixels: above 8 they were shifted to 8.
+    `bits` is the depth of the files' pixels: pixels of more than 8 bits were shifted to 8.
     """
 
     train: ImageSet
@@ -40,7 +40,7 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three disjoint splits with what normalises them.
+    """Three disjoint splits with their normalisation.
 
     `mean` and `std` are per channel, of images scaled to [0, 1]. Any prefix of a split holds its classes in the split's
     own proportions. `augment` is one of "none", "shift" and "crop-flip". `bits` is the depth of the pixels in the
@@ -61,8 +61,8 @@ class Dataset:
 
     @property
     def n_outputs(self) -> int:
-        """The numbers that a network answers with: one of each class (the images may be of fewer), or one of each
-        number of a label."""
+        """The number of a network's outputs: one per class (some classes may have no images), or one per number of a
+        label."""
         return len(self.class_names) or int(self.train.labels.shape[1])
 
     @property
@@ -87,7 +87,7 @@ class Dataset:
         return digest.hexdigest()
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 `(N, C, H, W)` to float32 of the same shape: `(x / 255 - mean) / std`."""
+        """Convert uint8 `(N, C, H, W)` to float32 of the same shape: `(x / 255 - mean) / std`."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         return (images.float() / 255 - mean) / std

@@ -1,4 +1,4 @@
-"""Which folders of a data set are its splits: `train`, `val` and `test` in any case, and their usual synonyms."""
+"""The folders of a data set that are its splits: `train`, `val` and `test` in any case, and their usual synonyms."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ _KNOWN = ", ".join(name for names in SYNONYMS.values() for name in names)
 
 @dataclass(frozen=True)
 class SplitFolders:
-    """Where the training images lie, and the splits that are given beside them."""
+    """The folder of the training images, and the splits that are given beside it."""
 
     train: Path
     validation: Path | None
@@ -27,12 +27,12 @@ class SplitFolders:
 
 
 def split_folders(root: Path, subdirectories: Callable[[Path], Sequence[Path]]) -> SplitFolders:
-    """The splits below `root`; without any, everything is training images.
+    """Find the splits below `root`; without split folders, all images are training images.
 
-    A folder without folders in it is a class, whatever it is called.
+    A folder without folders in it is a class, whatever its name.
 
     Raises:
-        UsageError: two folders mean one split, there is no training split beside the others, or a name may mean either.
+        UsageError: two folders mean one split, there is no training split beside the others, or a name is ambiguous.
     """
     candidates = [path for path in subdirectories(root) if subdirectories(path)]
     given = {split: [p for p in candidates if _plain(p) in names] for split, names in SYNONYMS.items()}
@@ -47,7 +47,7 @@ def split_folders(root: Path, subdirectories: Callable[[Path], Sequence[Path]]) 
 
 
 def _check_others(root: Path, others: Sequence[Path], has_splits: bool) -> None:
-    """Refuse folders that are splits by their name, and not by one that is known."""
+    """Refuse folders whose names speak of a split without being a known name of one."""
     unclear = [path for path in others if has_splits and _plain(path) in _OPEN]
     meant = {split: [p for p in others if _words(p) & {*names}] for split, names in SYNONYMS.items()}
     if has_splits or sum(map(bool, meant.values())) > 1:  # one alone may be a class: 'test tubes'
@@ -61,5 +61,5 @@ def _plain(path: Path) -> str:
 
 
 def _words(path: Path) -> set[str]:
-    """The words of a name: of 'seg_train2' seg and train."""
+    """Return the words of a name: of 'seg_train2' seg and train."""
     return set(re.findall(r"[a-z]+", path.name.lower()))

@@ -10,7 +10,7 @@ DEFAULT_N_VALIDATION = 5000
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """A random permutation, int64 `(N,)`, of which every prefix has the classes of `labels` `(N,)` in proportion.
+    """Return a random permutation, int64 `(N,)`, whose every prefix has the classes of `labels` `(N,)` in proportion.
 
     Each class is spread evenly over [0, 1] with jitter, so that a prefix is off by about one image per class.
     """
@@ -29,10 +29,11 @@ def split_by_fraction(
     seed: int,
     some_elsewhere: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Disjoint indices of train, validation and test: each class gives the same fraction, at least one image, to each.
+    """Return disjoint indices of train, validation and test; each split gets the same fraction, at least one image, of
+    every class.
 
-    A fraction of zero makes that split empty. `some_elsewhere`: a class without any image has its own in another split
-    that is given.
+    A fraction of zero makes that split empty. `some_elsewhere`: a class without any image here has images in another
+    given split.
 
     Raises:
         UsageError: a class has fewer images than there are splits.
@@ -52,7 +53,7 @@ def split_by_fraction(
 
 
 def take_validation(train: ImageSet, n_validation: int | None, seed: int) -> tuple[ImageSet, ImageSet]:
-    """A training set as (the rest, a stratified validation set of `n_validation` images, by default 5,000).
+    """Split a training set into the rest and a stratified validation set of `n_validation` images, by default 5,000.
 
     Raises:
         UsageError: no training image would be left.
@@ -68,12 +69,13 @@ def take_validation(train: ImageSet, n_validation: int | None, seed: int) -> tup
 
 
 def _share(counts: Tensor, fraction: float) -> Tensor:
-    """How many of each image's class go to a split, `(N,)`."""
+    """Return, for each image `(N,)`, how many images of its class go to a split."""
     return (counts * fraction).round().clamp(min=1) if fraction > 0 else torch.zeros_like(counts)
 
 
 def _ranked(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Shuffled indices grouped by class, each one's rank within its class, and the size of that class; all `(N,)`."""
+    """Return shuffled indices grouped by class, each one's rank within its class, and the size of that class; all
+    `(N,)`."""
     shuffled = torch.randperm(len(labels), generator=generator)
     indices = shuffled[labels[shuffled].argsort(stable=True)]
     classes = labels[indices]

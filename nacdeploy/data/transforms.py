@@ -1,4 +1,4 @@
-"""What is done to images: resizing once at loading, augmentation at every batch."""
+"""The transforms of images: resizing once at loading, augmentation at every batch."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ _CHUNK = 1024
 
 
 def resized(images: Tensor, size: int | None) -> Tensor:
-    """Integers `(N, C, H, W)` to the same type `(N, C, size, size)`, bilinear with antialiasing; None leaves them as
-    they are."""
+    """Resize integers `(N, C, H, W)` to the same type `(N, C, size, size)`, bilinear with antialiasing; None changes
+    nothing."""
     if size is None or tuple(images.shape[2:]) == (size, size):
         return images
     chunks = [_resized_chunk(chunk, size) for chunk in images.split(_CHUNK)]
@@ -25,7 +25,7 @@ def _resized_chunk(images: Tensor, size: int) -> Tensor:
 
 
 def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """A batch, uint8 `(N, C, H, W)`, each image changed at random; all randomness comes from `generator`.
+    """Change each image of a batch, uint8 `(N, C, H, W)`, at random; all randomness comes from `generator`.
 
     "shift" moves by up to an eighth of the size and fills with zeros, "crop-flip" also mirrors every other image.
 
@@ -52,7 +52,7 @@ def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _windows(n: int, length: int, margin: int, generator: torch.Generator) -> Tensor:
-    """For each of `n` images, `length` consecutive positions of a padded axis, `(n, length)`."""
+    """Return, for each of `n` images, `length` consecutive positions of a padded axis, `(n, length)`."""
     starts = torch.randint(0, 2 * margin + 1, (n, 1), generator=generator, device=generator.device)
     return starts + torch.arange(length, device=generator.device)
 

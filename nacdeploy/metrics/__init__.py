@@ -50,11 +50,12 @@ _KNOWN: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
 def named(name: str) -> Metric:
-    """A metric by its name, this package's own first, then those of the entry point group `nacdeploy.metrics`, of which
-    only the one that is asked for is loaded.
+    """Return a metric by its name: this package's own first, then those of the entry point group `nacdeploy.metrics`.
+
+    Of other packages only the named metric is loaded.
 
     Raises:
-        UsageError: there is none of that name, or it does not load; the text names its package.
+        UsageError: there is no metric of that name, or it does not load; the text names its package.
     """
     if name not in _KNOWN:
         found = {entry.name: entry for entry in plugins.entries(GROUP)}
@@ -65,7 +66,7 @@ def named(name: str) -> Metric:
 
 
 def problems() -> tuple[str, ...]:
-    """What is wrong with other packages' metrics, one line each; all of them are loaded."""
+    """Load all metrics of other packages and describe what is wrong with them, one line each."""
     found: list[str] = []
     taken = {metric.name for metric in METRICS}
     for entry in plugins.entries(GROUP):

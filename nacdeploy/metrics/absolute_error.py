@@ -1,4 +1,4 @@
-"""Mean absolute error: regression, scored by how far answers are from their numbers."""
+"""Mean absolute error: regression, scored by the distance between answers and their numbers."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ NEAR_CHANCE = 0.05
 
 @dataclass(frozen=True)
 class Mae:
-    """How far answers are from their numbers in the mean, in the unit of these. Labels are float32 `(N, K)`."""
+    """The mean distance between answers and their numbers, in the unit of the numbers. Labels are float32 `(N, K)`."""
 
     name: str = "mae"
     title: str = "mean absolute error"
@@ -38,7 +38,7 @@ class Mae:
     version: int = 1
 
     def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
-        """The numbers that classes are called by, `(N, 1)`: of the class "2.5" that is 2.5."""
+        """Return the numbers that name the classes, `(N, 1)`: 2.5 for the class "2.5"."""
         numbers = torch.tensor([_number(name) for name in class_names])[classes]
         if len(numbers.unique()) < 2:
             raise UsageError("metric 'mae' needs images of two numbers at least; these are all of one")
@@ -73,8 +73,11 @@ class Mae:
         return chance / 100
 
     def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
-        """From the mean difference of the errors of the same images: Student's t with the finite population's factor,
-        sqrt((N - n) / (N - 1)), which is 0 when all images were counted."""
+        """Estimate the drop from the mean difference of the errors of the same images.
+
+        The limits are Student's t with the finite population's factor, sqrt((N - n) / (N - 1)), which is 0 when all
+        images were counted.
+        """
         lost, n = now - before, len(now)
         mean, left = float(lost.mean()), math.sqrt((n_total - n) / max(n_total - 1, 1))
         if n < 2:
@@ -83,8 +86,10 @@ class Mae:
         return Interval(mean, mean - margin, mean + margin)
 
     def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
-        """No number further apart than a tenth of the reference's spread over the images; with `noise`, or than
-        three standard deviations of it."""
+        """Tell for each row whether no number differs by more than a tenth of the reference's spread over the images.
+
+        With `noise`, a difference of up to three standard deviations of the noise agrees too.
+        """
         spread = reference.std(0, correction=0) if len(reference) > 1 else reference.abs()[0]
         allowed = TOLERANCE * spread if noise is None else (TOLERANCE * spread).clamp(min=3 * noise)
         return ((reference - outputs).abs() <= allowed).all(1)

@@ -1,4 +1,4 @@
-"""Accuracy: classification, scored by how often the largest output is the label's."""
+"""Accuracy: classification, scored by how often the largest output belongs to the label's class."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from nacdeploy.metrics.base import Interval
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The fraction of images whose class, one of K, is named rightly. Labels are int64 `(N,)`."""
+    """The fraction of images whose class, one of K, is named correctly. Labels are int64 `(N,)`."""
 
     name: str = "accuracy"
     title: str = "accuracy"
@@ -37,7 +37,7 @@ class Accuracy:
         return functional.cross_entropy(outputs, labels)
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """1 where the largest output is the label's, 0 elsewhere."""
+        """Return 1 for each image whose largest output belongs to the label's class, 0 for the others."""
         return (outputs.argmax(1) == labels).double()
 
     def score(self, outputs: Tensor, labels: Tensor) -> float:
@@ -60,12 +60,15 @@ class Accuracy:
         return 1.0
 
     def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
-        """From how many images were lost, and how many won."""
+        """Estimate the drop from the number of images lost and the number won."""
         return interval_of_counts(int((before > now).sum()), int((now > before).sum()), len(now), n_total, confidence)
 
     def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
-        """The same largest output; with `noise`, or two whose values lie nearer in the reference than three standard
-        deviations of the difference of two values' noise: a near tie."""
+        """Tell for each row whether both runs have the same largest output.
+
+        With `noise`, a near tie agrees too: two outputs whose values in the reference differ by less than three
+        standard deviations of the difference of two values' noise.
+        """
         first, other = reference.argmax(1), outputs.argmax(1)
         if noise is None:
             return first == other
@@ -79,9 +82,9 @@ class Accuracy:
 
 
 def interval_of_counts(n_lost: int, n_won: int, n_images: int, n_total: int, confidence: float) -> Interval:
-    """The drop in points of `n_total` images from a random part of them, in which a candidate lost `n_lost` of the
-    images that were answered rightly before, and won `n_won` others.
+    """Estimate the drop in points of `n_total` images from a random part of them.
 
+    In the part, a candidate lost `n_lost` of the images that were answered correctly before, and won `n_won` others.
     Each of the two shares has the limits of Clopper and Pearson (1934), exact down to counts of zero; their difference
     is joined by the square-and-add rule (Newcombe, 1998, method 10). Both are narrowed by the finite population's
     factor, sqrt((N - n) / (N - 1)), which is 0 when all images were counted.

@@ -1,6 +1,6 @@
-"""Metric: what a task asks of a network, and how well it is answered.
+"""Metric: the question that a task asks of a network, and the quality of the answers.
 
-An answer is one row of a network's outputs `(N, K)`. A score is one number of a whole split, a value that of one image.
+An answer is one row of a network's outputs `(N, K)`. A score is one number for a whole split, a value one for an image.
 Three scales meet here: the score as files hold it (an accuracy of 0.97, an error of 0.31), the drop as people give and
 read it (`points`, or the target's own unit), and the quality that searches plan with: more is better, 1 is perfect.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Interval:
-    """A drop, in the metric's own unit, and the limits between which that of the whole split lies."""
+    """A drop, in the metric's own unit, and the limits between which the drop of the whole split lies."""
 
     value: float
     low: float
@@ -139,53 +139,56 @@ class Metric(Protocol):
 
 
 def is_better(metric: Metric, one: float, other: float) -> bool:
-    """Whether the first score is the better one; no score is better than one that is not a number."""
+    """Tell whether the first score is better; a score that is not a number is never better."""
     if one != one or other != other:
         return one == one
     return one > other if metric.higher_is_better else one < other
 
 
 def is_surely_better(metric: Metric, one: Tensor, other: Tensor) -> bool:
-    """Whether the first values are better than the second, `(N,)` each, by more than the standard error of their
-    summed difference: of values 0 and 1 the square root of the number of images on which they differ (McNemar,
-    1947)."""
+    """Tell whether the first values, `(N,)`, exceed the second by more than the standard error of their summed
+    difference.
+
+    For values 0 and 1 the standard error is the square root of the number of images on which they differ (McNemar,
+    1947).
+    """
     gain = one - other if metric.higher_is_better else other - one
     return float(gain.sum()) > float(gain.square().sum().sqrt())
 
 
 def drop(metric: Metric, before: float, now: float) -> float:
-    """What was lost between two scores, in `drop_unit`; negative for a gain."""
+    """Return the loss between two scores, in `drop_unit`; negative for a gain."""
     return metric.scale * (before - now if metric.higher_is_better else now - before)
 
 
 def lowered(metric: Metric, score: float, lost: float) -> float:
-    """The score that is worse by a drop of so many `drop_unit`, within the bounds."""
+    """Return the score that is worse by `lost` (in `drop_unit`), within the bounds."""
     low, high = metric.bounds
     worse = score - lost / metric.scale if metric.higher_is_better else score + lost / metric.scale
     return min(high, max(low, worse))
 
 
 def number(metric: Metric, value: float, sign: str = "") -> str:
-    """A printed score or drop without its unit."""
+    """Print a score or drop without its unit."""
     return f"{value:{sign}{metric.n_digits}}"
 
 
 def cell(metric: Metric, score: float) -> str:
-    """A score in a column whose head names it."""
+    """Print a score for a column whose head names the unit."""
     return number(metric, metric.scale * score)
 
 
 def shown(metric: Metric, score: float) -> str:
-    """A score with its unit."""
+    """Print a score with its unit."""
     return f"{cell(metric, score)} {metric.unit}".rstrip()
 
 
 def shown_drop(metric: Metric, lost: float, sign: str = "") -> str:
-    """A drop with its unit."""
+    """Print a drop with its unit."""
     return f"{number(metric, lost, sign)} {metric.drop_unit}"
 
 
 def axis(metric: Metric) -> str:
-    """What stands beside an axis of scores on validation, as they are printed."""
+    """Return the label of an axis of scores on validation, as they are printed."""
     named = f"{metric.title} on validation" + (f" ({metric.unit})" if metric.unit else "")
     return named if metric.higher_is_better else f"{named}, lower is better"

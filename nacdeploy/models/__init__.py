@@ -20,10 +20,14 @@ _FORMS = ("torchvision:NAME", "timm:NAME", "path/file.py:factory")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All it takes to build a network's structure again; `input_size` is `(H, W)`, `channels` those of the images.
+    """The specification from which a network's structure can be built again.
 
-    `width` None is the model's default. `source_sha256` is that of a user's file with the
-    modules of its own project that it imports, None for every other model.
+    Attributes:
+        input_size: `(H, W)`.
+        channels: the channels of the images.
+        width: None for the model's default.
+        source_sha256: the hash of a user's file together with the modules of its own project that it imports; None for
+            every other model.
     """
 
     name: str
@@ -35,11 +39,11 @@ class ModelSpec:
 
     @property
     def located(self) -> str:
-        """The name, that of a user's file by a path that leads to it from the current folder."""
+        """The name; for a user's file with a path that leads to the file from the current folder."""
         return external.located(self.name, self.source_sha256) if is_file(self.name) else self.name
 
     def build(self) -> nn.Module:
-        """The network with torch's default initialisation, drawn from the global generator: the caller seeds it.
+        """Build the network with torch's default initialisation, drawn from the global generator: the caller seeds it.
 
         Raises:
             MissingExtraError: timm is needed and not installed.
@@ -52,7 +56,7 @@ class ModelSpec:
 
 
 def _materialised(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """The network with the shapes of its lazy layers, which they take from the first images that they see."""
+    """Return the network with the shapes of its lazy layers, which the first images decide."""
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in model.parameters()):
         with torch.no_grad(), suppress(Exception):  # whoever runs it next says what is wrong
             model.eval()(torch.zeros(2, *shape))
@@ -62,7 +66,7 @@ def _materialised(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
 def resolve(
     name: str, *, n_classes: int, channels: int, input_size: tuple[int, int], width: float | None = None
 ) -> ModelSpec:
-    """The specification of a named network, its name checked and a user's file hashed; nothing is built yet.
+    """Return the specification of a named network: check the name and hash a user's file, without building anything.
 
     Raises:
         MissingExtraError: timm is needed and not installed.
@@ -84,13 +88,13 @@ def resolve(
 
 
 def name_by_user(name: str | None) -> None:
-    """Note that this user named a model himself: a file of his may then run (see `models.trust`)."""
+    """Note that this user named a model: the user's file of that name may then run (see `models.trust`)."""
     if name is not None and is_file(name):
         external.name_file(name)
 
 
 def accept_here(name: str, source_sha256: str | None) -> None:
-    """In a worker: let the file run that its driver runs, in that content."""
+    """Let a worker run the file that its driver runs, with the same content."""
     if source_sha256 is not None and is_file(name):
         external.accept_here(name, source_sha256)
 
@@ -113,7 +117,7 @@ def _build(spec: ModelSpec) -> nn.Module:
 
 
 def is_file(name: str) -> bool:
-    """Whether a model's name is that of a user's file."""
+    """Tell whether a model's name names a user's file."""
     return ".py:" in name or name.endswith(".py")
 
 

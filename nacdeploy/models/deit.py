@@ -1,7 +1,7 @@
 """Vision transformers of DeiT's sizes (Touvron et al., 2021, table 1), without the distillation token.
 
-Attention is written out (matmul, softmax, matmul) so that its operands can be found and quantised, and its inner width
-is an attribute of its own so that the embedding width can be pruned without touching the heads.
+Attention is written out (matmul, softmax, matmul) so that its operands can be found and quantised. The inner width of
+the attention is an attribute of its own, so that the embedding width can be pruned without touching the heads.
 """
 
 import torch
@@ -17,7 +17,7 @@ BLOCKS_PER_STAGE = 3
 
 
 def patch_size(input_size: tuple[int, int]) -> int:
-    """The side of a patch in pixels, chosen so that images of any usual size give some 50 to 200 patches."""
+    """Return the side of a patch in pixels, so that images of any usual size give some 50 to 200 patches."""
     side = min(input_size)
     if side >= 96:
         return 16
@@ -96,7 +96,7 @@ class DeiT(nn.Module):
 
 
 def build(name: str, *, n_classes: int, channels: int, input_size: tuple[int, int], width: float | None) -> nn.Module:
-    """A vision transformer; `width` is its embedding width.
+    """Build a vision transformer; `width` is its embedding width.
 
     Raises:
         UsageError: the width is not a multiple of the number of heads, or the image is smaller than a patch.

@@ -36,7 +36,7 @@ def check_torchvision(name: str) -> None:
     """Check that torchvision has a classification model of this name.
 
     Raises:
-        UsageError: it has none.
+        UsageError: torchvision has none.
     """
     from torchvision import models
 
@@ -46,7 +46,7 @@ def check_torchvision(name: str) -> None:
 
 
 def torchvision_model(name: str, *, n_classes: int, channels: int, input_size: tuple[int, int]) -> nn.Module:
-    """A torchvision classification model without weights, made for the image size where it has one.
+    """Build a torchvision classification model without weights, for the image size if the model takes one.
 
     Raises:
         UsageError: no such model, or it cannot be built for these images.
@@ -76,7 +76,7 @@ def check_timm(name: str) -> None:
 
     Raises:
         MissingExtraError: timm is not installed.
-        UsageError: it has no such model.
+        UsageError: timm has no such model.
     """
     try:
         import timm
@@ -87,7 +87,7 @@ def check_timm(name: str) -> None:
 
 
 def timm_model(name: str, *, n_classes: int, channels: int, input_size: tuple[int, int]) -> nn.Module:
-    """A timm model without weights, made for the image size where it has one.
+    """Build a timm model without weights, for the image size if the model takes one.
 
     Raises:
         MissingExtraError: timm is not installed.
@@ -120,10 +120,10 @@ def _color(name: str, factory: Callable[[], nn.Module], channels: int, input_siz
 
 
 def split_file_name(name: str) -> tuple[Path, str]:
-    """`path/file.py:factory` as the file and the factory's name.
+    """Split `path/file.py:factory` into the file and the factory's name.
 
     Raises:
-        UsageError: one of the two is missing.
+        UsageError: the file or the factory is missing.
     """
     path, _, factory = name.rpartition(":")
     if not path.endswith(".py") or not factory.isidentifier():
@@ -132,7 +132,7 @@ def split_file_name(name: str) -> tuple[Path, str]:
 
 
 def name_file(name: str) -> None:
-    """Let a user's file run, since this user has named it; one that is not there is refused where it is used."""
+    """Let a user's file run, since this user has named it; a missing file is refused when it is used."""
     try:
         found = project.read(split_file_name(name)[0])
     except UsageError:
@@ -147,7 +147,7 @@ def accept_here(name: str, source_sha256: str) -> None:
 
 
 def located(name: str, source_sha256: str | None) -> str:
-    """The name of a user's file that a record names, by a path that leads to it from the current folder."""
+    """Return the name of a user's file from a record, with a path that leads to the file from the current folder."""
     path, factory = split_file_name(name)
     if source_sha256 is None or (path.is_file() and project.read(path).sha256 == source_sha256):
         return name
@@ -158,11 +158,11 @@ def located(name: str, source_sha256: str | None) -> str:
 def file_model(
     name: str, *, n_classes: int, channels: int, input_size: tuple[int, int], source_sha256: str | None
 ) -> nn.Module:
-    """What a user's factory returns, given those of our keywords that its signature names.
+    """Call a user's factory with the keywords that its signature names, and return its module.
 
     Raises:
-        UsageError: the file or the factory is missing, fails, returns no module, the file or what it imports from its
-            project has changed, or this user has not named it.
+        UsageError: the file or the factory is missing, fails, returns no module; the file or an imported file of its
+            project has changed; or this user has not named the file.
     """
     path, factory_name = split_file_name(located(name, source_sha256))
     found = project.read(path)
@@ -201,19 +201,19 @@ def _imported(found: Project, path: Path) -> ModuleType:
 
 
 def _looked_in(error: BaseException, found: Project) -> str:
-    """Where a module that is not there was looked for."""
+    """Say where a missing module was searched."""
     if not isinstance(error, ModuleNotFoundError):
         return ""
     return f"; looked for in {', '.join(map(str, found.roots.first))}, and among what is installed"
 
 
 def _with_imports(found: Project) -> str:
-    """The project's modules that count with a file, the first of them by name."""
+    """Name the project's modules that are hashed with a file, the first few by name."""
     names = found.imported
     return f" with what it imports ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
 
 
 def _reason(error: BaseException) -> str:
-    """An exception as one line."""
+    """Return an exception as one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Running a user's model file as a module: from the very bytes that were hashed, with its project's modules at hand.
+"""Running a user's model file as a module: from the very bytes that were hashed, with its project's modules importable.
 
-Modules of a project stand in `sys.modules` under their own names, as elsewhere in Python, until another project, or the
-same one with another content, is used: then they make room, and come back with their project.
+A project's modules stand in `sys.modules` under their own names, as elsewhere in Python, until another project (or the
+same project with another content) is used. Then they are set aside, and return when their project is used again.
 """
 
 import importlib
@@ -20,7 +20,7 @@ _finders: dict[tuple[Path, str], "_Finder"] = {}
 
 
 def module(project: Project) -> ModuleType:
-    """The module of a project's model file, run once for one content.
+    """Return the module of a project's model file; the file runs once for each content.
 
     Raises:
         BaseException: whatever the file raises.
@@ -34,8 +34,11 @@ def module(project: Project) -> ModuleType:
 
 @contextmanager
 def at_hand(project: Project) -> Iterator[None]:
-    """Within the block imports find the project's modules first; after it they find last, and only, those that its
-    files are known to import."""
+    """Make the project's modules importable: within the block before all others, after the block last and only known
+    ones.
+
+    Known modules are the imports of the project's files.
+    """
     finder = _finder(project)
     if finder not in sys.meta_path:
         for other in [f for f in sys.meta_path if isinstance(f, _Finder)]:
@@ -60,7 +63,7 @@ def _finder(project: Project) -> "_Finder":
 
 
 class _Source(SourceFileLoader):
-    """Runs a module from bytes at hand: a cached .pyc may be older than they, and the file newer."""
+    """Runs a module from given bytes: a cached .pyc may be older than the bytes, and the file newer."""
 
     def __init__(self, name: str, file: Path, content: bytes) -> None:
         super().__init__(name, str(file))
@@ -73,7 +76,7 @@ class _Source(SourceFileLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules of one project; `names` are those that it has found."""
+    """Finds the modules of one project; `names` are the modules found so far."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -106,14 +109,14 @@ class _Finder(MetaPathFinder):
         return locate(name, self.project.roots) if is_asked or top in self.names else None
 
     def enter(self) -> None:
-        """Bring the project's modules; what else has their names waits."""
+        """Put the project's modules into `sys.modules`, and set aside other modules of the same names."""
         names = [name.split(".") for name in self.project.files if "/" not in name]
         wanted = {".".join(parts[:n]) for parts in names for n in range(1, len(parts) + 1)} | self._own.keys()
         self._others = {name: sys.modules.pop(name) for name in wanted if name in sys.modules}
         sys.modules.update(self._own)
 
     def leave(self) -> None:
-        """Take the project's modules away; what else has their names comes back."""
+        """Take the project's modules out of `sys.modules`, and restore the modules that were set aside."""
         self._own = {name: sys.modules.pop(name) for name in self.names if name in sys.modules}
         sys.modules.update(self._others)
         self._others = {}

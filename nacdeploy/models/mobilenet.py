@@ -32,7 +32,7 @@ LAST_CHANNELS = 1280
 
 
 def rounded(channels: float) -> int:
-    """The nearest multiple of 8, at least 8 and never more than 10 % below what was asked."""
+    """Return the nearest multiple of 8, at least 8 and at most 10 % below `channels`."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
@@ -87,7 +87,7 @@ def _stage(n_in: int, n_out: int, stage: Stage) -> nn.Sequential:
 
 
 def build(name: str, *, n_classes: int, channels: int, input_size: tuple[int, int], width: float | None) -> nn.Module:
-    """MobileNetV2; `width` multiplies all its channels. It runs on any `input_size`.
+    """Build a MobileNetV2; `width` multiplies all its channels. The network runs on any `input_size`.
 
     Raises:
         UsageError: the width is not positive.

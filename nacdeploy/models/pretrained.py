@@ -1,4 +1,4 @@
-"""What timm and torchvision say of a network's pretrained weights: how its images are normalised, and its classes."""
+"""The facts of timm and torchvision about a network's pretrained weights: the normalisation of images, and the classes."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class Pretraining:
 
 
 def pretraining(name: str) -> Pretraining | None:
-    """What is said of a named network; None where nobody says anything.
+    """Return the facts about a named network, or None if no library has any.
 
     Raises:
         MissingExtraError: timm is needed and not installed.
@@ -35,10 +35,10 @@ def pretraining(name: str) -> Pretraining | None:
 
 
 def settled(name: str, table: DataTable) -> DataTable:
-    """The table with numbers where the network has the say: `mean` and `std` of "model", and `n_classes` of "index".
+    """Return the table with the network's numbers: `mean` and `std` in place of "model", and `n_classes` of "index".
 
     Raises:
-        UsageError: nothing is known of the network; the message says which key to set.
+        UsageError: nothing is known of the network; the message names the key to set.
     """
     asked = [key for key in ("mean", "std") if getattr(table, key) == "model"]
     if table.classes == "index" and table.n_classes is None:

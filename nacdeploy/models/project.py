@@ -1,9 +1,9 @@
 """A user's model file and the modules of its own project that it imports: found without running them, and hashed.
 
-Modules are looked for as `python models/net.py`, or `python -m models.net` from the project's root, would: beside the
+Modules are searched as `python models/net.py`, or `python -m models.net` from the project's root, would: beside the
 file, where its package begins, at the project's root (which holds .git, pyproject.toml or the like), in the current
-folder where that holds the file, on PYTHONPATH, and after what is installed in the folder above. Python's own modules
-and what is installed are no part of a project.
+folder if the file lies in it, on PYTHONPATH, and, after the installed packages, in the folder above. Python's own
+modules and installed packages are no part of a project.
 """
 
 import ast
@@ -27,7 +27,7 @@ _NO_SOURCES = {"__pycache__", "node_modules", "site-packages", "build", "dist", 
 
 @dataclass(frozen=True)
 class Roots:
-    """Folders in which a project's modules are looked for: before what is installed, and after it."""
+    """The folders in which a project's modules are searched: before the installed packages, and after them."""
 
     first: tuple[Path, ...]
     last: tuple[Path, ...]
@@ -35,8 +35,16 @@ class Roots:
 
 @dataclass(frozen=True)
 class Project:
-    """A model file, the module name that it is run under, and all that it imports from its own project: files by module
-    name, contents by file. `sha256` is that of the file where it imports nothing of the kind, else of all contents."""
+    """A model file with its imports from its own project.
+
+    Attributes:
+        path: the model file.
+        main: the module name under which the model file runs.
+        roots: the folders in which its modules are searched.
+        files: the files by module name.
+        contents: the contents by file.
+        sha256: the hash of the file if it imports no module of its project, else of all contents.
+    """
 
     path: Path
     main: str
@@ -52,7 +60,7 @@ class Project:
 
 
 def read(path: Path) -> Project:
-    """The project of a model file as its files are now; nothing of it is run.
+    """Read the project of a model file as its files are now, without running any of it.
 
     Raises:
         UsageError: the file cannot be read.
@@ -73,8 +81,10 @@ def read(path: Path) -> Project:
 
 
 def locate(name: str, roots: Roots) -> Path | None:
-    """The file of a module of a project, or the folder of a package without __init__.py; None where the module is
-    installed or not there."""
+    """Return the file of a project's module, or the folder of a package without __init__.py.
+
+    None says that the module is installed or not there.
+    """
     top, *rest = name.split(".")
     if top in sys.stdlib_module_names or top == "nacdeploy":
         return None
@@ -101,7 +111,7 @@ def _digest(found: "_Closure", main: str) -> str:
 
 
 def _package(path: Path, imports: "_Imports") -> tuple[str, ...]:
-    """The packages that a file is run within, the outermost first: none where it imports nothing from them."""
+    """Return the packages that a file runs within, the outermost first: none if the file imports nothing from them."""
     names: list[str] = []
     for folder in path.parents:
         if len(names) >= imports.depth and not (folder / "__init__.py").is_file():
@@ -122,7 +132,8 @@ def _roots(path: Path, top: Path) -> Roots:
 
 @dataclass(frozen=True)
 class _Imports:
-    """What a source imports: absolute names, relative ones with their level, and whether it may import others."""
+    """The imports of a source: absolute names, relative names with their level, and whether the source may import
+    others."""
 
     names: tuple[str, ...]
     relative: tuple[tuple[int, str], ...]
@@ -130,7 +141,7 @@ class _Imports:
 
     @property
     def depth(self) -> int:
-        """How many packages its relative imports need around it."""
+        """The number of packages around the source that its relative imports need."""
         return max((level for level, _ in self.relative), default=0)
 
 
@@ -155,14 +166,14 @@ def _imports(source: bytes) -> _Imports:
 
 @dataclass
 class _Closure:
-    """The modules that a file imports from its project, those that they import, and so on."""
+    """The modules that a file imports from its project, the modules that these import, and so on."""
 
     roots: Roots
     files: dict[str, Path]
     contents: dict[Path, bytes]
 
     def add(self, name: str) -> None:
-        """Add a module, where the project has it, after the packages around it."""
+        """Add a module of the project, after the packages around it."""
         parts = name.split(".")
         for inner in (".".join(parts[:n]) for n in range(1, len(parts) + 1)):
             file = locate(inner, self.roots)
@@ -174,7 +185,7 @@ class _Closure:
                 self.follow(inner)
 
     def follow(self, name: str) -> None:
-        """Add what a module imports."""
+        """Add the imports of a module."""
         file = self.files[name]
         if file.suffix != ".py":
             return
@@ -208,7 +219,7 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 def _in_folder(folder: Path, name: str) -> Path | None:
-    """What a folder has under a name: a package, a module, a compiled one, or a folder."""
+    """Return the entry of a folder for a name: a package, a module, a compiled module, or a folder."""
     files = [folder / name / "__init__.py", *(folder / f"{name}{s}" for s in importlib.machinery.all_suffixes())]
     return next((file for file in files if file.is_file()), folder / name if (folder / name).is_dir() else None)
 
@@ -225,6 +236,6 @@ def _below(found: Path, rest: Sequence[str]) -> Path | None:
 
 @cache
 def _is_installed(name: str) -> bool:
-    """Whether Python itself finds a top-level module, other than as a folder without __init__.py."""
+    """Tell whether Python itself finds a top-level module, other than as a folder without __init__.py."""
     spec = importlib.machinery.PathFinder.find_spec(name)
     return spec is not None and spec.origin is not None

@@ -1,6 +1,6 @@
 """Residual networks for small images: a 3x3 stride-1 stem without max pooling (He et al., 2016, section 4.2).
 
-The shortcut of a block that changes the shape is a 1x1 convolution with batch norm (option B of the paper).
+If a block changes the shape, its shortcut is a 1x1 convolution with batch norm (option B of the paper).
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def _stage(n_in: int, n_out: int, n_blocks: int, stride: int) -> nn.Sequential:
 
 
 def build(name: str, *, n_classes: int, channels: int, input_size: tuple[int, int], width: float | None) -> nn.Module:
-    """A residual network; `width` is the channels of its first stage. It runs on any `input_size`.
+    """Build a residual network; `width` is the channels of its first stage. The network runs on any `input_size`.
 
     Raises:
         UsageError: the width is not a positive whole number.

@@ -1,8 +1,8 @@
-"""Whose code is run: a user's file is run only where this user named it, in this content.
+"""Trust in code: a user's file runs only if this user named it, with the content that it had then.
 
-Naming it (--model on a command line or in nacdeploy.toml, `model=` in Python) notes its path and the sha256 of what it
-runs in this user's own folder of settings, which no checkpoint, artifact or run that somebody else made can write to.
-What only such a record names is not run.
+Naming a file (--model on a command line or in nacdeploy.toml, `model=` in Python) notes its path and the sha256 of its
+code in this user's own settings folder. No checkpoint, artifact or run that somebody else made can write to that
+folder. A file that only such a record names does not run.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _accepted: set[tuple[str, str]] = set()  # of this process, where the settings c
 
 @dataclass(frozen=True)
 class Trusted:
-    """A file that may run: its absolute path, and the sha256 of it with what it imports from its project."""
+    """A file that may run: its absolute path, and the sha256 of the file with its imports from its project."""
 
     path: str
     sha256: str
@@ -38,7 +38,7 @@ def accept(path: Path, sha256: str, *, keep: bool = True) -> None:
 
 
 def check(path: Path, sha256: str, what_works: str) -> None:
-    """The gate that every run of a user's file passes.
+    """Refuse to run a user's file that this user has not named in this content: the gate before every run.
 
     Raises:
         UsageError: this user has not named the file in this content; `what_works` ends the message.
@@ -51,8 +51,10 @@ def check(path: Path, sha256: str, what_works: str) -> None:
 
 
 def located(path: Path, sha256: str) -> Path | None:
-    """A file of this content that this user named, whose path ends as `path` does: a record may be read in another
-    folder than it was made in."""
+    """Return a file of this content that this user named and whose path ends as `path` does.
+
+    The end of the path counts because a record may be read in another folder than it was made in.
+    """
     place, ending = _place(path, sha256), [part for part in path.parts if part not in ("..", ".")]
     if place is None or not place.parent.is_dir():
         return None
@@ -68,14 +70,14 @@ def located(path: Path, sha256: str) -> Path | None:
 
 
 def _place(path: Path, sha256: str) -> Path | None:
-    """Where it is noted that a file may run."""
+    """Return the file that notes that a file may run."""
     folder = _settings()
     name = f"{sha256[:16]}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
     return folder / "trusted" / name if folder is not None else None
 
 
 def _settings() -> Path | None:
-    """This user's own folder of settings; None where no home is known."""
+    """Return this user's own settings folder, or None if no home is known."""
     given, base = os.environ.get(VARIABLE), os.environ.get("XDG_CONFIG_HOME")
     if given:
         return Path(given).absolute()

@@ -1,6 +1,6 @@
 """Files of weights: safetensors, torch's archive and its older format, told apart by name and content.
 
-No code of a file is run: torch's unpickler of weights loads it, and whatever is named in it beside tensors and plain
+No code of a file is run: torch's unpickler of weights loads the file, and every name in it other than tensors and plain
 values becomes an empty stand-in.
 """
 
@@ -29,7 +29,7 @@ _IS_TENSOR = re.compile(r"torch\.(_utils\.|storage\.|\w*Storage$)|collections\.O
 
 
 def content(path: Path) -> Any:
-    """What a file holds: tensors, plain values, and empty stand-ins.
+    """Read a file: tensors, plain values, and empty stand-ins.
 
     Raises:
         UsageError: the file is missing, damaged, of another kind, or cannot be loaded without running code.
@@ -50,7 +50,7 @@ def content(path: Path) -> Any:
 
 
 def _is_safetensors(head: bytes, path: Path) -> bool:
-    """By its format: a length of 8 bytes, then a JSON object."""
+    """Recognise the format of safetensors: a length of 8 bytes, then a JSON object."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
@@ -67,8 +67,10 @@ def _unpickled(path: Path) -> Any:
 
 
 def _loaded(path: Path, stand_ins: dict[str, type]) -> Any:
-    """By torch's own unpickler of weights, with stand-ins for whatever else is named. Which of them must be a dict is
-    seen only when it is filled."""
+    """Load by torch's own unpickler of weights, with stand-ins for all other names.
+
+    Only filling a stand-in shows whether it must be a dict.
+    """
     while True:
         allowed: list[Any] = [(kind, name) for name, kind in stand_ins.items()]
         try:
@@ -82,7 +84,7 @@ def _loaded(path: Path, stand_ins: dict[str, type]) -> Any:
 
 
 def _stand_in(name: str, as_dict: bool = False) -> type:
-    """A class under a name of the file that takes whatever it is given and keeps nothing."""
+    """Return a class under a name of the file that accepts any arguments and keeps nothing."""
 
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
         return {} if as_dict else object.__new__(cls)
@@ -95,7 +97,7 @@ def _stand_in(name: str, as_dict: bool = False) -> type:
 
 
 def _globals(path: Path) -> list[str]:
-    """The names of code in a file that torch does not load as weights."""
+    """Return the names of code in a file that torch does not load as weights."""
     found: dict[str, None] = {}
     for stream in _pickles(path):
         with suppress(ValueError, EOFError):
@@ -107,7 +109,7 @@ def _globals(path: Path) -> list[str]:
 
 
 def _pickles(path: Path) -> Iterator[Any]:
-    """The pickles of a file: one in an archive, several one after the other in the older format."""
+    """Yield the pickles of a file: one in an archive, several one after the other in the older format."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             entry = next((e for e in archive.infolist() if e.filename.endswith("data.pkl")), None)
@@ -120,7 +122,7 @@ def _pickles(path: Path) -> Iterator[Any]:
 
 
 def _stored(path: Path, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes of an entry, which torch does not compress, whatever their checksum."""
+    """Return the bytes of an entry, which torch does not compress, whatever their checksum."""
     with path.open("rb") as file:
         file.seek(entry.header_offset + 26)
         file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
@@ -135,10 +137,10 @@ def _named(path: Path) -> str:
 
 
 def _check_archive(path: Path) -> None:
-    """Check the checksums of torch's archive, which torch itself does not.
+    """Check the checksums of torch's archive; torch itself does not.
 
     Raises:
-        UsageError: one of them is another, or the archive holds a program.
+        UsageError: a checksum does not match, or the archive holds a program.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -166,7 +168,7 @@ def _check_archive(path: Path) -> None:
 
 
 def holds_none(path: Path) -> UsageError:
-    """What to say of a file without a state dict, and of the code that it names."""
+    """Return the error for a file without a state dict; the message names the code that the file names."""
     more = _named(path) if path.suffix.lower() != SAFETENSORS else ""
     if more:
         return UsageError(
@@ -177,7 +179,7 @@ def holds_none(path: Path) -> UsageError:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first names, and how many there are besides."""
+    """Return the first names, and the number of the others."""
     names = list(names)
     first = ", ".join(f"'{name}'" for name in itertools.islice(names, 3))
     return f"{first} and {len(names) - 3} more" if len(names) > 3 else first

@@ -1,7 +1,7 @@
-"""Weights as trainers leave them: which file it is, where in it the state dict lies, what its names begin with.
+"""Weights as trainers leave them: the kind of file, the place of the state dict in it, and the prefix of its names.
 
-A state dict is taken where all names and shapes of the model are found in it under one prefix; the wrapper around it,
-the prefix and what else lies in the file are then known for certain, and told.
+A state dict is taken if all names and shapes of the model are found in it under one prefix. The wrapper around the
+state dict, the prefix and the other content of the file are then certain, and reported.
 """
 
 import re
@@ -27,7 +27,7 @@ _MAX_DEPTH = 4
 
 @dataclass(frozen=True)
 class Found:
-    """A model's values from a file, what there is to say of it, and the names that are the model's own (`new_head`)."""
+    """A model's values from a file, the notes on them, and the names that keep the model's own values (`new_head`)."""
 
     values: dict[str, Tensor]
     notes: tuple[str, ...]
@@ -35,10 +35,10 @@ class Found:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The first state dict in a file, without running any code in it.
+    """Return the first state dict in a file, without running any code in the file.
 
     Raises:
-        UsageError: the file is missing, damaged, of another kind, or holds none.
+        UsageError: the file is missing, damaged, of another kind, or holds no state dict.
     """
     _, values = next(_state_dicts(weight_files.content(path)), (None, None))
     if values is None:
@@ -49,8 +49,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def fitting(path: Path, model: nn.Module, *, new_head: bool = False) -> Found:
-    """The values of a model from a file. With `new_head`, layers that differ by their number of classes alone keep the
-    model's own values.
+    """Return the values of a model from a file.
+
+    With `new_head`, layers that differ only in their number of classes keep the model's own values.
 
     Raises:
         UsageError: the file is missing, damaged or of another kind, or nothing in it fits the model.
@@ -71,7 +72,7 @@ def fitting(path: Path, model: nn.Module, *, new_head: bool = False) -> Found:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How a state dict fits a model: the values by the model's names, and what is wrong."""
+    """The fit of a state dict to a model: the values by the model's names, and the problems."""
 
     where: str
     prefix: str
@@ -85,7 +86,7 @@ class _Fit:
 
     @classmethod
     def of(cls, expected: Mapping[str, Tensor], where: str, given: Mapping[str, Tensor]) -> "_Fit":
-        """By the prefix under which most names of the model are found."""
+        """Fit by the prefix under which most names of the model are found."""
         names = {_plain(name): name for name in given if not _NO_WEIGHTS.search(name)}
         prefix, added = _prefix(expected, names)
         ours = {name: name.removeprefix(added) for name in expected}
@@ -112,20 +113,20 @@ class _Fit:
         return len(self.missing) + len(self.differing) + len(self.surplus)
 
     def with_head_of(self, expected: Mapping[str, Tensor]) -> "_Fit":
-        """The same with the model's own values where only the number of classes differs."""
+        """Return the same fit with the model's own values wherever only the number of classes differs."""
         if not self._knows_other_classes(expected):
             return self
         kept = {**self.taken, **{name: expected[name] for name in self.differing}}
         return replace(self, taken=kept, differing=(), new_head=self.differing)
 
     def _knows_other_classes(self, expected: Mapping[str, Tensor]) -> bool:
-        """Whether what differs does so in one number of outputs, which no other layer reads."""
+        """Tell whether all differences lie in one number of outputs that no other layer reads."""
         pairs = [(expected[name].shape, self.taken[name].shape) for name in self.differing]
         numbers = {(ours[:1], theirs[:1]) for ours, theirs in pairs}
         return len(numbers) == 1 and all(len(ours) > 0 and ours[1:] == theirs[1:] for ours, theirs in pairs)
 
     def notes(self) -> Iterator[str]:
-        """What was told for certain, and what was left out."""
+        """Yield notes: the facts found, and the names left out."""
         if self.where:
             yield f"weights under '{self.where}'"
         if self.prefix.startswith("-"):
@@ -138,7 +139,7 @@ class _Fit:
             yield f"a new head in place of {listed(self.new_head)}"
 
     def problem(self, expected: Mapping[str, Tensor]) -> str:
-        """The first that is wrong, with what is near it."""
+        """Describe the first problem, with the nearest name or shape."""
         if self.differing and not self.missing:
             return self._shapes(expected)
         if self.missing:
@@ -160,7 +161,8 @@ class _Fit:
 
 
 def _prefix(expected: Mapping[str, Tensor], names: Mapping[str, str]) -> tuple[str, str]:
-    """What the file's names have before the model's, or the model's before the file's; of equals the shortest."""
+    """Return the prefix of the file's names before the model's, or of the model's before the file's; of equals the
+    shortest."""
     common = next(iter(expected), "").partition(".")[0] + "."
     added = ["", *([common] if all(name.startswith(common) for name in expected) else [])]
     best = ("", "", -1)
@@ -179,7 +181,8 @@ def _before(name: str, end: str) -> str | None:
 
 
 def _tied(name: str, expected: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> str | None:
-    """The other name of a tensor that the model holds under two, where the file has it under that one."""
+    """Return the second name of a tensor that the model holds under two names, if the file has the tensor under that
+    name."""
     own = expected[name]
     same = (o for o in known if expected[o].data_ptr() == own.data_ptr() and expected[o].shape == own.shape)
     return next(same, None) if own.numel() else None
@@ -192,14 +195,14 @@ def _plain(name: str) -> str:
 
 
 def _rank(where: str) -> tuple[bool, int, int]:
-    """Weights before averaged ones, known wrappers before others, what lies outside before what lies within."""
+    """Rank state dicts: weights before averaged weights, known wrappers before others, outer before inner."""
     parts = where.split(".") if where else []
     known = [_WRAPPERS.index(part) if part in _WRAPPERS else len(_WRAPPERS) for part in parts]
     return (any(_AVERAGED.search(part) for part in parts), max(known, default=-1), len(parts))
 
 
 def _state_dicts(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Mappings of names to tensors in what was loaded, each with the keys that lead to it."""
+    """Yield the mappings of names to tensors in a loaded object, each with the keys that lead to it."""
     if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
         return
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}

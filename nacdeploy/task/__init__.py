@@ -17,25 +17,25 @@ from nacdeploy.profile import Profile
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A network's specification, the data it answers for, and what its answers are scored by."""
+    """A network's specification, its data, and the metric of its answers."""
 
     spec: ModelSpec
     data: Dataset
     metric: Metric = ACCURACY
 
     def build(self, seed: int) -> nn.Module:
-        """The network in eval mode with weights drawn from `seed`; the global generator stays as it was."""
+        """Build the network in eval mode with weights drawn from `seed`; the global generator keeps its state."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.spec.build().eval()
 
     def example_input(self) -> Tensor:
-        """The first training image, normalised: float32 `(1, C, H, W)`."""
+        """Return the first training image, normalised: float32 `(1, C, H, W)`."""
         return self.data.normalize(self.data.train.images[:1])
 
 
 def make(model: str, data: str, profile: Profile) -> Task:
-    """The task of a named model on a named data set, checked by running one image through it.
+    """Make the task of a named model on a named data set, and check it by running one image through the model.
 
     Raises:
         NacdeployError: the data cannot be downloaded, or an optional package is missing.

@@ -28,7 +28,7 @@ class Outcome:
 
 @contextmanager
 def accelerated(module: nn.Module) -> Iterator[torch.device]:
-    """The module on the GPU where there is one, and back where it was at the end of the block."""
+    """Move the module to the GPU, if there is one, and back at the end of the block."""
     former = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     module.to(device)
@@ -39,8 +39,8 @@ def accelerated(module: nn.Module) -> Iterator[torch.device]:
 
 
 def batch_size(images: ImageSet) -> int:
-    """How many images are run at once: what a network holds of them grows with their pixels, and larger batches of
-    large images are not faster."""
+    """Return how many images to run at once: memory grows with the pixels, and larger batches of large images are not
+    faster."""
     height, width = images.images.shape[-2:]
     return min(LARGEST_BATCH, max(1, 1 << (max(1, _PIXELS_AT_ONCE // (height * width)).bit_length() - 1)))
 
@@ -48,34 +48,34 @@ def batch_size(images: ImageSet) -> int:
 def batches(
     data: Dataset, images: ImageSet, size: int | None = None, device: torch.device | None = None
 ) -> Iterator[Tensor]:
-    """Normalised images (n, C, H, W) in order, on `device`; as many at once as their size allows, or `size`."""
+    """Yield normalised images (n, C, H, W) in order, on `device`: `size` at once, or as many as their pixels allow."""
     for part in images.images.split(size or batch_size(images)):
         yield data.normalize(part).to(device)
 
 
 def predict(network: Network, data: Dataset, images: ImageSet) -> Tensor:
-    """The outputs (N, K) of the network's own end."""
+    """Return the outputs (N, K) of the network's own end."""
     return torch.cat([outputs.cpu() for outputs in _map(network, data, images, network)])
 
 
 def own_score(network: Network, task: Task, images: ImageSet) -> float:
-    """The score of the network's own end."""
+    """Return the score of the network's own end."""
     return task.metric.score(predict(network, task.data, images), images.labels)
 
 
 def values(network: Network, task: Task, images: ImageSet) -> Tensor:
-    """How well the network's own end answers each image, (N,)."""
+    """Rate the answers of the network's own end to each image, (N,)."""
     return task.metric.values(predict(network, task.data, images), images.labels)
 
 
 def predict_exits(network: Network, data: Dataset, images: ImageSet) -> tuple[Tensor, ...]:
-    """The outputs (N, K) of every exit in order of execution, the network's own last."""
+    """Return the outputs (N, K) of every exit in order of execution, the network's own last."""
     parts = _map(network, data, images, network.forward_exits)
     return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
 
 
 def evaluate(network: Network, task: Task, images: ImageSet) -> Outcome:
-    """The score of what the deployed network answers: with exits, of what the gate lets through."""
+    """Score the answers of the deployed network: with exits, the answers that the gate lets through."""
     if not network.exits:
         return Outcome(own_score(network, task, images), (1.0,))
     outputs = predict_exits(network, task.data, images)

@@ -26,7 +26,7 @@ Penalty = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training did: epochs run, the best one (0 is the start) and its score on validation."""
+    """The outcome of a training: epochs run, the best epoch (0 is the start) and its score on validation."""
 
     n_epochs: int
     best_epoch: int
@@ -34,7 +34,7 @@ class Fit:
 
 
 def seed_of(run_seed: int, state_key: str, purpose: str) -> int:
-    """A seed for one purpose in one state: nothing draws from a global stream."""
+    """Return a seed for one purpose in one state: nothing draws from a global stream."""
     return int.from_bytes(hashlib.sha256(f"{run_seed}/{state_key}/{purpose}".encode()).digest()[:6])
 
 
@@ -49,6 +49,7 @@ def fit(
     penalty: Penalty | None = None,
 ) -> Fit:
     """Train `module` (inputs to outputs (N, K)) in place and leave it at its best epoch by `score`, the start included.
+
     A `penalty` of the module is added to the metric's loss.
 
     Raises:
@@ -94,7 +95,8 @@ def _fit(
 
 
 def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -> Batches:
-    """Shuffled, augmented, normalised batches; the order and the augmentation of an epoch follow from the seed."""
+    """Return a function from an epoch to shuffled, augmented, normalised batches, which follow from the seed and the
+    epoch."""
 
     def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(seed + epoch)
@@ -107,7 +109,8 @@ def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -
 
 
 def tensor_batches(inputs: Tensor, labels: Tensor, batch_size: int, seed: int) -> Batches:
-    """Shuffled batches of tensors (N, ...) that are there already, such as the features that an exit head reads."""
+    """Return a function from an epoch to shuffled batches of tensors (N, ...) in memory, such as the features that an
+    exit head reads."""
 
     def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed + epoch))
@@ -118,7 +121,7 @@ def tensor_batches(inputs: Tensor, labels: Tensor, batch_size: int, seed: int) -
 
 
 def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
-    """Batches of `batch_size`; a last one of a single image joins its neighbour, since batch norm needs two."""
+    """Split into batches of `batch_size`; a last batch of one image joins its neighbour, since batch norm needs two."""
     parts = list(order.split(batch_size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
@@ -149,7 +152,7 @@ def _epoch(
 
 
 def _optimizer(module: nn.Module, recipe: TrainTable) -> torch.optim.Optimizer:
-    """Weight decay spares biases, norms and other vectors."""
+    """Make the optimizer; weight decay spares biases, norms and other vectors."""
     matrices = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
     vectors = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
     if not matrices and not vectors:
