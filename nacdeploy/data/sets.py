@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images, uint8 `(N, C, H, W)`, and their labels: classes, int64 `(N,)`, or the labels that a metric makes of them."""
+    """Images, uint8 `(N, C, H, W)`, and their labels: classes, int64 `(N,)`, or what a metric makes of classes."""
 
     images: Tensor
     labels: Tensor

@@ -1,4 +1,4 @@
-"""The facts of timm and torchvision about a network's pretrained weights: the normalisation of images, and the classes."""
+"""The facts of timm and torchvision about a network's pretrained weights: normalisation and classes."""
 
 from dataclasses import dataclass
 

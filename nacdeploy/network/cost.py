@@ -1,9 +1,9 @@
 """Analytic costs, recomputed from the model: MACs, BitOps and memory bits, in total and per layer.
 
-MACs are counted by torch's own flop counter per node of the captured graph (a multiply-accumulate is two flops).
-BitOps are MACs x weight bits x activation bits; memory is parameters x bits plus 32 bits per scale and buffer. Masks
-change the memory only: whether a kernel skips zeros is the target's affair.
-Nothing here is measured and nothing is multiplied up from step to step.
+MACs are counted by torch's own flop counter per node of the captured graph (a multiply-accumulate is two flops). BitOps
+are MACs x weight bits x activation bits; memory is parameters x bits plus 32 bits per scale and buffer. Masks change
+the memory only: whether a kernel skips zeros depends on the target. Nothing here is measured and nothing is multiplied
+up from step to step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One node that multiplies: its module path (or node name), MACs for one image, bits of its two operands."""
+    """One multiplying node: its module path (or node name), MACs for one image, and the bits of its two operands."""
 
     layer: str
     node: str
@@ -40,8 +40,11 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """Totals for one image. With exits, the expected figures weigh each way out by the share of images taking it;
-    `macs` and `bitops` are those of an image that leaves last, heads included."""
+    """Totals for one image.
+
+    With exits, the expected figures weigh each way out by the share of images that take it; `macs` and `bitops` are
+    those of an image that leaves last, heads included.
+    """
 
     macs: int
     bitops: int
@@ -58,7 +61,7 @@ class Cost:
 
 
 def layer_costs(network: Network, example: Tensor) -> tuple[LayerCost, ...]:
-    """The multiplying nodes of the backbone in order of execution."""
+    """Return the multiplying nodes of the backbone in order of execution."""
     was_training = network.training
     network.eval()
     try:
@@ -69,7 +72,7 @@ def layer_costs(network: Network, example: Tensor) -> tuple[LayerCost, ...]:
 
 
 def cost(network: Network, example: Tensor, exit_fractions: Sequence[float] = (1.0,)) -> Cost:
-    """The cost of `network` for one image of the shape of `example` (1, C, H, W).
+    """Return the cost of `network` for one image of the shape of `example` (1, C, H, W).
 
     Args:
         exit_fractions: the share of images that leaves at each exit, the network's own end last.
@@ -92,8 +95,11 @@ def cost(network: Network, example: Tensor, exit_fractions: Sequence[float] = (1
 
 
 def memory_bits(network: Network) -> int:
-    """The bits that weights, scales, biases, norms and exit heads need; of masked weights what is kept and where, of
-    shared ones the smallest coding of their labels with the values that these name."""
+    """Return the bits of weights, scales, biases, norms and exit heads.
+
+    A masked weight costs its kept values and their places; a shared weight the smallest coding of its labels and
+    values.
+    """
     bits = FLOAT_BITS * (_n_parameters(network) + sum(b.numel() for b in _statistics(network)))
     seen: list[Tensor] = []
     for layer in {**network.plan.weight_bits, **dict.fromkeys((*network.masks.layers, *network.sharing.layers))}:
@@ -105,14 +111,17 @@ def memory_bits(network: Network) -> int:
 
 
 def _n_parameters(network: Network) -> int:
-    """Parameter elements, each weight that is shared counted as one."""
+    """Count parameter elements; each shared weight counts as one."""
     shared = [network.sharing.of(layer) for layer in network.sharing.layers]
     return count_parameters(network) + sum(each.labels.numel() - each.centroids.numel() for each in shared)
 
 
 def nac_ratios(network: Network, now: Cost, baseline: Cost, rho: float, depth: int) -> tuple[float, float]:
-    """NAC's own two figures, for comparison only: the BitOps ratio counts every layer at the rung's precision and a
-    head as `rho` blocks; the memory ratio does not charge heads."""
+    """Return NAC's own two figures, for comparison only.
+
+    The BitOps ratio counts every layer at the rung's precision and a head as `rho` blocks; the memory ratio does not
+    charge heads.
+    """
     precision = network.rule.precision if network.rule else None
     w, a = (precision.weight_bits, precision.activation_bits) if precision else (FLOAT_BITS, FLOAT_BITS)
     n_heads = sum(count_parameters(head) for head in network.exits.values())
@@ -123,7 +132,7 @@ def nac_ratios(network: Network, now: Cost, baseline: Cost, rho: float, depth: i
 
 
 def _weight_bits(network: Network, layer: str, weight: Tensor) -> int:
-    """The stored bits of a layer's weight and, where it is quantized, of its scales."""
+    """Return the stored bits of a layer's weight and, if the layer is quantized, of its scales."""
     if layer in network.sharing.books:
         return _shared_bits(network.sharing.of(layer))
     quantized_bits, kept = network.plan.weight_bits.get(layer), network.masks.get(layer)
@@ -147,7 +156,8 @@ def _statistics(network: Network) -> list[Tensor]:
 
 
 def _ways_out(network: Network, layers: Sequence[LayerCost]) -> list[tuple[int, int, float]]:
-    """(MACs, BitOps, fraction of the weighted layers run) up to and including each exit, the whole network last."""
+    """Return (MACs, BitOps, fraction of the weighted layers run) up to and including each exit, the whole network
+    last."""
     order = {node.name: i for i, node in enumerate(network.graph.nodes)} if network.graph else {}
     ways, head_macs = [], 0
     for node, head in network.heads.items():
@@ -224,7 +234,8 @@ class _Counter(Interpreter):
         return value.detach() if isinstance(value, Tensor) else value  # the counter fails on views that want gradients
 
     def _recurrent_flops(self, n: fx.Node) -> int:
-        """Those of an LSTM, GRU or RNN, which the counter does not know: every weight once for each step."""
+        """Count the flops of an LSTM, GRU or RNN, which torch's counter does not know: every weight once for each
+        step."""
         if operator_name(n.target) not in RECURRENT:
             return 0
         x, _, weights = self.fetch_args_kwargs_from_env(n)[0][:3]

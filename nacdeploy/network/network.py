@@ -1,8 +1,8 @@
 """Network: a plain network with its attachments, run through the captured graph.
 
-The plain network is never changed by attaching something to it: fake quantization, masks and exits are submodules
-beside it, found by the names of the graph's nodes and of layers. What happens at a quantized edge or a layer is said by
-a `Semantics`: the simulation here, the observation of ranges in settle, real integers in the exporter.
+Attaching something never changes the plain network: fake quantization, masks and exits are submodules beside it, found
+by the names of the graph's nodes and of layers. A `Semantics` defines the values at a quantized edge or a layer: the
+simulation here, the observation of ranges in settle, real integers in the exporter.
 """
 
 import copy
@@ -64,8 +64,11 @@ class Semantics(Protocol):
 
 
 class Structure:
-    """Stands for what the copies of a network share until their backbone is cut or rebuilt: what holds whatever the
-    values are may be kept by it. `cut_from` has the same wiring with more channels; None where it was built anew."""
+    """The identity that copies of a network share until their backbone is cut or rebuilt.
+
+    Facts that hold for any values may be cached by a structure. `cut_from` is the structure before a cut, with the same
+    wiring and more channels; None for a structure that was built anew.
+    """
 
     def __init__(self, cut_from: "Structure | None" = None) -> None:
         self.cut_from = cut_from
@@ -75,11 +78,11 @@ class Structure:
 
 
 class Network(nn.Module):
-    """A plain backbone, its quantizers by edge, its masks and shared values by layer, its exit heads by place, and what
-    other operators attach to tensors.
+    """A plain backbone with quantizers by edge, masks and shared values by layer, exit heads by place, and attachments
+    of other operators by tensor.
 
-    The backbone keeps the values that a mask hides, so that a mask can be chosen anew after a cut. A weight that is
-    shared is no parameter of the backbone any more, and is not stored: it follows from labels and values.
+    The backbone keeps the values that a mask hides, so that a mask can be chosen anew after a cut. A shared weight is
+    no parameter of the backbone any more, and is not stored: the weight follows from labels and values.
 
     `network(x)` answers as the plain network does, (N, K) logits from (N, C, H, W) images; the exits answer through
     `forward_exits`.
@@ -104,18 +107,21 @@ class Network(nn.Module):
         self.register_load_state_dict_post_hook(_lay_out_shared)
 
     def example_input(self) -> Tensor:
-        """A blank image (1, C, H, W), for tools that trace the network."""
+        """Return a blank image (1, C, H, W), for tools that trace the network."""
         return torch.zeros(1, *self.input_shape)
 
     @property
     def graph(self) -> fx.Graph | None:
-        """The captured graph of the backbone, None where it cannot be captured."""
+        """The captured graph of the backbone, or None if the backbone cannot be captured."""
         return self.captured.graph
 
     @property
     def layers(self) -> dict[str, nn.Module]:
-        """The convolutions and linear layers that run on every image, by name in the order of the modules: those that a
-        node of the graph calls on what follows from the images. Without a graph: those of torch's own types."""
+        """The convolutions and linear layers that run on every image, by name in the order of the modules.
+
+        A layer runs on images if a node of the graph calls the layer on a value that follows from the images. Without a
+        graph, the layers are those of torch's own types.
+        """
         found = {name: m for name, m in self.backbone.named_modules() if isinstance(m, WEIGHTED)}
         if self.graph is None:
             return {name: module for name, module in found.items() if type(module) in WEIGHTED}
@@ -123,11 +129,12 @@ class Network(nn.Module):
         return {name: module for name, module in found.items() if name in called}
 
     def changed(self, moved: bool = True) -> None:
-        """Say that the backbone was changed: the graph and everything derived from it is made anew. Masks were cut with
-        their weights; those of 2:4 are chosen anew if channels have moved to other fours.
+        """Make the graph and everything derived from it anew after a change of the backbone.
+
+        Masks were cut with their weights; 2:4 masks are chosen anew if channels have moved to other fours.
 
         Raises:
-            NacdeployError: the cut network computes no tensor any more at which something is attached.
+            NacdeployError: the cut network no longer computes a tensor that has an attachment.
         """
         shape = self.input_shape
         self.captured = (
@@ -144,8 +151,8 @@ class Network(nn.Module):
 
     @property
     def replaceable(self) -> set[str]:
-        """The layers that are all that their module computes, called by themselves with weights of their own: another
-        module may stand in their place."""
+        """The layers that another module may replace: each is called by itself, with weights of its own, and is all
+        that its module computes."""
         if self.graph is None:
             return set(self.layers)
         alone = {str(n.target) for n in self.graph.nodes if n.op == "call_module" and stack(n)[-1:] == [str(n.target)]}
@@ -153,7 +160,7 @@ class Network(nn.Module):
         return (plain & alone) - self.captured.weights.keys()
 
     def left_out(self) -> dict[str, str]:
-        """Why no operator reaches the weights of a module that runs: by its name, its class and what it does."""
+        """Explain, for each running module whose weights no operator reaches, by name: its class and its function."""
         covered = self.layers
         called = {str(n.target) for n in self.graph.nodes if n.op == "call_module"} if self.graph else set()
         constants = [n for n in self.graph.nodes if n.op == "get_attr"] if self.graph else []
@@ -177,8 +184,7 @@ class Network(nn.Module):
         return found
 
     def quantize(self, rule: Rule) -> None:
-        """Attach quantizers by `rule` in place of those there were; the ranges of new edges are for `settle` to
-        find."""
+        """Attach quantizers by `rule` in place of the previous ones; `settle` then finds the ranges of new edges."""
         self.rule, former = rule, self.quantizers
         self.plan = placement.plan(self.graph, self.backbone, self.layers, rule, self.grid)
         bits = self.plan.activation_bits
@@ -188,7 +194,7 @@ class Network(nn.Module):
         self.quantizers = nn.ModuleDict(quantizers).train(self.training)
 
     def sparsify(self, rule: Sparsity) -> None:
-        """Attach masks by `rule` to those there were: what these hide stays hidden, but under 2:4."""
+        """Attach masks by `rule` in addition to the previous masks: hidden values stay hidden, except under 2:4."""
         masks = {}
         for name, layer in self.layers.items():
             former = self.masks.get(name)
@@ -199,8 +205,7 @@ class Network(nn.Module):
         self.sparsity, self.masks = rule, Masks(masks).train(self.training)
 
     def share(self, books: Mapping[str, Codebook]) -> None:
-        """Attach shared values by `books`, found in the weights as they are run: masked, and on the grid where they are
-        quantized."""
+        """Attach shared values by `books`, found in the weights as they run: masked, and on the grid if quantized."""
         shared = {}
         for name, book in books.items():
             layer = self.backbone.get_submodule(name)
@@ -211,7 +216,7 @@ class Network(nn.Module):
         _lay_out_shared(self)
 
     def attach(self, node: str, attachment: Attachment) -> None:
-        """Put an attachment on the tensor that a node of the graph computes, behind those that stand there.
+        """Put an attachment on the tensor that a node of the graph computes, behind the attachments already there.
 
         Raises:
             NacdeployError: the graph has no such node, or there is no graph.
@@ -231,7 +236,7 @@ class Network(nn.Module):
         return {key: each for key, each in self.attachments.items() if isinstance(each, Attachment)}
 
     def renamed(self, now: Mapping[str, str]) -> None:
-        """Say what the nodes are called since the graph was made anew: what stands at one goes on standing there."""
+        """Move attachments to the new names of their nodes after the graph was made anew."""
         for each in (*self.exits.values(), *self.attachments.values()):
             each.node = now[each.node]  # type: ignore[assignment, index]
 
@@ -263,12 +268,12 @@ class Network(nn.Module):
         return self.run(x, Simulation(self))
 
     def forward_exits(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The logits (N, K) of every exit in order of execution, the network's own last."""
+        """Return the logits (N, K) of every exit in order of execution, the network's own last."""
         features, logits = self.features(x)
         return (*(head(features[node]) for node, head in self.heads.items()), logits)
 
     def features(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The tensors that the exit heads read, by node, and the network's own logits (N, K)."""
+        """Return the tensors that the exit heads read, by node, and the network's own logits (N, K)."""
         found: dict[str, Tensor] = {}
         wanted = {head.node for head in self.heads.values()}
         logits = self.run(x, Simulation(self), lambda node, value: found.update({node: value}), wanted)
@@ -281,7 +286,7 @@ class Network(nn.Module):
         tap: Callable[[str, Any], None] = lambda node, value: None,
         tapped: set[str] | None = None,
     ) -> Tensor:
-        """Run the backbone under `semantics`, handing the outputs of the `tapped` nodes (None: all) to `tap`."""
+        """Run the backbone under `semantics`, and hand the outputs of the `tapped` nodes (None: all) to `tap`."""
         if self.graph is None:
             return self._run_uncaptured(x, semantics)
         return _Interpreter(self, semantics, tap, tapped).run(x)
@@ -295,7 +300,8 @@ class Network(nn.Module):
 
 
 class Simulation:
-    """Fake quantization and masks: edges through their quantizers, weights masked and rounded to their grid."""
+    """Fake quantization and masks: edges pass through their quantizers, weights are masked and rounded to their
+    grid."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -312,7 +318,7 @@ class Simulation:
 
 
 class _Plain:
-    """The backbone as it is: no quantizer, no mask, no attachment."""
+    """The plain backbone: no quantizer, no mask, no attachment."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -330,8 +336,7 @@ class _Plain:
 
 
 def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
-    """The weight of a layer with zeros where its mask hides it, itself where it has no mask; its shared values where it
-    has such. Hidden values get no gradient."""
+    """Return the weight of a layer with its mask applied, or its shared values. Hidden values get no gradient."""
     if name in network.sharing.books:
         return network.sharing.weight(name)
     weight = plain_weight(network, name, module)
@@ -340,13 +345,13 @@ def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
 
 
 def plain_weight(network: Network, name: str, module: nn.Module) -> Tensor:
-    """The weight that a layer multiplies with in the plain network: its parameter, or what its module computes."""
+    """Return the weight of a layer in the plain network: its parameter, or the value that its module computes."""
     computed = computed_weight(network.backbone, network.captured, name)
     return module.weight if computed is None else computed  # type: ignore[return-value]
 
 
 def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | None:
-    """The int8 integers and scales (O,) of a quantized layer, shared ones where it has such; None for a float one."""
+    """Return the int8 integers and scales (O,) of a quantized layer, shared or not, or None for a float layer."""
     bits = network.plan.weight_bits.get(name)
     if bits is None or network.rule is None:
         return None
@@ -356,14 +361,14 @@ def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | N
 
 
 def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
-    """The output of a layer with its weight masked and rounded to its grid, or shared; of a dense float layer as it
-    is."""
+    """Return the output of a layer with its weight masked and rounded to its grid, or shared; a dense float layer
+    runs unchanged."""
     weight = simulated_weight(network, name, module)
     return call_with(module, x, weight)
 
 
 def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor | None:
-    """The weight of a layer masked and rounded to its grid, or shared; None of a dense float layer."""
+    """Return the weight of a layer masked and rounded to its grid, or shared, or None for a dense float layer."""
     bits, is_shared = network.plan.weight_bits.get(name), name in network.sharing.books
     is_computed = name in network.captured.weights
     if bits is None and network.masks.get(name) is None and not is_shared and not is_computed:
@@ -376,7 +381,7 @@ def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor |
 
 @contextmanager
 def _called_through(module: nn.Module, name: str, edge: str | None, semantics: Semantics) -> Iterator[None]:
-    """For the length of one run, calls of `module` go through `semantics`."""
+    """Route the calls of `module` through `semantics` for one run."""
 
     def forward(*given: Tensor, **named: Tensor) -> Tensor:
         (x,) = (*given, *named.values())
@@ -423,15 +428,15 @@ class _Interpreter(Interpreter):
 
 
 def _lay_out_shared(network: Network, loaded: object = None) -> None:
-    """Write the shared values into the backbone's weights, for those who read them there: after every change."""
+    """Write the shared values into the backbone's weights after every change, for code that reads the weights there."""
     with torch.no_grad():
         for name in network.sharing.layers:
             network.backbone.get_submodule(name).weight.copy_(network.sharing.weight(name))  # type: ignore[operator]
 
 
 def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
-    """The logits of the exits and of the plain backbone without quantizers and masks, for tools that trace the
-    network."""
+    """Return the logits of the exits and of the plain backbone without quantizers and masks, for tools that trace
+    it."""
     if not network.exits:
         return (first_tensor(network.backbone(x)),)
     found: dict[str, Tensor] = {}
@@ -441,7 +446,7 @@ def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Called(_Plain):
-    """The plain network with its modules really called, for tools that watch their calls."""
+    """The plain network with real calls of its modules, for tools that watch calls."""
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         plainly = super().layer
@@ -455,7 +460,7 @@ class _Called(_Plain):
 
 
 def layer_inputs(network: Network, x: Tensor) -> list[tuple[str, Tensor]]:
-    """What each convolution or linear layer of the plain network reads when it runs on `x`, call by call in order of
+    """Return the input of each call of a convolution or linear layer of the plain network on `x`, in order of
     execution."""
     noting = _Noting(network)
     with no_grad_eval(network):
@@ -464,7 +469,7 @@ def layer_inputs(network: Network, x: Tensor) -> list[tuple[str, Tensor]]:
 
 
 class _Noting(_Plain):
-    """The plain network, with what each layer reads kept."""
+    """The plain network, which keeps the inputs of each layer."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
@@ -478,7 +483,7 @@ class _Noting(_Plain):
 
 
 def masked_backbone(network: Network) -> nn.Module:
-    """A copy of the backbone with zeros where masks hide its weights."""
+    """Return a copy of the backbone with zeros in place of masked weights."""
     backbone = copy.deepcopy(network.backbone)
     with torch.no_grad():
         for name in network.masks.layers:
@@ -495,19 +500,19 @@ def lay_out(module: nn.Module, layout: torch.memory_format) -> None:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """The number of parameter elements."""
+    """Return the number of parameter elements."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def content(network: Network, with_exits: bool = True) -> dict[str, Tensor]:
-    """The values of a network by name: its state dict, without the exits' part if so asked."""
+    """Return the values of a network by name: its state dict, on request without the exits' part."""
     state = network.state_dict()
     return state if with_exits else {k: v for k, v in state.items() if not k.startswith("exits.")}
 
 
 @contextmanager
 def no_grad_eval(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, the former mode restored at the end."""
+    """Set evaluation mode without gradients, and restore the former mode at the end."""
     was_training = network.training
     network.eval()
     try:

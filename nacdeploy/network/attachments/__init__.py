@@ -1,1 +1,1 @@
-"""What stands beside a plain network: quantizers, masks, shared values, exit heads, and where."""
+"""The attachments beside a plain network: quantizers, masks, shared values and exit heads, and their places."""

@@ -1,8 +1,9 @@
-"""What an operator may attach to a tensor: a module that every reader of the tensor sees it through.
+"""Attachment: a module that an operator puts on a tensor. Every reader of the tensor gets the module's output instead.
 
-It stands beside the backbone, as quantizers, masks, shared values and exit heads do, and is part of what the float
-network computes. A `Network` runs it, trains its parameters, keeps its values in the state dict and its structure in
-content keys, lets it follow cuts and factors, and the exporter writes it as the nodes that it names.
+An attachment stands beside the backbone, as quantizers, masks, shared values and exit heads do, and is part of the
+function of the float network. A `Network` runs the attachment, trains its parameters, keeps its values in the state
+dict and its structure in content keys, and lets it follow cuts and factors. The exporter writes the nodes that the
+attachment names.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ class OnnxWriter(Protocol):
     """
 
     def constant(self, name: str, value: Tensor) -> str:
-        """Add an initializer and return the name that nodes read it by."""
+        """Add an initializer and return its name for the nodes that read it."""
         ...
 
     def node(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -36,13 +37,13 @@ class OnnxWriter(Protocol):
 
 
 class Attachment(nn.Module):
-    """A module on the tensor that a node of the captured graph computes; subclasses say what it does.
+    """A module on the tensor that a node of the captured graph computes; subclasses define its function.
 
-    It treats every value, or every channel, by itself and keeps the shape, so that a cut of channels commutes with it.
-    Its `repr` says what it is without its values, and is part of content keys.
+    An attachment treats every value, or every channel, by itself and keeps the shape, so that it commutes with a cut of
+    channels. Its `repr` names its structure without its values, and is part of content keys.
 
     Attributes:
-        node: the node whose tensor it stands on; the network keeps it true when the graph is made anew.
+        node: the node that computes the tensor; the network updates the name when the graph is made anew.
         by_channel: the names of its parameters and buffers (C,) with one value for each channel, which a cut slices.
     """
 
@@ -50,9 +51,10 @@ class Attachment(nn.Module):
     by_channel: tuple[str, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the readers see in place of `x`, of its shape."""
+        """Return the tensor that readers get in place of `x`, of the same shape."""
         raise NotImplementedError
 
     def lower(self, writer: OnnxWriter, source: str) -> str:
-        """Write what `forward` computes in evaluation mode as ONNX nodes that read `source`; the name of the result."""
+        """Write the function of `forward` in evaluation mode as ONNX nodes that read `source`; return the name of
+        the result."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
 """Shared values: one-dimensional k-means, evenly spaced levels, and each weight's place among them (numpy, no network).
 
-Everything is deterministic: what is drawn is drawn from a fixed seed.
+Everything is deterministic: random draws have a fixed seed.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Points:
 
 
 def points(values: Floats, weights: Floats | None = None) -> Points:
-    """Values as points; many become the means of the cells of a fine grid."""
+    """Return values as points; many values become the means of the cells of a fine grid."""
     if len(values) > _MOST_POINTS:
         low, high = float(values.min()), float(values.max())
         cells = np.minimum((values - low) * (_N_BINS / max(high - low, 1e-300)), _N_BINS - 1).astype(np.int64)
@@ -43,11 +43,11 @@ def points(values: Floats, weights: Floats | None = None) -> Points:
 
 
 def kmeans(values: Floats, k: int, init: str = "kmeans++", weights: Floats | None = None) -> Floats:
-    """`k` rising centroids (Lloyd, 1982), each the mean of the values that it is nearest to; one that is nearest to
-    none moves to where the error is largest.
+    """Return `k` rising centroids (Lloyd, 1982), each the mean of its nearest values.
 
-    `init`: `linear` between the extremes, `density` at equal shares of the values (both Han et al., 2016, section 3.2),
-    `kmeans++` (Arthur & Vassilvitskii, 2007) and `random`, of which the best of several draws is taken.
+    A centroid that is nearest to no value moves to the largest error. `init` is `linear` between the extremes,
+    `density` at equal shares of the values (both Han et al., 2016, section 3.2), `kmeans++` (Arthur & Vassilvitskii,
+    2007), or `random`, which takes the best of several draws.
     """
     if not len(values):
         return np.zeros(k)
@@ -71,7 +71,7 @@ def _drawn(line: Points, k: int, generator: np.random.Generator) -> Floats:
 
 
 def _plus_plus(line: Points, k: int, generator: np.random.Generator) -> Floats:
-    """Each next centroid is drawn with a chance that grows as the squared distance to the nearest so far."""
+    """Draw each next centroid with a chance that grows as the squared distance to the nearest centroid so far."""
     chosen = [line.values[np.searchsorted(line.mass[1:], generator.random() * line.mass[-1])]]
     nearest = np.full(len(line.values), np.inf)
     while len(chosen) < k:
@@ -97,7 +97,8 @@ def _lloyd(line: Points, centroids: Floats) -> Floats:
 
 
 def _farthest(line: Points, centroids: Floats, n: int) -> Floats:
-    """The `n` values that are farthest from their centroid, each from another part of the line where there are such."""
+    """Return the `n` values farthest from their centroid, each from another part of the line if there are enough
+    parts."""
     distance = np.abs(line.values - centroids[nearest(line.values, centroids)]) * np.sqrt(line.weights)
     parts = np.array_split(np.arange(len(distance)), min(n, len(distance)))
     found = [int(part[np.argmax(distance[part])]) for part in parts]
@@ -105,7 +106,7 @@ def _farthest(line: Points, centroids: Floats, n: int) -> Floats:
 
 
 def _edges(line: Points, centroids: Floats) -> NDArray[np.int64]:
-    """Where each centroid's points begin, the end of the last (k + 1,)."""
+    """Return the index of each centroid's first point, and the end of the last (k + 1,)."""
     between = np.searchsorted(line.values, (centroids[1:] + centroids[:-1]) / 2)
     return np.concatenate([[0], between, [len(line.values)]])
 
@@ -116,7 +117,8 @@ def _squared_error(line: Points, centroids: Floats) -> float:
 
 
 def levels(values: Floats, k: int) -> Floats:
-    """`k` evenly spaced values between the order statistics at 0.1 % and 99.9 %, which leaves out stray extremes."""
+    """Return `k` evenly spaced values between the order statistics at 0.1 % and 99.9 %, which leaves out stray
+    extremes."""
     if not len(values):
         return np.zeros(k)
     ordered = np.sort(values)
@@ -125,5 +127,5 @@ def levels(values: Floats, k: int) -> Floats:
 
 
 def nearest(values: Floats, centroids: Floats) -> NDArray[np.int64]:
-    """The index of the centroid (rising) that is nearest to each value."""
+    """Return the index of the nearest centroid (rising) for each value."""
     return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def breadth_first(places: Sequence[T]) -> list[T]:
-    """The order of a breadth-first walk through the balanced binary tree over `places` (root at len // 2)."""
+    """Return `places` in the order of a breadth-first walk through their balanced binary tree (root at len // 2)."""
     order: list[T] = []
     queue = deque([places])
     while queue:
@@ -50,7 +50,7 @@ class ExitHead(nn.Module):
         self.register_buffer("threshold", torch.full((), 2.0))
 
     def reduced(self, x: Tensor) -> Tensor:
-        """What the classifier reads (N, features)."""
+        """Return the classifier's input (N, features)."""
         return x.mean(1) if self.is_tokens else self.flatten(self.pool(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,8 +60,10 @@ class ExitHead(nn.Module):
 def take_exits(
     outputs: Sequence[Tensor], thresholds: Sequence[float], confidence: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What the gate answers: outputs (N, K) of the first exit whose confidence (N,) reaches its threshold, and the
-    index (N,) of the exit taken; the last entry of `outputs` is the network's own and takes whatever is left.
+    """Return the gate's answer: outputs (N, K) of the first exit whose confidence (N,) reaches its threshold, and the
+    exits' indices (N,).
+
+    The last entry of `outputs` is the network's own end, which takes all remaining images.
     """
     answer, taken = outputs[-1].clone(), torch.full((len(outputs[-1]),), len(outputs) - 1)
     for index in reversed(range(len(outputs) - 1)):

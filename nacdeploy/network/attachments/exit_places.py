@@ -1,4 +1,4 @@
-"""Where early exits may stand: the ends of blocks at which a captured graph holds a single tensor that follows from the
+"""The places of early exits: the ends of blocks where a captured graph holds a single tensor that follows from the
 images."""
 
 from collections.abc import Iterator
@@ -22,10 +22,11 @@ class Place:
 
 
 def exit_places(graph: fx.Graph, backbone: nn.Module) -> tuple[Place, ...]:
-    """The ends of repeated blocks (children of Sequential or ModuleList) with one live tensor, in execution order.
+    """Return the ends of repeated blocks (children of Sequential or ModuleList) with one live tensor, in execution
+    order.
 
-    Where no such block is found, the outputs of activations serve. A place after which fewer than two weighted
-    layers remain is left out: there the network's own classifier is as near.
+    Without such blocks, the outputs of activations serve. A place with fewer than two weighted layers behind it is left
+    out: there the network's own classifier is as near.
     """
     modules = dict(backbone.named_modules())
     blocks = list(_block_ends(graph, modules))
@@ -35,7 +36,7 @@ def exit_places(graph: fx.Graph, backbone: nn.Module) -> tuple[Place, ...]:
 
 
 def named_place(graph: fx.Graph, backbone: nn.Module, module: str) -> Place | None:
-    """The place after `module`, named by the user; None where more than one tensor is alive there."""
+    """Return the place after `module`, named by the user, or None if more than one tensor is alive there."""
     live = {node.name for node in _single_live(graph)}
     inside = [n for n in graph.nodes if carries_images(n) and module in stack(n)]
     return Place(module, inside[-1].name) if inside and inside[-1].name in live else None
@@ -61,7 +62,7 @@ def _is_container(module: nn.Module) -> bool:
 
 
 def _place_at(node: fx.Node, modules: dict[str, nn.Module]) -> Place:
-    """The place after a node, named by its module where the node is all that this computes in one call."""
+    """Return the place after a node, named by its module if the module computes nothing but this node in one call."""
     path = (stack(node) or [""])[-1]
     return Place(path if node.name == path.replace(".", "_").lower() and path in modules else node.name, node.name)
 
@@ -71,7 +72,7 @@ def _is_activation(node: fx.Node, backbone: nn.Module) -> bool:
 
 
 def _single_live(graph: fx.Graph) -> Iterator[fx.Node]:
-    """The nodes after which nothing that follows from the images but their own output is used."""
+    """Yield the nodes after which no other tensor that follows from the images is still used."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     carrying = [node for node in graph.nodes if carries_images(node)]
     last_use = {n: max((order[u] for u in n.users), default=order[n]) for n in carrying}

@@ -25,7 +25,7 @@ def symmetric_scale(weight: Tensor, maximum: int, axis: int | None = 0) -> Tenso
 
 
 def fake_quantize_symmetric(weight: Tensor, maximum: int, axis: int | None = 0) -> Tensor:
-    """`weight` rounded to its symmetric grid of 2 * maximum + 1 levels; gradients pass straight through."""
+    """Round `weight` to its symmetric grid of 2 * maximum + 1 levels; gradients pass straight through."""
     scale = symmetric_scale(weight, maximum, axis)
     if axis is not None:
         scale = scale.reshape(*[1] * axis, -1, *[1] * (weight.dim() - axis - 1))
@@ -34,18 +34,19 @@ def fake_quantize_symmetric(weight: Tensor, maximum: int, axis: int | None = 0) 
 
 
 def nearest(steps: Tensor, maximum: int) -> Tensor:
-    """Integers within -maximum and maximum for weights in steps of their grid."""
+    """Round weights in steps of their grid to integers within -maximum and maximum."""
     return torch.round(steps).clamp(-maximum, maximum)
 
 
 def balanced(steps: Tensor, maximum: int) -> Tensor:
-    """Integers within -maximum and maximum for weights `(O, ...)` in steps of their grid: of a convolution so that the
-    errors of each output channel sum to half a step at most; of a linear layer `(O, I)` the nearest.
+    """Round weights `(O, ...)` in steps of their grid to integers within -maximum and maximum, balanced by output
+    channel.
 
-    The inputs of a convolution are alike (neighbouring pixels, and none is negative behind a ReLU): what they have in
-    common meets the sum of the errors, which rounding to the nearest leaves at random. The integers of the largest
-    errors go to their other neighbour (after SQuant: Guo et al., 2022, by channels alone). What is on the grid stays.
-    The inputs of a linear layer have a mean of zero wherever a norm stands in front of it.
+    For a convolution, the errors of each output channel sum to half a step at most. The inputs of a convolution are
+    alike (neighbouring pixels, and no negative ones behind a ReLU): their common part meets the sum of the errors,
+    which rounding to the nearest leaves at random. So the integers with the largest errors go to their other neighbour
+    (after SQuant: Guo et al., 2022, by channels alone). A weight on the grid stays. The weights of a linear layer `(O,
+    I)` go to the nearest integer: its inputs have a mean of zero wherever a norm stands in front.
     """
     if steps.dim() < 3:
         return nearest(steps, maximum)
@@ -62,8 +63,10 @@ def balanced(steps: Tensor, maximum: int) -> Tensor:
 
 
 class _RoundToGrid(torch.autograd.Function):
-    """Rounding to multiples of `scale` within integer limits; gradients pass inside them. torch's own fake_quantize
-    takes four times as long on a CPU."""
+    """Rounds to multiples of `scale` within integer limits; gradients pass inside the limits.
+
+    torch's own fake_quantize takes four times as long on a CPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
@@ -79,15 +82,17 @@ class _RoundToGrid(torch.autograd.Function):
 
 
 def integers(weight: Tensor, maximum: int, rounded: Callable[[Tensor, int], Tensor] = nearest) -> tuple[Tensor, Tensor]:
-    """The int8 integers (shape of `weight`) and float32 scales (C,) of the per-channel symmetric grid."""
+    """Return the int8 integers (shape of `weight`) and float32 scales (C,) of the per-channel symmetric grid."""
     scale = symmetric_scale(weight, maximum)
     shaped = scale.reshape(-1, *[1] * (weight.dim() - 1))
     return rounded(weight.detach() / shaped, maximum).to(torch.int8), scale
 
 
 def affine_scale(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Float32 scale and int32 zero point of unsigned integers for a range, widened to contain 0 (Jacob et al., 2018,
-    eq. 1 and section 3): (high - low) / (2^bits - 1) and round(-low / scale)."""
+    """Return float32 scale and int32 zero point of unsigned integers for a range, widened to contain 0.
+
+    They are (high - low) / (2^bits - 1) and round(-low / scale) (Jacob et al., 2018, eq. 1 and section 3).
+    """
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     scale = (high - low).clamp(min=TINY) / (2**bits - 1)
     return scale, torch.round(-low / scale).to(torch.int32)
@@ -95,10 +100,15 @@ def affine_scale(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Rule:
-    """Which layers a quantization step covers: a function of the network alone, so that it can be applied anew.
+    """The layers that a quantization step covers: a function of the network alone, so that the rule can be applied
+    anew.
 
-    `layer_bits` are the precisions ("w4a8") of layers that have another than `precision`; `weights` names what turns
-    weights into integers (`network/attachments/weight_quantizers.py`).
+    Attributes:
+        precision: the bits of weights and activations.
+        exclude: the layers, or modules with layers in them, that stay float.
+        min_channels: a layer with fewer output or input channels stays float.
+        layer_bits: the precisions ("w4a8") of layers with another precision than `precision`.
+        weights: the name of the function from weights to integers (`network/attachments/weight_quantizers.py`).
     """
 
     precision: Precision
@@ -108,7 +118,7 @@ class Rule:
     weights: str = "symmetric"
 
     def precision_of(self, layer: str) -> Precision:
-        """The precision of a layer that is covered, of one that lies in it (a factor), or of another node."""
+        """Return the precision of a covered layer, of a factor of a covered layer, or of another node."""
         named = layer if layer in self.layer_bits else layer.rpartition(".")[0]
         own = Precision.parse(self.layer_bits[named]) if named in self.layer_bits else self.precision
         return replace(own, weight_bits=1) if self.weights == "binary" else own
@@ -118,9 +128,11 @@ class Rule:
         return self.why_float(name, layer) is None
 
     def why_float(self, name: str, layer: nn.Module) -> str | None:
-        """Why `layer` stays float: excluded, fewer than `min_channels` outputs or inputs (of each group, except
-        depthwise), or padded with more than zeros (which stands between the integers and the kernel); None where it is
-        quantized."""
+        """Return why `layer` stays float, or None if the layer is quantized.
+
+        The reasons: excluded; fewer than `min_channels` outputs or inputs (of each group, except depthwise); or padded
+        with other values than zeros, which stand between the integers and the kernel.
+        """
         n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
         is_depthwise = n_inputs == 1 and getattr(layer, "groups", 1) == n_outputs
         if self.excludes(name):
@@ -131,12 +143,12 @@ class Rule:
         return None if padding == "zeros" else f"padding mode {padding}"
 
     def excludes(self, name: str) -> bool:
-        """Whether a layer, or one of the modules that it lies in, is named to stay float."""
+        """Tell whether the rule names a layer, or a module around the layer, to stay float."""
         return any(name == entry or name.startswith(f"{entry}.") for entry in self.exclude)
 
 
 class ActivationQuantizer(nn.Module):
-    """The quantizer of one tensor: a calibrated range [low, high] that contains 0, and the grid laid over it."""
+    """The quantizer of one tensor: a calibrated range [low, high] that contains 0, and the grid over that range."""
 
     low: Tensor
     high: Tensor

@@ -1,6 +1,6 @@
-"""Where quantizers stand: the rules that turn a captured graph and a `Rule` into edges.
+"""The places of quantizers: the rules that turn a captured graph and a `Rule` into edges.
 
-Each rule holds for a reader of tensors and says which of them it reads quantized:
+Each rule holds for a reader of tensors and names the tensors that are read quantized:
 
 1. Quantized convolutions and linear layers read their input quantized; products of two tensors (attention) read both.
 2. Nothing stands between a convolution, its batch norm and the activation that a kernel clamps (ReLU, ReLU6).
@@ -8,15 +8,15 @@ Each rule holds for a reader of tensors and says which of them it reads quantize
 4. The operands of a concatenation of integers share one scale, which is also the scale of its output.
 5. Softmax, layer norms and excluded layers stay in float: no rule names them.
 
-The rest depends on what the target's kernels fuse (`Grid.fuses_outputs`):
+The rest depends on the operators that the target's kernels fuse (`Grid.fuses_outputs`):
 
-- Kernels that only run on integers if they write integers (ONNX Runtime): whatever reads a quantized
-  convolution reads it quantized, an addition all its operands if one of them, a smooth activation (SiLU, hard-swish)
-  its own input.
-- Kernels that fuse what follows (TensorRT), or that are as fast either way and then answer closer to the simulation
-  (OpenVINO, as measured: it adds in a kernel of its own): the addition's last convolution stays in float so that
-  convolution, addition and activation are one kernel, and the other operands are quantized; a smooth activation stays
-  with its convolution, unsplit.
+- Some kernels run on integers only if they write integers (ONNX Runtime): every reader of a quantized convolution
+  reads it quantized, an addition reads all its operands quantized if one of them is, and a smooth activation (SiLU,
+  hard-swish) reads its own input quantized.
+- Other kernels fuse the following operators (TensorRT), or are as fast either way and closer to the simulation without
+  (OpenVINO, as measured: it adds in a kernel of its own). There the addition's last convolution stays in float, so
+  that convolution, addition and activation are one kernel, and the other operands are quantized; a smooth activation
+  stays with its convolution, unsplit.
 """
 
 from collections.abc import Mapping
@@ -46,10 +46,14 @@ QUESTIONS = {"sym_size"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is quantized in one network.
+    """The quantized tensors and weights of one network.
 
-    Weight bits by layer; by consuming node (without a graph: by layer) the key of the quantizer of each tensor that it
-    reads quantized, by the tensor's position among those that it reads; the kind and the bits of each key.
+    Attributes:
+        weight_bits: the bits of weights by layer.
+        inputs: by reading node (without a graph: by layer), and by the position of a tensor among the node's inputs,
+            the key of the tensor's quantizer.
+        kinds: the kind of each key.
+        activation_bits: the bits of each key.
     """
 
     weight_bits: Mapping[str, int] = field(default_factory=dict)
@@ -59,7 +63,7 @@ class Plan:
 
 
 class _Use(NamedTuple):
-    """One node that reads one tensor quantized, as the input of which kind of layer."""
+    """A quantized read: `reader` reads `source` through a quantizer of kind `kind` ("conv" or "linear")."""
 
     reader: fx.Node
     source: fx.Node
@@ -67,8 +71,10 @@ class _Use(NamedTuple):
 
 
 def plan(graph: fx.Graph | None, backbone: nn.Module, layers: Mapping[str, nn.Module], rule: Rule, grid: Grid) -> Plan:
-    """Those of `layers` (the weighted ones that run) and the edges that `rule` quantizes on `grid`. Without a graph:
-    the inputs of the layers alone."""
+    """Plan the layers (of `layers`, the weighted ones that run) and the edges that `rule` quantizes on `grid`.
+
+    Without a graph only the inputs of the layers are quantized.
+    """
     layers = {name: module for name, module in layers.items() if rule.covers(name, module)}
     bits = {name: rule.precision_of(name).weight_bits for name in layers}
     if graph is None:
@@ -108,8 +114,11 @@ class _Placement:
         return Plan(bits, inputs, kinds, activation_bits)
 
     def _integer_writer(self, node: fx.Node) -> str:
-        """What computed the values of `node` from integers: "conv", "join" (an addition, concatenation or average of
-        nothing but such values), or "". Normalisation, clamps, pools and renamings are seen through."""
+        """Name the kind of node that computed the values of `node` from integers: "conv", "join", or "".
+
+        A "join" is an addition, concatenation or average of nothing but such values. Normalisation, clamps, pools and
+        renamings are seen through.
+        """
         operands = [self._writers[a] for a in node.all_input_nodes if carries_images(a)]
         if self._is_quantized_conv(node):
             return "conv"
@@ -131,7 +140,7 @@ class _Placement:
         return wanted
 
     def _layer_inputs(self, node: fx.Node) -> list[fx.Node]:
-        """What a quantized layer or product multiplies."""
+        """Return the tensors that a quantized layer or product multiplies."""
         operands = [a for a in node.all_input_nodes if carries_images(a)]
         if weighted_consumer(node, self._backbone) is not None and node.target in self._layers:
             return operands[:1]
@@ -139,14 +148,14 @@ class _Placement:
         return operands if is_product and self._layers and not self._rule.excludes(node.name) else []
 
     def _is_joined(self, node: fx.Node, writers: list[str]) -> bool:
-        """Whether a node is a concatenation on integers: all its operands are, or some and its reader wants
+        """Tell whether a node is a concatenation on integers: all its operands are, or some are and its reader wants
         integers."""
         if self._kind(node) not in CONCATENATIONS or not writers:
             return False
         return all(writers) or (node in self._wanted and any(writers))
 
     def _reads(self, node: fx.Node) -> list[_Use]:
-        """What `node` reads quantized, max pools apart, which follow what is read behind them."""
+        """Return the quantized reads of `node`; the reads of max pools follow later from those behind them."""
         operands = [a for a in node.all_input_nodes if carries_images(a)]
         if multiplied := self._layer_inputs(node):
             layer = self._layers.get(str(node.target))
@@ -156,7 +165,7 @@ class _Placement:
         return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
 
     def _integers_for(self, node: fx.Node, operands: list[fx.Node]) -> list[fx.Node]:
-        """The operands that a node without weights reads quantized, because they were computed from integers."""
+        """Return the operands that a node without weights reads quantized, because they were computed from integers."""
         writers = [self._writers[operand] for operand in operands]
         if self._is_joined(node, writers):
             return operands
@@ -169,8 +178,11 @@ class _Placement:
         return [operand for operand, writer in zip(operands, writers, strict=True) if writer == "conv"]
 
     def _added(self, operands: list[fx.Node], writers: list[str]) -> list[fx.Node]:
-        """The operands that an addition reads quantized: all; where kernels add too, those that were computed from
-        integers but the one that a convolution without activation computes last."""
+        """Return the operands that an addition reads quantized.
+
+        On a target whose kernels fuse additions these are the operands computed from integers, without the one that a
+        convolution without activation computes last; elsewhere all operands.
+        """
         if not self._grid.fuses_outputs:
             return operands
         bare = [operand for operand in operands if len(operand.users) == 1 and self._is_bare_conv(operand)]
@@ -186,7 +198,7 @@ class _Placement:
         return node.op == "call_module" and isinstance(self._layers.get(str(node.target)), nn.Conv2d)
 
     def _shared_scales(self, uses: list[_Use]) -> dict[fx.Node, fx.Node]:
-        """For every tensor that is joined in a quantized concatenation, the node whose scale it takes."""
+        """Return, for every tensor in a quantized concatenation, the node whose scale the tensor takes."""
         parent: dict[fx.Node, fx.Node] = {}
 
         def root(node: fx.Node) -> fx.Node:
@@ -200,12 +212,13 @@ class _Placement:
         return {node: root(node) for node in parent}
 
     def _max_pools(self, quantized: set[fx.Node]) -> list[_Use]:
-        """Max pools read what is read quantized behind them on the same scale: the maximum of integers."""
+        """Return the reads of max pools: a max pool reads on the scale of the quantized reads behind it (the maximum
+        of integers)."""
         pools = [node for node in self._graph.nodes if self._kind(node) in POOLS and node.all_input_nodes]
         return [_Use(node, node.all_input_nodes[0], "linear") for node in pools if self._origin(node) in quantized]
 
     def _origin(self, node: fx.Node) -> fx.Node:
-        """The node that computed the values of `node`."""
+        """Return the node that computed the values of `node`."""
         while self._kind(node) in POOLS | LABELS and node.all_input_nodes:
             node = node.all_input_nodes[0]
         return node
@@ -214,13 +227,13 @@ class _Placement:
         return kind_of_node(node, self._backbone)
 
     def _adds(self, node: fx.Node) -> bool:
-        """Whether a node adds two tensors; what adds a number (x + 3 in a hard-swish) is part of an activation, what
-        adds a parameter a bias."""
+        """Tell whether a node adds two tensors; adding a number is part of an activation (x + 3 in a hard-swish), a
+        parameter a bias."""
         return self._kind(node) in ADDITIONS and sum(carries_images(each) for each in node.all_input_nodes) > 1
 
 
 def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
-    """The name of the operator that a node calls, of a module's node that of what it stands for."""
+    """Return the name of a node's operator; for a module's node, the operator that the module stands for."""
     if node.op != "call_module":
         return operator_name(node.target) if node.op == "call_function" else node.op
     module = backbone.get_submodule(str(node.target))
@@ -232,6 +245,6 @@ def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
 
 
 def _key(node: fx.Node) -> str:
-    """The key of the quantizer of what a node computes: its name, unless a module may not have a child of that name
+    """Return the key of the quantizer of a node's tensor: the node's name, unless no module may have that child name
     (`keys`, `values`, `to`)."""
     return f"{node.name}_output" if hasattr(nn.ModuleDict, node.name) else node.name

@@ -1,9 +1,9 @@
-"""Sparse weights: masks by pattern, the order of channels in which 2:4 keeps most, what a masked weight costs.
+"""Sparse weights: masks by pattern, the order of channels in which 2:4 keeps most, and the cost of a masked weight.
 
-2:4 keeps two of every four consecutive input channels, for each output channel and kernel position: what the sparse
-tensor cores of NVIDIA GPUs take (Mishra et al., 2021). A last part of fewer than four is padded with zeros, as kernels
-pad it. The criterion of every pattern is magnitude; of a block (kernel, filter) its L1 or L2 norm. What is masked
-already stays so.
+2:4 keeps two of every four consecutive input channels, for each output channel and kernel position, as the sparse
+tensor cores of NVIDIA GPUs require (Mishra et al., 2021). A last part of fewer than four is padded with zeros, as
+kernels pad it. The criterion of every pattern is magnitude; for a block (kernel, filter) its L1 or L2 norm. A masked
+weight stays masked.
 """
 
 import math
@@ -26,11 +26,17 @@ _FIRST_AXIS = {ELEMENT: None, KERNEL: 2, FILTER: 1}  # from which on the axes of
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Which layers are masked and how: a function of the network alone, so that it can be applied anew.
+    """The masked layers and their patterns: a function of the network alone, so that the masks can be chosen anew.
 
-    `ratio` is the fraction of each layer's elements, kernels or filters that is masked, rounded down or up to whole
-    ones. A table of `ratios` by layer stands in its place: layers that it does not name stay dense. `patterns` are
-    those of layers that have another than `pattern`.
+    Attributes:
+        pattern: the pattern of masks.
+        ratio: the masked fraction of each layer's elements, kernels or filters.
+        exclude: the layers that stay dense.
+        min_channels: a layer with fewer channels stays dense.
+        ratios: fractions by layer in place of `ratio`; a layer without an entry stays dense.
+        patterns: the patterns of layers with another pattern than `pattern`.
+        importance: the norm of a block, "l1" or "l2".
+        rounding: "floor" or "ceil", to a whole number of elements, kernels or filters.
     """
 
     pattern: str
@@ -43,7 +49,7 @@ class Sparsity:
     rounding: str = "floor"
 
     def share(self, name: str) -> float:
-        """The fraction of a layer that is masked."""
+        """Return the fraction of a layer that is masked."""
         return self.ratios.get(name, 0.0) if self.ratios else self.ratio
 
     def pattern_of(self, name: str) -> str:
@@ -51,12 +57,12 @@ class Sparsity:
         return self.patterns.get(name, self.pattern)
 
     def n_masked(self, name: str, n_blocks: int) -> int:
-        """How many of a layer's elements, kernels or filters are masked."""
+        """Return the number of a layer's elements, kernels or filters that are masked."""
         exact = self.share(name) * n_blocks
         return math.ceil(exact - _ROUNDING) if self.rounding == "ceil" else math.floor(exact + _ROUNDING)
 
     def why_dense(self, name: str, layer: nn.Module) -> str | None:
-        """Why `layer` gets no mask, None where it does."""
+        """Return why `layer` gets no mask, or None if it gets one."""
         n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
         if not self.share(name):
             return "a share of 0" if name in self.ratios or not self.ratios else "not in sparsify.ratios"
@@ -82,11 +88,12 @@ class Masks(nn.Module):
 
     @staticmethod
     def buffer(layer: str) -> str:
-        """The name of a layer's mask: the path of its weight, which holds no dots as a buffer's name may not."""
+        """Return the name of a layer's mask: the path of its weight without dots, which a buffer's name may not
+        have."""
         return f"{layer}.weight".replace(".", "/")
 
     def get(self, layer: str) -> Tensor | None:
-        """The mask of a layer, None where it has none."""
+        """Return the mask of a layer, or None without one."""
         return self._buffers.get(self.buffer(layer))
 
     def extra_repr(self) -> str:
@@ -94,8 +101,11 @@ class Masks(nn.Module):
 
 
 def mask(weight: Tensor, sparsity: Sparsity, layer: str = "", former: Tensor | None = None) -> Tensor:
-    """What is kept (bool) of a layer's weight (O, I) or (O, I, kh, kw): the largest magnitudes that the pattern allows,
-    of equal ones the last. What the `former` mask hides stays hidden, and counts."""
+    """Return the kept elements (bool) of a layer's weight (O, I) or (O, I, kh, kw): the largest magnitudes that the
+    pattern allows.
+
+    Of equal magnitudes the last are kept. Elements that the `former` mask hides stay hidden, and count.
+    """
     magnitude = weight.detach().abs()
     pattern = sparsity.pattern_of(layer)
     if pattern == TWO_FOUR:
@@ -110,7 +120,7 @@ def mask(weight: Tensor, sparsity: Sparsity, layer: str = "", former: Tensor | N
 
 
 def _blocks(magnitude: Tensor, pattern: str, importance: str = "l1") -> Tensor:
-    """The norm of each element, kernel or filter, the axes of a block kept as axes of size 1."""
+    """Return the norm of each element, kernel or filter, with the axes of a block kept as axes of size 1."""
     first = _FIRST_AXIS[pattern]
     if first is None or magnitude.dim() <= first:
         return magnitude
@@ -129,19 +139,21 @@ def _two_of_four(magnitude: Tensor) -> Tensor:
 
 
 def _in_fours(values: Tensor, padding: float) -> Tensor:
-    """(..., C) as (..., C / 4, 4), a last part of fewer filled with `padding`."""
+    """Reshape (..., C) to (..., C / 4, 4); a last part of fewer is filled with `padding`."""
     return functional.pad(values, (0, -values.shape[-1] % 4), value=padding).unflatten(-1, (-1, 4))
 
 
 def kept_fraction(weight: Tensor, kept: Tensor) -> float:
-    """The share of the magnitude of `weight` that a mask keeps."""
+    """Return the share of the magnitude of `weight` that a mask keeps."""
     magnitude = weight.detach().abs().double()
     return float(magnitude[kept].sum() / magnitude.sum().clamp(min=1e-300))
 
 
 def stored_bits(kept: Tensor, pattern: str, value_bits: int) -> int:
-    """Bits of a masked weight: its kept values, and for each of those a place of two bits (2:4), or one bit for every
-    element, kernel or filter that says whether it is kept."""
+    """Return the bits of a masked weight: its kept values and their places.
+
+    A place takes two bits per kept value (2:4), or one bit per element, kernel or filter.
+    """
     n_kept = int(kept.sum())
     if pattern == TWO_FOUR:
         return n_kept * (value_bits + _INDEX_BITS)
@@ -150,11 +162,11 @@ def stored_bits(kept: Tensor, pattern: str, value_bits: int) -> int:
 
 
 def best_order(readers: Sequence[Tensor]) -> tuple[int, ...]:
-    """The order of channels in which 2:4 keeps most of the `readers`' magnitudes, each (rows, C).
+    """Return the order of channels in which 2:4 keeps most of the `readers`' magnitudes, each (rows, C).
 
-    Greedy swaps (Pool & Yu, 2021, section 4), those that gain most first, until none gains. Every reader counts alike,
-    since a norm behind it undoes its scale; of many rows a drawn sample is looked at, the smaller the more channels
-    there are, so that the search takes seconds.
+    Greedy swaps (Pool & Yu, 2021, section 4), the largest gain first, until no swap gains. Every reader counts alike,
+    since a norm behind a reader undoes its scale. Of many rows only a sample is read, smaller with more channels, so
+    that the search takes seconds.
     """
     rows = torch.cat([reader.double() / reader.sum().clamp(min=1e-300) for reader in readers])
     n_channels = rows.shape[1]
@@ -178,14 +190,16 @@ def best_order(readers: Sequence[Tensor]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Gains:
-    """What each four keeps (C / 4,), and what it would keep with column j in place of its member i, (C, C)."""
+    """The magnitude that each four keeps (C / 4,), and would keep with column j in place of its member i, (C, C)."""
 
     kept: Tensor
     offered: Tensor
 
     def best(self, n_channels: int, least: float) -> list[tuple[int, int]]:
-        """Swaps among the first `n_channels` columns that gain at least `least`, the best first, no four twice: those
-        of other fours do not change what a swap gains."""
+        """Return the best swaps among the first `n_channels` columns that gain at least `least`, no four twice.
+
+        A swap of other fours does not change what a swap gains.
+        """
         now, four = self.kept.repeat_interleave(4), torch.arange(len(self.offered)) // 4
         gains = self.offered + self.offered.T - now[:, None] - now[None, :]
         gains = gains.masked_fill(four[:, None] >= four[None, :], 0.0)[:n_channels, :n_channels].flatten()
@@ -201,9 +215,10 @@ class _Gains:
 
 
 def _offers(columns: Tensor, four: int) -> tuple[Tensor, Tensor]:
-    """What one four of `columns` (C, rows) keeps, (), and with any column in place of each member, (4, C).
+    """Return the magnitude that one four of `columns` (C, rows) keeps, (), and with any column in place of each member,
+    (4, C).
 
-    With m1 >= m2 the two largest of the three that stay, a row keeps m1 + max(m2, x) of them and x.
+    With m1 >= m2 the two largest of the three members that stay, a row keeps m1 + max(m2, x) of m1, m2 and x.
     """
     members = columns[4 * four : 4 * four + 4]
     kept = members.topk(2, dim=0).values.sum()
@@ -216,14 +231,16 @@ def _offers(columns: Tensor, four: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Found:
-    """What the values of a weight show: the fraction of zeros, and whether every four input channels hold two."""
+    """The pattern in the values of a weight: the fraction of zeros, and whether every four input channels hold two
+    zeros."""
 
     zero_fraction: float
     is_two_four: bool
 
 
 def sparsity_of(weight: np.ndarray) -> Found:
-    """What the values of a weight (O, I, ...), integers or floats, show. Fewer than four input channels are not 2:4."""
+    """Read the pattern in the values of a weight (O, I, ...), integers or floats. Fewer than four input channels are
+    not 2:4."""
     nonzero = np.moveaxis(weight != 0, 1, -1)
     n_inputs = nonzero.shape[-1]
     padded = np.pad(nonzero, [(0, 0)] * (nonzero.ndim - 1) + [(0, -n_inputs % 4)])

@@ -1,8 +1,8 @@
-"""Weights on integers: the target's symmetric grid (to the nearest, or so that a channel keeps its sum), DoReFa's and
-binary ones, each with a scale per output channel.
+"""Weights on integers: the target's symmetric grid (to the nearest, or so that a channel keeps its sum), and the grids
+of DoReFa and of binary weights, each with a scale per output channel.
 
-Each gives int8 integers that a deployed layer holds as they are, and a simulation of them whose gradients pass straight
-through. What is exactly zero stays zero, so that masks hold.
+Each quantizer gives int8 integers that a deployed layer holds unchanged, and a simulation of them whose gradients pass
+straight through. An exact zero stays zero, so that masks hold.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,12 @@ from nacdeploy.network.attachments.fake_quant import TINY
 
 @dataclass(frozen=True)
 class WeightQuantizer:
-    """`integers` (O, ...) and scales (O,) of a weight in so many bits on a grid; `soft` is the smooth function of the
-    weight that they round, through which gradients pass."""
+    """The two functions of a kind of integer weights.
+
+    Attributes:
+        integers: from a weight, bits and a grid to the integers (O, ...) and scales (O,).
+        soft: the smooth function of the weight that the integers round, through which gradients pass.
+    """
 
     integers: Callable[[Tensor, int, Grid], tuple[Tensor, Tensor]]
     soft: Callable[[Tensor], Tensor]
@@ -30,12 +34,12 @@ NEIGHBOURS = ("symmetric", "balanced")
 
 
 def integers(weight: Tensor, kind: str, bits: int, grid: Grid) -> tuple[Tensor, Tensor]:
-    """The int8 integers (shape of `weight`) and float32 scales (O,) of a weight."""
+    """Return the int8 integers (shape of `weight`) and float32 scales (O,) of a weight."""
     return WEIGHT_QUANTIZERS[kind].integers(weight.detach(), bits, grid)
 
 
 def simulated(weight: Tensor, kind: str, bits: int, grid: Grid) -> Tensor:
-    """`weight` as its integers times their scales; gradients pass straight through the rounding."""
+    """Return `weight` as its integers times their scales; gradients pass straight through the rounding."""
     if kind == "symmetric":
         return fake_quant.fake_quantize_symmetric(weight, grid.weight_maximum(bits))
     whole, scale = integers(weight, kind, bits, grid)
@@ -44,7 +48,7 @@ def simulated(weight: Tensor, kind: str, bits: int, grid: Grid) -> Tensor:
 
 
 def dorefa(weight: Tensor, bits: int, axis: int | None = None) -> Tensor:
-    """DoReFa's weights in [-1, 1], 2^bits levels without a zero (Zhou et al., 2016, eq. 9).
+    """Return DoReFa's weights in [-1, 1], 2^bits levels without a zero (Zhou et al., 2016, eq. 9).
 
     2 q(tanh w / (2 max|tanh w|) + 1/2) - 1 with q(x) = round((2^bits - 1) x) / (2^bits - 1), the maximum being taken
     over all (axis None) or per output channel (0).
@@ -63,8 +67,11 @@ def _balanced(weight: Tensor, bits: int, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def _dorefa(weight: Tensor, bits: int, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Odd integers: without a zero, 2^bits levels take one bit more than symmetric integers do, and 8 bits become 7.
-    The scale, which the paper leaves to a norm behind the layer, keeps each channel's largest weight."""
+    """Return odd integers: without a zero, 2^bits levels take one bit more than symmetric integers, and 8 bits become
+    7.
+
+    The scale, which the paper leaves to a norm behind the layer, keeps each channel's largest weight.
+    """
     n_bits = min(bits, grid.max_weight_bits - 1)
     n = 2**n_bits - 1
     whole = torch.round(dorefa(weight, n_bits, axis=0) * n).masked_fill(weight == 0, 0.0)
@@ -77,13 +84,13 @@ def _soft_dorefa(weight: Tensor) -> Tensor:
 
 
 def _binary(weight: Tensor, bits: int, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Signs, and the mean magnitude of each filter (Rastegari et al., 2016, eq. 6), of what is not zero."""
+    """Return the signs of nonzero weights, and the mean magnitude of each filter (Rastegari et al., 2016, eq. 6)."""
     n_nonzero = (weight != 0).flatten(1).sum(1).clamp(min=1)
     return torch.sign(weight).to(torch.int8), (weight.abs().flatten(1).sum(1) / n_nonzero).clamp(min=TINY)
 
 
 def _peak(values: Tensor, axis: int | None) -> Tensor:
-    """The largest magnitude, of each output channel (O, 1, ...) or of all (); no gradient."""
+    """Return the largest magnitude, of each output channel (O, 1, ...) or of all (); no gradient."""
     magnitude = values.detach().abs()
     peak = magnitude.amax() if axis is None else _shaped(magnitude.flatten(1).amax(1), values)
     return peak.clamp(min=TINY)

@@ -1,9 +1,9 @@
 """Weight sharing: each weight of a layer is one of a few values, by its label (Han et al., 2016, section 3).
 
-Labels and values stand beside the backbone, as quantizers and masks do. Training moves the values alone: each gets the
-mean of its members' gradients, and no weight changes its label. Label 0 is zero and stays zero: that is what masks and
-`fix_zeros` hide. On an integer grid (Q's, or a fixed point) the values are rounded to it in every run, and scales by
-output channel stand beside them, so that what is coded is what is exported.
+Labels and values stand beside the backbone, as quantizers and masks do. Training moves the values alone: each value
+gets the mean of its members' gradients, and no weight changes its label. Label 0 is zero and stays zero: masks and
+`fix_zeros` use it. On an integer grid (Q's, or a fixed point) every run rounds the values to the grid, and scales by
+output channel stand beside them, so that the coded values are the exported ones.
 """
 
 from collections.abc import Mapping
@@ -26,11 +26,18 @@ Steps = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Codebook:
-    """How a layer's values are found, and the structure that they make: `n_values` besides zero, integers within
-    `limits` where they lie on a grid (None: floats) and the number of its scales.
+    """The way to find a layer's values, and the structure of the result.
 
-    `kmeans` and `linear` find values of their own, by `init` (see `clusters.kmeans`); `fixed_point` rounds down to the
-    grid of `int_bits`; `integers` takes those of Q's grid as they are.
+    Attributes:
+        method: `kmeans` and `linear` find values of their own; `fixed_point` rounds down to a grid; `integers` takes
+            the integers of Q's grid unchanged.
+        bits: the width of a code.
+        n_values: the number of values besides zero.
+        init: the start of `kmeans` (see `clusters.kmeans`).
+        int_bits: the bits before the point of `fixed_point`.
+        fix_zeros: whether zeros stay zero.
+        limits: the limits of integers on a grid; None for floats.
+        n_scales: the number of scales on a grid.
     """
 
     method: str
@@ -45,8 +52,8 @@ class Codebook:
 
 @dataclass(frozen=True)
 class Shared:
-    """The values of one layer: (n_values,) floats, labels of the weight's shape (0 is zero, i is value i - 1), and on a
-    grid its scales (n_scales,)."""
+    """The values of one layer: (n_values,) floats, labels of the weight's shape (0 is zero, i is value i - 1), and
+    on a grid its scales (n_scales,)."""
 
     centroids: Tensor
     labels: Tensor
@@ -57,7 +64,8 @@ OnGrid = tuple[Tensor, Tensor]  # integers of the weight's shape and scales by o
 
 
 def share(weight: Tensor, book: Codebook, on_grid: OnGrid | None = None) -> Shared:
-    """The shared values of a weight (masked ones are zero); `on_grid`: its integers and scales on Q's grid."""
+    """Return the shared values of a weight (masked weights are zero); `on_grid` holds its integers and scales on Q's
+    grid."""
     if on_grid is not None or book.method == FIXED_POINT:
         steps, scales = _steps(weight, book, on_grid)
         # the weights that a checkpoint is rebuilt from are not those that were shared
@@ -73,13 +81,13 @@ def share(weight: Tensor, book: Codebook, on_grid: OnGrid | None = None) -> Shar
 
 
 def n_integers(weight: Tensor, book: Codebook, on_grid: OnGrid | None = None) -> int:
-    """How many integers besides zero `share` finds: what `n_values` is to be on a grid."""
+    """Return the number of integers besides zero that `share` finds: the `n_values` of a codebook on a grid."""
     steps, _ = _steps(weight, book, on_grid)
     return len(np.unique(steps[steps != 0]))
 
 
 def _steps(weight: Tensor, book: Codebook, on_grid: OnGrid | None) -> tuple[Steps, Tensor]:
-    """The integers (n,) of a weight on its grid, and the scales of that."""
+    """Return the integers (n,) of a weight on its grid, and the grid's scales."""
     if on_grid is None:
         fixed = FixedPoint(book.bits, book.int_bits)
         steps = np.clip(np.floor(_doubles(weight) / fixed.step), *fixed.limits).astype(np.int64)
@@ -91,7 +99,7 @@ def _steps(weight: Tensor, book: Codebook, on_grid: OnGrid | None) -> tuple[Step
 
 
 def _clustered(steps: Steps, scales: clusters.Floats, book: Codebook) -> Steps:
-    """Integers (n,) of `scales` (n,), each moved to the nearest of a few; an error counts by what it is in weights."""
+    """Move integers (n,) of `scales` (n,) to the nearest of a few; an error counts by its size in weights."""
     low = int(steps.min(initial=0))
     errors = np.bincount(steps - low, np.square(scales))
     line = np.arange(low, low + len(errors), dtype=np.float64)
@@ -115,12 +123,12 @@ def _present(steps: Steps) -> Steps:
 
 
 def integers_of(shared: Shared, limits: tuple[int, int]) -> Tensor:
-    """The integers (of the weight's shape) that a layer on a grid is made of."""
+    """Return the integers (of the weight's shape) of a layer on a grid."""
     return _table(shared.centroids, shared.scales, limits)[shared.labels.long()]
 
 
 def _table(centroids: Tensor, scales: Tensor | None, limits: tuple[int, int] | None) -> Tensor:
-    """The value of every label (n_values + 1,): zero, then the centroids, on a grid as integers."""
+    """Return the value of every label (n_values + 1,): zero, then the centroids, on a grid as integers."""
     if scales is not None and limits is not None:
         centroids = torch.round(centroids / scales.mean()).clamp(*limits)
     return torch.cat([centroids.new_zeros(1), centroids])
@@ -136,8 +144,11 @@ def _labels(labels: np.ndarray, weight: Tensor, book: Codebook) -> Tensor:
 
 
 class _Share(torch.autograd.Function):
-    """Values by label; a value's gradient is the mean of those of its members, straight through the rounding to a grid.
-    Han et al., 2016, take the sum (eq. 3): with the mean, a step is as long as that of a single weight."""
+    """Values by label; a value's gradient is the mean of its members' gradients, straight through the rounding to a
+    grid.
+
+    Han et al., 2016, take the sum (eq. 3); with the mean, a step is as long as the step of a single weight.
+    """
 
     @staticmethod
     def forward(
@@ -174,7 +185,7 @@ class Sharing(nn.Module):
         return tuple(self.books)
 
     def of(self, layer: str) -> Shared:
-        """The values of a layer that is shared."""
+        """Return the values of a shared layer."""
         return Shared(
             self._parameters[_name(layer, "centroids")],  # type: ignore[arg-type]
             self._buffers[_name(layer, "labels")],  # type: ignore[arg-type]
@@ -182,7 +193,7 @@ class Sharing(nn.Module):
         )
 
     def weight(self, layer: str) -> Tensor:
-        """The weight of a layer that is shared; its gradient goes to the centroids."""
+        """Return the weight of a shared layer; its gradient goes to the centroids."""
         shared = self.of(layer)
         return _Share.apply(shared.centroids, shared.labels, shared.scales, self.books[layer].limits)
 
@@ -191,7 +202,7 @@ class Sharing(nn.Module):
         return layer in self.books and self.integers(layer) is None
 
     def integers(self, layer: str) -> tuple[Tensor, Tensor] | None:
-        """The int8 integers and scales of a layer on Q's grid, None for another."""
+        """Return the int8 integers and scales of a layer on Q's grid, or None for another layer."""
         shared, limits = self.of(layer), self.books[layer].limits
         if self.books[layer].method == FIXED_POINT or shared.scales is None or limits is None:
             return None
@@ -202,5 +213,5 @@ class Sharing(nn.Module):
 
 
 def _name(layer: str, part: str) -> str:
-    """The name of a value: the path of the weight, without the dots that a name may not have."""
+    """Return the name of a value: the path of the weight without dots, which such a name may not have."""
     return f"{layer}.weight.{part}".replace(".", "/")

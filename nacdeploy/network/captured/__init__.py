@@ -1,1 +1,1 @@
-"""The captured graph of a network: what its forward pass runs, node by node."""
+"""The captured graph of a network: its forward pass, node by node."""

@@ -1,11 +1,12 @@
-"""The captured graph of a network: what `forward(images)` runs in evaluation mode, with layers as calls of its modules.
+"""The captured graph of a network: the operations of `forward(images)` in evaluation mode, with layers as calls of its
+modules.
 
 torch.export records the network at the level of ATen operators, with a batch of any size: defaults of arguments are
 bound, Python's control flow is followed as it runs, and shapes that follow from the batch stay symbolic. The operators
 of convolutions, linear layers and norms are then folded back into calls of the modules that own their parameters
 (`folding.py`), so that training mode, surgery, masks and quantizers act on the user's own modules, subclasses included.
-All else is a graph of plain functions: an activation that lives inside a norm is a node, and so is the padding of a
-convolution's subclass.
+All else is a graph of plain functions: an activation inside a norm is a node, and so is the padding of a convolution's
+subclass.
 """
 
 import logging
@@ -32,10 +33,10 @@ _KNOWN: OrderedDict[Any, Captured] = OrderedDict()
 
 
 def capture(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
-    """Capture `backbone` in evaluation mode for images (N, *input_shape), the modules' modes restored at the end.
+    """Capture `backbone` in evaluation mode for images (N, *input_shape), and restore the modules' modes at the end.
 
-    The graph is checked: it answers as the network does, on noise. A network that is built again, as every checkpoint
-    is, has the graph of the first one, where the check says so.
+    The capture is checked: the graph must answer noise as the network does. A network that is built again, as for every
+    checkpoint, reuses the graph of the first one if it passes this check.
     """
     key = _likeness(backbone, input_shape)
     if key in _KNOWN and _answers(_KNOWN[key], backbone, input_shape):
@@ -49,13 +50,16 @@ def capture(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
 
 
 def capture_after_cut(backbone: nn.Module, input_shape: tuple[int, ...], former: Captured) -> Captured:
-    """The graph of a network that lost channels: the `former` one where it holds none of their numbers, which shows in
-    its answers, else captured anew."""
+    """Return the graph of a network that lost channels: the `former` graph if it still answers as the network, else a
+    new one.
+
+    The former graph fails this check if a number of channels is written in it.
+    """
     return former if _answers(former, backbone, input_shape) else capture(backbone, input_shape)
 
 
 def first_tensor(answer: Any) -> Any:
-    """The first tensor of what a network answers: of a tuple, a dict, or an object with fields."""
+    """Return the first tensor of a network's answer: of a tuple, a dict, or an object with fields."""
     while not isinstance(answer, Tensor):
         if isinstance(answer, Mapping):
             answer = next(iter(answer.values()), None)
@@ -69,8 +73,10 @@ def first_tensor(answer: Any) -> Any:
 
 
 def forget_computed(backbone: nn.Module) -> None:
-    """Let go of the gradient history of tensors that a module keeps as plain attributes, as the older weight norm does:
-    with it, a network cannot be copied."""
+    """Drop the gradient history of tensors that a module keeps as plain attributes, as the older weight norm does.
+
+    With that history a network cannot be copied.
+    """
     for module in backbone.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, Tensor) and not value.is_leaf:
@@ -89,7 +95,7 @@ def _captured(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
 
 
 def _answers(former: Captured, backbone: nn.Module, input_shape: tuple[int, ...]) -> bool:
-    """Whether a graph answers as a network does."""
+    """Tell whether a graph answers as a network does."""
     if former.graph is None or former.modules != _modules(backbone):
         return False
     with _evaluating(backbone):
@@ -105,14 +111,14 @@ def _modules(backbone: nn.Module) -> tuple[tuple[str, type], ...]:
 
 
 def _likeness(backbone: nn.Module, input_shape: tuple[int, ...]) -> Any:
-    """What networks of one structure have in common."""
+    """Return the key that networks of one structure have in common."""
     modules = tuple((path, type(module), module.extra_repr()) for path, module in backbone.named_modules())
     return input_shape, modules, tuple((name, tuple(t.shape), t.dtype) for name, t in backbone.state_dict().items())
 
 
 @contextmanager
 def _evaluating(backbone: nn.Module) -> Iterator[None]:
-    """Evaluation mode, every module's own mode restored at the end, and no gradient history left."""
+    """Set evaluation mode; restore every module's own mode at the end and leave no gradient history."""
     modes = {module: module.training for module in backbone.modules()}
     backbone.eval()
     try:
@@ -157,8 +163,11 @@ def _exported(backbone: nn.Module, images: Tensor) -> torch.export.ExportedProgr
 
 
 def _of_any_batch(module: nn.Module, images: Tensor, batch: dict[int, Any]) -> torch.export.ExportedProgram:
-    """The program for any batch. A batch that is fixed by Python's own `len(x)` is read again by torch's bytecode
-    tracer, which knows it as a size; that one is slower and fails on more networks."""
+    """Export the program for any batch.
+
+    If Python's own `len(x)` fixes the batch, torch's bytecode tracer reads the program again: that tracer knows the
+    batch as a size, but is slower and fails on more networks.
+    """
     try:
         return torch.export.export(module, (images,), dynamic_shapes=(batch,), strict=False)
     except Exception as error:
@@ -172,15 +181,18 @@ def _of_any_batch(module: nn.Module, images: Tensor, batch: dict[int, Any]) -> t
 
 @cache
 def _start_autograd() -> None:
-    """Run backward once. Export shows autograd devices that are not there: an engine that first runs behind it starts
-    threads for them, and then no forked child may train."""
+    """Run backward once before an export.
+
+    Export shows autograd devices that are not there: an engine that first runs after an export starts threads for them,
+    and then no forked child may train.
+    """
     with torch.inference_mode(False), torch.enable_grad():
         torch.zeros(1, requires_grad=True).sum().backward()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch.export warns about itself, and logs what it cannot export."""
+    """Silence the warnings of torch.export about itself, and its logs of what it cannot export."""
     former = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,6 +1,6 @@
 """Folding: from an exported program to a graph whose nodes call the network's own modules.
 
-An operator belongs to a module where it computes with this module's own parameters and settings. The parameters
+An operator belongs to a module if the operator computes with the module's own parameters and settings. The parameters
 decide, not the place in the code: a layer that its parent runs by hand is a call of the layer, and a subclass that pads
 first is a node that pads and a call.
 """
@@ -39,10 +39,10 @@ class CaptureError(Exception):
 
 
 def fold(backbone: nn.Module, program: torch.export.ExportedProgram) -> Captured:
-    """The graph of an exported program of `backbone`, which it holds under the name `ROOT`.
+    """Return the graph of an exported program of `backbone`; the program holds the backbone under the name `ROOT`.
 
     Raises:
-        CaptureError: it does what no graph of values can hold.
+        CaptureError: the program does what no graph of values can hold.
     """
     return _Folding(backbone, program).captured()
 
@@ -59,7 +59,7 @@ def _(x: Tensor, module: str) -> Tensor:
 
 
 def is_functional(graph: fx.Graph) -> bool:
-    """Whether no value is changed in place through a view of it: then each change can be written as a new value."""
+    """Tell whether no value is changed in place through a view: then each change can be written as a new value."""
     return all(_is_own(node.args[0]) for node in graph.nodes if _is_in_place(node))
 
 
@@ -72,7 +72,8 @@ def _is_in_place(node: fx.Node) -> bool:
 
 
 def _is_own(node: Any) -> bool:
-    """Whether nobody reads the memory of a value but through it: it is no view, or the only reader of what it views."""
+    """Tell whether a value's memory has no other reader: the value is no view, or the only reader of the viewed
+    value."""
     if not isinstance(node, fx.Node) or any(_is_view(user) for user in node.users):
         return False
     while _is_view(node):
@@ -102,7 +103,7 @@ class _Folding:
         self._tensors: dict[fx.Node, Tensor] = {}
 
     def captured(self) -> Captured:
-        """The graph, dead nodes removed."""
+        """Return the graph without dead nodes."""
         self._add(self._program.graph, self._program.graph_module)
         outputs = [spec.arg.name for spec in self._program.graph_signature.output_specs]
         kinds = [spec.kind for spec in self._program.graph_signature.output_specs]
@@ -115,7 +116,7 @@ class _Folding:
         return Captured(self._graph, self._weights)
 
     def _add(self, graph: fx.Graph, owner: nn.Module) -> None:
-        """The nodes of a graph, those of its context blocks (autocast, no_grad) among them."""
+        """Add the nodes of a graph, including the nodes of its context blocks (autocast, no_grad)."""
         for node in graph.nodes:
             if node.op == "placeholder":
                 if node not in self._env:
@@ -124,7 +125,7 @@ class _Folding:
                 self._env[node] = self._function(node, owner)
 
     def _input(self, node: fx.Node) -> fx.Node:
-        """Images, or a parameter, buffer or constant."""
+        """Return the node of the images, or of a parameter, buffer or constant."""
         spec = next(s for s in self._program.graph_signature.input_specs if getattr(s.arg, "name", "") == node.name)
         if spec.kind == InputKind.USER_INPUT:
             made = self._graph.placeholder(IMAGES)
@@ -183,7 +184,7 @@ class _Folding:
         return self._env[node]
 
     def _replace(self, changed: Any, made: fx.Node) -> None:
-        """After a change in place, whoever reads the changed value reads the new one."""
+        """Let later readers of a value that was changed in place read the new value."""
         former = self._env[changed]
         for node, now in self._env.items():
             if now is former:
@@ -194,14 +195,14 @@ class _Folding:
         return self._known(_path(held[-1][0])) if held else ""
 
     def _known(self, path: str) -> str:
-        """The one name of a module that a network holds under several."""
+        """Return the one name of a module that a network holds under several."""
         try:
             return self._paths.get(self._backbone.get_submodule(path), path)
         except AttributeError:
             return path
 
     def _block(self, node: fx.Node, owner: nn.Module) -> Any:
-        """A block of `with torch.no_grad()` or autocast in line: in evaluation mode its values are the same."""
+        """Inline a block of `with torch.no_grad()` or autocast: in evaluation mode its values are the same."""
         (body,) = (arg for arg in node.args if isinstance(arg, fx.Node) and arg.op == "get_attr")
         if not str(node.target).startswith("wrap_with"):
             raise CaptureError(f"it runs {node.target}, a branch that depends on values")
@@ -214,7 +215,7 @@ class _Folding:
         return fx.node.map_arg(answer, self._now)
 
     def _layer(self, node: fx.Node, path: str, args: tuple[Any, ...]) -> str | None:
-        """The module of which a node is the whole computation, with its own parameters and settings."""
+        """Return the module whose whole computation a node is, with the module's own parameters and settings."""
         kind = operator_name(node.target)
         if kind in _LAYER_ARGUMENTS:
             owner = self._weighted_owner(kind, path, args)
@@ -233,7 +234,7 @@ class _Folding:
         return path if node.target in DROPOUTS and isinstance(module, _DropoutNd) else None
 
     def _weighted_owner(self, kind: str, path: str, args: tuple[Any, ...]) -> str | None:
-        """The layer whose weight and bias a node multiplies with; a weight that its own layer computes is noted."""
+        """Return the layer whose weight and bias a node multiplies with; note a weight that its own layer computes."""
         base = nn.Linear if kind == "linear" else CONVOLUTIONS[kind]
         weight, bias = args[1], args[2] if len(args) > 2 else None
         if not isinstance(weight, fx.Node):
@@ -253,7 +254,8 @@ class _Folding:
         return path
 
     def _unpadded(self, layer: str, x: fx.Node) -> fx.Node:
-        """What a layer reads: of one whose own forward pads with more than zeros, what stands before the padding."""
+        """Return a layer's input; if the layer's own forward pads with other values than zeros, the input of the
+        padding."""
         pads = getattr(self._modules[layer], "padding_mode", "zeros") != "zeros"
         return x.args[0] if pads else x  # type: ignore[return-value]
 
@@ -262,12 +264,12 @@ class _Folding:
         return all(self._is(a, b) for a, b in zip(given, (module.weight, module.bias), strict=True))
 
     def _is(self, node: Any, tensor: Any) -> bool:
-        """Whether an argument is this very tensor, or both are None."""
+        """Tell whether an argument is this very tensor, or both are None."""
         return tensor is None if node is None else isinstance(node, fx.Node) and self._tensors.get(node) is tensor
 
 
 def _as_set(module: Any, kind: str, settings: list[Any], x: fx.Node) -> bool:
-    """Whether a convolution of `x` runs with the stride, padding, dilation and groups that its module holds."""
+    """Tell whether a convolution of `x` runs with the stride, padding, dilation and groups of its module."""
     if kind == "linear":
         return True
     n_axes, padding = int(kind[4]), module.padding
@@ -287,7 +289,7 @@ def _each(given: Any, n_axes: int) -> tuple[Any, ...]:
 
 
 def _graph_of(node: fx.Node) -> fx.Graph:
-    """The nodes that a value follows from, as a graph that answers with it."""
+    """Return the nodes that a value follows from, as a graph that answers with the value."""
     graph, made = fx.Graph(), dict[fx.Node, fx.Node]()
     needed, waiting = {node}, [node]
     while waiting:
@@ -302,22 +304,22 @@ def _graph_of(node: fx.Node) -> fx.Graph:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    """Whether a module is an activation, a pool or the like, which names the one node that it is."""
+    """Tell whether a module is an activation, a pool or the like, which gives its name to its single node."""
     return type(module).__module__.startswith("torch.nn.modules.") and not any(True for _ in module.children())
 
 
 def _path(path: str) -> str:
-    """The path of a module within the network; a second call of it is marked behind an @."""
+    """Return the path of a module within the network; a second call of the module is marked behind an @."""
     return path.partition("@")[0].removeprefix(ROOT).removeprefix(".")
 
 
 def _reshaping(target: Any) -> Any:
-    """A view that asks for a certain layout in memory as the reshape that takes any."""
+    """Return the reshape (for any layout in memory) in place of a view that asks for a certain layout."""
     return _aten.reshape.default if target in _RESHAPED else target
 
 
 def _out_of_place(target: Any) -> Any:
-    """The operator that answers with a new value in place of one that changes its input.
+    """Return the operator that gives a new value in place of an operator that changes its input.
 
     Raises:
         CaptureError: there is none.

@@ -1,8 +1,8 @@
-"""A captured graph: what its nodes are, and how it is run.
+"""A captured graph: its nodes, and the interpreter that runs it.
 
 Nodes call modules (convolutions, linear layers, norms, dropout) or plain functions, and read parameters, buffers and
-constants. The node of a module stands for what the module's parent class computes: whatever a subclass adds has nodes
-of its own.
+constants. The node of a module stands for the computation of the module's parent class: additions of a subclass have
+nodes of their own.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +21,15 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, and what belongs to it: the graphs of the weights that are computed from parameters by layer (weight
-    norms, standardised weights), why there is no graph where there is none, and the modules of the network by path and
-    type. It names modules by their paths and is never changed, so that copies of a network share it."""
+    """A graph and its surroundings. It names modules by their paths and never changes, so that copies of a network
+    share it.
+
+    Attributes:
+        graph: the graph, or None if the network cannot be captured.
+        weights: by layer the graphs of weights that are computed from parameters (weight norms, standardised weights).
+        why_not: why there is no graph.
+        modules: the modules of the network by path and type.
+    """
 
     graph: fx.Graph | None
     weights: Mapping[str, fx.Graph] = field(default_factory=dict)
@@ -35,24 +41,24 @@ class Captured:
 
 
 def carries_images(node: fx.Node) -> bool:
-    """Whether a node's value is a tensor that follows from the images: no parameter, no constant, no size."""
+    """Tell whether a node's value is a tensor that follows from the images: no parameter, no constant, no size."""
     return bool(node.meta.get("carries", False))
 
 
 def stack(node: fx.Node) -> list[str]:
-    """The paths of the modules that a node lies in, the outermost first."""
+    """Return the paths of the modules around a node, the outermost first."""
     return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
 
 
 def operator_name(target: Any) -> str:
-    """`conv2d` of aten.conv2d.default; the name of a Python function."""
+    """Return the name of an operator (`conv2d` for aten.conv2d.default) or of a Python function."""
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name.rpartition("::")[2]
     return str(getattr(target, "__name__", target))
 
 
 def weighted_consumer(node: fx.Node, backbone: nn.Module) -> nn.Module | None:
-    """The convolution or linear layer that a node calls, if it calls one."""
+    """Return the convolution or linear layer that a node calls, or None."""
     if node.op != "call_module":
         return None
     module = backbone.get_submodule(str(node.target))
@@ -60,7 +66,7 @@ def weighted_consumer(node: fx.Node, backbone: nn.Module) -> nn.Module | None:
 
 
 def multiplies(node: fx.Node) -> bool:
-    """Whether a parameter, or what is computed from parameters alone, is what some operator multiplies with."""
+    """Tell whether some operator multiplies with a parameter, or with a value computed from parameters alone."""
     return any(
         operator_name(user.target).startswith(_MULTIPLYING) if user.meta.get("follows") else multiplies(user)
         for user in node.users
@@ -85,8 +91,10 @@ _MULTIPLYING += ("gru", "rnn")
 
 
 def call_plain(module: nn.Module, x: Tensor) -> Tensor:
-    """What the node of a module computes: of a subclass of a layer or norm what its parent computes, since the rest of
-    its forward has nodes of its own."""
+    """Compute the node of a module: for a subclass of a layer or norm only its parent's part.
+
+    The rest of the subclass's forward has nodes of its own.
+    """
     for base, forward in _FORWARDS.items():
         if isinstance(module, base):
             return forward(module, x)
@@ -94,7 +102,7 @@ def call_plain(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution or linear layer with other weights than its own."""
+    """Run a convolution or linear layer with other weights than its own."""
     if isinstance(module, nn.Linear):
         return nn.functional.linear(x, weight, bias)
     kind = next(kind for kind in CONVOLUTIONS.values() if isinstance(module, kind))
@@ -102,7 +110,7 @@ def with_weights(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | No
 
 
 def call_with(module: nn.Module, x: Tensor, weight: Tensor | None) -> Any:
-    """What the node of a layer computes with another weight than its own; with its own where there is none."""
+    """Compute the node of a layer with another weight than its own, or with its own if none is given."""
     return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
 
 
@@ -118,8 +126,8 @@ DROPOUTS = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dr
 
 
 class Interpreter(fx.Interpreter):
-    """Runs a captured graph on its modules: of subclasses what their nodes stand for, on the device of the images, with
-    dropout where the network trains."""
+    """Runs a captured graph on its modules: subclasses by their nodes, on the device of the images, with dropout if
+    the network trains."""
 
     def __init__(self, backbone: nn.Module, captured: Captured) -> None:
         super().__init__(backbone, graph=captured.graph)
@@ -131,7 +139,7 @@ class Interpreter(fx.Interpreter):
         return self.compute(n, args, kwargs)
 
     def compute(self, n: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The value of a node from the values that it reads."""
+        """Compute the value of a node from the values of its inputs."""
         if n.op == "placeholder":
             value = super().placeholder(n.target, args, kwargs)
             self._device = value.device
@@ -145,17 +153,17 @@ class Interpreter(fx.Interpreter):
         return getattr(self, n.op)(n.target, args, kwargs)
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
-        """The output of a layer, norm or dropout."""
+        """Compute the output of a layer, norm or dropout."""
         weight = computed_weight(self.module, self._captured, name)
         return call_with(module, x, weight)
 
     def constant(self, n: fx.Node) -> Any:
-        """A parameter, buffer or constant of the graph."""
+        """Return a parameter, buffer or constant of the graph."""
         value = n.meta["value"] if "value" in n.meta else self.fetch_attr(str(n.target))
         return value.to(self._device) if self._device is not None and isinstance(value, Tensor) else value
 
     def _as_now(self, n: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
-        """Devices and dropouts as they are now, not as they were when the network was captured."""
+        """Set devices and dropouts as they are now, not as they were when the network was captured."""
         if self._device is not None and isinstance(kwargs.get("device"), torch.device):
             kwargs = {**kwargs, "device": self._device}
         if n.target in DROPOUTS and args[2] is False:
@@ -164,6 +172,6 @@ class Interpreter(fx.Interpreter):
 
 
 def computed_weight(backbone: nn.Module, captured: Captured, layer: str) -> Tensor | None:
-    """The weight of a layer that computes it from other parameters; None where it is a parameter itself."""
+    """Compute the weight of a layer from its other parameters, or return None if the weight is a parameter itself."""
     graph = captured.weights.get(layer)
     return None if graph is None else Interpreter(backbone, Captured(graph)).run()
