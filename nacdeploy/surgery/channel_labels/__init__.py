@@ -1,1 +1,1 @@
-"""Which channels lie along which axis of a captured network."""
+"""Labels of the channels along every axis of a captured network."""

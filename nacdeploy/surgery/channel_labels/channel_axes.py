@@ -1,10 +1,11 @@
-"""Where the channels of a network lie: the captured graph is run once, and every axis of every tensor carries labels of
-the channels along it.
+"""The places of a network's channels: one run of the captured graph puts labels on the channels along every axis of
+every tensor.
 
-A layer's outputs are new channels; arithmetic that meets two channels makes them one; what moves values moves their
-labels; what mixes channels in a way that zeros would change (a mean or softmax over them) fixes them. An operator
-without a rule fixes what it reads, so that what is not understood is not cut. In the spirit of DepGraph (Fang et al.,
-2023), on operators with bound arguments in place of gradient functions: linear in the size of the graph.
+A layer's outputs are new channels. Arithmetic that combines two channels makes them one. An operator that moves values
+moves their labels. An operator that mixes channels in a way that zeros would change (a mean or softmax over them) fixes
+them. An operator without a rule fixes its inputs, so that channels under an unknown operator are not cut. The method
+follows DepGraph (Fang et al., 2023), on operators with bound arguments in place of gradient functions: its time is
+linear in the size of the graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,9 +32,15 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @dataclass(frozen=True)
 class Labelling:
-    """The labels of every axis of the backbone's tensors (`places`, by name), of the outputs and inputs of its layers
-    as they are multiplied (`layers`), and of the tensors that graph nodes write (`nodes`); `order` names the layers
-    from the network's end backwards."""
+    """The labels of all axes of a network.
+
+    Attributes:
+        classes: the classes of channels that fall together.
+        places: the labels of the backbone's tensors, by name.
+        layers: the labels of each layer's outputs and inputs in its product.
+        nodes: the labels of the tensors that graph nodes write.
+        order: the layers from the network's end backwards.
+    """
 
     classes: Classes
     places: dict[str, Axes]
@@ -64,7 +71,7 @@ def _labelled(network: Network) -> Labelling:
 
 
 def _backwards(graph: fx.Graph | None) -> tuple[str, ...]:
-    """The modules that a graph calls, as a walk from its end meets them."""
+    """Return the modules that a graph calls, in the order of a walk from its end."""
     waiting = [node for node in (graph.nodes if graph else ()) if node.op == "output"]
     seen, met = set(waiting), list[str]()
     while waiting:
@@ -77,7 +84,7 @@ def _backwards(graph: fx.Graph | None) -> tuple[str, ...]:
 
 
 class _Propagation(Interpreter):
-    """Runs a graph with labels beside its values."""
+    """Runs a graph with labels beside the values."""
 
     def __init__(
         self,
@@ -124,7 +131,7 @@ class _Propagation(Interpreter):
         return self._function(n, args, kwargs, value, where)
 
     def _where(self, n: fx.Node) -> str:
-        """A node as people find it: the module it lies in, and its operator."""
+        """Name a node for people: its module and its operator."""
         if self._weight_of:
             return _computed(self._backbone.get_submodule(self._weight_of))
         if n.op == "call_module":
@@ -133,7 +140,8 @@ class _Propagation(Interpreter):
         return f"it meets {operator_name(n.target)}" + (f" in '{held[-1]}'" if held else "")
 
     def place(self, name: str, n_channel_axes: int | None = None) -> Axes:
-        """The labels of the axes of a parameter or buffer; of the first few only, where the others are a kernel's."""
+        """Return the labels of the axes of a parameter or buffer; only of the first few if the others are a
+        kernel's."""
         if name not in self.places:
             tensor = self._tensors.get(name)
             if tensor is None:  # the second name of a tied one
@@ -199,7 +207,7 @@ class _Propagation(Interpreter):
                 self.classes.join(channels, self.place(f"{path}.{name}")[0], where)
 
     def _alike_parts(self, channels: Labels, n_parts: int, where: str) -> Labels:
-        """Each of equal parts loses the channels at the same places."""
+        """Let each of equal parts lose the channels at the same places."""
         parts = channels.reshape(n_parts, -1)
         self.classes.join(parts[:1], parts, where)
         return parts[0]
@@ -241,7 +249,7 @@ class _Propagation(Interpreter):
         return self._unknown(n, value, where) if made is None else made
 
     def _sized(self, made: Any, value: Any) -> Any:
-        """Labels whose numbers are those of the value; fixed ones for the axes that a rule leaves to be filled in."""
+        """Return labels with the sizes of the value, and fixed labels for axes that a rule leaves open."""
         if made is None:
             return None
         if isinstance(value, tuple | list):
@@ -305,7 +313,7 @@ class _Propagation(Interpreter):
         return [_fixed(each) for each in value] if isinstance(value, tuple | list) else _fixed(value)
 
     def _alike(self, given: Sequence[Axes], where: str) -> Axes:
-        """Element by element, with broadcasting."""
+        """Label the output of an operator that works element by element, with broadcasting."""
         n_axes = max((len(axes) for axes in given), default=0)
         made = []
         for axis in range(n_axes):
@@ -317,7 +325,7 @@ class _Propagation(Interpreter):
         return tuple(made)
 
     def _moved(self, n: Any, given: "Call", value: Any, where: str) -> Any:
-        """The operator itself moves the labels of one axis after the other."""
+        """Let the operator itself move the labels, one axis after the other."""
         x = self._of(n.args[0])
         many = isinstance(value, tuple | list)
         values = list(value) if many else [value]
@@ -336,7 +344,7 @@ class _Propagation(Interpreter):
         return [tuple(each) for each in made] if many else tuple(made[0])
 
     def _place_moved(self, made: list[Labels], field: Tensor, where: str) -> None:
-        """The axis of a moved tensor along which labels vary; where several do, all but the last are joined."""
+        """Find the axis of a moved tensor along which labels vary; if several do, join all but the last."""
         varying = [e for e in range(field.dim()) if bool((field != field.narrow(e, 0, 1)).any())]
         for axis in reversed(range(field.dim())):
             if axis not in varying:

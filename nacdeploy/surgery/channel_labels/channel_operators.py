@@ -1,4 +1,4 @@
-"""What operators do to the channels along the axes of what they read, by name, and the arguments of their calls."""
+"""The effect of operators on the channels of their inputs, by operator name, and the arguments of their calls."""
 
 import re
 from typing import Any
@@ -131,7 +131,7 @@ SPATIAL = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "up
 
 
 class Call:
-    """The arguments of an operator's call by name, defaults filled in."""
+    """The arguments of an operator's call by name, with defaults."""
 
     def __init__(self, n: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.args, self.kwargs = args, kwargs
@@ -140,7 +140,7 @@ class Call:
         self._defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
 
     def get(self, name: str) -> Any:
-        """The argument `name`; None where the operator has none."""
+        """Return the argument `name`, or None if the operator has none."""
         if name in self.kwargs:
             return self.kwargs[name]
         place = self._names.index(name) if name in self._names else len(self.args)

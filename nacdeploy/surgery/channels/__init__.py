@@ -1,1 +1,1 @@
-"""Channels that fall together: which there are, which go, and the cut."""
+"""Channels that fall together: the groups, the choice of channels to cut, and the cut."""

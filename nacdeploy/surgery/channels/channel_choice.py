@@ -1,4 +1,5 @@
-"""Which channels go: groups of coupled channels in the order of their importance, and how many each of them gives."""
+"""The choice of channels to cut: groups of coupled channels in the order of importance, and the number cut from
+each."""
 
 import heapq
 import math
@@ -17,8 +18,14 @@ PRODUCER, NORM, READER = "producer", "norm", "reader"
 
 @dataclass(frozen=True)
 class Member:
-    """What one layer is to the channels of a group: `indices` of its axis (outputs; inputs of a reader) hold an equal
-    part for each channel, in their order."""
+    """The part of one layer in a group of channels.
+
+    Attributes:
+        layer: the name of the layer.
+        role: whether the layer writes, passes or reads the channels.
+        indices: the indices of the layer's axis (outputs; inputs of a reader), an equal part for each channel, in
+            order.
+    """
 
     layer: str
     role: str
@@ -29,8 +36,13 @@ class Member:
 class Group:
     """The channels that one root layer shares with all layers coupled to it.
 
-    `order` lists the channels from least to most important, dead ones first; `importance` is aligned with `order`.
-    `quantum` consecutive ones go together: one of each part of a grouped convolution.
+    Attributes:
+        root: the name of the root layer.
+        order: the channels from least to most important, dead ones first.
+        importance: the importance of the channels, aligned with `order`.
+        n_dead: the number of dead channels.
+        quantum: the number of consecutive channels that go together, one of each part of a grouped convolution.
+        members: the layers on these channels.
     """
 
     root: str
@@ -46,28 +58,31 @@ class Group:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that this group's channels are the outputs of, its root first."""
+        """The layers whose outputs are this group's channels, the root first."""
         return (self.root, *(m.layer for m in self.members if m.role == PRODUCER and m.layer != self.root))
 
     def unit(self, multiple: int) -> int:
-        """The channels that go together: `multiple`, and as many of each part of a grouped convolution."""
+        """Return the number of channels that go together: `multiple`, and as many of each part of a grouped
+        convolution."""
         return math.lcm(multiple, self.quantum)
 
     def most(self, multiple: int) -> int:
-        """The channels that can go in whole units without the last one."""
+        """Return the largest number of channels that can go in whole units without the last unit."""
         unit = self.unit(multiple)
         return max(0, (self.n_channels - unit) // unit * unit)
 
 
 def families(n_channels: int, quantum: int) -> list[tuple[int, ...]]:
-    """The channels at the same place of each of `quantum` equal parts."""
+    """Return the channels at the same place of each of `quantum` equal parts."""
     step = n_channels // quantum
     return [tuple(range(first, n_channels, step)) for first in range(step)]
 
 
 def ordered(group: Group, scores: Tensor) -> Group:
-    """The group in the order of other scores (n_channels,): dead channels first, then the least, of equal ones the
-    lowest index."""
+    """Return the group in the order of other scores (n_channels,).
+
+    Dead channels come first, then the least scores; of equal scores the lowest index.
+    """
     dead = set(group.order[: group.n_dead])
     found = families(group.n_channels, group.quantum)
     found.sort(key=lambda family: (family[0] not in dead, float(scores[[*family]].mean()), family))
@@ -78,7 +93,7 @@ def ordered(group: Group, scores: Tensor) -> Group:
 def choose(
     found: Sequence[Group], widths: Mapping[str, int], n_channels: int, multiple: int, scope: str
 ) -> dict[str, tuple[int, ...]]:
-    """Whole units (`multiple` channels of one group) to remove, at most `n_channels` in all, by root layer.
+    """Choose whole units (`multiple` channels of one group) to remove, at most `n_channels` in all, by root layer.
 
     `widths` are the groups' channels at the baseline. A layer's last unit always stays. Units with dead channels go
     first. `global` takes the unit of least mean importance anywhere, `uniform` one of the group that has lost the
@@ -105,7 +120,8 @@ def choose(
 
 
 def choose_each(found: Sequence[Group], asked: Mapping[str, float], multiple: int) -> dict[str, tuple[int, ...]]:
-    """Whole units to remove of each group, at most the `asked` number of channels of its root; the last unit stays."""
+    """Choose whole units to remove from each group, at most the `asked` number of channels of its root; the last
+    unit stays."""
     taken = {}
     for group in found:
         unit, whole = group.unit(multiple), math.floor(asked.get(group.root, 0.0) + ROUNDING)
@@ -114,12 +130,12 @@ def choose_each(found: Sequence[Group], asked: Mapping[str, float], multiple: in
 
 
 def has_unit_left(found: Iterable[Group], multiple: int) -> bool:
-    """Whether any group could give a unit without giving its last."""
+    """Tell whether any group could give a unit without giving its last."""
     return any(group.n_channels >= 2 * group.unit(multiple) for group in found)
 
 
 def causes(why: Mapping[str, str]) -> tuple[str, ...]:
-    """Reasons by layer as lines by reason, what holds for most layers first: `'a', 'b' and 3 more: reason`."""
+    """Group reasons by layer into lines by reason, the most frequent first: `'a', 'b' and 3 more: reason`."""
     by_reason: dict[str, list[str]] = {}
     for layer, reason in why.items():
         by_reason.setdefault(reason, []).append(layer)
@@ -132,10 +148,10 @@ def causes(why: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def ratio_by_root(found: Sequence[Group], ratios: Mapping[str, float], widths: Mapping[str, int]) -> dict[str, float]:
-    """A table of ratios by layer as one by group; any layer whose outputs a group's channels are names that group.
+    """Convert a table of ratios by layer into one by group; any layer that writes a group's channels names the group.
 
     Args:
-        widths: the output channels of all layers of the network, to tell a wrong name from a layer that has one left.
+        widths: the output channels of all layers of the network, to tell a wrong name from a layer with one channel.
 
     Raises:
         UsageError: a name matches no layer (the nearest is named), its channels cannot be cut, or two layers of one
@@ -161,7 +177,7 @@ def ratio_by_root(found: Sequence[Group], ratios: Mapping[str, float], widths: M
 
 
 def _least(found: Sequence[Group], taken: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """The least important `taken` channels of each group."""
+    """Return the least important `taken` channels of each group."""
     return {g.root: tuple(sorted(g.order[: taken[g.root]])) for g in found if taken[g.root]}
 
 

@@ -1,4 +1,4 @@
-"""What torch-pruning knows of a network without a captured graph: which channels must fall together (Fang et al., 2023,
+"""Channels that must fall together in a network without a captured graph, by torch-pruning (Fang et al., 2023,
 DepGraph).
 
 The library's only home.
@@ -28,7 +28,7 @@ Dependency: TypeAlias = tp.Dependency
 
 
 class View(nn.Module):
-    """The network as the pruning library should see it: plain, with its exit heads."""
+    """The view of a network for the pruning library: plain, with its exit heads."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class View(nn.Module):
 
 
 def dependencies(model: nn.Module, example: Tensor) -> Graph:
-    """Trace which channels depend on which.
+    """Trace the dependencies between channels.
 
     Raises:
         NacdeployError: the library cannot.
@@ -55,8 +55,10 @@ def dependencies(model: nn.Module, example: Tensor) -> Graph:
 
 
 def all_groups(graph: Graph, ignored: list[nn.Module | None]) -> list[Coupled]:
-    """The groups of all convolutions and linear layers but those whose root is `ignored`; those that the library can
-    follow, where it loses track on the way."""
+    """Return the groups of all convolutions and linear layers except the roots in `ignored`.
+
+    If the library fails at a group, the groups before it are returned.
+    """
     found: list[Coupled] = []
     try:
         found.extend(graph.get_all_groups(ignored_layers=ignored, root_module_types=list(ROOTS)))
@@ -66,7 +68,7 @@ def all_groups(graph: Graph, ignored: list[nn.Module | None]) -> list[Coupled]:
 
 
 def last_weighted(backbone: nn.Module, example: Tensor) -> nn.Module | None:
-    """The classifier: the weighted layer that runs last."""
+    """Return the classifier: the weighted layer that runs last."""
     called: list[nn.Module] = []
     layers = [m for m in backbone.modules() if isinstance(m, ROOTS)]
     handles = [m.register_forward_hook(lambda module, args, output: called.append(module)) for m in layers]
@@ -80,15 +82,17 @@ def last_weighted(backbone: nn.Module, example: Tensor) -> nn.Module | None:
 
 
 def quantum(group: Coupled, n_channels: int) -> int:
-    """How many channels must go together: one from each part of every grouped (not depthwise) convolution."""
+    """Return how many channels must go together: one from each part of every grouped (not depthwise) convolution."""
     parts = [getattr(dependency.target.module, "groups", 1) for dependency, _ in group]
     together = math.lcm(*(n for n in parts if isinstance(n, int) and n < n_channels))
     return together if n_channels % together == 0 else 1
 
 
 def by_channel(item: Any, n_channels: int) -> tuple[int, ...]:
-    """The indices of one layer in the order of the group's channels, which the library does not keep; none where the
-    channels have unequal shares."""
+    """Return the indices of one layer in the order of the group's channels, which the library does not keep.
+
+    The result is empty if the channels have unequal shares.
+    """
     ordered = sorted(zip(item.root_idxs, item.idxs, strict=True))
     shares = Counter(root for root, _ in ordered)
     is_even = len(shares) == n_channels and len(set(shares.values())) == 1
@@ -96,7 +100,7 @@ def by_channel(item: Any, n_channels: int) -> tuple[int, ...]:
 
 
 def role(dependency: Dependency) -> tuple[str, Tensor | None]:
-    """What a layer is to the channels of its group, and the magnitude (n,) of its part per index."""
+    """Return the role of a layer on the channels of its group, and the magnitude (n,) of its part per index."""
     layer = dependency.target.module
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor):
@@ -115,14 +119,16 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def cut(graph: Graph, root: nn.Module, channels: tuple[int, ...]) -> None:
-    """Cut channels out of a root layer and all that is coupled to it, in place."""
+    """Cut channels out of a root layer and all coupled layers, in place."""
     along = tp.prune_conv_out_channels if isinstance(root, nn.Conv2d) else tp.prune_linear_out_channels
     graph.get_pruning_group(root, along, [*channels]).prune()
 
 
 def magnitudes(group: Coupled) -> Tensor | None:
-    """The L2 norm (n_channels,) of each channel over all coupled parameters, divided by its maximum (NAC's GroupNorm);
-    None where there is nothing to weigh.
+    """Return the L2 norm (n_channels,) of each channel over all coupled parameters, divided by its maximum (NAC's
+    GroupNorm).
+
+    None says that there is nothing to weigh.
 
     Raises:
         IndexError, RuntimeError: the library lost track of the channels, as it does where heads are split off.

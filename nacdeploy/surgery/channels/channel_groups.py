@@ -1,7 +1,7 @@
-"""Groups of channels that must fall together, in the order of their importance, and where they lie.
+"""Groups of channels that must fall together, in the order of their importance, and their places.
 
-Which groups there are depends on the structure only, and is traced once for all copies of a network; importance depends
-on the values.
+The groups follow from the structure alone, and are traced once for all copies of a network; importance follows from the
+values.
 """
 
 import copy
@@ -27,7 +27,8 @@ from nacdeploy.surgery.channels.channel_soundness import Soundness
 
 @dataclass(frozen=True)
 class Axis:
-    """Where channels lie on one axis of one tensor: `indices` has an equal part for each, in their order."""
+    """The places of channels on one axis of one tensor: `indices` has an equal part for each channel, in their
+    order."""
 
     tensor: str
     axis: int
@@ -36,17 +37,18 @@ class Axis:
 
 @dataclass(frozen=True)
 class Coupling:
-    """All the places of the channels that a root layer shares with the layers coupled to it."""
+    """All places of the channels that a root layer shares with the layers coupled to it."""
 
     n_channels: int
     axes: tuple[Axis, ...]
 
 
 def groups(network: Network) -> tuple[Group, ...]:
-    """The prunable groups of the plain backbone with the importance of their channels: the group's L2 norm over all
-    coupled parameters, divided by its maximum (NAC's GroupNorm). Exits and quantizers are not seen.
+    """Return the prunable groups of the plain backbone with the importance of their channels.
 
-    Groups are left out whose cut would break the network's forward pass or cut what is not theirs.
+    The importance is the L2 norm over all coupled parameters, divided by its maximum (NAC's GroupNorm). Exits and
+    quantizers do not count. A group is left out if its cut would break the network's forward pass or cut channels of
+    another owner.
     """
     known = _FOUND.get(network)
     if known is None or known[0] is not network.structure:
@@ -55,8 +57,10 @@ def groups(network: Network) -> tuple[Group, ...]:
 
 
 def outlines(network: Network) -> tuple[Group, ...]:
-    """The same groups, maybe with the importances of a copy that other values were given: for those who ask about
-    layers and numbers of channels only. Traced once for each structure."""
+    """Return the groups of a network for questions about layers and numbers of channels; each structure is traced once.
+
+    The importances may be those of a copy with other values.
+    """
     known = _OUTLINES.get(network.structure)
     return groups(network) if known is None else known
 
@@ -68,7 +72,7 @@ _UNSOUND = "cut, the network would answer otherwise: its own code counts or mixe
 
 
 def left_out(network: Network) -> dict[str, str]:
-    """Why the outputs of the layers that no group holds stay, by layer; those that are the network's answer are not
+    """Return, by layer, why the outputs of layers without a group stay; the layers of the network's answer are not
     named."""
     if network.structure not in _LEFT:
         _groups(network, network.example_input())
@@ -76,15 +80,18 @@ def left_out(network: Network) -> dict[str, str]:
 
 
 def dependency_sets(network: Network) -> tuple[tuple[str, ...], ...]:
-    """The convolutions and linear layers that share their output channels with others, set by set in the order of the
-    network's modules; depthwise ones, which pass channels on, are not named."""
+    """Return the sets of convolutions and linear layers that share their output channels, in the order of the modules.
+
+    Depthwise layers, which pass channels on, are not named.
+    """
     order = [name for name, layer in network.backbone.named_modules() if getattr(layer, "groups", 1) == 1]
     sets = (tuple(sorted({*group.layers} & {*order}, key=order.index)) for group in groups(network))
     return tuple(sorted((each for each in sets if len(each) > 1), key=lambda each: order.index(each[0])))
 
 
 def couplings(network: Network) -> tuple[Coupling, ...]:
-    """Where the channels of every group lie, exit heads included; the parts of grouped convolutions are left out."""
+    """Return the places of the channels of every group, exit heads included and parts of grouped convolutions left
+    out."""
     return _traced_couplings(network) if network.graph is None else _labelled_couplings(network)
 
 
@@ -100,7 +107,7 @@ def _labelled_couplings(network: Network) -> tuple[Coupling, ...]:
 
 
 def _along(classes: list[int], axes: list[Axis]) -> Coupling | None:
-    """Where the channels of some classes lie; None where they have unequal shares of an axis."""
+    """Return the places of the channels of some classes, or None if they have unequal shares of an axis."""
     places: list[Axis] = []
     channel = {each: place for place, each in enumerate(classes)}
     for axis in axes:
@@ -143,7 +150,7 @@ def _labelled(network: Network) -> tuple[list[Group], dict[str, str]]:
 
 
 def _traced(network: Network, example: Tensor) -> tuple[list[Group], dict[str, str]]:
-    """The groups that the pruning library finds where there is no captured graph."""
+    """Find the groups with the pruning library, for a network without a captured graph."""
     backbone = masked_backbone(network).double().eval()
     graph = channel_graph.dependencies(backbone, example.double())
     last = channel_graph.last_weighted(backbone, example.double())
@@ -155,7 +162,7 @@ def _traced(network: Network, example: Tensor) -> tuple[list[Group], dict[str, s
 
 
 def _known_sound(structure: Structure | None) -> set[str] | None:
-    """The roots that may be cut, where that was found out before: a cut leaves the wiring as it was."""
+    """Return the roots that may be cut, if an earlier check found them: a cut keeps the wiring."""
     while structure is not None:
         if structure in _OUTLINES:
             return {group.root for group in _OUTLINES[structure]}
@@ -172,12 +179,13 @@ def _soundness(network: Network) -> Holds:
 
 
 def _kinship(group: Group) -> tuple[str, ...]:
-    """Brings layers of one name side by side: what is wrong for one is wrong for its kin, and is found sooner."""
+    """Return a sort key that puts layers of one name side by side: a fault of one is a fault of its kin, and is
+    found sooner."""
     return tuple(reversed([part for part in group.root.split(".") if not part.isdigit()]))
 
 
 def _sound(network: Network, found: list[Group], holds: Holds) -> list[Group]:
-    """The groups that may be cut: all at once where that is right, else found by halving."""
+    """Return the groups that may be cut: all at once if that is right, else found by halving."""
     first = {group.root: families(group.n_channels, group.quantum)[0] for group in found}
     if not found or holds(network, first):
         return found
@@ -203,14 +211,14 @@ def _is_traced_sound(network: Network, removed: dict[str, tuple[int, ...]]) -> b
 
 
 def _without_statistics(norm: nn.LayerNorm | nn.GroupNorm, x: Tensor) -> Tensor:
-    """A norm over channels without the part that knows how many channels there are."""
+    """Run a norm over channels without its part that depends on the number of channels."""
     shape = (-1, *[1] * (x.dim() - 2)) if isinstance(norm, nn.GroupNorm) else (-1,)
     scaled = x if norm.weight is None else x * norm.weight.reshape(shape)
     return scaled if norm.bias is None else scaled + norm.bias.reshape(shape)
 
 
 def _blank(network: Network, cut: Cut) -> None:
-    """Write zeros where `cut` would slice."""
+    """Write zeros into the values that `cut` would slice away."""
     tensors = channel_graph.tensors(network)
     with torch.no_grad():
         for item in (item for item in cut.slices if item.tensor in tensors):
@@ -236,7 +244,7 @@ def _ranked(graph: Graph, group: Coupled, backbone: nn.Module) -> Group | None:
 
 
 def _members(group: Coupled, n_channels: int, names: dict[nn.Module, str]) -> tuple[Member, ...]:
-    """The layers that lie on the channels of a group; those on which channels have unequal shares are left out."""
+    """Return the layers on the channels of a group, without layers on which channels have unequal shares."""
     found = {}
     for item in group.items:
         role, indices = channel_graph.role(item.dep)[0], channel_graph.by_channel(item, n_channels)
@@ -246,8 +254,11 @@ def _members(group: Coupled, n_channels: int, names: dict[nn.Module, str]) -> tu
 
 
 def _dead_channels(group: Coupled, n_channels: int) -> list[bool]:
-    """Channels that carry no information: every producer's filter is zero, every norm's factor is zero (what is left
-    is a constant), or no reader weighs them."""
+    """Mark the channels that carry no information.
+
+    A channel is dead if every producer's filter is zero, every norm's factor is zero (only a constant is left), or no
+    reader weighs it.
+    """
     alive: dict[str, Tensor] = {}
     for item in group.items:
         role, magnitude = channel_graph.role(item.dep)
@@ -272,7 +283,7 @@ def _coupling(group: Coupled, names: dict[nn.Module | Tensor, str]) -> Coupling 
 
 
 def _places(dependency: Dependency, names: dict[nn.Module | Tensor, str]) -> list[tuple[str, int]]:
-    """The tensors of one layer, and the axis of each, that the channels of its group lie on."""
+    """Return the tensors of one layer with the axis of each on which the channels of its group lie."""
     part = dependency.target.module
     if part not in names:
         return []

@@ -1,6 +1,6 @@
-"""How important channels are: one criterion per paper, its scores summed over the layers that share the channels.
+"""The importance of channels: one criterion per paper, with its scores summed over the layers that share the channels.
 
-What is looked at is the float network: masked weights as zeros, neither quantizers nor exits, batch norms with the
+A criterion reads the float network: masked weights as zeros, neither quantizers nor exits, batch norms with the
 statistics of the calibration images. So a score follows from weights and images alone, whatever the order of letters.
 """
 
@@ -28,8 +28,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a criterion may look at: the float backbone and its graph, normalised calibration images (N, C, H, W) with
-    their labels (N, ...), the loss of outputs and labels, and a seed."""
+    """The evidence for a criterion.
+
+    Attributes:
+        backbone: the float backbone.
+        captured: its graph.
+        images: normalised calibration images (N, C, H, W).
+        labels: their labels (N, ...).
+        loss: the loss of outputs and labels.
+        seed: the seed of random draws.
+    """
 
     backbone: nn.Module
     captured: Captured
@@ -39,15 +47,21 @@ class Evidence:
     seed: int
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels in parts of at least two images, which batch norms need."""
+        """Yield images and labels in parts of at least two images, which batch norms need."""
         n_parts = math.ceil(len(self.images) / BATCH_SIZE)
         yield from zip(self.images.tensor_split(n_parts), self.labels.tensor_split(n_parts), strict=True)
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """Scores by root layer; whether those of different groups can be compared as they are; which groups of a network it
-    can score, and why not the others."""
+    """A way to score channels.
+
+    Attributes:
+        score: returns scores by root layer.
+        is_comparable: whether scores of different groups can be compared without scaling.
+        covers: tells whether the criterion can score a group of a network.
+        why_not: why it cannot score the other groups.
+    """
 
     score: Callable[[Sequence[Group], Evidence], Scores]
     is_comparable: bool
@@ -56,7 +70,7 @@ class Criterion:
 
 
 def evidence(network: Network, images: Tensor, labels: Tensor, loss: Loss, seed: int) -> Evidence:
-    """What the criteria look at in `network`, on the device of the images."""
+    """Collect the evidence for criteria in `network`, on the device of the images."""
     backbone = masked_backbone(network).to(images.device).eval()
     for parameter in backbone.parameters():
         parameter.requires_grad_(True)
@@ -64,7 +78,7 @@ def evidence(network: Network, images: Tensor, labels: Tensor, loss: Loss, seed:
 
 
 def with_batch_statistics(backbone: nn.Module) -> nn.Module:
-    """The same module, its batch norms alone in training mode."""
+    """Return the same module with only its batch norms in training mode."""
     for module in backbone.modules():
         if isinstance(module, NORMS):
             module.train()
@@ -72,18 +86,18 @@ def with_batch_statistics(backbone: nn.Module) -> nn.Module:
 
 
 def covered(found: Sequence[Group], name: str, network: Network) -> list[Group]:
-    """The groups that a criterion can rank."""
+    """Return the groups that a criterion can rank."""
     return [group for group in found if name == MAGNITUDE or CRITERIA[name].covers(group, network)]
 
 
 def why_not(found: Sequence[Group], name: str, network: Network) -> str:
-    """Why a criterion cannot rank some of the groups."""
+    """Return why a criterion cannot rank some of the groups."""
     left_out = [group.root for group in found if group not in covered(found, name, network)]
     return f"prune.importance '{name}' cannot rank {', '.join(left_out[:3])}: {CRITERIA[name].why_not}"
 
 
 def ranked(found: Sequence[Group], name: str, known: Evidence) -> tuple[Group, ...]:
-    """The groups in the order of a criterion that covers them.
+    """Return the groups in the order of a criterion that covers them.
 
     Scores that depend on a layer's scale are divided by the group's maximum, so that groups can be compared.
     """
@@ -96,40 +110,40 @@ def _scaled(scores: Tensor, criterion: Criterion) -> Tensor:
 
 
 def per_channel(values: Tensor, member: Member, n_channels: int) -> Tensor:
-    """The sums (n_channels,) of values by index over each channel's indices."""
+    """Sum values by index over each channel's indices, (n_channels,)."""
     return values[torch.tensor(member.indices, device=values.device)].reshape(n_channels, -1).sum(1)
 
 
 def filter_l1(weight: Tensor) -> Tensor:
-    """The sum of magnitudes of each filter (O,) of a weight (O, ...) (Li et al., 2017)."""
+    """Sum the magnitudes of each filter (O,) of a weight (O, ...) (Li et al., 2017)."""
     return weight.abs().flatten(1).sum(1)
 
 
 def filter_l2(weight: Tensor) -> Tensor:
-    """The L2 norm of each filter (O,) of a weight (O, ...)."""
+    """Return the L2 norm of each filter (O,) of a weight (O, ...)."""
     return weight.flatten(1).norm(dim=1)
 
 
 def filter_distances(weight: Tensor) -> Tensor:
-    """The sum of each filter's distances to the others (O,): least near their geometric median (He et al., 2019, eq.
-    4)."""
+    """Sum each filter's distances to the others (O,): least near their geometric median (He et al., 2019, eq. 4)."""
     flat = weight.flatten(1)
     return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
 
 
 def filter_taylor(weight: Tensor, gradient: Tensor) -> Tensor:
-    """The sum of (w g)^2 over each filter (O,): the squared loss change to first order (Molchanov et al., 2019, eq.
-    8)."""
+    """Sum (w g)^2 over each filter (O,): the squared loss change to first order (Molchanov et al., 2019, eq. 8)."""
     return (weight * gradient).square().flatten(1).sum(1)
 
 
 def nonzero_share(x: Tensor) -> Tensor:
-    """The share of positive values of each row of (C, n): one minus APoZ of its ReLU (Hu et al., 2016, eq. 1)."""
+    """Return the share of positive values of each row of (C, n): one minus the APoZ of its ReLU (Hu et al., 2016,
+    eq. 1)."""
     return (x > 0).double().mean(1)
 
 
 def _mean_magnitude(x: Tensor) -> Tensor:
-    """The mean magnitude of each row of (C, n); of what a ReLU writes, the mean activation (Molchanov et al., 2017)."""
+    """Return the mean magnitude of each row of (C, n); of a ReLU's output, the mean activation (Molchanov et al.,
+    2017)."""
     return x.abs().double().mean(1)
 
 
@@ -142,7 +156,7 @@ def _of_weights(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Group
 
 
 def _of_activations(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Group], Evidence], Scores]:
-    """Measures of the tensors that the channels' readers see, as they are before pooling and flattening."""
+    """Score channels by a measure of the tensors that their readers read, before pooling and flattening."""
 
     def score(found: Sequence[Group], known: Evidence) -> Scores:
         readers = {m.layer for g in found for m in g.members if m.role == READER}
@@ -154,7 +168,7 @@ def _of_activations(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[G
 
 
 def _source(reader: str, graph: fx.Graph | None, backbone: nn.Module) -> str:
-    """The node whose values a layer reads, as they are before pooling, averaging and flattening."""
+    """Return the node whose values a layer reads, before pooling, averaging and flattening."""
     node = next((n for n in (graph.nodes if graph else ()) if n.op == "call_module" and n.target == reader), None)
     while node is not None and node.all_input_nodes:
         node = node.all_input_nodes[0]
@@ -164,7 +178,7 @@ def _source(reader: str, graph: fx.Graph | None, backbone: nn.Module) -> str:
 
 
 def _means(known: Evidence, nodes: set[str], measure: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """The mean measure (C,) over the images of the channels that each of some graph nodes writes."""
+    """Return the mean measure (C,) over the images of the channels that each of some graph nodes writes."""
     taps = _Taps(known.backbone, known.captured, nodes, measure)
     with torch.no_grad():
         for images, _ in known.batches():
@@ -190,7 +204,7 @@ class _Taps(Interpreter):
 
 
 def _seen_by_readers(group: Group, known: Evidence, sources: Mapping[str, str], seen: Mapping[str, Tensor]) -> Tensor:
-    """The sum over the distinct tensors that the group's readers see of what was measured of its channels there."""
+    """Sum the measures of a group's channels over the distinct tensors that the group's readers read."""
     parts = {}
     for member in (m for m in group.members if m.role == READER and sources[m.layer] in seen):
         values, layer = seen[sources[member.layer]], known.backbone.get_submodule(member.layer)
@@ -226,7 +240,8 @@ def _random(found: Sequence[Group], known: Evidence) -> Scores:
 
 
 def _of_next_layer(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Group], Evidence], Scores]:
-    """Measures of the products of what the channels contribute to the outputs of the layers that read them."""
+    """Score channels by a measure of the products of their contributions to the outputs of the layers that read
+    them."""
 
     def score(found: Sequence[Group], known: Evidence) -> Scores:
         seen = next_layer.products(known.backbone, found, (images for images, _ in known.batches()))
@@ -236,8 +251,7 @@ def _of_next_layer(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Gr
 
 
 def _summed(found: Sequence[Group], role: str, values: Mapping[str, Tensor]) -> Scores:
-    """The sums over the layers of one role in each group of values by index; groups without such layers are left
-    out."""
+    """Sum values by index over the layers of one role in each group; groups without such layers are left out."""
     scores = {}
     for group in found:
         members = [m for m in group.members if m.role == role and m.layer in values]

@@ -1,5 +1,5 @@
-"""Channel permutation: other orders of coupled channels, in which 2:4 keeps more magnitude, without changing what the
-network computes (Pool & Yu, NeurIPS 2021)."""
+"""Channel permutation: other orders of coupled channels, in which 2:4 keeps more magnitude, while the network's
+function stays the same (Pool & Yu, NeurIPS 2021)."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,11 @@ class _Reordered:
 
 
 def plan_permutation(network: Network, sparsity: Sparsity) -> Cut:
-    """The slices that put the channels of every group in their best order. Groups are left out whose reordering would
-    change the outputs, all of them where the channel dependencies cannot be traced."""
+    """Return the slices that put the channels of every group in their best order.
+
+    A group is left out if its reordering would change the outputs; all groups are left out if the channel dependencies
+    cannot be traced.
+    """
     try:
         found = couplings(network)
     except NacdeployError:
@@ -41,7 +44,8 @@ def plan_permutation(network: Network, sparsity: Sparsity) -> Cut:
 
 
 def _order(coupling: Coupling, readers: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The best order of a group's channels for the sparse layers that read them side by side, from a whole four on."""
+    """Return the best order of a group's channels for the sparse layers that read a whole four or more of them side
+    by side."""
     read = []
     for axis in coupling.axes:
         layer = axis.tensor.removeprefix("backbone.").removesuffix(".weight")
@@ -53,7 +57,7 @@ def _order(coupling: Coupling, readers: Mapping[str, Tensor]) -> tuple[int, ...]
 
 
 def _slices(network: Network, reordered: Sequence[_Reordered]) -> tuple[Slice, ...]:
-    """Each axis of each tensor that a group lies on, in its new order; several groups may share an axis."""
+    """Return each axis of each tensor of a group, in its new order; several groups may share an axis."""
     state = network.state_dict()
     kept: dict[tuple[str, int], list[int]] = {}
     for each in reordered:
@@ -66,7 +70,7 @@ def _slices(network: Network, reordered: Sequence[_Reordered]) -> tuple[Slice, .
 
 
 def _sound(network: Network, moved: list[_Reordered]) -> list[_Reordered]:
-    """The groups that may be reordered: all at once where that is right, else found by halving."""
+    """Return the groups that may be reordered: all at once if that is right, else found by halving."""
     if not moved or _is_sound(network, moved):
         return moved
     half = len(moved) // 2
@@ -74,7 +78,7 @@ def _sound(network: Network, moved: list[_Reordered]) -> list[_Reordered]:
 
 
 def _is_sound(network: Network, moved: Sequence[_Reordered]) -> bool:
-    """Whether the reordered network answers as it did before, exits included."""
+    """Tell whether the reordered network answers as before, exits included."""
     before = copy.deepcopy(network).double().eval()
     image = torch.randn(1, *network.input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     try:

@@ -20,15 +20,18 @@ from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, READER, Gr
 
 @dataclass(frozen=True)
 class Found:
-    """The groups that may be cut, as far as the wiring goes, and why the other layers keep their outputs."""
+    """The groups that the wiring allows to cut, and why the other layers keep their outputs."""
 
     groups: tuple[Group, ...]
     why_left: dict[str, str]
 
 
 def groups(network: Network, labelling: Labelling, backbone: nn.Module) -> Found:
-    """The groups of a network, with the importance of their channels from the values of `backbone`, a copy of its own
-    with masked weights as zeros: the L2 norm over all coupled parameters, divided by its maximum (NAC's GroupNorm)."""
+    """Return the groups of a network, with the importance of their channels from the values of `backbone`.
+
+    `backbone` is a copy of the network's own with masked weights as zeros. The importance is the L2 norm over all
+    coupled parameters, divided by its maximum (NAC's GroupNorm).
+    """
     found, why_left, taken = [], dict[str, str](), set[int]()
     parts = list(_parts(labelling, backbone))
     held = _by_class(parts)
@@ -87,8 +90,15 @@ def _group(root: str, classes: Labels, parts: Sequence["_Part"]) -> Group:
 
 @dataclass(frozen=True)
 class _Part:
-    """One axis of a layer's weight: what it is to the channels along it, the largest magnitude at each place, and the
-    sum of squares there; None where it does not count."""
+    """One axis of a layer's weight.
+
+    Attributes:
+        layer: the name of the layer.
+        role: the role of the layer on the channels along the axis.
+        labels: the labels of the channels.
+        magnitude: the largest magnitude at each place.
+        square: the sum of squares at each place; None if this axis does not count.
+    """
 
     layer: str
     role: str
@@ -98,7 +108,7 @@ class _Part:
 
 
 def _by_class(parts: Sequence[_Part]) -> dict[int, list[int]]:
-    """The parts that lie on each class, by their places in the list."""
+    """Return the parts on each class, by their indices in the list."""
     held: dict[int, list[int]] = {}
     for place, part in enumerate(parts):
         for each in np.unique(part.labels).tolist():
@@ -129,8 +139,10 @@ def _parts(labelling: Labelling, backbone: nn.Module) -> Iterator[_Part]:
 
 
 def _by_channel(labels: Labels, classes: Labels, quantum: int) -> Any:
-    """Which places (channels, places) of an axis belong to each channel: shared out where they are as many for each of
-    the channels that go together, else all of them to each."""
+    """Assign the places of an axis to channels, (channels, places).
+
+    The places are shared out if each of the channels that go together has equally many; else each channel gets all.
+    """
     held = classes[:, None] == labels[None, :]
     if quantum > 1 and held.any():
         rank = held.cumsum(1) - 1
@@ -142,15 +154,15 @@ def _by_channel(labels: Labels, classes: Labels, quantum: int) -> Any:
 
 
 def _even(places: Any, n_channels: int) -> tuple[int, ...]:
-    """The places by channel, where all channels have equally many of their own; none otherwise."""
+    """Return the places by channel if all channels have equally many of their own, else nothing."""
     shares = places.sum(1)
     is_even = shares.min() == shares.max() and (places.sum(0) <= 1).all()
     return tuple(np.nonzero(places)[1].tolist()) if is_even else ()
 
 
 def axes(network: Network, labelling: Labelling) -> Iterator[tuple[str, int, Labels]]:
-    """Every axis of every tensor of a network with the classes of the channels along it, masks, exit heads and
-    attachments included."""
+    """Yield every axis of every tensor of a network with the classes of its channels; masks, exit heads and
+    attachments count."""
     masks = {f"{layer}.weight": f"masks.{Masks.buffer(layer)}" for layer in network.masks.layers}
     for tensor, held in labelling.places.items():
         for axis, labels in enumerate(held):
@@ -172,7 +184,7 @@ def axes(network: Network, labelling: Labelling) -> Iterator[tuple[str, int, Lab
 def kept(
     network: Network, labelling: Labelling, removed: Mapping[str, Iterable[int]]
 ) -> dict[tuple[str, int], tuple[int, ...]]:
-    """The indices that stay of every axis of every tensor that loses some."""
+    """Return the remaining indices of every axis that loses some, of every tensor."""
     gone = gone_classes(labelling, removed)
     left = {(t, a): ~np.isin(labels, gone) for t, a, labels in axes(network, labelling)}
     return {key: tuple(np.nonzero(stay)[0].tolist()) for key, stay in left.items() if not stay.all()}
@@ -181,8 +193,10 @@ def kept(
 def spared(
     network: Network, labelling: Labelling, removed: Mapping[str, tuple[int, ...]], units: Mapping[str, int]
 ) -> dict[str, tuple[int, ...]]:
-    """The removed channels of some root layers, less the most important ones (the last) where some other layer of their
-    group would lose all that it writes or reads."""
+    """Return the removed channels of some root layers, without those that must stay so that no layer is emptied.
+
+    If another layer of a group would lose all its outputs or inputs, the most important channels (the last) stay.
+    """
     now = dict(removed)
     while emptied := _emptied(network, labelling, now):
         for root, channels in list(now.items()):
@@ -193,14 +207,14 @@ def spared(
 
 
 def _emptied(network: Network, labelling: Labelling, removed: Mapping[str, tuple[int, ...]]) -> list[int]:
-    """The classes along the axes of which nothing would stay."""
+    """Return the classes along whose axes nothing would remain."""
     gone = gone_classes(labelling, removed)
     whole = (labels for _, _, labels in axes(network, labelling) if len(labels) and np.isin(labels, gone).all())
     return [int(each) for labels in whole for each in labels]
 
 
 def gone_classes(labelling: Labelling, removed: Mapping[str, Iterable[int]]) -> Labels:
-    """The classes of the removed output channels of some root layers."""
+    """Return the classes of the removed output channels of some root layers."""
     parts = [labelling.classes.find(labelling.layers[root][0][[*channels]]) for root, channels in removed.items()]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
 
@@ -208,7 +222,7 @@ def gone_classes(labelling: Labelling, removed: Mapping[str, Iterable[int]]) -> 
 def attributes(
     network: Network, labelling: Labelling, removed: Mapping[str, Iterable[int]]
 ) -> Iterator[tuple[str, str, Any]]:
-    """The attributes of modules that say how many channels there are, after a cut: (module, name, value)."""
+    """Yield (module, name, value) for every module attribute that counts channels, after a cut."""
     gone = gone_classes(labelling, removed)
 
     def left(labels: Labels) -> int:

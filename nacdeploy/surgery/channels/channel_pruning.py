@@ -1,8 +1,8 @@
 """Channel pruning for real: a cut as slices that need no tracing to replay.
 
-The labels of the channels along every axis say which index of every axis of every parameter stays, and the plan is
-plain slicing. A network without a captured graph is cut by the pruning library in a copy whose tensors hold their own
-flat indices, and what is left there says it.
+The labels of the channels along every axis say which indices of a parameter stay, and the plan is plain slicing. In a
+network without a captured graph, the pruning library cuts a copy whose tensors hold their own flat indices; the
+remaining indices are the plan.
 """
 
 import copy
@@ -21,7 +21,7 @@ from nacdeploy.surgery.channels.channel_graph import View
 
 @dataclass(frozen=True)
 class Slice:
-    """The indices of one axis of one parameter or buffer that stay."""
+    """The remaining indices of one axis of one parameter or buffer."""
 
     tensor: str
     axis: int
@@ -46,14 +46,15 @@ class Cut:
 
 
 def plan_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut:
-    """The cut that removes the given channels of the given root layers, exit heads included."""
+    """Plan the cut that removes the given channels of the given root layers, exit heads included."""
     return _traced_cut(network, removed) if network.graph is None else _labelled_cut(network, removed)
 
 
 def spared(
     network: Network, removed: dict[str, tuple[int, ...]], units: Mapping[str, int]
 ) -> dict[str, tuple[int, ...]]:
-    """What may be removed so that every layer keeps a channel; `units` are the channels of a root that go together."""
+    """Return the channels that may be removed so that every layer keeps one; `units` are the channels of a root that
+    go together."""
     if network.graph is None:
         return removed
     return channel_places.spared(network, channel_axes.labelled(network), removed, units)
@@ -68,7 +69,8 @@ def _labelled_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> C
 
 
 def _traced_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut:
-    """The same where there is no captured graph: what is left in a copy whose tensors hold their own flat indices."""
+    """Plan a cut without a captured graph: cut a copy whose tensors hold their own flat indices, and read what
+    remains."""
     view = View(network)
     cut = copy.deepcopy(view).double().eval()
     graph = channel_graph.dependencies(cut, network.example_input().double())
@@ -79,13 +81,13 @@ def _traced_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut
 
 
 def apply_cut(network: Network, cut: Cut) -> None:
-    """Slice the parameters and buffers of `network` in place; quantizers are attached anew to what is left."""
+    """Slice the parameters and buffers of `network` in place, and attach quantizers to the result anew."""
     slice_tensors(network, cut)
     network.changed()
 
 
 def slice_tensors(network: Network, cut: Cut) -> None:
-    """Slice the parameters and buffers of `network` alone, in place: graph and quantizers are left as they were."""
+    """Slice only the parameters and buffers of `network`, in place: graph and quantizers keep their state."""
     for item in cut.slices:
         _replace(network, item)
     for attribute in cut.attributes:

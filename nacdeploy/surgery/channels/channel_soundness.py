@@ -1,7 +1,7 @@
-"""Whether a cut is right: the cut network answers as the whole one does with zeros in place of all that was cut.
+"""The test of a cut: the cut network must answer as the whole network does with zeros in place of the cut values.
 
-Norms over channels (LayerNorm, GroupNorm) count what is left: of the whole network they take their statistics over the
-channels that stay, as the cut one does.
+Norms over channels (LayerNorm, GroupNorm) count the remaining channels: in the whole network they take their statistics
+over the channels that stay, as in the cut one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ _LEAST_DB, _LEAST_DB_IN_DOUBLE = 90.0, 120.0
 
 
 class Soundness:
-    """Asks about one cut after the other of a captured network; its values are copied once."""
+    """Tests one cut after the other of a captured network; the network's values are copied once."""
 
     def __init__(self, network: Network) -> None:
         self._backbone = masked_backbone(network).eval()
@@ -34,7 +34,8 @@ class Soundness:
             self._least_db = _LEAST_DB_IN_DOUBLE
 
     def holds(self, cut: Cut) -> bool:
-        """Whether the network after `cut` answers as the whole one does with zeros in place of all that was cut."""
+        """Tell whether the network after `cut` answers as the whole network does with zeros in place of the cut
+        values."""
         attributes = [item for item in cut.attributes if item.module.startswith(_BACKBONE)]
         masks = _masks(self._backbone, cut)
         try:
@@ -48,7 +49,7 @@ class Soundness:
 
 
 def _runs_in_double(network: Network, image: Tensor) -> bool:
-    """Whether neither the graph nor the network's own code makes tensors of single precision."""
+    """Tell whether neither the graph nor the network's own code makes tensors of single precision."""
     backbone = masked_backbone(network).double().eval()
     try:
         with torch.no_grad():
@@ -59,14 +60,14 @@ def _runs_in_double(network: Network, image: Tensor) -> bool:
 
 
 def _tensors(backbone: nn.Module, cut: Cut) -> dict[str, Tensor]:
-    """The backbone's tensors that a cut slices."""
+    """Return the backbone's tensors that a cut slices."""
     held = dict((*backbone.named_parameters(), *backbone.named_buffers()))
     paths = [item.tensor.removeprefix(_BACKBONE) for item in cut.slices if item.tensor.startswith(_BACKBONE)]
     return {path: held[path] for path in paths if path in held}
 
 
 def _masks(backbone: nn.Module, cut: Cut) -> dict[str, Tensor]:
-    """Which values a cut leaves of each tensor that it slices."""
+    """Mark the remaining values of each tensor that a cut slices."""
     masks = {path: torch.ones(tensor.shape, dtype=torch.bool) for path, tensor in _tensors(backbone, cut).items()}
     for item in cut.slices:
         mask = masks.get(item.tensor.removeprefix(_BACKBONE))
@@ -92,7 +93,7 @@ def _sliced(backbone: nn.Module, cut: Cut) -> dict[str, Tensor]:
 
 @contextmanager
 def _replaced(backbone: nn.Module, tensors: Mapping[str, Tensor], attributes: Sequence[Attribute]) -> Iterator[None]:
-    """Other tensors and attributes in a module, the former ones back at the end."""
+    """Replace tensors and attributes of a module within the block, and restore the former ones at the end."""
     former: list[tuple[dict[str, Any], str, Any]] = []
     try:
         for path, tensor in tensors.items():
@@ -113,7 +114,7 @@ def _replaced(backbone: nn.Module, tensors: Mapping[str, Tensor], attributes: Se
 
 
 class _Blanked(Interpreter):
-    """The whole network with blanked values, its norms over channels counting those that are left."""
+    """The whole network with blanked values; its norms over channels count only the remaining ones."""
 
     def __init__(self, backbone: nn.Module, captured: Captured, masks: Mapping[str, Tensor]) -> None:
         super().__init__(backbone, captured)
@@ -139,7 +140,7 @@ class _Blanked(Interpreter):
 
 
 def _standardised(x: Tensor, mask: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-    """x with mean 0 and variance 1 of the values that `mask` leaves."""
+    """Return x with mean 0 and variance 1 of the values under `mask`."""
     stays = mask.expand(x.shape).to(x)
     n = stays.sum(axes, keepdim=True).clamp(min=1.0)
     centred = (x - (x * stays).sum(axes, keepdim=True) / n) * stays

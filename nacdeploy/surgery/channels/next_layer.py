@@ -1,7 +1,8 @@
-"""What channels contribute to the layer that reads them: greedy and lasso selection, and least squares after a cut.
+"""The contributions of channels to the layer that reads them: greedy and lasso selection, and least squares after a
+cut.
 
-A convolution or linear layer is the sum over its input channels of what each contributes, z_c = x_c * w_c. Selection
-needs the products G = (<z_a, z_b>) alone: without the channels of S the outputs differ by 1_S' G 1_S.
+A convolution or linear layer is the sum of its input channels' contributions, z_c = x_c * w_c. Selection needs the
+products G = (<z_a, z_b>) alone: without the channels of S the outputs differ by 1_S' G 1_S.
 """
 
 import math
@@ -24,8 +25,11 @@ _TINY = 1e-300
 
 
 def positions(layer: Layer, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
-    """Positions (P,) among all outputs of a convolution or linear layer that reads `x`: all of them, or `n_rows` drawn
-    ones, the same every time for the same number of positions."""
+    """Return positions (P,) among all outputs of a convolution or linear layer that reads `x`: all, or `n_rows` drawn
+    ones.
+
+    The draw is the same every time for the same number of positions.
+    """
     n = x[..., 0].numel() if isinstance(layer, nn.Linear) else len(x) * len(_patches(layer, x[:1]))
     if n <= n_rows:
         return torch.arange(n)
@@ -33,7 +37,8 @@ def positions(layer: Layer, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
 
 
 def rows(layer: Layer, x: Tensor, drawn: Tensor) -> Tensor:
-    """What a convolution or linear layer multiplies at some positions (P,) of its output, (P, I * kh * kw)."""
+    """Return the inputs of a convolution's or linear layer's product at some positions (P,) of its output, (P, I *
+    kh * kw)."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])[drawn.to(x.device)]
     parts, done = [], 0
@@ -46,14 +51,16 @@ def rows(layer: Layer, x: Tensor, drawn: Tensor) -> Tensor:
 
 
 def outputs(y: Tensor, drawn: Tensor) -> Tensor:
-    """The outputs (P, O) of a layer, (N, O, H, W) or (..., O), at drawn positions."""
+    """Return the outputs (P, O) of a layer, (N, O, H, W) or (..., O), at drawn positions."""
     last = y.movedim(1, -1) if y.dim() == 4 else y
     return last.reshape(-1, last.shape[-1])[drawn.to(y.device)]
 
 
 def products(backbone: nn.Module, found: Sequence[Group], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """The products (n, n) of what a group's channels contribute to its readers' outputs, by root layer; each reader
-    counts by its share of its own outputs' square. Groups that nobody reads are left out."""
+    """Return the products (n, n) of the contributions of a group's channels to its readers' outputs, by root layer.
+
+    Each reader counts by its share of its own outputs' square. Groups without readers are left out.
+    """
     readers: dict[str, list[tuple[Group, Member]]] = {}
     for group in found:
         for member in group.members:
@@ -78,8 +85,11 @@ def products(backbone: nn.Module, found: Sequence[Group], batches: Iterable[Tens
 
 
 def greedy_scores(products: Tensor) -> Tensor:
-    """The share of the outputs' square that is lost when each channel goes, (n,), by growing the set that goes by the
-    channel whose presence in it yields the smallest outputs (ThiNet, Luo et al., 2017, eq. 6 and algorithm 1)."""
+    """Return the share of the outputs' square that is lost when each channel goes, (n,).
+
+    The set of channels to go grows by the channel with which the set has the smallest outputs (ThiNet, Luo et al.,
+    2017, eq. 6 and algorithm 1).
+    """
     shares = products / products.sum().clamp(min=_TINY)
     scores, left = torch.zeros(len(shares), dtype=torch.float64), list(range(len(shares)))
     coupled, error, score = torch.zeros_like(shares[0]), 0.0, 0.0
@@ -95,8 +105,12 @@ def greedy_scores(products: Tensor) -> Tensor:
 
 
 def lasso_scores(products: Tensor) -> Tensor:
-    """The largest penalty, (n,), of the largest of all, at which each channel still has a coefficient in the lasso that
-    explains the outputs by the channels' contributions (He et al., 2017, eq. 2): what has a zero one goes first."""
+    """Return the largest penalty, (n,), at which each channel still has a coefficient in the lasso (He et al., 2017,
+    eq. 2).
+
+    The lasso explains the outputs by the channels' contributions; a penalty is relative to the largest of all. A
+    channel whose coefficient is zero first goes first.
+    """
     from sklearn.linear_model import lars_path_gram
 
     gram = products.cpu().numpy()
@@ -110,11 +124,11 @@ def lasso_scores(products: Tensor) -> Tensor:
 
 
 def least_squares(x: Tensor, residual: Tensor, ridge: float, with_bias: bool) -> tuple[Tensor, Tensor | None]:
-    """The change (F, O) of weights, and of a bias (O,), that explains a residual (P, O) best from rows (P, F).
+    """Return the change (F, O) of weights, and of a bias (O,), that best explains a residual (P, O) from rows (P, F).
 
-    The smallest change where several do: `ridge` is a penalty on it, in units of the rows' mean square. With fewer rows
-    than columns the equations are solved in the space of the rows. Products are summed in the type of the rows, the
-    equations solved in double precision.
+    Of several such changes, the smallest: `ridge` is a penalty on the change, in units of the rows' mean square. With
+    fewer rows than columns the equations are solved in the space of the rows. Products are summed in the type of the
+    rows, the equations solved in double precision.
     """
     residual = residual.to(x.dtype)
     x_mean, residual_mean = (x.mean(0), residual.mean(0)) if with_bias else (x.new_zeros(()), x.new_zeros(()))
@@ -140,8 +154,10 @@ def _by_root(sums: dict[tuple[str, str], Tensor]) -> dict[str, Tensor]:
 
 
 def _contributions(seen: Tensor, weight: Tensor, member: Member, n_channels: int) -> Tensor:
-    """The products (n, n) of the channels' contributions, from rows (P, F) and the reader's weight (O, I, ...): those
-    of columns are (X'X) o (W'W), summed over the columns of each pair of channels."""
+    """Return the products (n, n) of the channels' contributions, from rows (P, F) and the reader's weight (O, I, ...).
+
+    The products of columns are (X'X) o (W'W), summed over the columns of each pair of channels.
+    """
     flat = weight.flatten(1)
     per_input = flat.shape[1] // weight.shape[1]
     inputs = torch.tensor(member.indices, device=seen.device)[:, None] * per_input
@@ -157,7 +173,7 @@ def _contributions(seen: Tensor, weight: Tensor, member: Member, n_channels: int
 
 
 def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """What a convolution of one group multiplies, (N * H * W, I * kh * kw)."""
+    """Return the inputs of the product of a convolution with one group, (N * H * W, I * kh * kw)."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(x, layer._reversed_padding_repeated_twice, mode)
     columns = functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)

@@ -1,7 +1,7 @@
 """Reconstruction: least squares refits the layers that lost input channels to a cut (He et al., 2017, section 3.1).
 
-Layer by layer in the order of execution: a reader of cut channels is fitted from what the cut network gives it, its
-forerunners refitted already, to what it answered in the network as it was. Values alone change.
+Layers are fitted in the order of execution. A reader of cut channels is fitted from its inputs in the cut network,
+whose earlier layers are refitted already, to its outputs in the network before the cut. Only values change.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +21,10 @@ RIDGE = 1e-4
 
 
 def refit(network: Network, former: Network, cut: Cut, images: Tensor) -> tuple[str, ...]:
-    """Fit the readers of cut channels in place, on calibration images (N, C, H, W); the names of those fitted.
+    """Fit the readers of cut channels in place, on calibration images (N, C, H, W); return the names of the fitted
+    layers.
 
-    Masked layers keep their weights, since zeros must stay, and so do grouped ones and those that run more than once.
+    Masked layers keep their weights, since zeros must stay; so do grouped layers and layers that run more than once.
     """
     kept = _kept_outputs(network, former, cut)
     targets = _Targets(kept)
@@ -36,7 +37,7 @@ def refit(network: Network, former: Network, cut: Cut, images: Tensor) -> tuple[
 
 
 class _Targets:
-    """The outputs of layers at drawn positions, those of outputs that were cut left out."""
+    """The outputs of layers at drawn positions, without the outputs that were cut."""
 
     def __init__(self, kept: Mapping[str, Tensor | None]) -> None:
         self.found: dict[str, Tensor] = {}
@@ -44,7 +45,7 @@ class _Targets:
         self._kept = kept
 
     def seen(self, name: str) -> Callable[[Layer, tuple[Tensor, ...], Tensor], None]:
-        """A hook that keeps the outputs of the layer `name`."""
+        """Return a hook that keeps the outputs of the layer `name`."""
 
         def hook(layer: Layer, args: tuple[Tensor, ...], output: Tensor) -> None:
             self.n_calls[name] = self.n_calls.get(name, 0) + 1
@@ -56,7 +57,7 @@ class _Targets:
 
 
 def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Fit each layer in the moment in which it is run, so that the layers behind it see it fitted."""
+    """Fit each layer at the moment when it runs, so that later layers see the fitted one."""
     probe = _observed(network, images)
 
     def fit(name: str, layer: Layer, x: Tensor) -> None:
@@ -77,12 +78,12 @@ def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tup
 
 
 def _observed(network: Network, images: Tensor) -> nn.Module:
-    """A copy of the float network with masked weights as zeros, norms with the statistics of the images."""
+    """Return a copy of the float network with masked weights as zeros and norms with the statistics of the images."""
     return with_batch_statistics(masked_backbone(network).to(images.device).eval())
 
 
 def _kept_outputs(network: Network, former: Network, cut: Cut) -> dict[str, Tensor | None]:
-    """The plain layers that lost inputs, and which of their outputs are left (None: all)."""
+    """Return the plain layers that lost inputs, and which of their outputs remain (None: all)."""
     kept = {(item.tensor, item.axis): torch.tensor(item.kept) for item in cut.slices}
     layers = {
         name: layer

@@ -1,4 +1,4 @@
-"""Layers of a network taken apart into low-rank factors, and what is known of a layer before that."""
+"""Layers of a network taken apart into low-rank factors, and the facts about a layer before that."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -17,21 +17,22 @@ from nacdeploy.surgery.low_rank.ranks import Ranks
 
 @dataclass(frozen=True)
 class Places:
-    """At how many places of its input and of its output map a layer computes for one image."""
+    """The number of places of a layer's input map and output map at which the layer computes for one image."""
 
     n_before: int
     n_after: int
 
 
 def layers(network: Network, taken_apart: Iterable[str]) -> dict[str, nn.Module]:
-    """The convolutions and linear layers of the backbone, and in place of the factors of one its sequence of them."""
+    """Return the convolutions and linear layers of the backbone; factors appear as the sequence that replaced their
+    layer."""
     apart = {*taken_apart}
     plain = {name for name in network.layers if _owner(name, apart) is None}
     return {name: module for name, module in network.backbone.named_modules() if name in plain | apart}
 
 
 def places(network: Network, among: Mapping[str, nn.Module]) -> dict[str, Places]:
-    """The places of each layer that is called when the network runs; a layer that is not is left out."""
+    """Return the places of each layer that the network calls; a layer that is not called is left out."""
     found: dict[str, Places] = {}
 
     def seen(name: str, x: Tensor, y: Tensor) -> None:
@@ -54,7 +55,7 @@ def places(network: Network, among: Mapping[str, nn.Module]) -> dict[str, Places
 
 
 def n_macs(layer: nn.Module, at: Places) -> int:
-    """The multiply-accumulates of a plain layer or of a sequence of factors for one image."""
+    """Return the multiply-accumulates of a plain layer or of a sequence of factors for one image."""
     shape = shape_of(layer)
     if isinstance(layer, nn.Sequential):
         return ranks.n_macs(shape, low_rank.format_of(layer), low_rank.ranks_of(layer), at.n_before, at.n_after)
@@ -62,14 +63,16 @@ def n_macs(layer: nn.Module, at: Places) -> int:
 
 
 def shape_of(layer: nn.Module) -> tuple[int, ...]:
-    """The shape of the weight of a plain layer, or of the one that a sequence of factors is equal to."""
+    """Return the shape of the weight of a plain layer, or of the layer that a sequence of factors equals."""
     with structure_only():
         return tuple(whole(layer).weight.shape)  # type: ignore[arg-type]
 
 
 def replace(network: Network, found: Mapping[str, tuple[str, Ranks]]) -> None:
-    """Put factors of the given formats and ranks in place of the named layers of `network`; those that are factors
-    already are taken as their product. Exit heads and attachments stay where they are."""
+    """Put factors of the given formats and ranks in place of the named layers of `network`.
+
+    Layers that are factors already are taken as their product. Exit heads and attachments keep their places.
+    """
     former = _outputs(network, found)
     for name, (format, wanted) in found.items():
         layer = network.backbone.get_submodule(name)
@@ -80,8 +83,8 @@ def replace(network: Network, found: Mapping[str, tuple[str, Ranks]]) -> None:
 
 
 def effective(network: Network, name: str) -> nn.Module:
-    """A layer with the weights that it answers with: itself, but on DoReFa's and binary integers, which are far from
-    what they round."""
+    """Return a layer with its weights in use: itself, or a copy with DoReFa's and binary integers, which differ much
+    from the weights that they round."""
     layer, rule = network.backbone.get_submodule(name), network.rule
     if rule is None or rule.weights in NEIGHBOURS or low_rank.is_structure_only():
         return layer
@@ -103,7 +106,7 @@ def _put(backbone: nn.Module, layer: nn.Module, factors: nn.Module) -> None:
 
 
 def _outputs(network: Network, apart: Iterable[str]) -> list[str]:
-    """The nodes of the graph in order, of a sequence of factors the last alone."""
+    """Return the nodes of the graph in order; of a sequence of factors only the last."""
     if network.graph is None:
         return []
     kept = []
@@ -117,7 +120,7 @@ def _outputs(network: Network, apart: Iterable[str]) -> list[str]:
 
 
 def _owner(name: str, apart: Iterable[str]) -> str | None:
-    """The layer that a module is or lies in."""
+    """Return the layer that a module is or lies in, or None."""
     return next((layer for layer in apart if name == layer or name.startswith(f"{layer}.")), None)
 
 

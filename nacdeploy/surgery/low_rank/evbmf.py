@@ -27,13 +27,13 @@ class Factorisation:
 
 
 def evbmf(matrix: Tensor, noise_variance: float | None = None) -> Factorisation:
-    """The global solution for `matrix` (L, M); without a `noise_variance`, the one of least free energy."""
+    """Return the global solution for `matrix` (L, M); without a `noise_variance`, the solution of least free energy."""
     n_rows, n_columns = sorted(matrix.shape)
     return of_squares(_squares(matrix), n_rows, n_columns, noise_variance)
 
 
 def of_squares(squares: Values, n_rows: int, n_columns: int, noise_variance: float | None = None) -> Factorisation:
-    """The same from the squared singular values (L,), largest first, of an L x M matrix with L <= M.
+    """Return the global solution from the squared singular values (L,), largest first, of an L x M matrix with L <= M.
 
     A singular value is kept from sigma sqrt(M (1 + tau)(1 + alpha / tau)) on, tau = 2.5129 sqrt(alpha), alpha = L / M
     (Theorem 2 and Corollary 1), and shrunk as VBMF does (eq. 10).
@@ -49,7 +49,7 @@ def of_squares(squares: Values, n_rows: int, n_columns: int, noise_variance: flo
 
 
 def _squares(matrix: Tensor) -> Values:
-    """The squared singular values, largest first, as eigenvalues of the smaller Gram matrix."""
+    """Return the squared singular values, largest first, as eigenvalues of the smaller Gram matrix."""
     wide = matrix.double().cpu()
     wide = wide if wide.shape[0] <= wide.shape[1] else wide.T
     values: Values = np.linalg.eigvalsh((wide @ wide.T).numpy())[::-1]
@@ -62,7 +62,7 @@ def _threshold(alpha: float) -> float:
 
 
 def _noise_variance(squares: Values, n_columns: int, alpha: float) -> float:
-    """The minimum of the free energy between the bounds of Theorem 3."""
+    """Return the minimum of the free energy between the bounds of Theorem 3."""
     n_rows = len(squares)
     n_largest = max(0, min(math.ceil(n_rows / (1 + alpha)) - 1, n_rows - 1))
     highest = float(squares.sum()) / (n_rows * n_columns)
@@ -82,7 +82,7 @@ def _noise_variance(squares: Values, n_columns: int, alpha: float) -> float:
 
 
 def _free_energy(x: Values, alpha: float) -> float:
-    """The part of the free energy that depends on the noise, by x = gamma^2 / (M sigma^2) (eq. 31 to 34)."""
+    """Return the part of the free energy that depends on the noise, by x = gamma^2 / (M sigma^2) (eq. 31 to 34)."""
     x = np.maximum(x, _TINY)
     large = x[x > _threshold(alpha)]
     tau = (large - (1 + alpha) + np.sqrt(np.maximum((large - (1 + alpha)) ** 2 - 4 * alpha, 0))) / 2

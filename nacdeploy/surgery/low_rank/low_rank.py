@@ -32,7 +32,7 @@ _is_structure_only: ContextVar[bool] = ContextVar("structure_only", default=Fals
 
 @contextmanager
 def structure_only() -> Iterator[None]:
-    """Within the block, factors get their shapes and zeros: their values are loaded afterwards."""
+    """Let factors get shapes and zeros within the block: their values are loaded afterwards."""
     token = _is_structure_only.set(True)
     try:
         yield
@@ -41,7 +41,7 @@ def structure_only() -> Iterator[None]:
 
 
 def why_not(layer: nn.Module, format: str) -> str | None:
-    """Why a layer cannot be taken apart in a format, None where it can."""
+    """Return why a layer cannot be taken apart in a format, or None if it can."""
     if type(layer) not in (nn.Conv2d, nn.Linear):
         return f"a {type(layer).__name__} is no convolution or linear layer"
     if getattr(layer, "groups", 1) > 1:
@@ -53,7 +53,7 @@ def why_not(layer: nn.Module, format: str) -> str | None:
 
 
 def decompose(layer: nn.Module, format: str, ranks: Ranks) -> nn.Sequential:
-    """The layers in place of a plain `layer`, of the same stride, padding, dilation, bias, device and type.
+    """Return the layers in place of a plain `layer`, of the same stride, padding, dilation, bias, device and type.
 
     Raises:
         NacdeployError: the format does not fit the layer, or a rank lies outside 1 and the modes.
@@ -71,8 +71,8 @@ def decompose(layer: nn.Module, format: str, ranks: Ranks) -> nn.Sequential:
 
 
 def whole(layer: nn.Module) -> nn.Module:
-    """The one layer that a sequence of factors is equal to, with the product as its weight (float64); a plain layer
-    itself."""
+    """Return the one layer that a sequence of factors equals, with the product as its weight (float64), or a plain
+    layer itself."""
     if not isinstance(layer, nn.Sequential):
         return layer
     first, last = (_weighted(layer)[i] for i in (0, -1))
@@ -85,7 +85,7 @@ def whole(layer: nn.Module) -> nn.Module:
 
 
 def product(factors: nn.Sequential) -> Tensor:
-    """The weight (float64) that a sequence of factors computes with."""
+    """Return the weight (float64) that a sequence of factors computes with."""
     first, *inner, last = (factor.weight.detach().double() for factor in _weighted(factors))
     if not inner:
         joint = last.flatten(1) @ first.flatten(1)
@@ -99,13 +99,13 @@ def product(factors: nn.Sequential) -> Tensor:
 
 
 def ranks_of(factors: nn.Sequential) -> Ranks:
-    """The ranks of a sequence of factors as they are."""
+    """Return the ranks of a sequence of factors."""
     first, *_, last = (factor.weight.shape for factor in _weighted(factors))
     return (last[1], first[0]) if format_of(factors) == TUCKER2 else (last[1],)
 
 
 def format_of(factors: nn.Sequential) -> str:
-    """The format of a sequence of factors, by its structure."""
+    """Return the format of a sequence of factors, by its structure."""
     if len(factors) != 3:
         return SVD if len(factors) == 2 else CP4
     return CP3 if getattr(factors[1], "groups", 1) > 1 else TUCKER2
@@ -116,13 +116,13 @@ def _weighted(factors: nn.Sequential) -> list[nn.Conv2d | nn.Linear]:
 
 
 def n_weights(layer: nn.Module) -> int:
-    """The weights of a layer or of a sequence of factors, biases not counted."""
+    """Count the weights of a layer or of a sequence of factors, without biases."""
     return sum(parameter.numel() for name, parameter in layer.named_parameters() if name.endswith("weight"))
 
 
 @dataclass(frozen=True)
 class _Spatial:
-    """What a convolution does to the map, per axis."""
+    """The effect of a convolution on the map, per axis."""
 
     kernel_size: Pair
     stride: Pair
@@ -136,7 +136,7 @@ class _Spatial:
         return cls(*given)
 
     def arguments(self, axis: int | None = None) -> dict[str, Any]:
-        """The arguments of a convolution that does all of it, or what belongs to one axis alone."""
+        """Return the arguments of a convolution with the whole effect, or with the part of one axis."""
         if axis is None:
             return dict(vars(self))
         padding = self.padding if isinstance(self.padding, str) else _only(self.padding, axis, 0)
@@ -154,7 +154,7 @@ def _only(pair: Pair, axis: int, otherwise: int) -> Pair:
 
 
 def _joint(factors: nn.Sequential) -> dict[str, Any]:
-    """The arguments of the convolution that a sequence of factors is equal to; none of a linear layer."""
+    """Return the arguments of the convolution that a sequence of factors equals; none for a linear layer."""
     inner = _weighted(factors)[1:-1] or _weighted(factors)[:1]
     parts = [_Spatial.of(layer) for layer in inner if isinstance(layer, nn.Conv2d)]
     if len(parts) < 2:
@@ -166,12 +166,12 @@ def _joint(factors: nn.Sequential) -> dict[str, Any]:
 
 
 def is_structure_only() -> bool:
-    """Whether values are left for later."""
+    """Tell whether values are left for later."""
     return _is_structure_only.get()
 
 
 def _empty(layer: nn.Module, format: str, ranks: Ranks) -> nn.Sequential:
-    """The factors of a layer, with zeros."""
+    """Return the factors of a layer, with zeros."""
     has_bias = layer.bias is not None
     if isinstance(layer, nn.Linear):
         first = _made(nn.Linear, layer.in_features, ranks[0], bias=False, like=layer)
@@ -193,7 +193,7 @@ def _empty(layer: nn.Module, format: str, ranks: Ranks) -> nn.Sequential:
 
 
 def _made(kind: type[nn.Module], n_in: int, n_out: int, *, like: nn.Module, **arguments: Any) -> Any:
-    """A layer of zeros, made without a random draw, on the device and of the type of another."""
+    """Make a layer of zeros without a random draw, on the device and of the type of another."""
     weight: Tensor = like.weight  # type: ignore[assignment]
     made = nn.utils.skip_init(kind, n_in, n_out, device=weight.device, dtype=weight.dtype, **arguments)
     with torch.no_grad():
@@ -212,7 +212,7 @@ def _fill(factors: nn.Sequential, weights: Sequence[Tensor], bias: Tensor | None
 
 
 def _factors(weight: Tensor, format: str, ranks: Ranks) -> tuple[Tensor, ...]:
-    """The weights of the factors in the order in which they are run."""
+    """Return the weights of the factors in the order of execution."""
     if format == SVD:
         return _svd(weight.flatten(1), ranks[0])
     if format == TUCKER2:
@@ -221,15 +221,18 @@ def _factors(weight: Tensor, format: str, ranks: Ranks) -> tuple[Tensor, ...]:
 
 
 def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The best factors of a rank (r, I) and (O, r), each with the root of the singular values."""
+    """Return the best factors of a rank, (r, I) and (O, r), each with the root of the singular values."""
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     signs, root = _signs(u[:, :rank]), s[:rank].sqrt()
     return (signs * root)[:, None] * v[:rank], u[:, :rank] * (signs * root)
 
 
 def _tucker2(weight: Tensor, n_out: int, n_in: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Factors (r_in, I), (r_out, r_in, kh, kw) and (O, r_out) by higher-order orthogonal iteration from the truncated
-    HOSVD (De Lathauwer et al., 2000), each sweep by eigenvectors of small Gram matrices."""
+    """Return factors (r_in, I), (r_out, r_in, kh, kw) and (O, r_out) by higher-order orthogonal iteration.
+
+    The iteration starts from the truncated HOSVD (De Lathauwer et al., 2000); each sweep takes eigenvectors of small
+    Gram matrices.
+    """
     least_gain = LEAST_GAIN if weight.numel() < LARGE else LEAST_GAIN_OF_LARGE
     right, before = _leading(weight.float(), 1, n_in), math.inf
     for tensor in (weight.float(), weight):  # single precision finds the subspaces, double makes them exact
@@ -247,24 +250,25 @@ def _tucker2(weight: Tensor, n_out: int, n_in: int) -> tuple[Tensor, Tensor, Ten
 
 
 def _leading(tensor: Tensor, axis: int, rank: int) -> Tensor:
-    """The `rank` leading left singular vectors (n, rank) of the unfolding along an axis."""
+    """Return the `rank` leading left singular vectors (n, rank) of the unfolding along an axis."""
     unfolded = tensor.transpose(0, axis).flatten(1)
     vectors = torch.linalg.eigh(unfolded @ unfolded.T).eigenvectors[:, -rank:].flip(1)
     return vectors * _signs(vectors)
 
 
 def _signs(vectors: Tensor) -> Tensor:
-    """The sign (r,) of the largest entry of each column, so that a decomposition has one outcome."""
+    """Return the sign (r,) of the largest entry of each column, so that a decomposition has one outcome."""
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))[0]
     return torch.where(largest < 0, -1.0, 1.0).to(vectors.dtype)
 
 
 def _cp(weight: Tensor, format: str, rank: int) -> tuple[Tensor, ...]:
-    """Canonical factors by alternating least squares from singular vectors: (r, I), the kernel's, (O, r); every
-    component has the same norm in each factor.
+    """Return canonical factors by alternating least squares from singular vectors: (r, I), the kernel's, (O, r).
+
+    Every component has the same norm in each factor.
 
     Raises:
-        NacdeployError: the iteration ended in what is no number.
+        NacdeployError: the iteration ended in values that are no numbers.
     """
     from tensorly.decomposition import parafac  # a second to import, and needed here alone
 

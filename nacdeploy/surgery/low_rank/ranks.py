@@ -1,4 +1,4 @@
-"""Ranks of low-rank layers: how many weights they give, and which follow from a reduction, a share or EVBMF.
+"""Ranks of low-rank layers: the weights that they cost, and the ranks for a reduction, a share or EVBMF.
 
 Formats, for a weight (O, I, kh, kw), or (O, I) of a linear layer, with their ranks: `svd` (r,), `tucker2` (r_out,
 r_in), `cp3` and `cp4` (r,). The formulas are those of MUSCO (Gusak et al., 2019, "Automated multi-stage compression of
@@ -21,12 +21,12 @@ Ranks = tuple[int, ...]
 
 
 def n_ranks(format: str) -> int:
-    """How many ranks a format has."""
+    """Return how many ranks a format has."""
     return 2 if format == TUCKER2 else 1
 
 
 def modes(shape: Shape, format: str) -> Ranks:
-    """The ranks above which a format gains nothing: the modes; of CP the bound of a tensor's rank."""
+    """Return the ranks above which a format gains nothing: the modes; for CP the bound of a tensor's rank."""
     n_out, n_in, *kernel = shape
     if format == TUCKER2:
         return n_out, n_in
@@ -37,12 +37,13 @@ def modes(shape: Shape, format: str) -> Ranks:
 
 
 def n_weights(shape: Shape, format: str, ranks: Shape) -> int:
-    """The weights of the factors, biases not counted."""
+    """Count the weights of the factors, without biases."""
     return n_macs(shape, format, ranks, 1, 1)
 
 
 def n_macs(shape: Shape, format: str, ranks: Shape, n_before: int, n_after: int) -> int:
-    """The multiply-accumulates of the factors at so many places of the input and of the output map."""
+    """Count the multiply-accumulates of the factors at `n_before` places of the input map and `n_after` of the
+    output map."""
     n_out, n_in, *kernel = shape
     size, rank = math.prod(kernel), ranks[0]
     if format == TUCKER2:
@@ -54,7 +55,7 @@ def n_macs(shape: Shape, format: str, ranks: Shape, n_before: int, n_after: int)
 
 
 def least(shape: Shape, format: str) -> int:
-    """MUSCO's least ranks."""
+    """Return MUSCO's least ranks."""
     return 8 if format == TUCKER2 or (format == SVD and len(shape) == 2) else 2
 
 
@@ -68,11 +69,11 @@ def for_rate(
     limits: Ranks = (),
     multiple: int = 1,
 ) -> Ranks:
-    """The ranks that leave `n_now` (unset: the whole layer's) / `rate` weights, at least `min_rank`, within `limits`
-    (unset: the modes).
+    """Return the ranks that leave 1 / `rate` of `n_now` weights (unset: the whole layer's).
 
-    Tucker-2 holds r_out = beta r_in with beta = max(0.8 O / I, 1) and solves the quadratic equation of its weights. A
-    rank below 1, beyond its limit or off the units of `multiple` is put there, and the other is solved again.
+    The ranks are at least `min_rank` and within `limits` (unset: the modes). Tucker-2 holds r_out = beta r_in with beta
+    = max(0.8 O / I, 1) and solves the quadratic equation of its weights. A rank below 1, beyond its limit or off the
+    units of `multiple` is moved there, and the other rank is solved again.
     """
     n_left = (math.prod(shape) if n_now is None else n_now) / rate
     if format == TUCKER2:
@@ -93,8 +94,8 @@ def _tucker2_for(shape: Shape, n_left: float, min_rank: int) -> Ranks:
 
 
 def _solved_again(wanted: Ranks, shape: Shape, n_left: float, limits: Ranks, min_rank: int, multiple: int) -> Ranks:
-    """Tucker-2's ranks within limits and in units: one of them as near to what is wanted as it may be, the other from
-    the weights that are left then."""
+    """Return Tucker-2's ranks within limits and in units: one as near as possible to `wanted`, the other from the
+    weights left."""
     n_out, n_in, *kernel = shape
     size = math.prod(kernel)
     (r_out, r_in), (most_out, most_in) = wanted, limits
@@ -109,42 +110,47 @@ def _solved_again(wanted: Ranks, shape: Shape, n_left: float, limits: Ranks, min
 
 
 def _allowed(rank: int, limit: int, min_rank: int, multiple: int) -> int:
-    """The rank of one mode within its bounds and in units."""
+    """Return the rank of one mode within its bounds and in units."""
     return _rounded(min(max(rank, min_rank), limit), limit, multiple)
 
 
 def for_share(shape: Shape, format: str, share: float, now: Ranks) -> Ranks:
-    """So large a share of each of the ranks `now` (at first the modes), of a whole layer's CP of the larger number of
-    channels; at least 1."""
+    """Return a share of each of the ranks `now` (at first the modes), at least 1.
+
+    For a whole layer's CP it is a share of the larger number of channels.
+    """
     is_whole = format in (CP3, CP4) and now == modes(shape, format)
     whole = (max(shape[:2]),) if is_whole else now
     return clamped(tuple(int(share * n + 0.5) for n in whole), shape, format)
 
 
 def estimated(weight: Tensor, format: str, now: Ranks, weaken: float, min_rank: int) -> Ranks:
-    """The ranks `now` weakened towards those that EVBMF finds in the unfoldings of `weight` (float64).
+    """Return the ranks `now` weakened towards the ranks that EVBMF finds in the unfoldings of `weight` (float64).
 
-    A weight that is a product of factors is taken within its own subspaces, of the ranks `now`.
+    A weight that is a product of factors is searched within its own subspaces, of the ranks `now`.
     """
     found = [evbmf(matrix).rank for matrix in _unfoldings(weight, format, now)]
     return tuple(weakened(rank, vbmf, weaken, min_rank) for rank, vbmf in zip(now, found, strict=True))
 
 
 def weakened(rank: int, vbmf: int, factor: float, min_rank: int) -> int:
-    """The rank `factor` of the way from `rank` to EVBMF's, at least `min_rank`; where that is 0, nothing is known."""
+    """Return the rank `factor` of the way from `rank` to EVBMF's, at least `min_rank`; a rank of 0 says that nothing
+    is known."""
     if rank <= min_rank or vbmf == 0:
         return rank
     return max(int(rank - factor * (rank - vbmf)), min_rank)
 
 
 def clamped(ranks: Shape, shape: Shape, format: str) -> Ranks:
-    """Ranks between 1 and the modes."""
+    """Return ranks between 1 and the modes."""
     return tuple(max(1, min(rank, mode)) for rank, mode in zip(ranks, modes(shape, format), strict=True))
 
 
 def rounded(ranks: Shape, limits: Shape, multiple: int) -> Ranks:
-    """Ranks to the nearest multiple, at least one, and below the limit unless they lie on it; where no multiple fits
-    below the limit they stay."""
+    """Round ranks to the nearest multiple, at least one, and below the limit unless they lie on the limit.
+
+    If no multiple fits below the limit, the ranks stay.
+    """
     return tuple(_rounded(rank, limit, multiple) for rank, limit in zip(ranks, limits, strict=True))
 
 
@@ -156,7 +162,7 @@ def _rounded(rank: int, limit: int, multiple: int) -> int:
 
 
 def _unfoldings(weight: Tensor, format: str, now: Ranks) -> tuple[Tensor, ...]:
-    """The matrices whose ranks are asked for, in the coordinates of their largest `now` singular vectors."""
+    """Return the matrices whose ranks are estimated, in the coordinates of their largest `now` singular vectors."""
     if format == SVD:
         values = torch.linalg.svdvals(weight.flatten(1))[: now[0]]
         return (torch.diag(values),) if now[0] < min(weight.shape[:2]) else (weight.flatten(1),)
@@ -167,7 +173,7 @@ def _unfoldings(weight: Tensor, format: str, now: Ranks) -> tuple[Tensor, ...]:
 
 
 def _projected(tensor: Tensor, axis: int, rank: int) -> Tensor:
-    """A tensor whose `axis` is expressed in its `rank` leading left singular vectors."""
+    """Express the `axis` of a tensor in its `rank` leading left singular vectors."""
     if rank >= tensor.shape[axis]:
         return tensor
     unfolded = tensor.transpose(0, axis).flatten(1)
