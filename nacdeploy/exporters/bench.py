@@ -1,6 +1,6 @@
-"""Bench: artifacts and their uncompressed baseline timed in turns in one run, and the score of what is deployed.
+"""Bench: artifacts and their uncompressed baseline timed in turns in one run, and the score of the deployed artifacts.
 
-On a GPU the baseline is an FP16 engine, everything is timed with and without CUDA graphs, and the device's own time
+On a GPU the baseline is an FP16 engine, every artifact is timed with and without CUDA graphs, and the device's own time
 stands beside the time end to end.
 """
 
@@ -29,9 +29,16 @@ from nacdeploy.task import evaluate as evaluation
 @scored
 @dataclass(frozen=True)
 class Row:
-    """One artifact at one batch size: its metric's score (of the session that is timed), bytes of the model file,
-    measured latency end to end, and the speed against the baseline with its 95 % interval; on a GPU the device's own
-    latency and speed too."""
+    """One artifact at one batch size.
+
+    Attributes:
+        score: the metric's score, of the session that is timed.
+        model_bytes: the bytes of the model file.
+        latency: the measured latency end to end.
+        speed: the speed against the baseline with its 95 % interval.
+        device_latency: the device's own latency on a GPU.
+        device_speed: the device's own speed on a GPU.
+    """
 
     artifact: str
     chain: str
@@ -64,7 +71,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Exit:
-    """One exit of a manifest's gate: its output and the confidence (softmax maximum) from which it answers."""
+    """One exit of a manifest's gate: its output, and the confidence (softmax maximum) from which on the exit
+    answers."""
 
     output: str
     threshold: float
@@ -105,7 +113,7 @@ def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: Bench
 
 
 def deployed_score(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
-    """The score of what the artifact answers, its gate applied."""
+    """Score the answers of the artifact, with its gate applied."""
     parts = [runner.run(x.numpy()) for x in evaluation.batches(data, images, 64)]
     outputs = dict(zip(runner.output_names, (np.concatenate(c) for c in zip(*parts, strict=True)), strict=True))
     exits = records.from_data(tuple[Exit, ...], (manifest.gate or {}).get("exits", ()), where="the manifest's gate")
@@ -118,12 +126,12 @@ def deployed_score(runner: Runner, manifest: Manifest, data: Dataset, images: Im
 
 
 def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
-    """The data normalised as an artifact takes them, however they would be otherwise."""
+    """Return the data, normalised as an artifact takes its images."""
     return replace(data, mean=manifest.preprocessing.mean, std=manifest.preprocessing.std)
 
 
 def _checked(path: Path, data: Dataset) -> Manifest:
-    """The manifest of an artifact that takes the images and tells the classes of a data set."""
+    """Return the manifest of an artifact, and check that it takes the images and names the classes of a data set."""
     manifest, _ = artifact.load(path)
     expected = manifest.inputs[0].shape[1:] if manifest.inputs else ()
     given = (data.channels, *data.input_size)
@@ -137,7 +145,7 @@ def _checked(path: Path, data: Dataset) -> Manifest:
 
 
 def _timed(subjects: Sequence[_Subject], data: Dataset, table: BenchTable) -> list[Row]:
-    """The rows of subjects of which the first is the baseline, at every batch size."""
+    """Return the rows of subjects, at every batch size; the first subject is the baseline."""
     rows: list[Row] = []
     for batch_size in table.batch_sizes:
         images = data.normalize(data.test.images[:1]).repeat(batch_size, 1, 1, 1).numpy()

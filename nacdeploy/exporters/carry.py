@@ -1,4 +1,4 @@
-"""Precision that was measured on one network, carried over to a similar one."""
+"""Measured precision carried from one network to a similar one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,15 @@ from nacdeploy.network.network import Network
 
 @dataclass(frozen=True)
 class Carried:
-    """The layers and products of a network that stay float, how many of all were decided by their name, by their kind
-    alone and not at all, and where they were measured."""
+    """The precisions carried to a network.
+
+    Attributes:
+        floats: the layers and products that stay float.
+        n_by_name: the number decided by their name.
+        n_by_kind: the number decided by their kind alone.
+        n_unknown: the number not decided.
+        measured: the place of the measurement.
+    """
 
     floats: tuple[str, ...]
     n_by_name: int
@@ -29,10 +36,10 @@ class Carried:
 
 
 def read(source: Path) -> Precisions:
-    """The measured precisions of an artifact, or of the precision.json in one.
+    """Read the measured precisions of an artifact, or of its precision.json.
 
     Raises:
-        UsageError: it is neither, or the artifact's precision was not measured.
+        UsageError: `source` is neither, or the artifact's precision was not measured.
     """
     if artifact.is_artifact(source):
         if not records.is_file(source / PRECISION):
@@ -45,8 +52,10 @@ def read(source: Path) -> Precisions:
 
 
 def carried(precisions: Precisions, network: Network) -> Carried:
-    """What measured precisions say of a network: a layer of the same name and kind has the same precision, another one
-    that of most layers of its kind. What is of no kind that was measured stays as it is asked for.
+    """Apply measured precisions to a network.
+
+    A layer of the same name and kind gets the same precision, any other layer the precision of most layers of its kind.
+    A layer of a kind that was not measured keeps the precision that the chain asked for.
 
     Raises:
         UsageError: no layer is of a kind that was measured.
@@ -66,6 +75,6 @@ def carried(precisions: Precisions, network: Network) -> Carried:
 
 
 def _most(precisions: Precisions, kind: str) -> str | None:
-    """The precision of most layers of a kind, integers where as many are float; None where there are none."""
+    """Return the precision of most layers of a kind, integers on a tie, or None for a kind without layers."""
     alike = [precisions.layers[name] for name, each in precisions.kinds.items() if each == kind]
     return max(sorted(set(alike), reverse=True), key=alike.count, default=None)

@@ -1,4 +1,4 @@
-"""The manifest of an artifact: what stands in it before checks, measurements and engines add theirs."""
+"""The manifest of an artifact before checks, measurements and engines add their part."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from nacdeploy.task import Task
 
 @dataclass(frozen=True)
 class Context:
-    """What the manifest says of an artifact's origin, as plain data."""
+    """The origin of an artifact for its manifest, as plain data."""
 
     steps: list[Any]
     model: dict[str, Any]
@@ -33,7 +33,7 @@ def manifest_of(
     target: Target,
     context: Context,
 ) -> Manifest:
-    """The manifest of a state that is deployed as `graph`, before it is checked and built from."""
+    """Return the manifest of a state that is deployed as `graph`, before checks and builds."""
     height, width = task.data.input_size
     shape = ("batch", task.data.channels, height, width)
     preprocessing = Preprocessing(
@@ -73,7 +73,7 @@ def _gate(network: Network, graph: OnnxGraph) -> dict[str, Any] | None:
 
 
 def note_of_original(parity: Parity, metric: Metric) -> str:
-    """How near the artifact is to the float network that the chain started from."""
+    """Say how near the artifact is to the float network at the chain's start."""
     ratio = "" if parity.snr_db is None else f", signal to noise {parity.snr_db:.1f} dB"
     return (
         f"as the original float network: {100 * parity.agreement:.2f} % of {parity.n_images} {metric.answer[1]}{ratio}"

@@ -1,4 +1,4 @@
-"""What a target builds from the checked graph: what it is told, and what an artifact holds of it."""
+"""The builds of a target from the checked graph: the source of a build, and the artifact with its result."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,23 +21,23 @@ Files = dict[str, bytes]
 
 
 def source(graph: bytes, rows: Sequence[Lowering], network: Network, task: Task, profile: Profile, log: Log) -> Source:
-    """What is built from: a graph, the network that simulates it, and who says whether what was built agrees."""
+    """Return the source of a build: a graph, the network that simulates it, and a function that checks agreement."""
     agrees = partial(_agreement, network=network, task=task, table=profile.export)
     return Source(graph, rows, network, profile.export, profile.seed, agrees, log)
 
 
 def added(manifest: Manifest, files: Files, built: Built) -> tuple[Manifest, Files]:
-    """The manifest and the files with what was built."""
+    """Return the manifest and the files with the build's result."""
     notes = (*manifest.notes, *built.notes)
     manifest = replace(manifest, builder=built.builder, engines=built.engines, builds=built.builds, notes=notes)
     return manifest, {**files, **built.files}
 
 
 def _agreement(what: str, runner: Runner, network: Network, task: Task, table: ExportTable) -> str:
-    """How something that was built from the graph agrees with the torch model, in words.
+    """Say in words how a build of the graph agrees with the torch model.
 
     Raises:
-        NacdeployError: less than the profile asks for.
+        NacdeployError: the agreement is below the profile's bounds.
     """
     images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
     *exits, logits = evaluation.predict_exits(network, task.data, images)

@@ -1,4 +1,5 @@
-"""From a state to an artifact: ONNX on the target's grid, checks on the real graph, engines where there are any."""
+"""From a state to an artifact: ONNX on the target's grid, checks on the real graph, and engines if the target builds
+any."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -35,9 +36,14 @@ from nacdeploy.task import evaluate as evaluation
 
 @dataclass(frozen=True)
 class Tuning:
-    """How measured time decides: whether precision is chosen by it even where integers pay as a whole, the file in
-    which measurements are kept (so that a tuning that was stopped goes on), the FP32 network that the state came from,
-    and a choice of precision that is taken as it is, without measuring."""
+    """The role of measured time in an export.
+
+    Attributes:
+        autotune: choose precision by time even if integers pay as a whole.
+        measurements: the file of measurements, so that an interrupted tuning resumes.
+        original: the FP32 network that the state came from.
+        given: precisions to use without measuring.
+    """
 
     autotune: bool = False
     measurements: Path | None = None
@@ -87,7 +93,7 @@ def export(
 
 @dataclass(frozen=True)
 class _Lowered:
-    """The graph that is deployed, the state whose network simulates it, and what to say of it."""
+    """The graph to deploy, the state whose network simulates the graph, and the notes on both."""
 
     graph: OnnxGraph
     state: CompressionState
@@ -99,7 +105,7 @@ class _Lowered:
 def _lowered(
     state: CompressionState, task: Task, profile: Profile, target: Target, tuning: Tuning, progress: Progress
 ) -> _Lowered:
-    """The state on the target's grid and in the precision that is fastest there, as a graph."""
+    """Return the state on the target's grid and in the fastest precision there, as a graph."""
     state, notes = _on_grid(state, task, profile, target)
     asked = state.network
     traced = trace(asked, profile.export.opset)
@@ -120,7 +126,8 @@ def _lowered(
 def _checked(
     lowered: _Lowered, task: Task, profile: Profile, target: Target, context: Context, original: Network | None
 ) -> Manifest:
-    """The manifest of a graph that agrees with the simulation, end to end and layer by layer."""
+    """Return the manifest of a graph, and check that the graph agrees with the simulation, end to end and layer by
+    layer."""
     runtimes = answering(target)
     checks = parity.check(lowered.state.network, lowered.graph, task, profile.export, runtimes)
     notes, compared = lowered.notes, None
@@ -138,8 +145,10 @@ def _checked(
 def _on_grid(
     state: CompressionState, task: Task, profile: Profile, target: Target
 ) -> tuple[CompressionState, tuple[str, ...]]:
-    """The state on the target's grid, and what that cost where it is another than its own. A network without quantizers
-    is as it was."""
+    """Return the state on the target's grid, and the cost of moving from another grid.
+
+    A network without quantizers is unchanged.
+    """
     grid = target.grid(profile.of(QuantizeTable).grid)
     if grid == state.network.grid or not state.network.quantizers:
         return state, ()
@@ -150,8 +159,8 @@ def _on_grid(
 
 
 def _settled(network: Network, state: CompressionState, task: Task, profile: Profile) -> tuple[CompressionState, str]:
-    """The state of a network whose edges changed, with ranges and gates found anew (the score that is written down is
-    that of what is written), and what that cost."""
+    """Return the state of a network whose edges changed, with new ranges and gates and their score, and the cost of
+    the change."""
     settle(network, task, profile)
     calibrate_gates(network, task, profile)
     metrics = measure(network, task)
@@ -161,7 +170,7 @@ def _settled(network: Network, state: CompressionState, task: Task, profile: Pro
 
 
 def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Timer | None:
-    """What times graphs on the target, where that is asked for and the target is present."""
+    """Return a timer of graphs on the target, if timing is asked for and the target is present."""
     if not (profile.export.guard or tuning.autotune):
         return None
     make = runtime_of(target).maker(profile.export, profile.bench.threads)
@@ -172,8 +181,10 @@ def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Time
 def _guarded(
     network: Network, traced: Traced, clock: Timer | None, target: Target, tuning: Tuning, progress: Progress
 ) -> Guarded:
-    """The network that is not slower than its float twin on the target, where that can be timed here, or in the
-    precision that is given."""
+    """Return the network that is not slower than its float twin, or that has the given precision.
+
+    If the target cannot be timed here, the network is unchanged.
+    """
     if tuning.given is not None:
         return taken(network, tuning.given)
     if clock is None or not network.quantizers:
@@ -190,7 +201,8 @@ def _guarded(
 
 
 def _rows(graph: OnnxGraph, asked: Network, floats: Names) -> list[Lowering]:
-    """The lowering rows; what the chain asked of a layer that is better off in float here is said as asked.
+    """Return the lowering rows. For layers that tuning moved to float, `asked` still shows the precision the chain
+    requested.
 
     Raises:
         NacdeployError: a layer that is to be 2:4 sparse is not in the graph.

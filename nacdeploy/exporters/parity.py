@@ -1,9 +1,9 @@
 """Parity: the built graph against the network that simulates it, end to end and layer by layer.
 
-Fake-quantized torch, ONNX Runtime with graph optimisations and with none, and the target's own runtime where it runs
-here answer for the same images. Where they part, the first node that diverges is named. Layer by layer, every quantized
-layer is fed with the same integers as in the simulation: it may be off by one step of its output grid, which is what
-rounding at the boundary between two steps costs.
+Fake-quantized torch, ONNX Runtime with graph optimisations and without, and the target's own runtime (if it runs here)
+answer the same images. If they differ, the first diverging node is named. Layer by layer, every quantized layer gets
+the same integers as in the simulation: it may be off by one step of its output grid, the cost of rounding at the
+boundary between two steps.
 """
 
 import math
@@ -40,8 +40,14 @@ SLACK_DB, LEAST_DB = 1.0, 5.0
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first node whose output parts from the simulation: its ONNX name, what made it in words, the tensor that was
-    compared, and the ratio of signal to error."""
+    """The first node whose output differs from the simulation.
+
+    Attributes:
+        node: its ONNX name.
+        origin: its torch layer, in words.
+        tensor: the compared tensor.
+        snr_db: the ratio of signal to error.
+    """
 
     node: str
     origin: str
@@ -52,12 +58,13 @@ class Divergence:
 def check(
     network: Network, graph: OnnxGraph, task: Task, table: ExportTable, runtimes: Mapping[str, Maker]
 ) -> tuple[Parity, ...]:
-    """Compare the graph with the simulating network on validation images, every output, once for each named runtime;
-    the least agreement and the least ratio of any output count.
+    """Compare the graph with the simulating network on validation images, every output, once for each named runtime.
+
+    The least agreement and the least ratio of any output count.
 
     Raises:
         NacdeployError: agreement or signal to noise ratio is below the profile's bound; the first diverging node is
-        named.
+            named.
     """
     images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
     *exits, logits = evaluation.predict_exits(network, task.data, images)
@@ -78,7 +85,7 @@ def check(
 def parts(
     references: Sequence[Tensor], outputs: Sequence[NDArray], found: Parity, table: ExportTable, metric: Metric
 ) -> bool:
-    """Whether outputs (N, K) part from their references by more than the profile's bounds allow."""
+    """Tell whether outputs (N, K) differ from their references by more than the profile's bounds allow."""
     pairs = zip(references, outputs, strict=True)
     n_changed = max(n_surprising(reference.numpy(), output, metric) for reference, output in pairs)
     return disagrees(n_changed, found.n_images, table.min_agreement) or _snr_db(found) < table.min_snr_db
@@ -87,12 +94,12 @@ def parts(
 def only_rounds(
     network: Network, task: Task, images: ImageSet, simulated: Sequence[Tensor], outputs: Sequence[NDArray]
 ) -> bool:
-    """Whether outputs (N, K) that part from the simulation's err no more than the simulation does, measured against
-    the same network in float, and change no more answers.
+    """Tell whether outputs (N, K) that differ from the simulation's have no larger error than the simulation itself.
 
-    A float rest in half precision, or another order of sums, lets values next to the boundary between two integers fall
-    to its other side. Where quantization itself is at few decibels, such flips cost as much as it does, and are no less
-    right: what counts is the distance from the float network. Exits are not excused.
+    The error is measured against the same network in float, and no more answers may change. A float rest in half
+    precision, or another order of sums, lets a value next to the boundary between two integers fall to its other side.
+    If quantization itself is at few decibels, such flips cost as much as quantization, and are no less right: the
+    distance from the float network counts. Exits are not excused.
     """
     if network.exits or not network.quantizers:
         return False
@@ -107,22 +114,28 @@ def _errs_no_more(plain: NDArray, reference: NDArray, output: NDArray, metric: M
 
 
 def n_surprising(reference: NDArray, output: NDArray, metric: Metric) -> int:
-    """How many rows (N, K) change their answer by more than noise explains: the others are near ties, and the ratio of
-    signal to noise judges them."""
+    """Count the rows (N, K) whose answer changes by more than noise explains.
+
+    The other changed rows are near ties, which the ratio of signal to noise judges.
+    """
     noise = float(np.sqrt(np.mean((reference.astype(np.float64) - output) ** 2)))
     return int((~metric.agrees(torch.from_numpy(reference), torch.from_numpy(output), noise)).sum())
 
 
 def disagrees(n_changed: int, n_images: int, min_agreement: float) -> bool:
-    """Whether more images change their answer than the bound and its standard error allow: of few images one is always
-    allowed."""
+    """Tell whether more images change their answer than the bound and its standard error allow.
+
+    Of few images one change is always allowed.
+    """
     allowed = n_images * (1 - min_agreement)
     return n_changed > allowed + math.sqrt(max(allowed, 1.0))
 
 
 def against_original(original: Network, graph: OnnxGraph, task: Task, table: ExportTable, runtime: Maker) -> Parity:
-    """The agreement of the graph's own end with the float network that the chain started from: what the letters and
-    the lowering cost together, on the images of `check`."""
+    """Compare the graph's own end with the float network at the chain's start, on the images of `check`.
+
+    The difference is the total cost of letters and lowering.
+    """
     images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
     reference = evaluation.predict(original, task.data, images)
     batches = [x.numpy() for x in evaluation.batches(task.data, images, 64)]
@@ -131,15 +144,15 @@ def against_original(original: Network, graph: OnnxGraph, task: Task, table: Exp
 
 
 def run_all(runner: Runner, batches: Sequence[NDArray]) -> list[NDArray]:
-    """All outputs of a runner over batches of images (N, C, H, W), each (sum of N, K)."""
+    """Return all outputs of a runner over batches of images (N, C, H, W), each (sum of N, K)."""
     return [np.concatenate(column) for column in zip(*(runner.run(x) for x in batches), strict=True)]
 
 
 def first_divergence(
     network: Network, graph: OnnxGraph, images: NDArray, runtime: Maker, limit_db: float
 ) -> Divergence | None:
-    """The first quantized tensor or output, in order of execution, that is further from the simulation's than
-    `limit_db`; None where all are closer."""
+    """Return the first quantized tensor or output, in order of execution, below `limit_db` against the simulation's,
+    or None."""
     model = onnx.load_model_from_string(graph.model)
     readings, answers = _simulated(network, images)
     tensors = {tensor: readings[use] for use, tensor in graph.edges.items() if use in readings}
@@ -159,9 +172,12 @@ def first_divergence(
 def worst_steps(
     network: Network, graph: OnnxGraph, images: NDArray, optimization: Optimization = "all"
 ) -> dict[str, int]:
-    """By the node that computes a quantized tensor from quantized ones: the largest distance, in steps of that
-    tensor's grid, between ONNX Runtime and the simulation when both are fed with the integers of the simulation for
-    `images` (N, C, H, W)."""
+    """Return the largest distance between ONNX Runtime and the simulation, in steps of the output grid, by computing
+    node.
+
+    Both get the integers of the simulation for `images` (N, C, H, W). The nodes are those that compute a quantized
+    tensor from quantized tensors.
+    """
     model = onnx.load_model_from_string(graph.model)
     makers = {name: node for node in model.graph.node for name in node.output}
     readings, _ = _simulated(network, images)
@@ -185,7 +201,7 @@ def worst_steps(
 
 
 class _Recording(Simulation):
-    """The simulation, with what each use of a quantized tensor reads kept."""
+    """The simulation, which records the tensor at each use of a quantized tensor."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
@@ -197,7 +213,7 @@ class _Recording(Simulation):
 
 
 def _simulated(network: Network, images: NDArray) -> tuple[dict[Use, Tensor], list[Tensor]]:
-    """What each use of a quantized tensor reads, and the outputs in the order of the graph's."""
+    """Return the tensor at each use of a quantized tensor, and the outputs in the order of the graph's."""
     recording = _Recording(network)
     found: dict[str, Tensor] = {}
     with torch.inference_mode():
@@ -207,7 +223,7 @@ def _simulated(network: Network, images: NDArray) -> tuple[dict[Use, Tensor], li
 
 
 def _integers(values: Tensor, network: Network, use: Use) -> NDArray:
-    """Values on the grid of an edge as its integers."""
+    """Convert values on the grid of an edge to integers."""
     quantizer: nn.Module = network.quantizers[network.plan.inputs[use[0]][use[1]]]
     scale, zero_point = quantizer.scale_and_zero_point()  # type: ignore[operator]
     rounded = torch.round(values.double() / scale.double()) + zero_point
@@ -217,7 +233,8 @@ def _integers(values: Tensor, network: Network, use: Use) -> NDArray:
 def _segment(
     model: onnx.ModelProto, makers: dict[str, onnx.NodeProto], quantize: onnx.NodeProto, integers: object
 ) -> onnx.ModelProto | None:
-    """The part of the graph between integers and the integers of one edge, as a model; None where floats enter it."""
+    """Return the part of the graph from integers to the integers of one edge, as a model, or None if floats enter
+    it."""
     starts: set[str] = set()
     inside: set[str] = set()
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -247,8 +264,10 @@ def _segment(
 
 
 def _computing_node(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
-    """The node that computed what a Q/DQ pair rounds: the one multiplication since the last quantized tensors, where
-    there is one, else the node just before the pair."""
+    """Return the node whose result a Q/DQ pair rounds.
+
+    If there is one multiplication since the last quantized tensors, it is that; else the node just before the pair.
+    """
     makers = {name: node for node in model.graph.node for name in node.output}
     nearest = makers[tensor]
     while nearest.op_type in ("DequantizeLinear", "QuantizeLinear", "Clip") and nearest.input[0] in makers:
@@ -267,7 +286,7 @@ def _computing_node(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
 
 
 def least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: str, metric: Metric) -> Parity:
-    """The least agreement and the least signal to noise ratio of several outputs (N, K)."""
+    """Return the least agreement and the least signal to noise ratio of several outputs (N, K)."""
     each = [
         onnx_checks.parity(reference.numpy(), output, optimization, metric)
         for reference, output in zip(references, outputs, strict=True)

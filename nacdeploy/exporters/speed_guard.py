@@ -1,7 +1,7 @@
 """The latency guard: no artifact leaves here that is slower than the same network in float.
 
-Where integers do not pay as a whole, or where the user asks for it (`--autotune`), the precision of every layer group
-is chosen by measured time.
+If integers do not pay as a whole, or the user asks for it (`--autotune`), measured time chooses the precision of every
+layer group.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from nacdeploy.network.network import Network
 
 @dataclass(frozen=True)
 class Guarded:
-    """The network that is not slower than its float twin, what was measured, and what to say of it."""
+    """The network that is not slower than its float twin, the measurements, and the notes on them."""
 
     network: Network
     precisions: Precisions | None = None
@@ -38,9 +38,10 @@ def guarded(
     measurements: Path | None,
     report: Callable[[str], None],
 ) -> Guarded:
-    """The network with those layers in float that make it fastest, if it is slower than all in float or if `autotune`.
+    """Return the network with the layers in float that make it fastest, if all integers are slower than all float or
+    `autotune` is set.
 
-    The ranges of edges that the network did not have before are for `settle` to find.
+    `settle` then finds the ranges of new edges.
     """
     tuner = Tuner(network, traced, timer, Measurements(measurements), report)
     everything = tuner.speed(frozenset())
@@ -54,7 +55,7 @@ def guarded(
 
 
 def taken(network: Network, precisions: Precisions) -> Guarded:
-    """The network with those layers in float that were measured elsewhere to be better off so; nothing is timed.
+    """Return the network with the layers in float that were better in float on another network; nothing is timed.
 
     Raises:
         UsageError: nothing is quantized, or no layer is of a kind that was measured.
@@ -66,7 +67,7 @@ def taken(network: Network, precisions: Precisions) -> Guarded:
 
 
 def speed_note(model: bytes, original: bytes, timer: Timer) -> str:
-    """How fast a model is against the FP32 network that it came from; loud where it is slower."""
+    """Say how fast a model is against the FP32 network that it came from, with a warning if it is slower."""
     ratio = timer({"now": model, "original": original}, "original").ratios["now"]
     if ratio.high >= 1:
         return f"{_times(ratio)} the speed of the FP32 network that it came from, measured here"

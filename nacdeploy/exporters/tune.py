@@ -1,9 +1,9 @@
-"""Precision by measured time: which layers stay on integers is decided by timing graphs on the target that is present.
+"""Precision by measured time: timing graphs on the target that is present decides which layers stay on integers.
 
-Integers do not pay everywhere (depthwise and narrow layers, what stands between quantize and dequantize). The search
-is greedy: the best of a few whole rules, then one layer group after the other, each flip timed in turns against the
-best so far and kept only where it is faster beyond its interval. Every measurement is written down, so that a tuning
-that was stopped goes on.
+Integers do not pay everywhere (depthwise and narrow layers, operators between quantize and dequantize). The search is
+greedy: the best of a few whole rules, then one layer group after the other, each flip timed in turns against the best
+so far and kept only if it is faster beyond its interval. Every measurement is written down, so that an interrupted
+tuning resumes.
 """
 
 import copy
@@ -33,8 +33,16 @@ NARROW = 16
 
 @dataclass(frozen=True)
 class Precisions:
-    """precision.json: the precision that each layer group member got by measurement ("int8", "float"), its kind, and
-    where it was measured. `speed` is the ratio to the same network in float."""
+    """precision.json: the measured precision of each member of a layer group.
+
+    Attributes:
+        target: the target that was timed.
+        machine: the machine of the measurement.
+        layers: the precision of each member ("int8", "float").
+        kinds: the kind of each member.
+        speed: the ratio to the same network in float.
+        n_timed: the number of timed choices.
+    """
 
     target: str
     machine: str
@@ -46,7 +54,7 @@ class Precisions:
 
 @dataclass
 class Measurements:
-    """Ratios that were measured before, by the pair of choices they compare; kept in a file where there is one."""
+    """Earlier ratios, by the pair of choices that they compare; kept in a file if one is given."""
 
     path: Path | None = None
     ratios: dict[str, Ratio] = field(default_factory=dict)
@@ -63,7 +71,7 @@ class Measurements:
 
 @dataclass
 class Tuner:
-    """Finds the layers of one traced network that are better off in float."""
+    """Finds the layers of one traced network that are faster in float."""
 
     network: Network
     traced: Traced
@@ -72,11 +80,11 @@ class Tuner:
     report: Callable[[str], None] = lambda line: None
 
     def speed(self, floats: Names) -> Ratio:
-        """How many times faster than all in float the network is with `floats` in float, measured."""
+        """Measure how many times faster the network with `floats` in float is than the network all in float."""
         return self._ratio(floats, self.members)
 
     def tuned(self) -> Names:
-        """The members that are to be float for the network to be fastest; all of them where integers never pay."""
+        """Return the members that must be float for the network to be fastest: all members if integers never pay."""
         best = max(self._rules(), key=lambda floats: self.speed(floats).value)
         for group in self._groups():
             flipped = best - group if group <= best else best | group
@@ -92,7 +100,7 @@ class Tuner:
         return frozenset(self._kinds())
 
     def precisions(self, floats: Names, target: str, machine: str) -> Precisions:
-        """The record of a choice."""
+        """Return the record of a choice."""
         layers: dict[str, Held] = {name: FLOAT if name in floats else INTEGER for name in sorted(self.members)}
         return Precisions(target, machine, layers, self._kinds(), self.speed(floats), len(self.measured.ratios))
 
@@ -100,21 +108,21 @@ class Tuner:
         return member_kinds(self.network)
 
     def _rules(self) -> list[Names]:
-        """Whole rules to begin with: all integers, all float, and one kind of layer in float at a time."""
+        """Return whole rules to begin with: all integers, all float, and one kind of layer in float at a time."""
         kinds = self._kinds()
         by_kind = [frozenset(name for name in kinds if kinds[name] == kind) for kind in sorted(set(kinds.values()))]
         narrow = frozenset(n for n in self.network.plan.weight_bits if _width(self.network, n) < NARROW)
         return list(dict.fromkeys([frozenset(), *by_kind, narrow, self.members]))
 
     def _groups(self) -> Iterable[Names]:
-        """The members by the module that they lie in, in order of execution."""
+        """Group the members by the module around them, in order of execution."""
         groups: dict[str, set[str]] = {}
         for name in self._kinds():
             groups.setdefault(name.rpartition(".")[0] or name, set()).add(name)
         return [frozenset(group) for group in groups.values()]
 
     def _ratio(self, floats: Names, reference: Names) -> Ratio:
-        """The time with `reference` in float over that with `floats` in float."""
+        """Return the time with `reference` in float over the time with `floats` in float."""
         if floats == reference:
             return Ratio(1.0, 1.0, 1.0)
         key = f"{_key(floats)}/{_key(reference)}"
@@ -128,8 +136,11 @@ class Tuner:
 
 
 def with_float(network: Network, names: Iterable[str]) -> Network:
-    """A copy of a quantized network with some of its layers or products in float, itself where there are none; ranges
-    stay where edges stay."""
+    """Return a copy of a quantized network with some of its layers or products in float; remaining edges keep their
+    ranges.
+
+    Without such layers, the network itself is returned.
+    """
     if not (excluded := tuple(sorted(names))) or network.rule is None:
         return network
     changed = copy.deepcopy(network)
@@ -138,8 +149,10 @@ def with_float(network: Network, names: Iterable[str]) -> Network:
 
 
 def member_kinds(network: Network) -> dict[str, str]:
-    """The kind of every layer and product that is quantized (without a rule: that could be), in order of execution:
-    "conv", "pointwise", "depthwise", "linear", "product"."""
+    """Return the kind of every quantized layer and product (without a rule: of all), in order of execution.
+
+    The kinds are "conv", "pointwise", "depthwise", "linear" and "product".
+    """
     plan = network.plan
     if network.rule is None:
         plan = placement.plan(network.graph, network.backbone, network.layers, Rule(Precision(8, 8)), network.grid)

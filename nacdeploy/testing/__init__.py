@@ -1,1 +1,1 @@
-"""The laws that an implementation keeps, as functions that other packages' tests can call."""
+"""The laws of implementations, as functions that other packages' tests can call."""

@@ -1,4 +1,5 @@
-"""What letters claim, counted on what runs: integer weights in a file's nodes, zeros in the weights of a forward."""
+"""The claims of letters, counted in running networks: integer weights in a file's nodes, zeros in the weights of a
+forward."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,12 +24,12 @@ _MOVING = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"
 
 
 def weighted(module: nn.Module) -> int:
-    """The layers of a network that hold a convolution's or a product's weight, subclasses included."""
+    """Count the layers of a network that hold a convolution's or a product's weight, subclasses included."""
     return sum(isinstance(each, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) for each in module.modules())
 
 
 def integer_weights(model: bytes) -> int:
-    """The int8 weights of a file that a product reads together with data from integers."""
+    """Count the int8 weights of a file that a product reads together with data from integers."""
     graph = onnx.load_model_from_string(model).graph
     makers = {name: node for node in graph.node for name in node.output}
     integers = {t.name for t in graph.initializer if t.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)}
@@ -43,7 +44,7 @@ def integer_weights(model: bytes) -> int:
 
 
 def _source(name: str, makers: Mapping[str, onnx.NodeProto]) -> str:
-    """The integers that a tensor is dequantized from, "" where it is not."""
+    """Return the integers that a tensor is dequantized from, or "" if it is not."""
     while name in makers:
         maker = makers[name]
         if maker.op_type == "DequantizeLinear":
@@ -55,7 +56,7 @@ def _source(name: str, makers: Mapping[str, onnx.NodeProto]) -> str:
 
 
 def integer_nodes_that_run(model: bytes, images: NDArray[Any]) -> int:
-    """The products on integers in the graph that ONNX Runtime makes of a file and runs."""
+    """Count the products on integers in the graph that ONNX Runtime makes of a file and runs."""
     with tempfile.TemporaryDirectory() as folder:
         runner = OnnxRunner(model, trace=Path(folder))
         runner.run(images)
@@ -65,7 +66,7 @@ def integer_nodes_that_run(model: bytes, images: NDArray[Any]) -> int:
 
 
 def zeros_that_run(network: nn.Module, images: Tensor, masks: Masks) -> set[str]:
-    """The layers whose zeros are in a tensor that a product of a forward reads."""
+    """Return the layers whose zeros are in a tensor that a product of a forward reads."""
     seen = _Seen(masks)
     with torch.no_grad(), seen:
         network(images)
@@ -73,7 +74,7 @@ def zeros_that_run(network: nn.Module, images: Tensor, masks: Masks) -> set[str]
 
 
 def zeros_in_file(model: bytes, masks: Masks) -> set[str]:
-    """The layers whose zeros are in a constant of a file."""
+    """Return the layers whose zeros are in a constant of a file."""
     found: set[str] = set()
     for tensor in onnx.load_model_from_string(model).graph.initializer:
         if len(tensor.dims) > 1:
@@ -83,7 +84,7 @@ def zeros_in_file(model: bytes, masks: Masks) -> set[str]:
 
 
 def _matching(value: Tensor, masks: Masks) -> Iterator[str]:
-    """The layers whose mask hides nothing but zeros of a weight, as it is or transposed."""
+    """Yield the layers whose mask hides nothing but zeros of a weight, plain or transposed."""
     for each in (value, value.transpose(-1, -2)) if value.dim() == 2 else (value,):
         for name, kept in masks.items():
             if kept is not None and kept.shape == each.shape and not bool(each[~kept].count_nonzero()):

@@ -1,8 +1,8 @@
 """Networks that were not written for this package, with weights in which every branch matters, and a task for them.
 
-Weights are random: torch's own initialisation, with what it leaves at zero or nearly so (the last norm of a residual
-branch, layer scale, class tokens) drawn anew, norms that differ from channel to channel, and batch-norm statistics of
-smooth random images, moved a little, so that finding them anew changes the answer.
+Weights are random: torch's own initialisation, with new draws for values that torch leaves at zero or nearly so (the
+last norm of a residual branch, layer scale, class tokens), norms that differ from channel to channel, and batch-norm
+statistics of smooth random images, moved a little, so that settling them anew changes the answer.
 """
 
 import copy
@@ -33,7 +33,7 @@ TINY = 1e-3  # the largest magnitude of a parameter that is as good as absent
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """A float network in evaluation mode, which nothing changes, and what it takes to compress and to judge it."""
+    """A float network in evaluation mode, which nothing changes, with a profile and a task to compress and judge it."""
 
     original: nn.Module
     task: Task
@@ -41,46 +41,47 @@ class Foreign:
 
     @cached_property
     def start(self) -> CompressionState:
-        """The state before any letter, of a copy."""
+        """Return the state of a copy before any letter."""
         shape = (self.task.data.channels, *self.task.data.input_size)
         grid = self.profile.parsed_target.grid(self.profile.of(QuantizeTable).grid)
         return initial_state(Network(copy.deepcopy(self.original), grid, shape).eval(), self.task)
 
     @cached_property
     def quantized(self) -> CompressionState:
-        """The state after Q alone."""
+        """Return the state after Q alone."""
         return self.after("Q")
 
     def after(self, chain: str, state: CompressionState | None = None) -> CompressionState:
-        """The state after a chain."""
+        """Return the state after a chain."""
         state = state or self.start
         for link in Chain.parse(chain).links:
             state = advance(state, link, self.task, self.profile)
         return state
 
     def images(self, n: int = N_TEST) -> Tensor:
-        """Normalised test images (n, C, H, W)."""
+        """Return normalised test images (n, C, H, W)."""
         return self.task.data.normalize(self.task.data.test.images[:n])
 
     def answers(self, n: int = N_TEST) -> Tensor:
-        """The original's logits (n, K) on them."""
+        """Return the original's logits (n, K) on these images."""
         return outputs(self.original, self.images(n))
 
     @cached_property
     def calibration(self) -> Tensor:
-        """The normalised images (N, C, H, W) that ranges are found on."""
+        """Return the normalised images (N, C, H, W) for calibrating ranges."""
         return self.task.data.normalize(self.task.data.train.images)
 
 
 def foreign(name: str, size: int, *, grid: str = "ort", seed: int = 0) -> Foreign:
-    """A network by its name (`torchvision:NAME`, `timm:NAME`, `path/file.py:factory`) for images (3, size, size)."""
+    """Make a network by its name (`torchvision:NAME`, `timm:NAME`, `path/file.py:factory`) for images (3, size,
+    size)."""
     data = smooth_images(size, seed)
     task = Task(ModelSpec(name, N_CLASSES, 3, (size, size)), data)
     return Foreign(randomised(task.build(seed), data.normalize(data.train.images), seed), task, small_profile(grid))
 
 
 def of_module(module: nn.Module, size: int, *, grid: str = "ort", seed: int = 0) -> Foreign:
-    """The same for a module at hand, with ten classes; its weights are changed in place."""
+    """Make a foreign network of a module with ten classes; the module's weights are changed in place."""
     data = smooth_images(size, seed)
     task = Task(ModelSpec("module.py:make", N_CLASSES, 3, (size, size), source_sha256="0" * 64), data)
     module = randomised(module.eval(), data.normalize(data.train.images), seed)
@@ -88,7 +89,8 @@ def of_module(module: nn.Module, size: int, *, grid: str = "ort", seed: int = 0)
 
 
 def small_profile(grid: str = "ort") -> Profile:
-    """Few images, one epoch, units of one channel; nothing is timed and no layer is left out."""
+    """Return a profile with few images, one epoch and units of one channel; nothing is timed and no layer is left
+    out."""
     recipe = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
     tables = {
         "finetune": {**recipe, "early_stop_patience": None},
@@ -109,7 +111,7 @@ def small_profile(grid: str = "ort") -> Profile:
 
 
 def smooth_images(size: int, seed: int = 0) -> Dataset:
-    """Low-frequency noise as images, labels in turn: there is nothing to learn in them."""
+    """Make low-frequency noise as images, with labels in turn: they hold nothing to learn."""
     generator = torch.Generator().manual_seed(seed)
     n = N_TRAIN + N_VALIDATION + N_TEST
     noise = torch.zeros(n, 3, size, size)
@@ -125,7 +127,7 @@ def smooth_images(size: int, seed: int = 0) -> Dataset:
 
 
 def randomised(module: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
-    """The module, in place, with parameters that all matter and batch-norm statistics from `images` (N, C, H, W)."""
+    """Change the module in place: parameters that all matter, and batch-norm statistics from `images` (N, C, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         norms = {name: each for name, each in module.named_modules() if _is_norm(each)}
@@ -141,24 +143,24 @@ def randomised(module: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
 
 
 def outputs(module: nn.Module, x: Tensor) -> Tensor:
-    """What a module in evaluation mode answers."""
+    """Return the answer of a module in evaluation mode."""
     with torch.no_grad():
         answer: Tensor = module(x)
     return answer
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether a module is a norm itself: its parameters are its own, not those of layers in it."""
+    """Tell whether a module is a norm itself: its parameters are its own, not those of layers within."""
     is_named_so = isinstance(module, _BatchNorm) or "norm" in type(module).__name__.lower()
     return is_named_so and not any(True for child in module.children() for _ in child.parameters())
 
 
 def _draw_norm(parameter: Tensor, of_batch: bool, kind: str, generator: torch.Generator) -> None:
-    """Scales and shifts that differ from channel to channel.
+    """Draw scales and shifts that differ from channel to channel.
 
-    Batch norms leave activations mostly above zero and branches small: with gains of one and shifts of zero, layer upon
-    layer of them magnifies any rounding (Yang et al., 2019, "A mean field theory of batch normalization"), and even
-    the best quantizer would be at 5 dB, which trained networks are not.
+    Batch norms leave activations mostly above zero and branches small: with gains of one and shifts of zero, many
+    layers of them magnify any rounding (Yang et al., 2019, "A mean field theory of batch normalization"), and even the
+    best quantizer would be at 5 dB, unlike in trained networks.
     """
     drawn = torch.randn if kind == "bias" else torch.rand
     offset, width = {
@@ -170,7 +172,7 @@ def _draw_norm(parameter: Tensor, of_batch: bool, kind: str, generator: torch.Ge
 
 
 def _draw(parameter: Tensor, kind: str, generator: torch.Generator) -> None:
-    """New values for constants and for what is next to nothing."""
+    """Draw new values for constants and for values near zero."""
     shape, least, most = parameter.shape, float(parameter.min()), float(parameter.max())
     noise = torch.randn(shape, generator=generator)
     if max(abs(least), abs(most)) >= TINY:
@@ -185,7 +187,7 @@ def _draw(parameter: Tensor, kind: str, generator: torch.Generator) -> None:
 
 
 def _fill_statistics(module: nn.Module, images: Tensor, generator: torch.Generator) -> None:
-    """Running means and variances as seen on the images, and a little beside that."""
+    """Set running means and variances to those of the images, moved a little."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     former = [norm.momentum for norm in norms]
     for norm in norms:

@@ -1,7 +1,7 @@
-"""The laws of a metric, as functions that raise where one is broken; for the metrics of other packages too.
+"""The laws of a metric, as functions that raise if a law is broken; for the metrics of other packages too.
 
-Each takes a metric, the labels of some images as the metric makes them, and outputs `(N, K)` of a network for these
-images that is neither perfect nor worse than chance.
+Each takes a metric, the metric's labels of some images, and outputs `(N, K)` of a network for these images that is
+neither perfect nor worse than chance.
 """
 
 import math
@@ -15,7 +15,7 @@ from nacdeploy.testing.operators import BrokenLawError
 
 
 def check_score_is_better_than_chance_and_within_bounds(metric: Metric, outputs: Tensor, labels: Tensor) -> None:
-    """Law 1: scores lie within the bounds, and `is_near_chance` tells what was learned from what was not."""
+    """Law 1: scores lie within the bounds, and `is_near_chance` tells a network that learned from one that did not."""
     score, chance = metric.score(outputs, labels), metric.chance(labels)
     low, high = metric.bounds
     _require(low <= min(score, chance) <= max(score, chance) <= high, f"{metric.name}: a score is out of its bounds")

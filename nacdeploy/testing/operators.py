@@ -1,6 +1,6 @@
-"""The laws of an operator, as functions that raise where one is broken; for the operators of other packages too.
+"""The laws of an operator, as functions that raise if a law is broken; for the operators of other packages too.
 
-Each takes what it needs to try the operator once: a link (the letter with its parameters), a state that is not
+Each takes the inputs of one trial of the operator: a link (the letter with its parameters), a state that is not
 changed, its task and profile. The numbers are those of the laws in docs/architecture.md.
 """
 
@@ -50,7 +50,7 @@ def check_replay_gives_the_same_shapes(link: Link, state: CompressionState, task
 
 
 def check_decision_survives_json(link: Link, state: CompressionState, task: Task, profile: Profile) -> None:
-    """Law 3: a decision is the same after a way through JSON text, and so is what follows from it."""
+    """Law 3: a decision that went through JSON text is the same, and so is its result."""
     operator = letters.make(link, profile)
     decision = operator.decide(state, task)
     read: Any = records.from_data(operator.decision_type, json.loads(json.dumps(records.to_data(decision))))
@@ -103,7 +103,7 @@ def check_output_shape_is_kept(link: Link, state: CompressionState, task: Task, 
 
 
 def check_figure_moves(link: Link, state: CompressionState, task: Task, profile: Profile, figure: Figure) -> None:
-    """Law 7: the operator's own figure moves the right way; `figure(before, after)` says whether it does."""
+    """Law 7: the operator's own figure moves the right way; `figure(before, after)` tells whether it does."""
     after = advance(state, link, task, profile)
     name = getattr(figure, "__name__", str(figure))
     was, now = state.metrics, after.metrics

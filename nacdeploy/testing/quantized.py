@@ -1,4 +1,4 @@
-"""Quantized networks without data or training, for tests and measurements of builders; ranges are those of noise."""
+"""Quantized networks without data or training, for tests and measurements of builders; the ranges come from noise."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from nacdeploy.network.network import Network, Use
 
 
 class _Ranges:
-    """Lets everything pass and keeps the least and the largest value at every edge."""
+    """Passes every tensor on and keeps the least and the largest value at every edge."""
 
     def __init__(self) -> None:
         self.found: dict[str, tuple[float, float]] = {}
@@ -30,9 +30,10 @@ class _Ranges:
 
 
 def plain(name: str, side: int, *, width: float | None = None, two_four: bool = False) -> Network:
-    """A built-in network with random weights on TensorRT's grid, for images (3, side, side) and ten classes.
+    """Make a built-in network with random weights on TensorRT's grid, for images (3, side, side) and ten classes.
 
-    With `two_four` two of four weights in a row along the input channels are zero, where their number allows it.
+    With `two_four`, two of four weights in a row along the input channels are zero, if the number of channels allows
+    it.
     """
     torch.manual_seed(0)
     backbone = resolve(name, n_classes=10, channels=3, input_size=(side, side), width=width).build().eval()
@@ -42,7 +43,7 @@ def plain(name: str, side: int, *, width: float | None = None, two_four: bool = 
 
 
 def quantized(name: str, side: int, *, width: float | None = None, two_four: bool = False) -> Network:
-    """`plain` with w8a8 quantizers."""
+    """Make `plain` with w8a8 quantizers."""
     network, ranges = plain(name, side, width=width, two_four=two_four), _Ranges()
     network.quantize(Rule(Precision(8, 8)))
     with torch.no_grad():

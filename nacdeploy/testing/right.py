@@ -1,7 +1,7 @@
-"""What "right" means for every letter, measured against the original float network and not against our simulation.
+"""The meaning of "right" for every letter, measured against the original float network and not against our simulation.
 
-Each check tries one thing on one network of `testing/foreign.py` and returns what it found; what it tries may raise
-whatever it raises. The limits are those of docs/coverage.md.
+Each check tries one thing on one network of `testing/foreign.py` and returns what it found; the trial may raise any
+error. The limits are those of docs/coverage.md.
 """
 
 import tempfile
@@ -42,8 +42,13 @@ Reference = Callable[[nn.Module], float]  # the dB of another quantiser on a flo
 
 @dataclass(frozen=True)
 class Found:
-    """What a check found: "right", "wrong" (without a word from the package) or "refused" (it said so), why it is not
-    right, and the figures."""
+    """The outcome of a check.
+
+    Attributes:
+        verdict: "right", "wrong" (the package said nothing) or "refused" (the package said so).
+        why: why it is not right.
+        figures: the measured figures.
+    """
 
     outcome: Literal["right", "wrong", "refused"]
     reason: str = ""
@@ -86,7 +91,7 @@ def check_prune(foreign: Foreign) -> Found:
 
 
 def check_quantize(foreign: Foreign, reference: Reference | None = None) -> Found:
-    """Q at 8 bits answers as the original, and its claim is what the exported file's nodes hold."""
+    """Q at 8 bits answers as the original, and the nodes of the exported file hold the integers that Q claims."""
     network = foreign.quantized.network
     db = decibels(foreign.answers(), outputs(network, foreign.images()))
     model = to_onnx(network, foreign.profile.export.opset).model
@@ -139,7 +144,7 @@ def check_decompose(foreign: Foreign) -> Found:
 
 
 def check_exits(foreign: Foreign) -> Found:
-    """E leaves the network's own end as it is, bit for bit."""
+    """E leaves the network's own end unchanged, bit for bit."""
     network = foreign.after("E(n_exits=2)").network
     with torch.no_grad():
         *_, own = network.forward_exits(foreign.images())
@@ -185,7 +190,7 @@ def check_prune_quantize(foreign: Foreign, reference: Reference | None = None) -
 
 
 def decibels(exact: Tensor, other: Tensor) -> float:
-    """Signal to noise of answers (N, K), `EXACT_DB` where they are equal."""
+    """Return the signal to noise ratio of answers (N, K), or `EXACT_DB` if they are equal."""
     if exact.shape != other.shape:
         return -EXACT_DB
     return float(np.clip(snr_db(exact.numpy(), other.detach().numpy()), -EXACT_DB, EXACT_DB))
@@ -196,7 +201,7 @@ def _judged(figures: dict[str, float], is_right: bool, reason: str) -> Found:
 
 
 def _quantized_found(figures: dict[str, float], plain: nn.Module, reference: Reference | None) -> Found:
-    """20 dB are right, and below that at most 1 dB less than the reference, where that is below 20 dB too."""
+    """Judge figures: 20 dB are right; below that, at most 1 dB less than a reference that is below 20 dB too."""
     db = figures["db"]
     if db >= QUANTIZED_DB or reference is None:
         return _judged(figures, db >= QUANTIZED_DB, f"Q is at {db:.1f} dB")
@@ -206,14 +211,14 @@ def _quantized_found(figures: dict[str, float], plain: nn.Module, reference: Ref
 
 
 def _exported_db(foreign: Foreign, state: CompressionState, target: str, plain: nn.Module) -> float:
-    """The least dB, over batches, of an artifact's graph in ONNX Runtime against a float network."""
+    """Return the least dB, over batches, of an artifact's graph in ONNX Runtime against a float network."""
     with tempfile.TemporaryDirectory() as parent:
         folder = _artifact(foreign, state, target, Path(parent))
         return _file_db(foreign, folder, plain)
 
 
 def _built(foreign: Foreign, state: CompressionState, plain: nn.Module) -> tuple[float, int]:
-    """The same for TensorRT-RTX, and the number of its engines."""
+    """Return the same for TensorRT-RTX, and the number of its engines."""
     with tempfile.TemporaryDirectory() as parent:
         folder = _artifact(foreign, state, "trt-rtx", Path(parent))
         engines = artifact.load(folder)[0].engines.values()

@@ -1,7 +1,7 @@
-"""The laws of a target, as functions that raise where one is broken; for the targets of other packages too.
+"""The laws of a target, as functions that raise if a law is broken; for the targets of other packages too.
 
-A target that is not here (`absence` says why) keeps the first two laws; the others take a state with a Q, its task and
-profile, or an artifact that `check_export` wrote.
+A target that is not installed (`absence` says why) keeps the first two laws; the other laws take a state with a Q, its
+task and profile, or an artifact that `check_export` wrote.
 """
 
 import math
@@ -36,7 +36,7 @@ MIN_DB = 20.0
 
 
 def absence(target: Target, table: ExportTable) -> str | None:
-    """Why nothing can be built for a target here, or None; whatever is raised is one line of a NacdeployError."""
+    """Return why nothing can be built for a target here, or None; any error is one line of a NacdeployError."""
     try:
         runtime_of(target).check(table)
     except NacdeployError as error:
@@ -46,7 +46,7 @@ def absence(target: Target, table: ExportTable) -> str | None:
 
 
 def check_facts(target: Target) -> None:
-    """Law 1: a target is found by its name, its grids by theirs, and its units are channels."""
+    """Law 1: a target is found by its name, its grids by their names, and its units are channels."""
     _require(targets.parse(target.name) == target, f"{target.name}: parse gives another target of this name")
     _require(len(target.grids) > 0, f"{target.name}: it has no grid")
     for grid in target.grids:
@@ -90,8 +90,8 @@ def check_export(target: Target, state: CompressionState, task: Task, profile: P
 
 
 def check_answers(path: Path, task: Task) -> None:
-    """Law 4: what runs an artifact answers as ONNX Runtime does without its optimisations, on images one by one and
-    together; and what is timed is that very call."""
+    """Law 4: the runner of an artifact answers as ONNX Runtime without its optimisations, on single images and on
+    batches; the timed call is that very call."""
     manifest, _ = artifact.load(path)
     runner = pick.pick(path, manifest, threads=1).runner
     images = task.data.normalize(task.data.test.images[:32]).numpy()
@@ -128,7 +128,8 @@ def check_bench(path: Path, baseline: Path, task: Task, profile: Profile) -> Tab
 
 
 def check_explanation(path: Path) -> Explanation:
-    """Law 6: an artifact is explained with a row for each layer in the file, and a note where times are others'.
+    """Law 6: an artifact is explained with a row for each layer in the file, and a note if the times are another
+    target's.
 
     Returns:
         The explanation.

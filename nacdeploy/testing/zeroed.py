@@ -1,8 +1,8 @@
-"""The original network with removed channels set to zero: what a cut network must answer as.
+"""The original network with removed channels set to zero: the answer that a cut network must give.
 
-Activations are zeroed, not weights, so that this holds for layers that compute their weights from parameters too: of
-every layer that was cut the removed outputs, and the removed inputs of every layer that reads them. A norm over
-channels (layer norm, group norm) takes its statistics from those that are kept, which is what removal means there.
+Activations are zeroed, not weights, so that this holds for layers that compute their weights from parameters too: the
+removed outputs of every cut layer, and the removed inputs of every layer that reads them. A norm over channels (layer
+norm, group norm) takes its statistics from the kept channels, as removal means there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ Kept = Mapping[str, Mapping[int, tuple[int, ...]]]  # what stays of the axes of 
 
 @contextmanager
 def zeroed(module: nn.Module, kept: Kept, *, norms_of_kept: bool = True) -> Iterator[None]:
-    """Within the block `module` answers with the removed channels set to zero."""
+    """Let `module` answer with the removed channels set to zero within the block."""
     with ExitStack() as stack:
         normed: dict[int, tuple[int, ...]] = {}
         for name, axes in kept.items():
@@ -41,7 +41,7 @@ def zeroed(module: nn.Module, kept: Kept, *, norms_of_kept: bool = True) -> Iter
 
 
 def kept_by(slices: Iterable[Any]) -> dict[str, dict[int, tuple[int, ...]]]:
-    """The slices of a cut by tensor of the backbone and axis."""
+    """Return the slices of a cut by tensor of the backbone and axis."""
     found: dict[str, dict[int, tuple[int, ...]]] = {}
     for each in slices:
         if each.tensor.startswith("backbone."):
@@ -54,7 +54,7 @@ def _is_norm(layer: nn.Module) -> bool:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a layer's weight is its parameter as it stands."""
+    """Tell whether a layer's weight is a parameter itself."""
     return not hasattr(layer, "parametrizations") and type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -78,7 +78,7 @@ def _zeros_in(tensor: Tensor, axes: Mapping[int, tuple[int, ...]]) -> Iterator[N
 
 
 def _hooks(layer: nn.Module, tensor: Tensor, axes: Mapping[int, tuple[int, ...]]) -> Iterator[Any]:
-    """Zeros at the removed outputs of a layer or norm, and at the removed inputs of a layer."""
+    """Set zeros at the removed outputs of a layer or norm, and at the removed inputs of a layer."""
     is_layer = isinstance(layer, _ConvNd | nn.Linear)
     output_axis = 1 if isinstance(layer, _ConvTransposeNd) and tensor.dim() > 1 else 0
     for axis in axes if is_layer or (tensor.dim() == 1 and _is_norm(layer)) else ():
@@ -105,7 +105,7 @@ def _input_hook(layer: nn.Module, removed: Tensor) -> Callable[..., Any]:
 
 
 def _axis(layer: nn.Module, x: Tensor) -> int:
-    """The axis of the channels: the last one of linear layers and of norms that are not made for maps."""
+    """Return the axis of the channels: the last one of linear layers and of norms that are not made for maps."""
     if isinstance(layer, _ConvNd):
         return x.dim() - (3 if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else 2)
     kind = type(layer).__name__.lower()
@@ -114,7 +114,7 @@ def _axis(layer: nn.Module, x: Tensor) -> int:
 
 
 class _NormsOfKept(TorchFunctionMode):
-    """Layer, group and RMS norms with the given weights (by identity) normalise the channels that are kept alone."""
+    """Layer, group and RMS norms with the given weights (by identity), normalising only the kept channels."""
 
     def __init__(self, kept: Mapping[int, tuple[int, ...]]) -> None:
         super().__init__()

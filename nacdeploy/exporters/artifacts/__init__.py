@@ -1,1 +1,1 @@
-"""An artifact folder: its records, and what its graph says of itself."""
+"""An artifact folder: its records, and the facts in its graph."""

@@ -1,4 +1,4 @@
-"""Artifact: the folder that is deployed. Model file(s), `manifest.json` (what, how made, hashes), `lowering.json`.
+"""Artifact: the folder that is deployed. Model file(s), `manifest.json` (content, making, hashes), `lowering.json`.
 
 The hashes in the manifest cover every other file of the folder, so that a damaged copy is found before it runs.
 """
@@ -36,8 +36,8 @@ class TensorInfo:
 class Preprocessing:
     """From 8-bit pixels to the input tensor: `(pixel * scale - mean) / std`, per channel.
 
-    Grey pixels are repeated where there are three channels. Of files with more than 8 `bits` in use the upper 8 are
-    taken: `pixel >> (bits - 8)`.
+    Grey pixels are repeated to make three channels. Of files with more than 8 `bits` in use the upper 8 are taken:
+    `pixel >> (bits - 8)`.
     """
 
     height: int
@@ -52,12 +52,17 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Lowering:
-    """What became of one layer of the network, read from the built graph.
+    """The fate of one layer of the network, read from the built graph.
 
-    `layer` is the torch module path, `kind` its type ("conv", "linear"), `asked` the precision of the chain ("w8a8"),
-    `held` what the graph holds ("int8", "float32", "float16"), `reason` why the two differ ("" where they do not) and
-    `node` the name of the ONNX node. `zero_fraction` and `is_two_four` (at most 2 of 4 consecutive input channels)
-    are those of the weight in the graph.
+    Attributes:
+        layer: the torch module path.
+        kind: the type of the layer ("conv", "linear").
+        asked: the precision that the chain asked for ("w8a8").
+        held: the precision that the graph holds ("int8", "float32", "float16").
+        reason: why the two differ; "" if they agree.
+        node: the name of the ONNX node.
+        zero_fraction: the fraction of zeros of the weight in the graph.
+        is_two_four: whether at most 2 of 4 consecutive input channels of that weight are not zero.
     """
 
     layer: str
@@ -74,9 +79,9 @@ class Lowering:
 class Parity:
     """Agreement of the built graph with the torch model on real images.
 
-    `agreement` is the fraction of equal answers, `snr_db` the signal to noise ratio of the logits (None: equal
-    bit for bit), `optimization` the graph optimisation of ONNX Runtime's session ("all", "basic", "disabled"), or the
-    target whose own runtime answered ("openvino").
+    `agreement` is the fraction of equal answers, `snr_db` the signal to noise ratio of the logits (None: equal bit for
+    bit), `optimization` the graph optimisation of ONNX Runtime's session ("all", "basic", "disabled"), or the target
+    whose own runtime answered ("openvino").
     """
 
     n_images: int
@@ -87,13 +92,17 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an artifact is and how it was made. `write` fills `files`, `created` and `versions`.
+    """The content of an artifact, and how it was made. `write` fills `files`, `created` and `versions`.
 
-    `files` maps names to sha256, `engines` compute capabilities to files, `builds` to the records of their builds
-    (`trt_build.BuildRecord`); `steps` are the decisions as plain JSON. `parity` is the check that counts, `checks`
-    all of them (with and without graph optimisation), `original` compares with the float network that the chain started
-    from (None where that is gone); `worst_step` is the largest distance of any quantized layer
-    from the simulation, in steps of its output grid.
+    Attributes:
+        steps: the decisions as plain JSON.
+        parity: the check that counts.
+        checks: all checks, with and without graph optimisation.
+        original: the agreement with the float network at the chain's start; None if that network is gone.
+        worst_step: the largest distance of any quantized layer from the simulation, in steps of its output grid.
+        engines: files by compute capability.
+        builds: the records of the engines' builds (`trt_build.BuildRecord`) by compute capability.
+        files: sha256 by file name.
     """
 
     target: str
@@ -124,7 +133,7 @@ class Manifest:
 
     @property
     def metric(self) -> Metric:
-        """What its answers are scored by.
+        """The metric of the answers.
 
         Raises:
             UsageError: this version has no metric of that name.
@@ -154,7 +163,7 @@ def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
     """Read an artifact and check every file against its hash.
 
     Raises:
-        UsageError: `path` is no artifact, or one of a schema that this version does not read.
+        UsageError: `path` is no artifact, or an artifact of a schema that this version does not read.
         NacdeployError: a file is missing or damaged; the message names it.
     """
     if not is_artifact(path):
@@ -172,18 +181,18 @@ def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether `path` is a folder with a manifest."""
+    """Tell whether `path` is a folder with a manifest."""
     return records.is_file(path / MANIFEST)
 
 
 def size_bytes(path: Path, manifest: Manifest) -> int:
-    """The size of what is deployed: the graph, or what the target takes in its place."""
+    """Return the size of the deployed files: the graph, or the files that the target takes instead."""
     deployed = targets.parse(manifest.target).files or (manifest.model_file,)
     return sum((path / name).stat().st_size for name in deployed)
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that shape an artifact, without importing any of them."""
+    """Return the versions of Python and of the packages that shape an artifact, without importing any of them."""
     found = {"python": platform.python_version()}
     theirs = (name for target in targets.every() for package in target.packages for name in package.distributions)
     for name in (*_DISTRIBUTIONS, *theirs):
@@ -195,7 +204,7 @@ def versions() -> dict[str, str]:
 
 
 def _with_height(data: dict[str, Any]) -> dict[str, Any]:
-    """Manifests held one `input_size`, the height alone where the two differ: the input's shape has both."""
+    """Complete an old manifest: its `input_size` is the height alone, the input's shape has height and width."""
     given, inputs = data.get("preprocessing"), data.get("inputs")
     if not isinstance(given, dict) or "input_size" not in given or not inputs:
         return data

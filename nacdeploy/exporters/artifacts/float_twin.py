@@ -11,10 +11,10 @@ _PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def float_twin(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without Q/DQ nodes: constants dequantised into float initializers, activations passed by.
+    """Return a copy without Q/DQ nodes: constants dequantised into float initializers, activations passed by.
 
-    Names of nodes and of all tensors that stay are kept. A model without Q/DQ nodes is copied as it is. Branches of
-    control flow are not looked into.
+    Names of nodes and of all remaining tensors are kept. A model without Q/DQ nodes is copied unchanged. Branches of
+    control flow are not searched.
     """
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
@@ -40,12 +40,12 @@ def float_twin(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    """Whether the graph has Q/DQ nodes, and so a float twin that differs from it."""
+    """Tell whether the graph has Q/DQ nodes, and so a float twin that differs from the graph."""
     return any(node.op_type in _PAIR for node in model.graph.node)
 
 
 def _converted(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> onnx.TensorProto:
-    """What a Q/DQ node makes of a constant, as its output's initializer."""
+    """Convert a constant as a Q/DQ node would, into the initializer of the node's output."""
     value, scale, *rest = (numpy_helper.to_array(constants[name]) for name in node.input if name)
     zero_point = rest[0] if rest else np.zeros((), np.uint8 if node.op_type == "QuantizeLinear" else value.dtype)
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
@@ -58,7 +58,7 @@ def _converted(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> 
 
 
 def _along(parameter: NDArray[Any], value: NDArray[Any], axis: int) -> NDArray[Any]:
-    """A scale or zero point (C,) shaped so that it broadcasts along `axis` of `value`."""
+    """Reshape a scale or zero point (C,) so that it broadcasts along `axis` of `value`."""
     if parameter.ndim == 0:
         return parameter
     return parameter.reshape([-1 if i == axis % value.ndim else 1 for i in range(value.ndim)])

@@ -1,6 +1,6 @@
-"""Checks on the built ONNX graph: what precision each layer really holds, and how close its outputs come.
+"""Checks on the built ONNX graph: the precision that each layer really holds, and the closeness of its outputs.
 
-Everything here is read from the graph or from outputs, never from what was asked for.
+Everything here is read from the graph or from outputs, never from the request.
 """
 
 from collections import defaultdict
@@ -30,8 +30,14 @@ _INT8 = frozenset({"int8", "uint8"})
 
 
 class Wish(NamedTuple):
-    """What was asked of one layer; `weight` is the name of its weight initializer, `why_float` says why a layer of a
-    quantized network was asked to stay float."""
+    """The request for one layer.
+
+    Attributes:
+        kind: the type of the layer.
+        precision: the precision that the chain asked for.
+        weight: the name of the layer's weight initializer.
+        why_float: why a layer of a quantized network was asked to stay float.
+    """
 
     kind: str
     precision: str
@@ -44,8 +50,15 @@ _NONE = Found(0.0, False)
 
 @dataclass(frozen=True)
 class Held:
-    """What the graph holds for one layer; `reason` says why it is not int8, `n_bits` what its integers need, `zeros`
-    what its weight shows."""
+    """The facts of one layer in the graph.
+
+    Attributes:
+        precision: the precision that the graph holds.
+        reason: why the precision is not int8.
+        node: the name of the ONNX node.
+        n_bits: the bits that the integers need.
+        zeros: the pattern of zeros in the weight.
+    """
 
     precision: str
     reason: str
@@ -56,7 +69,8 @@ class Held:
 
 @dataclass(frozen=True)
 class _Operand:
-    """One input of a multiplication: where its values come from, as which integers ("" for none), in which float."""
+    """One input of a multiplication: the source of its values, their integer type ("" for none), and their float
+    type."""
 
     source: str
     integer_type: str
@@ -64,7 +78,7 @@ class _Operand:
 
 
 class _Graph:
-    """What the links of a model say of its multiplications."""
+    """The multiplications of a model, by the model's links."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.links = Links(model.graph)
@@ -81,7 +95,7 @@ class _Graph:
         return found
 
     def computing_with(self, weight: str) -> list[onnx.NodeProto]:
-        """The multiplications that a weight reaches, directly or through dequantisation and layout."""
+        """Return the multiplications that a weight reaches, directly or through dequantisation and layout."""
         found = []
         for node in self.links.readers.get(weight, []):
             if node.op_type in COMPUTE:
@@ -91,7 +105,7 @@ class _Graph:
         return found
 
     def operand(self, name: str) -> _Operand:
-        """Follow one input of a multiplication back to where its values come from."""
+        """Follow one input of a multiplication back to the source of its values."""
         maker = self.links.producers.get(name)
         if maker is not None and maker.op_type in _SHAPE_ONLY:
             return self.operand(maker.input[0])
@@ -100,7 +114,7 @@ class _Graph:
         return _Operand(name, "", self._constant_type(name))
 
     def integer_type(self, node: onnx.NodeProto) -> str:
-        """The type that a Q or DQ node has on its integer side; the standard's default is uint8."""
+        """Return the type on the integer side of a Q or DQ node; the standard's default is uint8."""
         if len(node.input) > 2 and node.input[2] in self.constants:
             return self._constant_type(node.input[2])
         if node.op_type == "QuantizeLinear":
@@ -116,45 +130,45 @@ class _Graph:
 
 
 def held_precision(model: onnx.ModelProto, layer_weight_names: Mapping[str, str]) -> dict[str, Held]:
-    """What the graph holds for each layer, found from the name of its weight initializer.
+    """Return the precision that the graph holds for each layer, found from the name of its weight initializer.
 
-    A layer is "int8" only where both its weight (from an int8 initializer) and its data come through DequantizeLinear.
-    A weight that the exporter renamed (a folded transpose) is found by the module path in the node's metadata.
+    A layer is "int8" only if both its weight (from an int8 initializer) and its data come through DequantizeLinear. A
+    weight that the exporter renamed (a folded transpose) is found by the module path in the node's metadata.
     """
     graph = _Graph(model)
     return {layer: _held(graph, layer, weight) for layer, weight in layer_weight_names.items()}
 
 
 def lowering_rows(model: onnx.ModelProto, asked: Mapping[str, Wish]) -> list[Lowering]:
-    """One row per layer: what was asked, what the graph holds and why they differ."""
+    """Return one row per layer: the request, the precision in the graph, and the reason if they differ."""
     held = held_precision(model, {layer: wish.weight for layer, wish in asked.items()})
     return [_row(layer, wish, held[layer]) for layer, wish in asked.items()]
 
 
 def unsigned_nodes(model: onnx.ModelProto) -> list[str]:
-    """The names of the quantise and dequantise nodes whose integers are unsigned."""
+    """Return the names of the quantise and dequantise nodes whose integers are unsigned."""
     graph = _Graph(model)
     pairs = (node for node in graph.links.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
     return [node.name for node in pairs if graph.integer_type(node).startswith("uint")]
 
 
 def n_bits_used(initializer: onnx.TensorProto) -> int:
-    """The smallest signed width that holds all integers of a tensor: 4 for values from -8 to 7."""
+    """Return the smallest signed width that holds all integers of a tensor: 4 for values from -8 to 7."""
     values = numpy_helper.to_array(initializer).astype(np.int64)
     return 1 + max(int(values.max(initial=0)).bit_length(), int(~values.min(initial=-1)).bit_length())
 
 
 def snr_db(reference: NDArray[Any], test: NDArray[Any]) -> float:
-    """Signal to noise ratio of outputs, `10 log10(sum ref^2 / sum (ref - test)^2)`.
+    """Return the signal to noise ratio of outputs, `10 log10(sum ref^2 / sum (ref - test)^2)`.
 
-    Equal arrays give inf; anything not finite gives -inf, so that no threshold lets it pass.
+    Equal arrays give inf; anything not finite gives -inf, so that no threshold accepts it.
     """
     exact, other = (torch.from_numpy(np.ascontiguousarray(values)) for values in (reference, test))
     return decibels.snr_db(exact, other)
 
 
 def agreement(a: NDArray[Any], b: NDArray[Any], metric: Metric) -> float:
-    """The fraction of rows `(N, K)` with the same answer; a row that is not finite never agrees.
+    """Return the fraction of rows `(N, K)` with the same answer; a row that is not finite never agrees.
 
     Raises:
         UsageError: the shapes differ or there are no rows.
@@ -166,7 +180,7 @@ def agreement(a: NDArray[Any], b: NDArray[Any], metric: Metric) -> float:
 
 
 def parity(reference: NDArray[Any], test: NDArray[Any], optimization: str, metric: Metric) -> Parity:
-    """The parity record of two outputs `(N, K)` for the manifest.
+    """Return the parity record of two outputs `(N, K)` for the manifest.
 
     Raises:
         NacdeployError: an output is not finite.
@@ -213,7 +227,7 @@ def _held_by(graph: _Graph, node: onnx.NodeProto) -> Held:
 
 
 def _zeros(weight: onnx.TensorProto, node: onnx.NodeProto) -> Found:
-    """What a weight shows along its input channels, which a matrix product has first."""
+    """Return the pattern of zeros along a weight's input channels, which come first in a matrix product."""
     values = numpy_helper.to_array(weight)
     return sparsity_of(values.T if node.op_type == "MatMul" else values)
 

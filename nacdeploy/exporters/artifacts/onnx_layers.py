@@ -1,6 +1,5 @@
-"""The layers of an artifact's ONNX file: what each multiplies, its channels and zeros; and the layer that each node of
-the graph that a runtime made of that file belongs to.
-"""
+"""The layers of an artifact's ONNX file, with their products, channels and zeros; and the layer to which each node
+of a runtime's graph of that file belongs."""
 
 import re
 from collections import defaultdict
@@ -35,10 +34,16 @@ _SOURCE = ""
 class OnnxLayer:
     """One layer as the file holds it.
 
-    `nodes` are its multiplications, `macs` those of all of them for one image. `n_inputs` and `n_outputs` are channels
-    (of one group), None for a product of two activations; `zero_fraction` is that of the weights, `is_two_four` says
-    that of any four consecutive input channels at most two weigh something. `held` is "int8" where both sides of the
-    multiplication come through DequantizeLinear.
+    Attributes:
+        name: the name of the layer.
+        kind: the type of the layer.
+        nodes: its multiplications.
+        macs: the multiply-accumulates of all its multiplications for one image.
+        n_inputs: input channels (of one group); None for a product of two activations.
+        n_outputs: output channels (of one group); None for a product of two activations.
+        zero_fraction: the fraction of zeros of its weights.
+        is_two_four: whether at most two of any four consecutive input channels have nonzero weights.
+        held: "int8" if both sides of the multiplication come through DequantizeLinear.
     """
 
     name: str
@@ -55,9 +60,9 @@ class OnnxLayer:
 def onnx_layers(
     model: onnx.ModelProto, rows: Sequence[Lowering], shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 ) -> tuple[OnnxLayer, ...]:
-    """The layers in order of execution; products of two activations are layers of kind "product".
+    """Return the layers in order of execution; products of two activations are layers of kind "product".
 
-    `rows` name the layers, `shapes` are those of the first input and output by node for one image.
+    `rows` name the layers; `shapes` are the shapes of the first input and output by node, for one image.
     """
     links = Links(model.graph)
     named = _Rows(links, rows)
@@ -72,10 +77,10 @@ def onnx_layers(
 
 
 def owners(built: onnx.GraphProto, file: onnx.GraphProto, layers: Iterable[OnnxLayer]) -> dict[str, str]:
-    """The layer, or `BETWEEN`, of every node of a built graph by name.
+    """Return the layer, or `BETWEEN`, of every node of a built graph by name.
 
-    A kernel belongs to the layer whose node, tensor or weight it has the name of. Any other node follows the layer
-    that all of its data comes from; what follows no one layer, and only converts, belongs to the one that reads it.
+    A kernel belongs to the layer whose node, tensor or weight gives it its name. Any other node follows the layer that
+    all its data comes from. A conversion fed by several layers is assigned to its only reader.
     """
     links, layer_of = Links(built), {node: layer.name for layer in layers for node in layer.nodes}
     origin = _Origin(Links(file), layer_of)
@@ -93,7 +98,7 @@ def owners(built: onnx.GraphProto, file: onnx.GraphProto, layers: Iterable[OnnxL
 
 
 def followers(graph: onnx.GraphProto, layers: Iterable[OnnxLayer]) -> dict[str, list[onnx.NodeProto]]:
-    """The nodes of the file, other than conversions and multiplications, that follow each layer."""
+    """Return the nodes of the file, other than conversions and multiplications, that follow each layer."""
     owner = owners(graph, graph, layers)
     found = defaultdict(list)
     for node in graph.node:
@@ -103,13 +108,16 @@ def followers(graph: onnx.GraphProto, layers: Iterable[OnnxLayer]) -> dict[str, 
 
 
 def base_name(name: str) -> str:
-    """A name of the built graph without what ONNX Runtime appends to it."""
+    """Return a name of the built graph without the suffix that ONNX Runtime appends."""
     return _SUFFIX.sub("", name)
 
 
 class _Rows:
-    """The lowering row of a multiplication: by its node, by its weight (a layer called twice), or by any constant of
-    the layer's that it or its only reader has (torch's exporter renames a weight that it transposes)."""
+    """The lowering row of a multiplication.
+
+    A row is found by the node, by the weight (for a layer called twice), or by any constant of the layer that the node
+    or its only reader has (torch's exporter renames a weight that it transposes).
+    """
 
     def __init__(self, links: Links, rows: Sequence[Lowering]) -> None:
         self._links = links
@@ -131,7 +139,7 @@ class _Rows:
 
 
 class _Origin:
-    """From a kernel of the built graph back to a layer of the file."""
+    """The way from a kernel of the built graph back to a layer of the file."""
 
     def __init__(self, file: Links, layer_of: Mapping[str, str]) -> None:
         self._file, self._layer_of = file, layer_of
@@ -146,7 +154,7 @@ class _Origin:
         return next((layer for layer in (*by_name, *by_weight) if layer), None)
 
     def _upstream(self, node: onnx.NodeProto) -> str | None:
-        """The layer of a node of the file, or of the one multiplication that its data comes from."""
+        """Return the layer of a node of the file, or of the one multiplication that its data comes from."""
         while node.name not in self._layer_of:
             sources = [s for s in self._file.sources(node) if _constant(self._file, s.output[0]) is None]
             if len(sources) != 1:
@@ -181,7 +189,8 @@ def _layer(
 
 
 def _macs(node: onnx.NodeProto, links: Links, read: tuple[int, ...], written: tuple[int, ...]) -> int:
-    """Multiply-accumulates for one image: each output sums over the inputs of its group, or over the inner axis."""
+    """Count multiply-accumulates for one image: each output sums over the inputs of its group, or over the inner
+    axis."""
     weight = _weight(links, node)
     if weight is not None and node.op_type != "ConvTranspose":
         return int(np.prod(written) * np.prod(weight.shape[1:]))
@@ -191,7 +200,7 @@ def _macs(node: onnx.NodeProto, links: Links, read: tuple[int, ...], written: tu
 
 
 def _constant(links: Links, name: str) -> tuple[onnx.TensorProto, bool] | None:
-    """The constant that a tensor is made of, and whether it was transposed on the way."""
+    """Return the constant that a tensor is made of, and whether it was transposed on the way."""
     is_transposed = False
     while (maker := links.producers.get(name)) is not None and maker.op_type in _CONSTANT_STEPS:
         is_transposed ^= maker.op_type == "Transpose"
@@ -200,7 +209,7 @@ def _constant(links: Links, name: str) -> tuple[onnx.TensorProto, bool] | None:
 
 
 def _is_dequantized(links: Links, name: str) -> bool:
-    """Whether a tensor comes through DequantizeLinear, seen through changes of layout."""
+    """Tell whether a tensor comes through DequantizeLinear, seen through changes of layout."""
     while (maker := links.producers.get(name)) is not None and maker.op_type in _CONSTANT_STEPS:
         if maker.op_type == "DequantizeLinear":
             return True
@@ -209,7 +218,7 @@ def _is_dequantized(links: Links, name: str) -> bool:
 
 
 def _weight(links: Links, node: onnx.NodeProto) -> NDArray[Any] | None:
-    """The weights of a multiplication as (out, in, ...), integers where the file holds integers."""
+    """Return the weights of a multiplication as (out, in, ...), as integers if the file holds integers."""
     found = _constant(links, node.input[1])
     if found is None:
         return None

@@ -1,5 +1,4 @@
-"""Look-ups over an ONNX graph, for all who read one: who makes a tensor, who reads it, what is constant, where a node
-comes from."""
+"""Look-ups over an ONNX graph: the maker and the readers of a tensor, the constants, and the module behind a node."""
 
 import ast
 from collections import defaultdict
@@ -12,7 +11,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 class Links:
-    """Who makes and who reads each tensor of a graph, and which are constant. Subgraphs included."""
+    """The maker and the readers of each tensor of a graph, and the constants. Subgraphs are included."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.nodes = list(_nodes(graph))
@@ -35,13 +34,15 @@ class Links:
         return found
 
     def sources(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """The nodes that a node reads from."""
+        """Return the nodes that a node reads from."""
         return [self.producers[name] for name in node.input if name in self.producers]
 
 
 def module_path(node: onnx.NodeProto) -> str:
-    """The module that made a node, from what torch's exporter left: `['', 'body', 'body.0', 'linear']` is body.0, and
-    `['', 'add']`, of the model's own forward, is nothing."""
+    """Return the module that made a node, from the metadata of torch's exporter.
+
+    `['', 'body', 'body.0', 'linear']` is body.0, and `['', 'add']`, of the model's own forward, is nothing.
+    """
     scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
     try:
         path = ast.literal_eval(scopes)
@@ -59,7 +60,7 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Initializers and Constant nodes alike, each under the name of the tensor it makes; subgraphs included."""
+    """Yield initializers and Constant nodes alike, each under the name of its tensor; subgraphs are included."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:

@@ -1,4 +1,4 @@
-"""Where an ONNX node comes from: the layer of the torch model, from what torch's exporter left in the graph."""
+"""The origin of an ONNX node: the layer of the torch model, from the metadata of torch's exporter."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ _PREFIXES = ("network.backbone.", "layers.", "edges.")
 
 
 def torch_layer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
-    """The torch module that made a node, in words; for what the model's own forward computes, the layer before it."""
+    """Name the torch module that made a node, in words; for a node of the model's own forward, the layer before it."""
     if own := _layer_of(model, node):
         return f"made by torch layer '{own}'"
     behind = next((layer for maker in _makers(model, node) if (layer := _layer_of(model, maker))), "")
@@ -19,7 +19,7 @@ def torch_layer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
 
 
 def _layer_of(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
-    """The layer that a node's metadata or its weight names."""
+    """Return the layer named by a node's metadata or weight."""
     return _scope(node) or next((layer for name in node.input if (layer := _of_weight(model, name))), "")
 
 
@@ -28,7 +28,8 @@ def _scope(node: onnx.NodeProto) -> str:
 
 
 def _of_weight(model: onnx.ModelProto, name: str) -> str:
-    """The layer whose weight a tensor is, or is dequantised from: `layers.stem.0.weight_q` belongs to stem.0."""
+    """Return the layer of a weight, or of a weight before dequantisation: `layers.stem.0.weight_q` belongs to
+    stem.0."""
     makers = {output: node for node in model.graph.node for output in node.output}
     source = makers[name].input[0] if name in makers and makers[name].op_type == "DequantizeLinear" else name
     is_weight = source.startswith("layers.") and any(tensor.name == source for tensor in model.graph.initializer)
@@ -36,7 +37,7 @@ def _of_weight(model: onnx.ModelProto, name: str) -> str:
 
 
 def _makers(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """The nodes before a node, nearest first."""
+    """Yield the nodes before a node, nearest first."""
     by_output = {output: maker for maker in model.graph.node for output in maker.output}
     waiting, seen = list(node.input), set()
     while waiting:

@@ -1,8 +1,8 @@
 """Lowering: integers, Q/DQ pairs or floats in place of a traced graph's markers.
 
-Names that stay: `layers.<layer>.weight_q`, `.scale`, `.bias_q` for the parameters of a layer on integers, `.weight`
-and `.bias` in float; `edges.<key>.scale` and `edges/<key>...` for activations; `attached.<key>...` and
-`attached/<key>/<n>` for attachments.
+Stable names: `layers.<layer>.weight_q`, `.scale`, `.bias_q` for the parameters of a layer on integers, `.weight` and
+`.bias` in float; `edges.<key>.scale` and `edges/<key>...` for activations; `attached.<key>...` and `attached/<key>/<n>`
+for attachments.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +26,14 @@ IR_VERSION = 10
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """A serialised model, the names of its outputs (the network's own first, then the exits in order of execution),
-    what was asked of each layer, and the dequantized tensor that each use of a quantized one reads."""
+    """A lowered graph.
+
+    Attributes:
+        model: the serialised model.
+        outputs: the names of its outputs, the network's own first, then the exits in order of execution.
+        asked: the request for each layer.
+        edges: the dequantized tensor that each use of a quantized tensor reads.
+    """
 
     model: bytes
     outputs: tuple[str, ...]
@@ -38,10 +44,10 @@ class OnnxGraph:
 def lower_markers(
     traced: onnx.ModelProto, outputs: tuple[str, ...], parameters: Mapping[str, LayerParameters], network: Network
 ) -> OnnxGraph:
-    """The graph of `traced` with the parameters of each layer and the quantizers of `network`'s plan.
+    """Return the graph of `traced` with the parameters of each layer and the quantizers of `network`'s plan.
 
     Raises:
-        NacdeployError: the plan quantizes what was not marked when the graph was traced.
+        NacdeployError: the plan quantizes an edge that was not marked when the graph was traced.
     """
     writer = _Writer()
     for node in traced.graph.node:
@@ -79,7 +85,7 @@ def _asked(layer: str, parameters: LayerParameters, network: Network) -> Wish:
 
 @dataclass
 class _Named:
-    """Writes for one attachment: see `network.attachments.attachment.OnnxWriter`."""
+    """A writer for one attachment: see `network.attachments.attachment.OnnxWriter`."""
 
     writer: "_Writer"
     key: str
@@ -95,7 +101,7 @@ class _Named:
 
 @dataclass
 class _Writer:
-    """The nodes and initializers that are written, and what the markers' outputs became."""
+    """The written nodes and initializers, and the tensors in place of the markers' outputs."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
@@ -104,14 +110,14 @@ class _Writer:
     _pairs: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def keep(self, node: onnx.NodeProto) -> None:
-        """A node that is no marker, reading what the markers became."""
+        """Keep a node that is no marker; its inputs become the tensors in place of the markers."""
         copied = onnx.NodeProto()
         copied.CopyFrom(node)
         copied.input[:] = [self._now(name) for name in node.input]
         self.nodes.append(copied)
 
     def edge(self, marker: onnx.NodeProto, network: Network) -> None:
-        """A Q/DQ pair, shared by all readers of one tensor on one scale, or nothing."""
+        """Write a Q/DQ pair, shared by all readers of one tensor on one scale, or nothing."""
         attributes = {a.name: helper.get_attribute_value(a) for a in marker.attribute}
         reader, position = attributes["reader"].decode(), attributes["position"]
         source = self._now(marker.input[0])
@@ -124,7 +130,7 @@ class _Writer:
         self.edges[reader, position] = self._renamed[marker.output[0]] = self._pairs[source, key]
 
     def parameter(self, marker: onnx.NodeProto, parameters: Mapping[str, LayerParameters]) -> None:
-        """A layer's weight or bias: an initializer, behind DequantizeLinear where it holds integers."""
+        """Write a layer's weight or bias: an initializer, behind DequantizeLinear if it holds integers."""
         attributes = {a.name: helper.get_attribute_value(a).decode() for a in marker.attribute}
         layer, kind = attributes["layer"], attributes["kind"]
         deployed = parameters[layer].deployed
@@ -142,7 +148,7 @@ class _Writer:
         self._renamed[marker.output[0]] = value
 
     def attached(self, marker: onnx.NodeProto, network: Network) -> None:
-        """What an attachment writes of itself."""
+        """Write the nodes of an attachment."""
         (key,) = (helper.get_attribute_value(a).decode() for a in marker.attribute)
         written = network.attached[key].lower(_Named(self, key), self._now(marker.input[0]))
         self._renamed[marker.output[0]] = written
@@ -165,7 +171,8 @@ class _Writer:
         return name
 
     def _pair(self, source: str, key: str, quantizer: ActivationQuantizer) -> str:
-        """Q and DQ; below 8 bits behind a clip, since the integers that carry the values are wider than their grid."""
+        """Write Q and DQ; below 8 bits behind a clip, since the integers that carry the values are wider than their
+        grid."""
         scale, zero_point = quantizer.scale_and_zero_point()
         kind = torch.uint8 if quantizer.affine else torch.int8
         constants = [

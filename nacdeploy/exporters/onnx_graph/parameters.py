@@ -1,8 +1,7 @@
-"""The parameters of every layer as they are deployed: batch norms folded, float or int8 with a scale per output
-channel.
+"""The deployed parameters of every layer: batch norms folded, float or int8 with a scale per output channel.
 
-The grid of the simulation is kept to the last step: a batch norm behind a convolution multiplies the scales by
-|gamma| / sigma and moves its sign into the integers, so that folding changes no integer grid.
+The grid of the simulation is kept to the last step: a batch norm behind a convolution multiplies the scales by |gamma|
+/ sigma and moves its sign into the integers, so that folding changes no integer grid.
 """
 
 from collections.abc import Mapping
@@ -32,9 +31,15 @@ class FloatParameters:
 
 @dataclass(frozen=True)
 class IntegerParameters:
-    """A layer that computes on integers: int8 weight in the layout of the graph, whose `axis` holds the output
-    channels; float32 scales (out,) and bias (out,); `input_scale` where the bias is int32 on the product of both
-    scales."""
+    """A layer that computes on integers.
+
+    Attributes:
+        weight: int8, in the layout of the graph.
+        scale: float32 (out,).
+        bias: (out,), float32, or int32 on the product of both scales.
+        axis: the axis of the weight with the output channels.
+        input_scale: the scale of the input if the bias is int32.
+    """
 
     weight: Tensor
     scale: Tensor
@@ -45,7 +50,7 @@ class IntegerParameters:
 
 @dataclass(frozen=True)
 class LayerParameters:
-    """One layer: its kind ("conv", "linear"), the precision that was asked, and what is deployed."""
+    """One layer: its kind ("conv", "linear"), the precision asked for, and the deployed parameters."""
 
     kind: str
     precision: Precision
@@ -55,8 +60,10 @@ class LayerParameters:
 def layer_parameters(
     network: Network, norms: Mapping[str, str], token_layers: frozenset[str]
 ) -> dict[str, LayerParameters]:
-    """The parameters of every convolution and linear layer of `network`, those of `norms` folded in; the weights of
-    `token_layers` are laid out (in, out)."""
+    """Return the parameters of every convolution and linear layer of `network`, with `norms` folded in.
+
+    The weights of `token_layers` are laid out (in, out).
+    """
     edges = _input_edges(network)
     found = {}
     for name, module in network.layers.items():
@@ -67,18 +74,20 @@ def layer_parameters(
 
 
 def fold(weight: Tensor, scale: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Integers and scales after multiplying each output channel by `factor` (C,): signs go into the integers, sizes
-    into the scales; a factor of 0 leaves a channel of zeros."""
+    """Multiply each output channel by `factor` (C,): signs go into the integers, sizes into the scales.
+
+    A factor of 0 leaves a channel of zeros.
+    """
     sign = torch.sign(factor).to(torch.int8)
     folded = scale * factor.abs()
     return weight * _per_channel(sign, weight), torch.where(factor == 0, scale, folded)
 
 
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a batch norm does in evaluation: x * factor + shift, per channel.
+    """Return the function of a batch norm in evaluation as (factor, shift) per channel: x * factor + shift.
 
     Raises:
-        NacdeployError: it keeps no statistics.
+        NacdeployError: the norm keeps no statistics.
     """
     if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
         raise NacdeployError("a batch norm without running statistics cannot be folded; set track_running_stats")
@@ -120,7 +129,8 @@ def _parameters(
 
 
 def _room_for_bias(weight: Tensor, scale: Tensor, bias: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Widen the scale of channels whose bias would overflow 32 bits: next to such a bias their weights are nothing."""
+    """Widen the scale of channels whose bias would overflow 32 bits: beside such a bias their weights are
+    negligible."""
     needed = bias.abs() / (input_scale * _LARGEST_BIAS)
     widened = torch.maximum(scale, needed).clamp(min=fake_quant.TINY)
     return torch.round(weight * _per_channel(scale / widened, weight)).to(torch.int8), widened
@@ -131,7 +141,7 @@ def _per_channel(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def _input_edges(network: Network) -> dict[str, str]:
-    """The edge that each quantized layer reads; a layer that is called twice is left out."""
+    """Return the edge that each quantized layer reads; a layer that is called twice is left out."""
     if network.graph is None:
         return {layer: edges[0] for layer, edges in network.plan.inputs.items()}
     calls: dict[str, list[str]] = {}

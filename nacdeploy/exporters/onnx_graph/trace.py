@@ -33,8 +33,14 @@ INPUT, OUTPUT = "images", "logits"
 
 @dataclass(frozen=True)
 class Traced:
-    """A graph with markers, the names of its outputs (the network's own first, then the exits in order of execution),
-    the batch norm that is folded into each layer, and the layers that read tokens (N, L, C)."""
+    """A graph with markers.
+
+    Attributes:
+        model: the graph.
+        outputs: the names of its outputs, the network's own first, then the exits in order of execution.
+        norms: the batch norm that is folded into each layer.
+        token_layers: the layers that read tokens (N, L, C).
+    """
 
     model: onnx.ModelProto
     outputs: tuple[str, ...]
@@ -52,7 +58,7 @@ def to_onnx(network: Network, opset: int) -> OnnxGraph:
 
 
 def trace(network: Network, opset: int) -> Traced:
-    """The graph of `network` with a marker at every edge and parameter, for `lower`.
+    """Return the graph of `network` with a marker at every edge and parameter, for `lower`.
 
     Raises:
         NacdeployError: torch's exporter cannot export the network.
@@ -87,15 +93,16 @@ def trace(network: Network, opset: int) -> Traced:
 
 
 def lower(traced: Traced, network: Network) -> OnnxGraph:
-    """The graph that answers as `network` simulates. `network` is the one that was traced, or the same with fewer of
-    its layers quantized: what its plan does not name becomes float.
+    """Return the graph that answers as `network` simulates.
+
+    `network` is the traced one, or the same with fewer quantized layers: everything outside its plan becomes float.
     """
     parameters = layer_parameters(network, traced.norms, traced.token_layers)
     return lower_markers(traced.model, traced.outputs, parameters, network)
 
 
 class _Marked(nn.Module):
-    """The network that is traced: its graph run with markers at edges and parameters."""
+    """The network for tracing: its graph, run with markers at edges and parameters."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -133,7 +140,7 @@ class _Marked(nn.Module):
         return with_weights(module, x, weight, bias)
 
     def _add(self, name: str, weight: Tensor) -> None:
-        """Parameters of the right shapes; lowering brings the values."""
+        """Add parameters of the right shapes; lowering brings the values."""
         weight = weight.detach()
         laid_out = weight.T.contiguous() if name in self.token_layers else weight
         self.register_buffer(_buffer(name, "weight"), laid_out)
@@ -145,17 +152,18 @@ def _marker(kind: str, x: Tensor, attributes: dict[str, Any]) -> Tensor:
 
 
 def _buffer(layer: str, kind: str) -> str:
-    """The name of a layer's weight or bias, without the dots that a buffer's name may not have."""
+    """Return the name of a layer's weight or bias without dots, which a buffer's name may not have."""
     return f"{layer}.{kind}".replace(".", "/")
 
 
 def _folded_norms(network: Network, token_layers: frozenset[str]) -> dict[str, str]:
-    """The batch norm that follows each weighted layer as its only reader, where both are called once; not behind
-    `token_layers`, whose output channels are not the axis that it normalises, nor behind weights that share floats, of
-    which folding would make others.
+    """Return the batch norm that follows each weighted layer as its only reader, if both are called once.
+
+    A norm behind `token_layers` is not folded: their output channels are not the axis that the norm normalises. Nor is
+    a norm behind weights that share floats: folding would change the shared values.
 
     Raises:
-        NacdeployError: one of them keeps no statistics.
+        NacdeployError: a norm keeps no statistics.
     """
     if network.graph is None:
         return {}
@@ -178,14 +186,14 @@ def _folded_norms(network: Network, token_layers: frozenset[str]) -> dict[str, s
 
 
 def _reading_tokens(network: Network) -> Iterator[str]:
-    """The linear layers that read (N, L, C)."""
+    """Yield the linear layers that read (N, L, C)."""
     layers = network.layers
     read = layer_inputs(network, network.example_input())
     return (name for name, x in read if isinstance(layers[name], nn.Linear) and x.dim() > 2)
 
 
 def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the exporter's stack traces, which name paths of this machine and weigh more than small weights."""
+    """Remove the exporter's stack traces, which name paths of this machine and can outweigh small weights."""
     for node in model.graph.node:
         kept = [p for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
         del node.metadata_props[:]
@@ -199,8 +207,10 @@ def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_average_pools(graph: onnx.GraphProto) -> None:
-    """Write means over height and width of (N, C, H, W) as GlobalAveragePool: runtimes have a kernel on integers for
-    that name alone."""
+    """Write means over height and width of (N, C, H, W) as GlobalAveragePool.
+
+    Runtimes have a kernel on integers only for that name.
+    """
     n_axes = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
     axes = {t.name: sorted(numpy_helper.to_array(t).flatten().tolist()) for t in graph.initializer if len(t.dims) == 1}
     for node in graph.node:
@@ -214,7 +224,7 @@ def _name_average_pools(graph: onnx.GraphProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter reports its steps, warns about itself and prints graphs that it cannot export."""
+    """Silence torch's exporter, which reports its steps, warns about itself and prints graphs that it cannot export."""
     former = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -226,7 +236,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what went wrong at the bottom of a chain of errors."""
+    """Return the first line of the innermost error of a chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

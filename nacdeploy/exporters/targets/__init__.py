@@ -1,8 +1,8 @@
-"""The targets: how each wants its integers and channels, and where the code is that builds, runs and times it.
+"""The targets: the integers and channels that each wants, and the code that builds, runs and times it.
 
-A text ("trt") becomes a `Target` at the door, by `parse`; from there on the object is passed, and nobody asks which
-one it is. Adding one: its own folder here and one line of FOLDERS, or, in another package, an entry point of the group
-`nacdeploy.targets` whose name is the target's and whose object is a `Target`.
+`parse` turns a text ("trt") into a `Target` at the door; from there on the object is passed, and no room asks which
+target it is. To add one: its own folder here and one line of FOLDERS, or, in another package, an entry point of the
+group `nacdeploy.targets` whose name is the target's and whose object is a `Target`.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,8 +32,14 @@ REFERENCE = "ort"  # where the float network is exported for a baseline
 
 @dataclass(frozen=True)
 class Package:
-    """A package that a target needs: `module` as it is imported, the distributions that bring it, and the extra of
-    nacdeploy that installs it (None: it comes with nacdeploy, or with the package of the target)."""
+    """A package that a target needs.
+
+    Attributes:
+        module: the name to import.
+        distributions: the distributions that bring the module.
+        purpose: the use of the package.
+        extra: the extra of nacdeploy that installs it; None if it comes with nacdeploy, or with the target's package.
+    """
 
     module: str
     distributions: tuple[str, ...]
@@ -43,26 +49,27 @@ class Package:
 
 @dataclass(frozen=True)
 class Target:
-    """One target of `export`: what is known of it before anything heavy is imported.
+    """One target of `export`: the facts before anything heavy is imported.
 
     Attributes:
-        name: as users write it.
+        name: the name for users.
         title: its runtime in words, such as "OpenVINO".
-        runtime: where its `runtime.Runtime` is, as "package.module:name"; imported when it is first asked for.
-        grids: the integers that its kernels take, the ones that every machine computes exactly first.
-        unit_int8: the channels of one unit of its kernels where a network is quantized.
-        unit_float: the same in float.
+        runtime: the place of its `runtime.Runtime`, as "package.module:name"; imported on first use.
+        grids: the integers that its kernels take; first those that every machine computes exactly.
+        unit_int8: the channels of one unit of its kernels in a quantized network.
+        unit_float: the channels of one unit in a float network.
         on_gpu: whether its kernels run on an NVIDIA GPU.
         takes_fp16: whether inputs and outputs may be in FP16.
-        optimizations: the graph optimisations under which ONNX Runtime must answer as the torch model, the one that
-            counts first. Who never sees ONNX Runtime's own fusions is not judged by them ("basic").
-        files: what is deployed, where that is not the ONNX file.
-        packages: what must be installed.
-        timed_by_onnx_runtime: whether times of single layers in ONNX Runtime are its times.
-        times_instead: the target to name where times are needed that nothing here takes of this one.
-        works_as: what `doctor` says of it where its packages are here; without, its title on the CPU.
-        doctor: says whether it works beside these GPUs, and why (not), where that takes more than its packages.
-        note_on_times: what a reader must know of ONNX Runtime's times by layer.
+        optimizations: the graph optimisations under which ONNX Runtime must answer as the torch model; the first
+            counts.
+            A runtime that never uses ONNX Runtime's own fusions is not judged by them ("basic").
+        files: the deployed files, if they are not the ONNX file.
+        packages: the packages that must be installed.
+        timed_by_onnx_runtime: whether ONNX Runtime's times of single layers are the target's times.
+        times_instead: the target to name if times are needed that nothing here can measure on this one.
+        works_as: the line of `doctor` if its packages are installed; without one, its title on the CPU.
+        doctor: tells whether the target works beside these GPUs, and why (not), if that takes more than its packages.
+        note_on_times: the reader's caution about ONNX Runtime's times by layer.
     """
 
     name: str
@@ -83,15 +90,15 @@ class Target:
     note_on_times: str = ""
 
     def grid(self, asked: str) -> Grid:
-        """The grid of this name if it is one of the target's, else the one that every machine computes exactly."""
+        """Return the target's grid of this name, or the grid that every machine computes exactly."""
         return next((grid for grid in self.grids if grid.name == asked), self.grids[0])
 
     def multiple(self, is_quantized: bool = True) -> int:
-        """The channels of one unit, where they are not measured."""
+        """Return the channels of one unit, if they are not measured."""
         return self.unit_int8 if is_quantized else self.unit_float
 
     def check_io(self, io_type: str) -> None:
-        """Refuse inputs and outputs of a type that the target has not.
+        """Refuse inputs and outputs of a type that the target does not take.
 
         Raises:
             UsageError: FP16 for a runtime on the CPU.
@@ -104,7 +111,7 @@ class Target:
 
 
 def parse(text: str) -> Target:
-    """The target of a name.
+    """Return the target of a name.
 
     Raises:
         UsageError: there is none, or its package does not load.
@@ -119,28 +126,28 @@ def parse(text: str) -> Target:
 
 
 def names() -> tuple[str, ...]:
-    """All targets by name, those of other packages included."""
+    """Return the names of all targets, including those of other packages."""
     return (*FOLDERS, *_others()[0])
 
 
 def every() -> Iterator[Target]:
-    """All targets, those of other packages included."""
+    """Yield all targets, including those of other packages."""
     yield from map(_own, FOLDERS)
     yield from _others()[0].values()
 
 
 def problems() -> tuple[str, ...]:
-    """The entry points that give no target, each with its package and why."""
+    """Describe the entry points that give no target, each with its package and the reason."""
     return tuple(_others()[1])
 
 
 def grid_names() -> tuple[str, ...]:
-    """The grids of all targets by name."""
+    """Return the names of all targets' grids."""
     return tuple(grid.name for target in every() for grid in target.grids)
 
 
 def grid_named(name: str) -> Grid:
-    """The grid of a name.
+    """Return the grid of a name.
 
     Raises:
         UsageError: no target has it.
@@ -157,7 +164,7 @@ def _own(name: str) -> Target:
 
 
 def _others() -> tuple[dict[str, Target], list[str]]:
-    """The targets of other packages by name, and what is wrong with those that are left out."""
+    """Return the targets of other packages by name, and the problems of those left out."""
     found: dict[str, Target] = {}
     problems: list[str] = []
     entries = plugins.entries(GROUP)
@@ -176,7 +183,7 @@ def _others() -> tuple[dict[str, Target], list[str]]:
 
 
 def _checked(target: object, entry: EntryPoint, grids: dict[str, Grid]) -> Target:
-    """What an entry point names, where it is a target that may stand beside the others."""
+    """Return the target of an entry point if it may stand beside the others."""
     if not isinstance(target, Target) or target.name != entry.name:
         raise UsageError(f"{entry.value} is no Target of this name")
     for grid in target.grids:

@@ -1,4 +1,4 @@
-"""The NVIDIA GPU here: whether there is one, what state it is in, and the device time of a call on it."""
+"""The NVIDIA GPU here: its presence, its state, and the device time of a call on it."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ _TEXTS = ("name", "driver", "power_state")
 
 @dataclass(frozen=True)
 class GpuState:
-    """What nvidia-smi says of one GPU; None where it says nothing ("[N/A]")."""
+    """The state of one GPU from nvidia-smi; a value is None if nvidia-smi says nothing ("[N/A]")."""
 
     name: str | None
     driver: str | None
@@ -40,9 +40,9 @@ class GpuState:
 
 
 def present_capability() -> str | None:
-    """The compute capability of the GPU that torch would use, such as "SM89"; None without one.
+    """Return the compute capability of the GPU that torch would use, such as "SM89", or None without one.
 
-    Only torch is asked: ONNX Runtime lists providers for which there is no GPU.
+    Only torch is asked: ONNX Runtime lists providers for absent GPUs.
     """
     import torch
 
@@ -53,7 +53,7 @@ def present_capability() -> str | None:
 
 
 def require_gpu(what: str) -> str:
-    """The capability of the GPU here, for `what` ("running an engine").
+    """Return the capability of the GPU here; `what` ("running an engine") names the need in the error.
 
     Raises:
         NacdeployError: there is none.
@@ -65,7 +65,8 @@ def require_gpu(what: str) -> str:
 
 
 def states() -> tuple[GpuState, ...]:
-    """The GPUs' clocks, temperature, driver and power state now; empty where nvidia-smi is not there or fails."""
+    """Return the GPUs' clocks, temperature, driver and power state now, or nothing if nvidia-smi is missing or
+    fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
@@ -78,7 +79,7 @@ def states() -> tuple[GpuState, ...]:
 
 
 def parse_states(text: str) -> tuple[GpuState, ...]:
-    """The rows of `nvidia-smi --query-gpu=... --format=csv,noheader,nounits`, in the order of `_FIELDS`.
+    """Read the rows of `nvidia-smi --query-gpu=... --format=csv,noheader,nounits`, in the order of `_FIELDS`.
 
     Raises:
         NacdeployError: a row has another number of fields.
@@ -94,7 +95,8 @@ def parse_states(text: str) -> tuple[GpuState, ...]:
 
 
 def event_ms(enqueue: Callable[[], Any], stream: Any) -> float:
-    """The time in ms that the device spends on what `enqueue` puts on a torch CUDA stream, between two CUDA events."""
+    """Return the device's time in ms, between two CUDA events, for the work that `enqueue` puts on a torch CUDA
+    stream."""
     import torch
 
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Which runner an artifact gets: by what it was exported for, and by the device that is here."""
+"""The choice of a runner for an artifact: by the artifact's target, and by the device that is here."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +14,10 @@ _ON_CPU = "ONNX Runtime, CPUExecutionProvider, all graph optimisations"
 
 
 def gpu_host(manifests: Iterable[Manifest]) -> Runtime | None:
-    """The runtime on whose GPU these artifacts are compared: there is one, and one of them holds engines for it; None
-    where they are compared on the CPU."""
+    """Return the runtime on whose GPU these artifacts are compared, or None if they are compared on the CPU.
+
+    There must be a GPU, and one of the artifacts must hold engines for it.
+    """
     if gpu.present_capability() is None:
         return None
     runtimes = (runtime_of(targets.parse(manifest.target)) for manifest in manifests if manifest.engines)
@@ -25,11 +27,13 @@ def gpu_host(manifests: Iterable[Manifest]) -> Runtime | None:
 def pick(
     folder: Path, manifest: Manifest, *, threads: int, host: Runtime | None = None, cuda_graph: bool = False
 ) -> Picked:
-    """The runner of an artifact: its own runtime where that runs on every CPU, else what `host` makes of it on its
-    GPU, else ONNX Runtime on the CPU.
+    """Return the runner of an artifact.
+
+    The first that works: its own runtime if it runs on every CPU, the runner of `host` on its GPU, ONNX Runtime on the
+    CPU.
 
     Raises:
-        UsageError: its target is of a package that is not here.
+        UsageError: the package of its target is not installed.
         MissingExtraError: its runtime is not installed.
         NacdeployError: an engine is of another version, or ONNX Runtime cannot use the GPU.
     """
@@ -46,7 +50,7 @@ def pick(
 
 
 def speed_note(runtime: Runtime, table: ExportTable) -> str:
-    """Where a speed is measured, where that is not on the target itself ("" where it is)."""
+    """Say where a speed is measured, or "" if on the target itself."""
     missing = runtime.missing(table)
     measured = "speed is measured in ONNX Runtime on the CPU, which may rank otherwise than the target"
     return f"{measured}: {missing}" if missing else ""

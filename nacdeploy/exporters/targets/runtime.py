@@ -1,4 +1,4 @@
-"""What a target can do on this machine: one record of functions in each target's `runtime.py`."""
+"""The functions of a target on this machine: one record of functions in each target's `runtime.py`."""
 
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ class Opener(Protocol):
 
 @dataclass(frozen=True)
 class Picked:
-    """A runner, the runtime that it stands for, and what a reader of its times must know ("" for nothing)."""
+    """A runner, the runtime that it stands for, and a caution for readers of its times ("" for none)."""
 
     runner: Runner
     runtime: str
@@ -63,16 +63,16 @@ class Picked:
 
 @dataclass(frozen=True)
 class Source:
-    """What a target builds from.
+    """The source of a target's builds.
 
     Attributes:
         graph: the serialised ONNX model, which agrees with the network.
-        rows: what became of each layer in it.
-        network: the network that simulates it.
+        rows: the fate of each layer in the graph.
+        network: the network that simulates the graph.
         table: the export settings.
-        seed: that of the run.
-        agrees: says in words how something that was built agrees with the network; raises NacdeployError where that is
-            less than the settings ask for.
+        seed: the seed of the run.
+        agrees: says in words how a build agrees with the network; raises NacdeployError if the agreement is below the
+            settings' bounds.
         log: takes a line after each build.
     """
 
@@ -87,8 +87,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Built:
-    """What was built: the builder with its version, files by name; of engines the file and the record of the build by
-    compute capability; and what to note."""
+    """The result of a build.
+
+    Attributes:
+        builder: the builder with its version.
+        files: the content of files by name.
+        engines: the file of an engine by compute capability.
+        builds: the record of an engine's build by compute capability.
+        notes: lines for the manifest.
+    """
 
     builder: str
     files: dict[str, bytes]
@@ -99,7 +106,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An engine and its second build: equal in bytes, or in its program (but for the numbers of internal tensors)."""
+    """An engine and its second build: equal in bytes, or in the program (except the numbers of internal tensors)."""
 
     capability: str
     bytes_equal: bool
@@ -109,23 +116,24 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a target can do here. What is left out it cannot do: ONNX Runtime stands in, or nothing is built.
+    """The functions of a target here. A target cannot do what is left out: ONNX Runtime stands in, or nothing is built.
 
     Attributes:
-        version: the runtime by name and version; raises MissingExtraError where it is not installed.
+        version: the runtime by name and version; raises MissingExtraError if it is not installed.
         open: makes a runner of an ONNX model, on every machine with the runtime. Parity asks it first, bench times it.
-        timed: makes what runs ONNX models to be timed, with so many threads; None where that cannot be here.
-            Without it `open` does.
-        missing: why the target cannot be timed here ("" where it can).
+        timed: makes a function from ONNX models to runners for timing, with so many threads; None if that cannot be
+            here.
+            Without `timed`, `open` is used.
+        missing: why the target cannot be timed here ("" if it can).
         picked: the runner of an artifact of this target, with so many threads. Without it `open` reads the ONNX file.
         on_gpu: the runner of any artifact on the target's GPU, with or without CUDA graphs.
         check: refuses early what `build` would refuse late.
-        n_builds: how many lines `build` will log.
+        n_builds: the number of lines that `build` will log.
         build: builds from the graph.
-        rebuilt: what was built, by name, each with its comparison to a second build (raises where that cannot be).
-        repeats: what was measured to repeat in second builds, by builder.
-        computed: the types that ONNX nodes are computed in, as far as an artifact can be read.
-        best_grid: the name of the grid that this machine is fastest with and computes exactly, measured.
+        rebuilt: by name, a comparison of each built file with a second build (raises if that cannot be).
+        repeats: by builder, how far second builds were measured to repeat.
+        computed: the types in which ONNX nodes are computed, as far as an artifact can be read.
+        best_grid: the name of the grid with which this machine is fastest and exact, measured.
         multiples: the channels of one unit that pay here by precision ("float32", "int8"), measured.
     """
 
@@ -145,17 +153,17 @@ class Runtime:
     multiples: Callable[[], Mapping[str, int]] | None = None
 
     def maker(self, table: ExportTable, threads: int) -> Maker | None:
-        """What runs ONNX models as the target does, to be timed; None where that cannot be here."""
+        """Return a maker of runners for timing ONNX models as on the target, or None if that cannot be here."""
         if self.timed is not None:
             return self.timed(table, threads)
         return None if self.open is None else partial(self.open, threads=threads)
 
 
 def runtime_of(target: Target) -> Runtime:
-    """What a target can do.
+    """Return the functions of a target.
 
     Raises:
-        NacdeployError: its code does not load.
+        NacdeployError: the target's code does not load.
     """
     try:
         found: Runtime = pkgutil.resolve_name(target.runtime)
@@ -165,8 +173,10 @@ def runtime_of(target: Target) -> Runtime:
 
 
 def answering(target: Target) -> dict[str, Maker]:
-    """What must agree with the torch model, by name, the one that counts first: the target itself where it runs on
-    every CPU, and ONNX Runtime under each graph optimisation."""
+    """Return the makers of runners that must agree with the torch model, by name; the first counts.
+
+    They are the target itself if it runs on every CPU, and ONNX Runtime under each graph optimisation.
+    """
     opener = runtime_of(target).open
     own: dict[str, Maker] = {} if opener is None else {target.name: opener}
     return own | {level: partial(OnnxRunner, optimization=level) for level in target.optimizations}

@@ -1,4 +1,4 @@
-"""Timing serialised models against each other on the target that is present: what decides precision."""
+"""Timing serialised models against each other on the target that is present: the times that decide precision."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,7 +14,7 @@ Timer = Callable[[Mapping[str, bytes], str], Comparison]
 
 
 def timer(make: Maker, images: NDArray, table: BenchTable, n_rounds: int) -> Timer:
-    """A timer of ONNX models in what `make` makes of them, for one batch of images (N, C, H, W)."""
+    """Return a timer of ONNX models in the runners of `make`, for one batch of images (N, C, H, W)."""
 
     def compare(models: Mapping[str, bytes], baseline: str) -> Comparison:
         return latency.compare(

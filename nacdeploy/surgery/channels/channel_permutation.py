@@ -44,8 +44,8 @@ def plan_permutation(network: Network, sparsity: Sparsity) -> Cut:
 
 
 def _order(coupling: Coupling, readers: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Return the best order of a group's channels for the sparse layers that read a whole four or more of them side
-    by side."""
+    """Return the best order of a group's channels for the sparse layers that read them side by side from a multiple
+    of four on."""
     read = []
     for axis in coupling.axes:
         layer = axis.tensor.removeprefix("backbone.").removesuffix(".weight")

@@ -134,8 +134,8 @@ def estimated(weight: Tensor, format: str, now: Ranks, weaken: float, min_rank: 
 
 
 def weakened(rank: int, vbmf: int, factor: float, min_rank: int) -> int:
-    """Return the rank `factor` of the way from `rank` to EVBMF's, at least `min_rank`; a rank of 0 says that nothing
-    is known."""
+    """Return the rank `factor` of the way from `rank` to EVBMF's, at least `min_rank`, or `rank` if EVBMF finds none
+    (0)."""
     if rank <= min_rank or vbmf == 0:
         return rank
     return max(int(rank - factor * (rank - vbmf)), min_rank)

@@ -1,4 +1,4 @@
-"""The plain ONNX file, for whoever runs it: checked in ONNX Runtime, tuned for none."""
+"""The plain ONNX file, for any runtime: checked in ONNX Runtime, tuned for none."""
 
 from nacdeploy.base.precision import Grid
 from nacdeploy.exporters.targets import Target

@@ -1,4 +1,4 @@
-"""What OpenVINO's kernels on this CPU are exact with."""
+"""The grids with which OpenVINO's kernels on this CPU are exact."""
 
 from functools import cache
 
@@ -9,11 +9,11 @@ from nacdeploy.exporters.targets.ort.probe_models import Signs
 
 @cache
 def weight_bits() -> int:
-    """The weight width that the kernels here are exact with: 8, or 7 where pairs of products saturate."""
+    """Return the weight width with which the kernels here are exact: 8, or 7 if pairs of products saturate."""
     worst: dict[Kind, Signs] = {"conv": "unsigned", "linear": "signed"}
     return 8 if all(is_exact(kind, signs, 8, OpenVinoRunner) for kind, signs in worst.items()) else 7
 
 
 def best_grid() -> str:
-    """The name of the widest grid that is exact here."""
+    """Return the name of the widest grid that is exact here."""
     return "openvino-8bit" if weight_bits() == 8 else "openvino"

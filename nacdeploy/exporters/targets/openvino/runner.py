@@ -27,8 +27,8 @@ class Ir:
 class OpenVinoRunner:
     """A model compiled for each shape of images that it is given: fixed shapes run faster than a free batch.
 
-    What is not on integers is computed in FP32, as the graph holds it: on some CPUs OpenVINO would take BF16. Threads
-    are not pinned to cores, since runners that are timed in turns would share one.
+    Float parts are computed in FP32, as the graph holds them: on some CPUs OpenVINO would take BF16. Threads are not
+    pinned to cores, since runners that are timed in turns would share one core.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -36,7 +36,7 @@ class OpenVinoRunner:
     """
 
     def __init__(self, model: Path | bytes | Ir, *, threads: int = 1) -> None:
-        """`model` is an IR file beside its weights, the bytes of an ONNX model, or an IR."""
+        """Compile `model`: an IR file beside its weights, the bytes of an ONNX model, or an IR."""
         where = str(model) if isinstance(model, Path) else "the model"
         self._threads = threads
         self._requests: dict[tuple[int, ...], Any] = {}
@@ -45,7 +45,7 @@ class OpenVinoRunner:
             self.output_names: tuple[str, ...] = tuple(output.get_any_name() for output in self._model.outputs)
 
     def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
-        """All outputs for images (N, C, H, W).
+        """Return all outputs for images (N, C, H, W).
 
         Raises:
             NacdeployError: the images do not have the shape that the model takes.
@@ -57,7 +57,7 @@ class OpenVinoRunner:
             return list(self._requests[images.shape].infer([images], share_inputs=True).values())
 
     def subject(self, images: NDArray[Any]) -> Subject:
-        """What is timed: a call from array to arrays."""
+        """Return the call to be timed: from array to arrays."""
         return Subject(partial(self.run, images))
 
     def _compiled(self, shape: tuple[int, ...]) -> Any:
@@ -73,7 +73,7 @@ class OpenVinoRunner:
 
 
 def ir_from_onnx(model: bytes) -> Ir:
-    """The IR of an ONNX model with a free batch, in FP32 as it is; the same bytes each time.
+    """Convert an ONNX model with a free batch to an IR in FP32, to the same bytes each time.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -87,10 +87,10 @@ def ir_from_onnx(model: bytes) -> Ir:
 
 
 def package() -> Any:
-    """OpenVINO itself.
+    """Import OpenVINO itself.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: OpenVINO is not installed.
     """
     try:
         import openvino
@@ -100,7 +100,7 @@ def package() -> Any:
 
 
 def version() -> str:
-    """Who builds the IR: "OpenVINO 2026.4.1"."""
+    """Return the builder of the IR: "OpenVINO 2026.4.1"."""
     return f"OpenVINO {package().__version__.split('-')[0]}"
 
 
@@ -116,7 +116,7 @@ def _read(model: Path | Ir) -> Any:
 
 
 def _name_by_position(model: Any) -> None:
-    """Nodes without a name of their own are numbered by a counter of the process: number them by their position."""
+    """Number nodes without a name of their own by their position; OpenVINO numbers them by a counter of the process."""
     for position, node in enumerate(model.get_ordered_ops()):
         if node.get_friendly_name().startswith(f"{node.get_type_name()}_"):
             node.set_friendly_name(f"{node.get_type_name()}_{position}")
@@ -124,7 +124,7 @@ def _name_by_position(model: Any) -> None:
 
 @contextmanager
 def _failing_in_one_line(what: str) -> Iterator[None]:
-    """OpenVINO's errors are RuntimeErrors of several lines; the last says what happened, the first where."""
+    """Raise OpenVINO's RuntimeErrors of several lines as one: the last line says what happened, the first where."""
     try:
         yield
     except RuntimeError as error:

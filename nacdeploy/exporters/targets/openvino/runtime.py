@@ -1,4 +1,4 @@
-"""What target openvino can do: convert the graph to an IR, run and time it here."""
+"""The functions of target openvino: convert the graph to an IR, run and time it here."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -29,7 +29,7 @@ def _picked(folder: Path, manifest: Manifest, threads: int) -> Picked:
 
 
 def _again(folder: Path, manifest: Manifest) -> Comparison:
-    """The IR against another conversion of the graph.
+    """Compare the IR with another conversion of the graph.
 
     Raises:
         NacdeployError: OpenVINO, or the version that converted it, is not installed.

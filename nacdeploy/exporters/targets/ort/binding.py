@@ -1,4 +1,4 @@
-"""Buffers on a device, bound to an ONNX Runtime session for one shape of images: no copy that is not asked for."""
+"""Buffers on a device, bound to an ONNX Runtime session for one shape of images: no hidden copy."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int6
 
 
 class Binding:
-    """The input and outputs of `session` as torch tensors on `device` ("cpu", "cuda"), at addresses that stay.
+    """The input and outputs of `session` as torch tensors on `device` ("cpu", "cuda"), at fixed addresses.
 
-    A dimension of an output that is not fixed is the batch.
+    A free dimension of an output is the batch.
     """
 
     def __init__(self, session: Any, shape: tuple[int, ...], device: str) -> None:
@@ -35,11 +35,11 @@ class Binding:
         self.input.copy_(torch.from_numpy(np.ascontiguousarray(images)))
 
     def enqueue(self) -> None:
-        """Run on what lies in the buffers; on a GPU this returns before it is done where the session has a stream."""
+        """Run on the buffers; on a GPU with a stream the call returns before the run is done."""
         self._session.run_with_iobinding(self._binding)
 
     def read(self) -> list[NDArray[Any]]:
-        """Copies of the outputs."""
+        """Return copies of the outputs."""
         return [buffer.cpu().clone().numpy() for buffer in self.outputs]
 
     def _bind(self, bind: Any, tensor: Any, buffer: Any) -> None:

@@ -1,6 +1,5 @@
-"""What a runtime says of each layer it runs. ONNX Runtime's profile fills `LayerFacts` here; TensorRT's layer profile
-and engine inspector can fill the same on a GPU, and everything after it stays as it is.
-"""
+"""The facts of a runtime about each layer that it runs. ONNX Runtime's profile fills `LayerFacts` here; TensorRT's
+layer profile and engine inspector can fill the same on a GPU, and all later steps stay the same."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +20,19 @@ _FUSABLE = frozenset({"Add", "BatchNormalization", "Mul"} | _ACTIVATIONS)
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """One layer (or `BETWEEN`) in the graph that a runtime built and timed.
+    """One layer (or `BETWEEN`) in the graph that a runtime built and timed. Times are per call.
 
-    `kernels` are the operators that multiply for it, `reformats` those that only convert for it (each with how often),
-    `fused` what of the file went into its kernel, `apart` what follows it by itself. Times are per call: all of it,
-    the conversions in it, and all of it in the float twin (None: there is no twin). `twin_ratio` is twin time over
-    time, paired by round (None: too short to time, or no twin).
+    Attributes:
+        layer: the name of the layer.
+        held: its precision in the graph.
+        kernels: its multiplying operators, with counts.
+        time_ms: its whole time.
+        reformat_ms: the time of its conversions.
+        twin_ms: its whole time in the float twin; None without a twin.
+        twin_ratio: the twin's time over its time, paired by round; None if too short to time, or without a twin.
+        reformats: its conversions, with counts.
+        fused: the operators of the file in its kernel.
+        apart: the operators that follow it as nodes of their own.
     """
 
     layer: str
@@ -48,7 +54,7 @@ SHORTEST_MS = 0.001
 def from_onnx_runtime(
     file: onnx.ModelProto, layers: Sequence[OnnxLayer], own: Profile, twin: Profile | None
 ) -> dict[str, LayerFacts]:
-    """The facts by layer, and those of what lies between layers under `BETWEEN`."""
+    """Return the facts by layer, and the facts of the nodes between layers under `BETWEEN`."""
     owner = onnx_layers.owners(own.graph.graph, file.graph, layers)
     twin_ms = _by_owner(twin, onnx_layers.owners(twin.graph.graph, file.graph, layers)) if twin else {}
     nodes = defaultdict(list)
@@ -64,7 +70,7 @@ def from_onnx_runtime(
 
 
 def held_by(kernels: Iterable[str]) -> str:
-    """The precision of a layer whose kernels are these: "int8" only if all are, "" without any."""
+    """Return the precision of a layer with these kernels: "int8" only if all are, "" without any."""
     found = list(kernels)
     if not found:
         return ""
@@ -106,7 +112,7 @@ def _ratio(rounds_ms: NDArray[np.floating], twin_rounds_ms: NDArray[np.floating]
 
 
 def _by_owner(profile: Profile, owner: Mapping[str, str]) -> dict[str, NDArray[np.floating]]:
-    """The time of each owner by round. A node that the saved graph does not have lies between layers."""
+    """Sum the time of each owner by round. A node that the saved graph does not have lies between layers."""
     total: dict[str, NDArray[np.floating]] = {}
     for node, rounds_ms in profile.node_ms.items():
         name = owner.get(node, BETWEEN)
@@ -117,7 +123,7 @@ def _by_owner(profile: Profile, owner: Mapping[str, str]) -> dict[str, NDArray[n
 def _fused(
     file: onnx.ModelProto, layers: Sequence[OnnxLayer], built: onnx.GraphProto, owner: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """What followed each layer in the file and is no node of its own in the built graph."""
+    """Return the operators that followed each layer in the file and are no nodes of the built graph."""
     others = (node for node in built.node if node.op_type not in KERNELS | REFORMATS)
     left = {onnx_layers.base_name(name) for node in others for name in (node.name, *node.output)}
     found: dict[str, list[str]] = defaultdict(list)
@@ -132,5 +138,5 @@ def _fused(
 
 
 def _counted(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in order of first appearance, those that appear n > 1 times as "n x name"."""
+    """Count names in order of first appearance: a name that appears n > 1 times is "n x name"."""
     return tuple(name if n == 1 else f"{n} x {name}" for name, n in Counter(names).items())

@@ -1,8 +1,8 @@
-"""Probes of this CPU: what the kernels of ONNX Runtime (or another runtime) here are fast and exact with, found by
-running small models.
+"""Probes of this CPU: small models show which integers and units the kernels of ONNX Runtime (or another runtime)
+compute fast and exactly.
 
-Grids, weight widths and channel multiples are chosen by what these measure, not by what the CPU's flags promise.
-One thread, batch 1, a few seconds at most; a result is kept for the life of the process.
+Grids, weight widths and channel multiples follow these measurements, not the promise of the CPU's flags. One thread,
+batch 1, a few seconds at most; a result is kept for the life of the process.
 """
 
 import math
@@ -44,11 +44,11 @@ class EncodingTime:
 
 @dataclass(frozen=True)
 class Encoding:
-    """The activations that one kind of layer is fastest with here, and the weight width it is exact with.
+    """The fastest activations for one kind of layer here, and the weight width that is exact.
 
     `signed_over_unsigned` is the geometric mean over the models of signed time over unsigned time (above 1: unsigned
-    activations are faster). `weight_bits` is 8, or 7 where sums of two 8-bit products saturate in the optimised
-    session; `is_exact` says that the optimised session then answers as the unoptimised one on the worst inputs.
+    activations are faster). `weight_bits` is 8, or 7 if sums of two 8-bit products saturate in the optimised session;
+    `is_exact` says that the optimised session then answers as the unoptimised one on the worst inputs.
     """
 
     kind: Kind
@@ -61,8 +61,11 @@ class Encoding:
 
 @dataclass(frozen=True)
 class ChannelTime:
-    """The time of a stack of convolutions with `channels` in and out, and that time over the time which the counts of
-    the largest multiple on both sides let expect (interpolated on logarithmic axes)."""
+    """The time of a stack of convolutions with `channels` in and out.
+
+    `over_expected` is that time over the expected time, interpolated on logarithmic axes between the counts of the
+    largest multiple on both sides.
+    """
 
     channels: int
     precision: Precision
@@ -72,7 +75,7 @@ class ChannelTime:
 
 @dataclass(frozen=True)
 class ChannelMultiple:
-    """The multiple that channel counts should have here, by precision, and what was measured."""
+    """The multiple that channel counts should have here, by precision, and its measurements."""
 
     float32: int
     int8: int
@@ -80,13 +83,13 @@ class ChannelMultiple:
 
     @property
     def by_precision(self) -> dict[str, int]:
-        """The two by the name of their precision."""
+        """Return the two multiples by the name of their precision."""
         return {"float32": self.float32, "int8": self.int8}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything the probes say of this machine."""
+    """All results of the probes on this machine."""
 
     machine: str
     encodings: tuple[Encoding, ...]
@@ -100,7 +103,7 @@ def measure() -> Measured:
 
 @cache
 def best_conv_encoding() -> Encoding:
-    """Signs of activations and bits of weights for convolutions, measured (unsigned unless signed wins by 10 %)."""
+    """Measure signs of activations and bits of weights for convolutions (unsigned unless signed wins by 10 %)."""
     models = {
         f"conv 3x3, {channels} channels, {side} px": (partial(conv_stack, channels, side), (1, channels, side, side))
         for channels, side in _CONVS
@@ -110,7 +113,7 @@ def best_conv_encoding() -> Encoding:
 
 @cache
 def best_linear_encoding() -> Encoding:
-    """The same for linear layers over tokens (signed unless unsigned wins by 10 %)."""
+    """Measure the same for linear layers over tokens (signed unless unsigned wins by 10 %)."""
     models = {
         f"linear {width} to {width}, {tokens} tokens": (partial(linear_stack, width), (1, tokens, width))
         for tokens, width in _LINEARS
@@ -119,8 +122,10 @@ def best_linear_encoding() -> Encoding:
 
 
 def best_grid() -> str:
-    """The name of the grid that the kernels here are fastest with and compute exactly. Linear layers read signed
-    integers on all of them: unsigned products lose accuracy under ONNX Runtime's fusions."""
+    """Return the name of the grid with which the kernels here are fastest and exact.
+
+    Linear layers read signed integers on all grids: unsigned products lose accuracy under ONNX Runtime's fusions.
+    """
     conv, linear = best_conv_encoding(), best_linear_encoding()
     is_wide = min(conv.weight_bits, linear.weight_bits) == 8
     return f"ort{'-signed' if conv.signs == 'signed' else ''}{'-8bit' if is_wide else ''}"
@@ -128,7 +133,7 @@ def best_grid() -> str:
 
 @cache
 def channel_multiple(runtime: Maker = OnnxRunner) -> ChannelMultiple:
-    """Which multiple of channels pays here, for 3x3 convolutions of 32 to 64 channels on 14 x 14 pixels."""
+    """Measure which multiple of channels pays here, for 3x3 convolutions of 32 to 64 channels on 14 x 14 pixels."""
     side = 14
     signs: dict[Precision, Signs | None] = {"float32": None, "int8": "unsigned"}
     models = {
@@ -143,14 +148,15 @@ def channel_multiple(runtime: Maker = OnnxRunner) -> ChannelMultiple:
 
 
 def expected_ms(times_ms: Mapping[int, float], channels: int) -> float:
-    """The time for `channels` between those of the multiples of 16 around it, on logarithmic axes."""
+    """Return the time for `channels` between the times of the multiples of 16 around it, on logarithmic axes."""
     aligned = sorted(c for c in times_ms if c % MULTIPLES[-1] == 0)
     logs = np.interp(np.log(channels), np.log(aligned), np.log([times_ms[c] for c in aligned]))
     return float(np.exp(logs))
 
 
 def best_multiple(times_ms: Mapping[int, float]) -> int:
-    """The smallest of `MULTIPLES` whose channel counts take, on average and within the margin, no longer than expected.
+    """Return the smallest of `MULTIPLES` whose channel counts take, on average and within the margin, no longer than
+    expected.
 
     `times_ms` are times by channel count.
     """
@@ -160,7 +166,7 @@ def best_multiple(times_ms: Mapping[int, float]) -> int:
 
 
 def choose_signs(kind: Kind, signed_over_unsigned: float) -> Signs:
-    """The default of the kind, unless the other is faster by more than the margin."""
+    """Return the default signs of the kind, unless the others are faster by more than the margin."""
     if _DEFAULT[kind] == "unsigned":
         return "signed" if signed_over_unsigned < 1 / MARGIN else "unsigned"
     return "unsigned" if signed_over_unsigned > MARGIN else "signed"
@@ -178,8 +184,11 @@ def _encoding(kind: Kind, models: Mapping[str, tuple[partial[onnx.ModelProto], t
 
 
 def is_exact(kind: Kind, signs: Signs, weight_bits: int, runtime: Maker = OnnxRunner) -> bool:
-    """Whether a runtime answers as ONNX Runtime's unoptimised session, to one step of its output grid, where every
-    activation and every weight is at its limit: there pairs of products saturate if they can."""
+    """Tell whether a runtime answers as ONNX Runtime's unoptimised session, to one step of its output grid, in the
+    worst case.
+
+    In the worst case every activation and every weight is at its limit: there pairs of products saturate if they can.
+    """
     model, images, step = worst_case(kind, signs, weight_bits)
     content = model.SerializeToString()
     found, plain = (
@@ -191,7 +200,7 @@ def is_exact(kind: Kind, signs: Signs, weight_bits: int, runtime: Maker = OnnxRu
 def _times(
     models: Mapping[str, tuple[onnx.ModelProto, tuple[int, ...]]], runtime: Maker = OnnxRunner
 ) -> dict[str, float]:
-    """The median time of each model in ms, in turns."""
+    """Return the median time of each model in ms, in turns."""
     calls = {
         name: runtime(model.SerializeToString()).subject(np.ones(shape, np.float32))
         for name, (model, shape) in models.items()

@@ -1,4 +1,4 @@
-"""The small ONNX models that are timed: stacks of equal layers for the probes, and single layers for the table of
+"""The small ONNX models for timing: stacks of equal layers for the probes, and single layers for the table of
 layers, with Q/DQ pairs as our exporter writes them."""
 
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ _FLOAT = np.dtype(np.float32)
 
 
 def conv_stack(channels: int, side: int, signs: Signs | None) -> onnx.ModelProto:
-    """Three 3x3 convolutions with ReLU, `channels` to `channels`; images (1, C, side, side). Without signs: FP32."""
+    """Make three 3x3 convolutions with ReLU, `channels` to `channels`; images (1, C, side, side). Without signs:
+    FP32."""
     model = _Model(signs)
     tensor = model.quantized("images", "x")
     for index in range(N_LAYERS):
@@ -30,7 +31,7 @@ def conv_stack(channels: int, side: int, signs: Signs | None) -> onnx.ModelProto
 
 
 def linear_stack(width: int, signs: Signs | None) -> onnx.ModelProto:
-    """Three linear layers over tokens (1, tokens, width), each followed by a bias, as a transformer has them."""
+    """Make three linear layers over tokens (1, tokens, width), each followed by a bias, as in a transformer."""
     model = _Model(signs)
     tensor = "images"
     for index in range(N_LAYERS):
@@ -44,9 +45,10 @@ def linear_stack(width: int, signs: Signs | None) -> onnx.ModelProto:
 def worst_case(
     kind: Literal["conv", "linear"], signs: Signs, weight_bits: int
 ) -> tuple[onnx.ModelProto, NDArray[Any], float]:
-    """One layer whose activations and weights are all at their limits, its input, and one step of its output grid.
+    """Make one layer with all activations and weights at their limits; return it, its input, and one step of its output
+    grid.
 
-    Weights of half the outputs are all largest, of the other half all smallest, so that no pair of products cancels.
+    Half the outputs have only largest weights, half only smallest, so that no pair of products cancels.
     """
     n, largest = 64, 2 ** (weight_bits - 1) - 1
     model = _Model(signs)
@@ -67,9 +69,15 @@ def worst_case(
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer as far as its time goes. `input_shape` is of one image: (C, H, W), (L, C) or (C,);
-    `weight_shape` is torch's. `precision` is "float", or what the kernel reads: "w8a8" or "w4a8" with the signs of its
-    activations. `pattern` is that of the zeros in its weights, "dense" without."""
+    """The features of a convolution or linear layer that decide its time.
+
+    Attributes:
+        input_shape: of one image, (C, H, W), (L, C) or (C,).
+        weight_shape: torch's shape of the weight.
+        precision: "float", or the precision that the kernel reads, "w8a8" or "w4a8".
+        signs: the signs of the activations on integers.
+        pattern: the pattern of zeros in the weights, "dense" for none.
+    """
 
     input_shape: tuple[int, ...]
     weight_shape: tuple[int, ...]
@@ -83,7 +91,7 @@ class Layer:
 
 
 def one_layer(layer: Layer, batch_size: int) -> tuple[onnx.ModelProto, NDArray[Any]]:
-    """One layer that reads and writes what its neighbours do (integers where it is quantized), and its input."""
+    """Make one layer that reads and writes as its neighbours do (integers if quantized), and its input."""
     shape = (batch_size, *layer.input_shape)
     kind = np.dtype(np.float32 if layer.signs is None else np.uint8 if layer.signs == "unsigned" else np.int8)
     model = _Model(layer.signs)
@@ -98,7 +106,7 @@ def one_layer(layer: Layer, batch_size: int) -> tuple[onnx.ModelProto, NDArray[A
 
 
 def no_layer() -> tuple[onnx.ModelProto, NDArray[Any]]:
-    """What a call costs by itself."""
+    """Make a model without a layer: its time is the cost of a call."""
     model = _Model(None)
     return model.made((1,), model.node("Relu", ["images"], "y")), np.ones(1, np.float32)
 
@@ -128,7 +136,7 @@ class _Model:
         return self.node("DequantizeLinear", [self.constant(f"{name}_q", values), scale, zero], f"{name}_dq", axis=axis)
 
     def quantized(self, tensor: str, name: str, scale: float = float(_SCALE), zero_point: int = 0) -> str:
-        """A Q/DQ pair; `zero_point` is that of unsigned integers, signed ones have 0."""
+        """Add a Q/DQ pair; `zero_point` is for unsigned integers, signed integers have 0."""
         if self._signs is None:
             return tensor
         names = self._grid(name, scale, zero_point)
@@ -136,11 +144,11 @@ class _Model:
         return self.node("DequantizeLinear", [f"{name}_int", *names], f"{name}_float")
 
     def integers(self, tensor: str, name: str) -> str:
-        """The first half of a pair."""
+        """Add the first half of a pair."""
         return tensor if self._signs is None else self.node("QuantizeLinear", [tensor, *self._grid(name)], name)
 
     def dequantized(self, tensor: str, name: str) -> str:
-        """The second half of a pair."""
+        """Add the second half of a pair."""
         return tensor if self._signs is None else self.node("DequantizeLinear", [tensor, *self._grid(name)], name)
 
     def _grid(self, name: str, scale: float = float(_SCALE), zero_point: int = 0) -> list[str]:

@@ -1,8 +1,8 @@
-"""What ONNX Runtime really runs: its optimised graph, and the time of every node of it.
+"""The graph that ONNX Runtime really runs, and the time of every node of it.
 
 Models are profiled in turns, each beside an unprofiled session of its own. The profiler adds about the same time to
-every node, which in small networks is most of what it shows: it is taken off again, so that the nodes of a model add
-up to what a call takes unprofiled.
+every node, which dominates in small networks. That time is taken off again, so that the nodes of a model add up to the
+time of an unprofiled call.
 """
 
 import json
@@ -38,8 +38,14 @@ class NodeShapes:
 
 @dataclass(frozen=True)
 class Profile:
-    """The graph that is run, the time of each of its nodes by name and round (rounds,) in ms, and the median time of
-    an unprofiled call."""
+    """The profile of one model.
+
+    Attributes:
+        graph: the graph that runs.
+        node_ms: the time of each node by name and round (rounds,) in ms.
+        call_ms: the median time of an unprofiled call.
+        overhead_ms: the profiler's time for each node.
+    """
 
     graph: onnx.ModelProto
     node_ms: dict[str, NDArray[Any]]
@@ -62,7 +68,7 @@ def profile(
 
     Raises:
         NacdeployError: ONNX Runtime cannot load or run a model.
-        UsageError: `baseline` is none of the models, or there are no rounds.
+        UsageError: `baseline` names no model, or there are no rounds.
     """
     with ExitStack() as stack:
         folders = {name: Path(stack.enter_context(tempfile.TemporaryDirectory())) for name in models}
@@ -88,7 +94,7 @@ def profile(
 
 
 def node_shapes(model: bytes, images: NDArray[Any]) -> dict[str, NodeShapes]:
-    """The shapes at every node of the model as it stands in its file, from one unoptimised run."""
+    """Return the shapes at every node of the model in its file, from one unoptimised run."""
     with tempfile.TemporaryDirectory() as folder:
         runner = OnnxRunner(model, optimization="disabled", trace=Path(folder))
         runner.run(images)
@@ -106,7 +112,7 @@ def _events(file: Path) -> list[dict[str, Any]]:
 
 
 def _runs(events: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """The time of each node in ms, run by run; the event of a run follows those of its nodes."""
+    """Return the time of each node in ms, run by run; the event of a run follows the events of its nodes."""
     runs: list[dict[str, float]] = [{}]
     for event in events:
         if _is_node(event):
@@ -118,7 +124,7 @@ def _runs(events: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def _by_round(runs: Sequence[Mapping[str, float]], n_rounds: int) -> dict[str, NDArray[Any]]:
-    """The mean time of each node over the calls of each round, without the slowest calls."""
+    """Return the mean time of each node over the calls of each round, without the slowest calls."""
     n_calls = len(runs) // n_rounds
     n_kept = max(1, round(_KEPT_FRACTION * n_calls))
     times = {node: np.array([run.get(node, 0.0) for run in runs]).reshape(n_rounds, n_calls) for node in runs[0]}
@@ -126,7 +132,7 @@ def _by_round(runs: Sequence[Mapping[str, float]], n_rounds: int) -> dict[str, N
 
 
 def _without_overhead(node_ms: dict[str, NDArray[Any]], call_ms: float) -> tuple[dict[str, NDArray[Any]], float]:
-    """Take the same time off every node, at most all of it, so that they add up to `call_ms`; returns that time too."""
+    """Take the same time off every node, at most its own, so that all add up to `call_ms`; return that time too."""
     medians = np.sort([float(np.median(t)) for t in node_ms.values()])[::-1]
     overhead_ms = 0.0
     for n_counted in range(len(medians), 0, -1):
@@ -145,7 +151,7 @@ def _node(event: Mapping[str, Any]) -> str:
 
 
 def _shapes(arguments: Mapping[str, Any]) -> NodeShapes:
-    """`[{"float": [1, 8, 4, 4]}, ...]` in an event's arguments."""
+    """Read `[{"float": [1, 8, 4, 4]}, ...]` in an event's arguments."""
 
     def first(key: str) -> tuple[int, ...]:
         shapes: list[dict[str, list[int]]] = arguments[key]

@@ -43,9 +43,9 @@ class OnnxRunner:
     """One session on one provider.
 
     On a GPU it runs on a torch stream with bound buffers, so that CUDA events see its work; `cuda_graph` records it.
-    ONNX Runtime lists GPU providers where there is no GPU and falls back without a word: both are refused here. With
-    `trace`, a folder, it writes the graph that it really runs there as `optimized.onnx`, and records the time of every
-    node until `end_trace`.
+    ONNX Runtime lists GPU providers on machines without a GPU and falls back silently: both are refused here. With
+    `trace`, a folder, the session writes the graph that really runs there as `optimized.onnx`, and records the time of
+    every node until `end_trace`.
 
     Raises:
         NacdeployError: the model is missing, damaged or not supported, or the provider does not work here.
@@ -81,7 +81,7 @@ class OnnxRunner:
         self.output_names: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
-        """All outputs for images (N, C, H, W), which are passed in the type that the model takes.
+        """Return all outputs for images (N, C, H, W), which are converted to the type that the model takes.
 
         Raises:
             NacdeployError: the images do not have the shape that the model takes.
@@ -93,7 +93,7 @@ class OnnxRunner:
             return self._run_bound(self.bound(images.shape), images)
 
     def run_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """All outputs for named inputs of the types that the model takes, on the CPU.
+        """Return all outputs for named inputs of the types that the model takes, on the CPU.
 
         Raises:
             NacdeployError: an input does not have the shape or type that the model takes.
@@ -102,11 +102,12 @@ class OnnxRunner:
             return list(self._session.run(None, dict(feeds)))
 
     def bound(self, shape: tuple[int, ...]) -> Binding:
-        """Buffers for images of a shape, where the provider computes."""
+        """Return buffers for images of a shape, on the provider's device."""
         return Binding(self._session, shape, "cpu" if self._stream is None else "cuda")
 
     def subject(self, images: NDArray[Any]) -> Subject:
-        """What is timed: a call from array to arrays, and on a GPU the device alone on images that lie there."""
+        """Return the call to be timed: from array to arrays, and on a GPU also the device alone on images in its
+        memory."""
         if self._stream is None:
             return Subject(partial(self.run, images))
         binding = self.bound(images.shape)
@@ -114,7 +115,7 @@ class OnnxRunner:
         return Subject(partial(self._run_bound, binding, images), partial(gpu.event_ms, binding.enqueue, self._stream))
 
     def end_trace(self) -> Path:
-        """Stop recording; returns the file of events (Chrome's trace format)."""
+        """Stop recording; return the file of events (Chrome's trace format)."""
         return Path(self._session.end_profiling())
 
     def _run_bound(self, binding: Binding, images: NDArray[Any]) -> list[NDArray[Any]]:
@@ -127,7 +128,7 @@ class OnnxRunner:
 
 
 def version() -> str:
-    """The runtime by name and version."""
+    """Return the runtime by name and version."""
     return f"ONNX Runtime {onnxruntime.__version__}"
 
 

@@ -1,4 +1,4 @@
-"""What target ort can do: be timed here, on the grid and in the units that this CPU is measured to be fast with."""
+"""The functions of target ort: timed here, on the grid and in the units that this CPU is measured to be fast with."""
 
 from collections.abc import Mapping
 from functools import partial

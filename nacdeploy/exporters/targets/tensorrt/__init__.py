@@ -1,4 +1,4 @@
-"""TensorRT engines: by TensorRT itself where it is here (trt), or ahead of time by TensorRT-RTX (trt, trt-rtx)."""
+"""TensorRT engines: by TensorRT itself if it is installed (trt), or ahead of time by TensorRT-RTX (trt, trt-rtx)."""
 
 from nacdeploy.base.precision import Grid
 from nacdeploy.exporters.targets import Package, Target

@@ -1,4 +1,4 @@
-"""The one adapter of `tensorrt` (10 and 11) and `tensorrt_rtx`: which of them is here, and how it tells its errors.
+"""The one adapter of `tensorrt` (10 and 11) and `tensorrt_rtx`: the choice of the module, and its errors.
 
 Both have one Python API. TensorRT builds for the GPU it runs on, by timing, and keeps its timings in a cache;
 TensorRT-RTX builds ahead of time for the compute capabilities it is told and compiles the rest where it runs.
@@ -36,7 +36,7 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class Api:
-    """One of the two modules: `name` as it is imported, and a logger that keeps the error lines."""
+    """One of the two modules: `name` is its import name; a logger keeps the error lines."""
 
     name: str
     trt: Trt
@@ -52,7 +52,7 @@ class Api:
 
     @property
     def builds_ahead(self) -> bool:
-        """Whether it builds for GPUs that are not here."""
+        """Whether the module builds for GPUs that are not here."""
         return self.name == "tensorrt_rtx"
 
     def last_error(self) -> str:
@@ -61,7 +61,7 @@ class Api:
 
 
 def load(builder: BuilderName | str = "auto") -> Api:
-    """The module that builds or runs engines here; "auto" is TensorRT where it imports, else TensorRT-RTX.
+    """Return the module that builds or runs engines here; "auto" is TensorRT if it imports, else TensorRT-RTX.
 
     Raises:
         MissingExtraError: TensorRT is asked for, or either, and not installed.
@@ -80,7 +80,8 @@ def load(builder: BuilderName | str = "auto") -> Api:
 
 @cache
 def _logger_class(trt: Trt) -> Any:
-    """A logger that prints nothing and keeps the error lines, as a subclass that the module's bindings ask for."""
+    """Return a logger class that prints nothing and keeps the error lines, as the subclass that the module's
+    bindings need."""
 
     class ErrorLines(trt.ILogger):
         def __init__(self) -> None:

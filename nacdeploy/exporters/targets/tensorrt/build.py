@@ -1,7 +1,7 @@
 """TensorRT engines from an ONNX graph with explicit Q/DQ, by TensorRT proper or by TensorRT-RTX (see trt_api).
 
-In both, networks are strongly typed: what the graph holds in float runs in that float. Every engine comes with the
-record of its build, from which it can be built again.
+In both, networks are strongly typed: the float parts of the graph run in their own float type. Every engine comes with
+the record of its build, from which it can be built again.
 """
 
 import hashlib
@@ -30,10 +30,17 @@ _BY_TENSORRT_ONLY = ("SM87", "SM90")
 
 @dataclass(frozen=True)
 class Engines:
-    """Serialised engines by compute capability ("SM89"), and the builder with its version.
+    """Serialised engines, with all that is needed to build them again.
 
-    `layers` holds the type that each engine computes each ONNX node in, as far as `trt_plan.layer_types` can read it;
-    `graph` is the ONNX model that was built from, `timing_caches` the caches that go with it, where there are any.
+    Attributes:
+        builder: the builder with its version.
+        files: the engines by compute capability ("SM89").
+        layers: by capability, the type in which the engine computes each ONNX node, as far as `trt_plan.layer_types`
+            can read it.
+        graph: the ONNX model of the builds.
+        records: the records of the builds by capability.
+        timing_caches: the timing caches of the builds, if there are any.
+        notes: lines for the manifest.
     """
 
     builder: str
@@ -58,10 +65,10 @@ def build_engines(
 ) -> Engines:
     """Build one engine per compute capability of the table for batches from 1 to `table.max_batch`.
 
-    `input_shape` is that of one image, (C, H, W). `sparse` lets the builder pick kernels for 2:4 weights.
+    `input_shape` is the shape of one image, (C, H, W). `sparse` lets the builder pick kernels for 2:4 weights.
 
     Raises:
-        UsageError: an unknown capability, or one that does not go with `table.float_type`.
+        UsageError: an unknown capability, or a capability that does not go with `table.float_type`.
         NacdeployError: the builder is not installed, cannot build for a capability, or rejects the graph.
     """
     api = trt_api.load(builder)
@@ -86,19 +93,19 @@ def check(table: ExportTable, builder: BuilderName = "auto") -> None:
     """Refuse early what `build_engines` would refuse late: no builder, no GPU for it, capabilities, types.
 
     Raises:
-        UsageError: an unknown capability, or one that does not go with `table.float_type`.
+        UsageError: an unknown capability, or a capability that does not go with `table.float_type`.
         NacdeployError: the builder is not installed, or cannot build for a capability.
     """
     _capabilities(trt_api.load(builder), table)
 
 
 def cache_file(capability: str) -> str:
-    """The name of an engine's timing cache in an artifact."""
+    """Return the name of an engine's timing cache in an artifact."""
     return f"timing-{capability.lower()}.cache"
 
 
 def typed_graph(onnx_model: bytes, table: ExportTable) -> bytes:
-    """The graph that is handed to the builder: checked, and with its float rest in `table.float_type`.
+    """Return the graph for the builder: checked, and with its float rest in `table.float_type`.
 
     Raises:
         NacdeployError: it holds unsigned integers.
@@ -122,7 +129,7 @@ def check_signed(model: onnx.ModelProto) -> None:
 
 
 def _capabilities(api: Api, table: ExportTable) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The capabilities to build for, and what to note about them."""
+    """Return the capabilities to build for, and the notes on them."""
     for name in table.compute_capabilities:
         if name not in BY_RTX + _BY_TENSORRT_ONLY:
             raise unknown("compute capability", name, BY_RTX + _BY_TENSORRT_ONLY)

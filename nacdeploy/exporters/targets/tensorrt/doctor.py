@@ -1,4 +1,4 @@
-"""Which of the two builders makes an engine here."""
+"""The builder of the two that makes an engine here."""
 
 import platform
 
@@ -18,22 +18,22 @@ Answer = tuple[bool, str]
 
 
 def ahead(gpus: tuple[str, ...]) -> Answer:
-    """Whether TensorRT-RTX is here."""
+    """Tell whether TensorRT-RTX is here."""
     return by_rtx(import_problem("tensorrt_rtx"))
 
 
 def first_here(gpus: tuple[str, ...]) -> Answer:
-    """Whether either builder is here; TensorRT comes first."""
+    """Tell whether either builder is here; TensorRT comes first."""
     return by_either(import_problem("tensorrt"), import_problem("tensorrt_rtx"), gpus)
 
 
 def by_rtx(problem: str | None) -> Answer:
-    """A problem of None means that the package imports."""
+    """Answer from the import problem of TensorRT-RTX; None means that the package imports."""
     return problem is None, problem or _BY_RTX
 
 
 def by_either(tensorrt_problem: str | None, rtx_problem: str | None, gpus: tuple[str, ...]) -> Answer:
-    """Where TensorRT imports, it is the one that is used; it builds for the GPU it runs on."""
+    """Answer from both import problems: if TensorRT imports, it is used, and builds for the GPU it runs on."""
     if tensorrt_problem is None and gpus:
         return True, f"TensorRT, built for the GPU here: {', '.join(gpus)}"
     if tensorrt_problem is None:

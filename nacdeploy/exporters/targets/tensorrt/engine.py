@@ -36,10 +36,10 @@ _NO_CACHE = "none: TensorRT-RTX builds without timing, and a timing cache would 
 
 @dataclass(frozen=True)
 class BuildRecord:
-    """All that an engine was built with; with the graph and the timing cache it is all that `rebuild` needs.
+    """All inputs of an engine's build; with the graph and the timing cache they are all that `rebuild` needs.
 
-    `flags` are names of `BuilderFlag`. `input_shape` is (C, H, W). `timing_cache_sha256` is that of the cache after
-    the build; where it is None, `timing_cache` says why. `seed` is the run's: builders take none.
+    `flags` are names of `BuilderFlag`. `input_shape` is (C, H, W). `timing_cache_sha256` is the hash of the cache after
+    the build; if it is None, `timing_cache` says why. `seed` is the run's: builders take none.
     """
 
     builder: str
@@ -62,7 +62,7 @@ class BuildRecord:
 def build(
     api: Api, record: BuildRecord, graph: bytes, timing_cache: bytes = b""
 ) -> tuple[bytes, BuildRecord, bytes | None]:
-    """The serialised engine, its record with the hash of the timing cache, and that cache (None: there is none).
+    """Return the serialised engine, its record with the hash of the timing cache, and that cache (None: there is none).
 
     Raises:
         NacdeployError: the parser rejects the graph, or the builder cannot build.
@@ -106,7 +106,7 @@ def rebuild(record: BuildRecord, graph: bytes, timing_cache: bytes = b"") -> byt
 
 
 def compare(capability: str, plan: bytes, again: bytes) -> Comparison:
-    """What two builds of one engine have in common, without running them."""
+    """Compare two builds of one engine, without running them."""
     if plan == again:
         return Comparison(capability, True, True, "bytes equal")
     if trt_plan.canonical(plan) == trt_plan.canonical(again):
@@ -116,13 +116,13 @@ def compare(capability: str, plan: bytes, again: bytes) -> Comparison:
 
 
 def _network(builder: Builder, trt: Trt) -> INetworkDefinition:
-    """A strongly typed network: TensorRT 11 has no other, TensorRT 10 is told by a flag."""
+    """Make a strongly typed network: TensorRT 11 has no other, TensorRT 10 needs a flag."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return builder.create_network(0 if flag is None else 1 << int(flag))
 
 
 def _parse(api: Api, parser: OnnxParser, graph: bytes) -> None:
-    """Read the graph into the parser's network; a rejected node is named with the torch layer that made it."""
+    """Read the graph into the parser's network; the error names a rejected node and the torch layer that made it."""
     if parser.parse(graph):
         return
     if parser.num_errors == 0:

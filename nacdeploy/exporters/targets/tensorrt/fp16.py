@@ -1,8 +1,8 @@
-"""The float rest of a graph in FP16: TensorRT 11 is strongly typed, what the graph holds in FP32 runs in FP32.
+"""The float rest of a graph in FP16: TensorRT 11 is strongly typed, so float parts in FP32 run in FP32.
 
-Scales and what DequantizeLinear gives become FP16 with everything else. What could overflow there does not: TensorRT
-and ONNX Runtime compute LayerNormalization in FP32 inside (`stash_type`), and a softmax is taken of differences from
-its maximum. What is smaller than 6e-8 is lost: the parity of the FP16 graph, in ONNX Runtime, shows at what cost.
+Scales and the outputs of DequantizeLinear become FP16 like all else. No operator overflows there: TensorRT and ONNX
+Runtime compute LayerNormalization in FP32 inside (`stash_type`), and a softmax is taken of differences from its
+maximum. Values below 6e-8 are lost: the parity of the FP16 graph, in ONNX Runtime, shows the cost.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ FloatType = Literal["fp32", "fp16"]
 
 
 def fp16_rest(model: onnx.ModelProto, io_type: FloatType = "fp32") -> onnx.ModelProto:
-    """A copy of the graph with its float tensors in FP16, scales included; inputs and outputs are `io_type`."""
+    """Return a copy of the graph with its float tensors in FP16, scales included; inputs and outputs are `io_type`."""
     import onnx_ir
     from onnxruntime.transformers.float16 import convert_float_to_float16
 

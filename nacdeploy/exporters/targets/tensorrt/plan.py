@@ -1,4 +1,4 @@
-"""What can be read from an engine: TensorRT-RTX's program text without a GPU, the inspector's JSON on one."""
+"""The readable parts of an engine: TensorRT-RTX's program text without a GPU, the inspector's JSON on one."""
 
 import json
 import re
@@ -26,8 +26,14 @@ _COMPUTING = ("conv", "gemm", "matmul", "matrixmultiply", "deconv", "fullyconnec
 
 @dataclass(frozen=True)
 class InspectedLayer:
-    """One layer of an engine as it runs: a fusion of ONNX `nodes` ("" in none), the type of its first input and first
-    output ("" where the inspector names none), and whether its tactic is a sparse kernel."""
+    """One layer of an engine at run time.
+
+    Attributes:
+        nodes: the fused ONNX nodes.
+        input_type: the type of its first input; "" if the inspector names none.
+        output_type: the type of its first output; "" if the inspector names none.
+        is_sparse: whether its tactic is a sparse kernel.
+    """
 
     name: str
     kind: str
@@ -40,7 +46,7 @@ class InspectedLayer:
 
 
 def layer_types(plan: bytes) -> dict[str, str]:
-    """The type of the operands of each multiplication in an engine, by ONNX node name: "int8", "float16", "float32".
+    """Return the operand type of each multiplication in an engine, by ONNX node name: "int8", "float16", "float32".
 
     TensorRT-RTX writes its compiled program as text into the engine, and nothing else of an engine is readable without
     a GPU. The form of this text is not documented: a node that is not in the result is unknown, not float.
@@ -59,8 +65,8 @@ def layer_types(plan: bytes) -> dict[str, str]:
 
 
 def engine_notes(rows: Iterable[Lowering], layers: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-    """One note per engine (`layers`: types by capability and node) that computes in float what the graph holds in
-    INT8."""
+    """Return one note per engine (`layers`: types by capability and node) that computes INT8 parts of the graph in
+    float."""
     int8, notes = [row for row in rows if row.held == "int8"], []
     for capability, types in layers.items():
         found = {row.layer: types[row.node] for row in int8 if types.get(row.node, "int8") != "int8"}
@@ -71,21 +77,23 @@ def engine_notes(rows: Iterable[Lowering], layers: Mapping[str, Mapping[str, str
 
 
 def canonical(plan: bytes) -> bytes:
-    """A TensorRT-RTX engine with its internal tensors (`__mye4683`) numbered by first appearance: the builder numbers
-    them as its threads and addresses fall, and the program is the same."""
+    """Return a TensorRT-RTX engine with its internal tensors (`__mye4683`) numbered by first appearance.
+
+    The builder's numbers depend on threads and addresses, while the program is the same.
+    """
     numbers: dict[bytes, int] = {}
     return _INTERNAL_NAME.sub(lambda name: b"mye%d" % numbers.setdefault(name[0], len(numbers)), plan)
 
 
 def inspected(text: str) -> tuple[InspectedLayer, ...]:
-    """The layers of `EngineInspector.get_engine_information(LayerInformationFormat.JSON)`.
+    """Read the layers of `EngineInspector.get_engine_information(LayerInformationFormat.JSON)`.
 
     The form is that of TensorRT's documentation ("Engine Inspector", detailed verbosity): `{"Layers": [{"Name": ...,
     "LayerType": ..., "Inputs": [{"Format/Datatype": ...}], "TacticName": ..., "Metadata": "[ONNX Layer: conv1]"}]}`;
     TensorRT 11 has "DataType" and "Format" in place of "Format/Datatype" (its migration guide from 10).
 
     Raises:
-        NacdeployError: it is not of this form, or the engine was built without detailed profiling verbosity.
+        NacdeployError: the JSON has another form, or the engine was built without detailed profiling verbosity.
     """
     try:
         layers = json.loads(text)["Layers"]
@@ -97,7 +105,7 @@ def inspected(text: str) -> tuple[InspectedLayer, ...]:
 
 
 def precisions(layers: Iterable[InspectedLayer]) -> dict[str, str]:
-    """The type that each ONNX node's layer reads, for the layers that multiply; as `layer_types`, on a GPU."""
+    """Return the type that each ONNX node's layer reads, for multiplying layers: as `layer_types`, on a GPU."""
     return {
         node: layer.input_type
         for layer in layers

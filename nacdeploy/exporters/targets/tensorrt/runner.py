@@ -45,17 +45,18 @@ class TrtRunner:
         return int(largest[0])
 
     def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
-        """All outputs for images (N, C, H, W), in parts of at most `max_batch`, copies to and from the GPU included."""
+        """Return all outputs for images (N, C, H, W), in parts of at most `max_batch`, copies to and from the GPU
+        included."""
         parts = [self._run(images[i : i + self.max_batch]) for i in range(0, len(images), self.max_batch)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def subject(self, images: NDArray[Any]) -> Subject:
-        """What is timed: end to end with the copies, and the device alone on images that lie there already."""
+        """Return the call to be timed: end to end with the copies, and the device alone on images in its memory."""
         self._run(images)
         return Subject(lambda: self._run(images), lambda: gpu.event_ms(self._enqueue, self._stream))
 
     def inspect(self) -> str:
-        """The inspector's JSON of every layer, for the shapes of the last run."""
+        """Return the inspector's JSON of every layer, for the shapes of the last run."""
         engine: ICudaEngine = self._engine
         inspector: EngineInspector = engine.create_engine_inspector()
         inspector.execution_context = self._context
@@ -74,7 +75,7 @@ class TrtRunner:
         return [output.numpy() for output in outputs]
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
-        """Buffers for images of a shape; a recorded graph holds addresses, so it goes with the old ones."""
+        """Make buffers for images of a shape; a recorded graph holds the old addresses, so it is dropped with them."""
         if self._buffers and tuple(self._buffers[self.input_name].shape) == shape:
             return
         context: IExecutionContext = self._context
@@ -96,7 +97,7 @@ class TrtRunner:
         return types[engine.get_tensor_dtype(name)]
 
     def _record(self) -> None:
-        """Record one call as a CUDA graph; the call before it makes what a recording may not (first-call set-up)."""
+        """Record one call as a CUDA graph; a call before it does the set-up that a recording may not contain."""
         self._execute()
         self._stream.synchronize()
         graph = self._torch.cuda.CUDAGraph()
@@ -140,7 +141,7 @@ def _context(engine: ICudaEngine, trt: Trt, api: Api, cuda_graph: bool) -> IExec
 
 
 def _rtx_context(engine: ICudaEngine, trt: Trt, cuda_graph: bool) -> IExecutionContext:
-    """Kernels for the shapes at hand are compiled at once, not beside the calls that are timed."""
+    """Make a context that compiles kernels for the shapes at hand at once, not beside the timed calls."""
     config = engine.create_runtime_config()
     strategies = trt.DynamicShapesKernelSpecializationStrategy
     config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
@@ -150,7 +151,7 @@ def _rtx_context(engine: ICudaEngine, trt: Trt, cuda_graph: bool) -> IExecutionC
 
 
 def _names(engine: ICudaEngine, trt: Trt) -> tuple[str, tuple[str, ...]]:
-    """The one input and the outputs, in the engine's order."""
+    """Return the one input and the outputs, in the engine's order."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     return inputs[0], tuple(name for name in names if name not in inputs)

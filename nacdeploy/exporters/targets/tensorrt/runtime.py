@@ -1,4 +1,4 @@
-"""What targets trt and trt-rtx can do: build engines, and on an NVIDIA GPU time and run them."""
+"""The functions of targets trt and trt-rtx: build engines, and on an NVIDIA GPU time and run them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,7 @@ from nacdeploy.profile.tables.deployment import ExportTable
 def engine_here(
     onnx_model: bytes, *, table: ExportTable | None = None, builder: BuilderName = "auto", cuda_graph: bool = False
 ) -> Picked:
-    """An engine with an FP16 rest, built now for the GPU here.
+    """Build an engine with an FP16 rest for the GPU here.
 
     Raises:
         NacdeployError: there is no GPU, no builder, or the graph is not for TensorRT.
@@ -38,9 +38,10 @@ def engine_here(
 
 
 def on_gpu(folder: Path, manifest: Manifest, cuda_graph: bool) -> Picked:
-    """The runner of any artifact on the GPU here: its engine for that GPU; for the uncompressed original an FP16
-    engine, built here, since FP16 is what INT8 has to beat there; for graphs that are not TensorRT's, ONNX Runtime's
-    CUDA provider.
+    """Return the runner of any artifact on the GPU here.
+
+    An artifact of TensorRT runs its engine for that GPU. The uncompressed original runs as an FP16 engine, built here,
+    since INT8 has to beat FP16 there. Graphs that are not TensorRT's run on ONNX Runtime's CUDA provider.
 
     Raises:
         NacdeployError: the engine is of another version, or ONNX Runtime cannot use the GPU.
@@ -59,7 +60,7 @@ def on_gpu(folder: Path, manifest: Manifest, cuda_graph: bool) -> Picked:
 
 
 def missing(table: ExportTable) -> str:
-    """Why the profile's GPU cannot be timed here ("" where it can)."""
+    """Return why the profile's GPU cannot be timed here ("" if it can)."""
     present, wanted = gpu.present_capability(), table.compute_capabilities
     if present in wanted:
         return ""
@@ -67,7 +68,7 @@ def missing(table: ExportTable) -> str:
 
 
 def _timed(builder: BuilderName, table: ExportTable, threads: int) -> Maker | None:
-    """Engines on the GPU that is here, their float rest in FP16."""
+    """Make engines on the GPU that is here, with their float rest in FP16."""
     if gpu.present_capability() is None:
         return None
 
@@ -133,7 +134,7 @@ def _repeats(manifest: Manifest) -> dict[str, str]:
 
 
 def _computed(folder: Path, manifest: Manifest) -> dict[str, str]:
-    """The types that engines compute ONNX nodes in, where their text says so and they agree."""
+    """Return the types in which engines compute ONNX nodes, if their text says so and they agree."""
     types: dict[str, str] = {}
     for file in manifest.engines.values():
         for node, kind in plan.layer_types((folder / file).read_bytes()).items():

@@ -1,4 +1,4 @@
-"""A torch program with TensorRT engines inside, compiled by torch-tensorrt on the GPU that it runs on."""
+"""A torch program with TensorRT engines inside, compiled by torch-tensorrt on the GPU that will run it."""
 
 from nacdeploy.exporters.targets import Package, Target
 from nacdeploy.exporters.targets.tensorrt import GRID, NO_GPU, UNIT_FLOAT, UNIT_INT8

@@ -1,4 +1,5 @@
-"""Target torch-trt: the network with TensorRT engines inside, as torch-tensorrt compiles it on the GPU it runs on.
+"""Target torch-trt: the network with TensorRT engines inside, as torch-tensorrt compiles it on the GPU that will run
+it.
 
 torch-tensorrt turns one operator into Q/DQ pairs: `torch.ops.tensorrt.quantize_op`, which nvidia-modelopt registers.
 The network is run with that operator in place of the simulation, on TensorRT's grid (signed, zero point 0).
@@ -31,7 +32,7 @@ _LARGEST = 127
 
 
 class OperatorNetwork(nn.Module):
-    """A network on TensorRT's grid whose quantization is `quantize`, with scales fixed as they are now."""
+    """A network on TensorRT's grid whose quantization is `quantize`, with its present scales fixed."""
 
     def __init__(self, network: Network, quantize: QuantizeOp) -> None:
         super().__init__()
@@ -63,8 +64,10 @@ class OperatorNetwork(nn.Module):
 
 
 def compile_network(network: Network, table: ExportTable, *, sparse: bool = False) -> tuple[bytes, str]:
-    """The serialised ExportedProgram of a network for batches from 1 to `table.max_batch`, and the compiler with its
-    version. Exits are left out: the program has the network's own output alone.
+    """Return the serialised ExportedProgram of a network for batches from 1 to `table.max_batch`, and the compiler's
+    version.
+
+    Exits are left out: the program has the network's own output alone.
 
     Raises:
         MissingExtraError: torch-tensorrt is not installed.
@@ -118,7 +121,7 @@ def _quantize_op() -> QuantizeOp:
 
 
 def _module() -> Any:
-    """torch_tensorrt; the GPU is asked for first, since without a driver the package raises while it is imported."""
+    """Import torch_tensorrt after checking for a GPU: without a driver the package raises while it is imported."""
     if importlib.util.find_spec("torch_tensorrt") is None:
         raise MissingExtraError("torch-tensorrt", "torch-trt", "target torch-trt")
     gpu.require_gpu("target torch-trt")

@@ -1,15 +1,15 @@
-"""Whether torch-tensorrt compiles here. It is not imported to find out: without a driver it raises."""
+"""The check whether torch-tensorrt compiles here. The check imports nothing: without a driver the package raises."""
 
 from importlib.util import find_spec
 
 
 def said(gpus: tuple[str, ...]) -> tuple[bool, str]:
-    """Whether the package and a GPU are here."""
+    """Tell whether the package and a GPU are here."""
     return compiles(find_spec("torch_tensorrt") is not None, gpus)
 
 
 def compiles(is_installed: bool, gpus: tuple[str, ...]) -> tuple[bool, str]:
-    """What follows from the two."""
+    """Answer from the presence of the package and of GPUs."""
     if not is_installed:
         return False, "torch_tensorrt is not installed: pip install 'nacdeploy[torch-trt]'"
     if not gpus:

@@ -1,4 +1,5 @@
-"""What target torch-trt can do: compile a program where it will run. Nothing here times or runs it yet."""
+"""The functions of target torch-trt: compile a program on the machine that will run it. Nothing here times or runs
+it yet."""
 
 from nacdeploy.exporters.targets.runtime import Built, Runtime, Source
 from nacdeploy.exporters.targets.torch_trt import build
