@@ -175,8 +175,8 @@ def worst_steps(
     """Return the largest distance between ONNX Runtime and the simulation, in steps of the output grid, by computing
     node.
 
-    Both get the integers of the simulation for `images` (N, C, H, W). The nodes are those that compute a quantized
-    tensor from quantized tensors.
+    Both get the integers of the simulation for `images` (N, C, H, W). A node counts if it computes a quantized tensor
+    from quantized tensors.
     """
     model = onnx.load_model_from_string(graph.model)
     makers = {name: node for node in model.graph.node for name in node.output}

@@ -45,8 +45,8 @@ class Found:
     """The outcome of a check.
 
     Attributes:
-        verdict: "right", "wrong" (the package said nothing) or "refused" (the package said so).
-        why: why it is not right.
+        outcome: "right", "wrong" (the package said nothing) or "refused" (the package said so).
+        reason: why the outcome is not right.
         figures: the measured figures.
     """
 

@@ -55,7 +55,7 @@ class Target:
         name: the name for users.
         title: its runtime in words, such as "OpenVINO".
         runtime: the place of its `runtime.Runtime`, as "package.module:name"; imported on first use.
-        grids: the integers that its kernels take; first those that every machine computes exactly.
+        grids: the integers that its kernels take; the grid that every machine computes exactly comes first.
         unit_int8: the channels of one unit of its kernels in a quantized network.
         unit_float: the channels of one unit in a float network.
         on_gpu: whether its kernels run on an NVIDIA GPU.

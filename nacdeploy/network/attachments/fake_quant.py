@@ -1,8 +1,8 @@
 """Simulated quantization: integer grids of a target, scales from weights, ranges from data, straight-through rounding.
 
 Weights are symmetric per output channel with scales derived from the weights themselves (never stored); activations
-have one calibrated range per tensor. The uniform affine scheme is that of Jacob et al., 2018, eq. 1, the symmetric
-max-abs grid that of NAC.
+have one calibrated range per tensor. The uniform affine scheme follows Jacob et al., 2018, eq. 1, the symmetric max-abs
+grid follows NAC.
 """
 
 from collections.abc import Callable, Mapping

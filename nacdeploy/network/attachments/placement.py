@@ -180,8 +180,8 @@ class _Placement:
     def _added(self, operands: list[fx.Node], writers: list[str]) -> list[fx.Node]:
         """Return the operands that an addition reads quantized.
 
-        On a target whose kernels fuse additions these are the operands computed from integers, without the one that a
-        convolution without activation computes last; elsewhere all operands.
+        On a target whose kernels fuse additions, these are the operands computed from integers, without the operand
+        that a convolution without activation computes last; elsewhere all operands.
         """
         if not self._grid.fuses_outputs:
             return operands

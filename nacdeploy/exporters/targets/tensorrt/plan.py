@@ -88,7 +88,7 @@ def canonical(plan: bytes) -> bytes:
 def inspected(text: str) -> tuple[InspectedLayer, ...]:
     """Read the layers of `EngineInspector.get_engine_information(LayerInformationFormat.JSON)`.
 
-    The form is that of TensorRT's documentation ("Engine Inspector", detailed verbosity): `{"Layers": [{"Name": ...,
+    TensorRT's documentation ("Engine Inspector", detailed verbosity) gives the form: `{"Layers": [{"Name": ...,
     "LayerType": ..., "Inputs": [{"Format/Datatype": ...}], "TacticName": ..., "Metadata": "[ONNX Layer: conv1]"}]}`;
     TensorRT 11 has "DataType" and "Format" in place of "Format/Datatype" (its migration guide from 10).
 
