@@ -18,7 +18,7 @@ from pathlib import Path
 from nacdeploy.base.errors import NacdeployError
 
 _TEMPORARY = ".nacdeploy-"
-_NOTHING = {"lost+found"}  # what a file system itself keeps in an empty volume
+_NOTHING = {"lost+found"}  # an entry of the file system itself in an empty volume
 # The folders that this process has reserved, by absolute path, and whether it made them itself.
 _held: dict[Path, bool] = {}
 
@@ -182,7 +182,9 @@ def _locked(path: Path) -> Iterator[bool | None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_locked: bool | None = os.path.samestat(os.fstat(descriptor), path.stat())  # else it was made anew
+            is_locked: bool | None = os.path.samestat(
+                os.fstat(descriptor), path.stat()
+            )  # else another process replaced the folder
         except (BlockingIOError, FileNotFoundError):
             is_locked = False
         except OSError:

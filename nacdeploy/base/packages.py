@@ -11,6 +11,6 @@ def import_problem(module: str) -> str | None:
         return f"{module} is not installed"
     try:
         importlib.import_module(module)
-    except Exception as error:  # native packages fail with whatever their loader raises
+    except Exception as error:  # the loader of a native package may raise any error
         return f"{module} is installed but cannot be imported: {' '.join(str(error).split())}"
     return None

@@ -167,7 +167,7 @@ class WandbTracker:
     def _guarded(self, what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # tracking is a convenience: whatever its client throws, the run goes on
+        except Exception as error:  # tracking is a convenience: the run goes on after any error of its client
             self._run = None
             self._say(f"warning: W&B {what} ({_first_line(error)}); going on with {RECORD_NAME} only")
 

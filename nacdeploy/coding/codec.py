@@ -149,7 +149,7 @@ def _coded(codes: Codes, rule: Rule) -> Coded:
     found = sizes.histogram(codes.codes, len(codes.book), codes.zero)
     ways = (HUFFMAN, PLAIN) if rule.codes is None else (rule.codes,)
     layout = sizes.best(found, ways, rule.run_bits)
-    # what stands for zero is the first code; behind runs it is never written
+    # the code of zero is the first code; with runs it is never written
     shift = 1 if layout.run_bits else 0
     return _laid_out(codes, layout, codes.book.tobytes(), len(codes.book) - shift, shift)
 

@@ -8,7 +8,7 @@ from nacdeploy.base.errors import NacdeployError
 from nacdeploy.coding.codec import ITEM_BYTES, Tensor
 from nacdeploy.coding.container import Cut
 
-MIN_BYTES = 256  # below, a row of the header weighs more than what coding saves
+MIN_BYTES = 256  # below, a row of the header costs more than coding saves
 _ONNX_TYPES = {
     1: "F32",
     2: "U8",

@@ -24,7 +24,7 @@ from nacdeploy.coding.fixed_point import FixedPoint
 
 _METHODS = {"k-means": "kmeans", "kmeans": "kmeans", "linear": "linear", "fixed_point": "fixed_point"}
 _INITS = {"k-means++": "kmeans++", "kmeans++": "kmeans++", "linear": "linear", "random": "random", "density": "density"}
-_WRAPPER = "module."  # what DataParallel puts before every name
+_WRAPPER = "module."  # DataParallel's prefix of every name
 _ROUNDING = "ceil"  # the older system rounds the number of zeros up
 _CODES = {"huffman": "huffman", "vanilla": "plain", "plain": "plain", "fixed_point": "fixed_point"}
 

@@ -122,7 +122,7 @@ def best(found: Histogram, codes: tuple[str, ...] = (HUFFMAN, PLAIN), run_bits: 
     layouts = [Layout(each) for each in codes] if run_bits is None or run_bits == 0 or not has_runs else []
     if has_runs:
         kinds = [(r, kind) for r in widths for kind in (PLAIN, HUFFMAN) if kind == PLAIN or r <= _LARGEST_RUN_CODE]
-        # the runs are the same whatever codes the values
+        # the runs do not depend on the codes of the values
         r, kind = min(kinds, key=lambda k: _index_size(found, Layout(PLAIN, *k)), default=(0, PLAIN))
         layouts += [Layout(each, r, kind) for each in codes if r]
     return min(layouts, key=lambda layout: size(found, layout).total_bits)

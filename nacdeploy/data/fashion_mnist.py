@@ -28,7 +28,7 @@ CLASS_NAMES = (
 )
 FIRST_FILE = "train-images-idx3-ubyte"
 DEBIAN_DIRECTORIES = (Path("/usr/share/datasets/fashion-mnist"), Path("/usr/share/dataset-fashion-mnist"))
-# What `dpkg -L dataset-fashion-mnist` prints.
+# The output of `dpkg -L dataset-fashion-mnist`.
 DEBIAN_LISTING = Path("/var/lib/dpkg/info/dataset-fashion-mnist.list")
 _UNSIGNED_BYTE = 8
 

@@ -104,7 +104,7 @@ def _upright(image: "Image") -> "Image":
     """Turn an image upright: cameras write beside the pixels how they were held."""
     from PIL import ImageOps
 
-    with contextlib.suppress(Exception):  # what is written beside may be broken where the pixels are well
+    with contextlib.suppress(Exception):  # a broken note beside the pixels does not harm the pixels
         return ImageOps.exif_transpose(image)
     return image
 
@@ -117,7 +117,7 @@ def _is_halved(image: "Image") -> bool:
 
 def _pixels(image: "Image", kind: str | None) -> NDArray[Any]:
     """Return the pixels `(H, W, C)` of a file of this kind: uint8, or int32 for 16 bits."""
-    if image.mode == "I" and kind == "PPM":  # it says what its largest value may be: PIL has scaled by that to 16 bits
+    if image.mode == "I" and kind == "PPM":  # PIL has scaled by the file's largest value to 16 bits
         return (np.asarray(image) >> 8).astype(np.uint8)[..., None]
     if image.mode == "I" and kind == "PNG":
         return np.asarray(image).astype(np.int32)[..., None]

@@ -12,7 +12,7 @@ SYNONYMS = {
     "validation": ("val", "valid", "validation", "dev", "development"),
     "test": ("test", "testing", "tst"),
 }
-# Some call the split that they stop by so, others the one that they report.
+# Some data sets use this name for the split of early stopping, others for the split of the reported score.
 _OPEN = ("eval", "evaluation", "holdout")
 _KNOWN = ", ".join(name for names in SYNONYMS.values() for name in names)
 

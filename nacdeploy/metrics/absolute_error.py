@@ -13,7 +13,7 @@ from nacdeploy.metrics.base import Interval
 
 # Two answers agree that are no further apart than this share of how the answers of all images spread.
 TOLERANCE = 0.1
-# A network that answers without looking has learned less than this of what there is to learn.
+# A network that answers without looking has a quality below this.
 NEAR_CHANCE = 0.05
 
 

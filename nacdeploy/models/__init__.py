@@ -58,7 +58,7 @@ class ModelSpec:
 def _materialised(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """Return the network with the shapes of its lazy layers, which the first images decide."""
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in model.parameters()):
-        with torch.no_grad(), suppress(Exception):  # whoever runs it next says what is wrong
+        with torch.no_grad(), suppress(Exception):  # the next run of the model reports the error
             model.eval()(torch.zeros(2, *shape))
     return model
 

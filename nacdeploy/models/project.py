@@ -19,7 +19,7 @@ from pathlib import Path
 from nacdeploy.base.errors import UsageError
 
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
-# Code that calls these imports what only running it tells: every file below its folder counts.
+# Only running code that calls these shows its imports: every file below its folder counts.
 _DYNAMIC = {"import_module", "spec_from_file_location", "run_path", "run_module"}
 _DYNAMIC_NAMES = {*_DYNAMIC, "__import__", "exec", "eval"}
 _NO_SOURCES = {"__pycache__", "node_modules", "site-packages", "build", "dist", "runs", "wandb"}
@@ -149,7 +149,7 @@ class _Imports:
 def _imports(source: bytes) -> _Imports:
     try:
         nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):  # said when the file is run
+    except (SyntaxError, ValueError):  # reported when the file is run
         return _Imports((), (), False)
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     relative: list[tuple[int, str]] = []

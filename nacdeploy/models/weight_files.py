@@ -158,7 +158,7 @@ def _check_archive(path: Path) -> None:
                     damaged.append(name)
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise UsageError(f"{path} is damaged ({error}); copy it again") from error
-    if damaged and good:  # torch can be told to write none: then all are wrong
+    if damaged and good:  # torch can be set to write no checksums: then all are wrong
         raise UsageError(f"{path} is damaged: the checksum of '{damaged[0]}' in it is another; copy it again")
     if any(name.endswith("constants.pkl") for name in names):
         raise UsageError(

@@ -104,7 +104,7 @@ def memory_bits(network: Network) -> int:
     seen: list[Tensor] = []
     for layer in {**network.plan.weight_bits, **dict.fromkeys((*network.masks.layers, *network.sharing.layers))}:
         weight: Tensor = network.backbone.get_submodule(layer).weight  # type: ignore[assignment]
-        if not any(weight is other for other in seen):  # one that several layers hold is stored once
+        if not any(weight is other for other in seen):  # a weight that several layers hold is stored once
             bits += _weight_bits(network, layer, weight) - FLOAT_BITS * weight.numel()
         seen.append(weight)
     return bits + 2 * FLOAT_BITS * len(network.quantizers)

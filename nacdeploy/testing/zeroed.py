@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
-Kept = Mapping[str, Mapping[int, tuple[int, ...]]]  # what stays of the axes of each tensor that was cut
+Kept = Mapping[str, Mapping[int, tuple[int, ...]]]  # the remaining indices of the axes of each cut tensor
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def zeroed(module: nn.Module, kept: Kept, *, norms_of_kept: bool = True) -> Iter
             owner, _, kind = name.rpartition(".")
             layer = module.get_submodule(owner)
             tensor = layer._parameters.get(kind)
-            if tensor is None:  # a buffer: what a norm counted of a channel that is zero now
+            if tensor is None:  # a buffer: a norm's statistics of a channel that is zero now
                 continue
             for handle in _hooks(layer, tensor, axes):
                 stack.callback(handle.remove)

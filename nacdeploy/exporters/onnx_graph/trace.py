@@ -80,7 +80,7 @@ def trace(network: Network, opset: int) -> Traced:
                 verbose=False,
                 external_data=False,
             )
-        except Exception as error:  # the exporter raises what the user's forward and a dozen passes raise
+        except Exception as error:  # the user's forward and a dozen passes may raise any error
             raise NacdeployError(f"torch cannot export this network to ONNX: {_cause(error)}") from error
     if program is None:
         raise NacdeployError("torch's exporter returned no program")
@@ -106,7 +106,7 @@ class _Marked(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        # what wants gradients chooses another kernel of attention, whose layout the exporter's later passes do not keep
+        # a tensor with gradients gets another kernel of attention, whose layout later passes of the exporter lose
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.token_layers = frozenset(_reading_tokens(network))
         self.norms = _folded_norms(network, self.token_layers)

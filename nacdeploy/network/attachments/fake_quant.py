@@ -124,7 +124,7 @@ class Rule:
         return replace(own, weight_bits=1) if self.weights == "binary" else own
 
     def covers(self, name: str, layer: nn.Module) -> bool:
-        """Whether `layer` is quantized."""
+        """Tell whether `layer` is quantized."""
         return self.why_float(name, layer) is None
 
     def why_float(self, name: str, layer: nn.Module) -> str | None:

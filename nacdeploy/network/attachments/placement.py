@@ -33,10 +33,10 @@ from nacdeploy.network.captured.graph import carries_images, operator_name, weig
 CONCATENATIONS = {"cat", "concat"}
 ADDITIONS = {"add"}
 PRODUCTS = {"matmul", "bmm"}
-# A convolution's kernel clamps what it writes; a smooth activation behind it reads its quantized output.
+# A convolution's kernel clamps its output; a smooth activation behind it reads its quantized output.
 CLAMPS = {"relu", "relu6", "hardtanh"}
 AVERAGES = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
-# These pass values on unchanged, so that a tensor and what they make of it share one scale.
+# These pass values on unchanged, so that their input and output share one scale.
 POOLS = {"max_pool2d"}
 LABELS = {"flatten", "unflatten", "reshape", "transpose", "permute", "contiguous", "unsqueeze", "squeeze"}
 LABELS |= {"dropout", "feature_dropout", "identity"}

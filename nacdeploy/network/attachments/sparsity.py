@@ -18,7 +18,7 @@ from torch.nn import functional
 TWO_FOUR, ELEMENT, KERNEL, FILTER = "2:4", "element", "kernel", "filter"
 _INDEX_BITS = 2  # a value kept by 2:4 says at which of four places it stood
 _LARGEST_SAMPLE, _SMALLEST_SAMPLE = 2048, 64
-_MOST_COMPARED = 2**28  # rows times pairs of channels: what one round of the search for an order looks at
+_MOST_COMPARED = 2**28  # rows times pairs of channels in one round of the search for an order
 _LEAST_GAIN = 1e-6
 _ROUNDING = 1e-9
 _FIRST_AXIS = {ELEMENT: None, KERNEL: 2, FILTER: 1}  # from which on the axes of a weight belong to one block

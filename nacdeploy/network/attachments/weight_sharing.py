@@ -68,7 +68,7 @@ def share(weight: Tensor, book: Codebook, on_grid: OnGrid | None = None) -> Shar
     grid."""
     if on_grid is not None or book.method == FIXED_POINT:
         steps, scales = _steps(weight, book, on_grid)
-        # the weights that a checkpoint is rebuilt from are not those that were shared
+        # a checkpoint is rebuilt from other weights than the shared ones
         integers = np.sort(np.resize(_present(steps), book.n_values))
         labels = np.minimum(np.searchsorted(integers, steps) + 1, book.n_values)
         centroids = torch.from_numpy(integers).float() * scales.mean()
@@ -198,7 +198,7 @@ class Sharing(nn.Module):
         return _Share.apply(shared.centroids, shared.labels, shared.scales, self.books[layer].limits)
 
     def shares_floats(self, layer: str) -> bool:
-        """Whether a layer is shared, and not on Q's grid."""
+        """Tell whether a layer is shared, and not on Q's grid."""
         return layer in self.books and self.integers(layer) is None
 
     def integers(self, layer: str) -> tuple[Tensor, Tensor] | None:

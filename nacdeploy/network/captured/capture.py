@@ -176,7 +176,7 @@ def _of_any_batch(module: nn.Module, images: Tensor, batch: dict[int, Any]) -> t
         try:
             return torch.export.export(module, (images,), dynamic_shapes=(batch,), strict=True)
         except Exception:
-            raise error from None  # what the first says is nearer to the user's code
+            raise error from None  # the first message is nearer to the user's code
 
 
 @cache

@@ -28,7 +28,7 @@ ROOT = "backbone"
 
 _aten = torch.ops.aten
 _DROPPED = ("_assert", "sym_constrain", "guard")
-_NATIVE_NORM = "_native_batch_norm_legit_no_training"  # what torch makes of a norm where it rewrites changes in place
+_NATIVE_NORM = "_native_batch_norm_legit_no_training"  # torch's form of a norm after rewriting changes in place
 _RESHAPED = {_aten.view.default, _aten._unsafe_view.default}
 # The arguments behind the bias, with the operators' defaults.
 _LAYER_ARGUMENTS: dict[str, list[Any]] = {"linear": [], **{kind: [1, 0, 1, 1] for kind in CONVOLUTIONS}}

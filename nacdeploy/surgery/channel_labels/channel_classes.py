@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 
-FIXED = 0  # the label of what is no channel: images, pixels, tokens, constants
+FIXED = 0  # the label of places that are no channels: images, pixels, tokens, constants
 
 
 class Classes:

@@ -107,7 +107,7 @@ def choose(
         return _rank(group, taken[group.root], widths.get(group.root, group.n_channels), units, scope), place
 
     left, waiting = n_channels, [entry(place) for place in range(len(found))]
-    heapq.heapify(waiting)  # a group's rank follows from what it gave itself, and one that cannot give never can again
+    heapq.heapify(waiting)  # a group's rank follows from its own losses; a group that cannot give never can again
     while waiting:
         _, place = heapq.heappop(waiting)
         group = found[place]

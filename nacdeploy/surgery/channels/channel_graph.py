@@ -62,7 +62,7 @@ def all_groups(graph: Graph, ignored: list[nn.Module | None]) -> list[Coupled]:
     found: list[Coupled] = []
     try:
         found.extend(graph.get_all_groups(ignored_layers=ignored, root_module_types=list(ROOTS)))
-    except Exception as error:  # whatever its guesses about an operator raise
+    except Exception as error:  # its guesses about an operator may raise any error
         _LOG.info("torch-pruning stops at a group: %s", error)
     return found
 

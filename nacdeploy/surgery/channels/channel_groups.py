@@ -206,7 +206,7 @@ def _is_traced_sound(network: Network, removed: dict[str, tuple[int, ...]]) -> b
         with torch.no_grad():
             answers = first_tensor(whole.backbone(image)), first_tensor(smaller.backbone(image))
             return torch.allclose(*answers, rtol=1e-6, atol=1e-9)
-    except Exception:  # whatever a wrong cut raises in the user's own forward, it means "not sound"
+    except Exception:  # any error in the user's own forward after a cut means "not sound"
         return False
 
 

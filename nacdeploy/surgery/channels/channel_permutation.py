@@ -87,5 +87,5 @@ def _is_sound(network: Network, moved: Sequence[_Reordered]) -> bool:
         with torch.no_grad():
             pairs = zip(plain_outputs(before, image), plain_outputs(after, image), strict=True)
             return all(torch.allclose(x, y, rtol=1e-6, atol=1e-9) for x, y in pairs)
-    except Exception:  # whatever a wrong order raises in the user's own forward, it means "not sound"
+    except Exception:  # any error in the user's own forward means "not sound"
         return False

@@ -44,7 +44,7 @@ class Soundness:
             with torch.no_grad(), _replaced(self._backbone, _sliced(self._backbone, cut), attributes):
                 answer = first_tensor(self._backbone(self._image))
             return expected.shape == answer.shape and snr_db(expected, answer) >= self._least_db
-        except Exception:  # whatever a wrong cut raises in the user's own forward, it means "not sound"
+        except Exception:  # any error in the user's own forward after a cut means "not sound"
             return False
 
 
@@ -55,7 +55,7 @@ def _runs_in_double(network: Network, image: Tensor) -> bool:
         with torch.no_grad():
             found = Interpreter(backbone, network.captured).run(image.double())
             return found.dtype == first_tensor(backbone(image.double())).dtype == torch.float64
-    except Exception:  # whatever an operator raises on mixed precision
+    except Exception:  # an operator may raise any error on mixed precision
         return False
 
 

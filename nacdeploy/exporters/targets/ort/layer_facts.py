@@ -13,7 +13,7 @@ from nacdeploy.exporters.artifacts import onnx_layers
 from nacdeploy.exporters.artifacts.onnx_layers import BETWEEN, INT8_KERNELS, KERNELS, REFORMATS, OnnxLayer
 from nacdeploy.exporters.targets.ort.profiling import Profile
 
-# What computes something on a layer's output, and can be fused into its kernel.
+# Operators on a layer's output that can be fused into the layer's kernel.
 _ACTIVATIONS = {"Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh"}
 _FUSABLE = frozenset({"Add", "BatchNormalization", "Mul"} | _ACTIVATIONS)
 

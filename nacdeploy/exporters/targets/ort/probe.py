@@ -22,7 +22,7 @@ from nacdeploy.exporters.targets.runtime import Maker
 Kind = Literal["conv", "linear"]
 Precision = Literal["float32", "int8"]
 
-# A choice other than the default must win by this much: what is chosen shapes artifacts, and timing is noisy.
+# A choice other than the default must win by this much: the choice shapes artifacts, and timing is noisy.
 MARGIN = 1.1
 MULTIPLES = (1, 4, 8, 16)
 CHANNELS = (32, 37, 40, 43, 44, 46, 48, 50, 52, 53, 56, 58, 60, 63, 64)

@@ -5,7 +5,7 @@ import platform
 from nacdeploy.base.packages import import_problem
 from nacdeploy.exporters.targets import Package
 
-# What TensorRT-RTX builds for ahead of time.
+# The GPUs for which TensorRT-RTX builds ahead of time.
 CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 # TensorRT-RTX has wheels for Linux on x86-64 alone, and is required only there.
 _HAS_WHEEL = (platform.system(), platform.machine()) == ("Linux", "x86_64")

@@ -21,7 +21,7 @@ from nacdeploy.exporters.targets.tensorrt.api import (
     Trt,
 )
 
-# What was found when engines of one graph were built again; `nacdeploy verify` says it.
+# The findings of repeated builds of one graph; `nacdeploy verify` prints them.
 REPEATS = {
     "tensorrt_rtx": (
         "measured with TensorRT-RTX 1.7.1 without a GPU, FP16 rest: DeiT-tiny repeats byte for byte; ResNet8 and "
