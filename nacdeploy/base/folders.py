@@ -182,9 +182,7 @@ def _locked(path: Path) -> Iterator[bool | None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_locked: bool | None = os.path.samestat(
-                os.fstat(descriptor), path.stat()
-            )  # else another process replaced the folder
+            is_locked: bool | None = os.path.samestat(os.fstat(descriptor), path.stat())  # else it was replaced
         except (BlockingIOError, FileNotFoundError):
             is_locked = False
         except OSError:

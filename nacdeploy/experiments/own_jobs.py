@@ -180,6 +180,6 @@ def opened(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     baseline, record = checkpoints.load(folder)
     settings = Settings.of(profiles.from_mapping(setup["profile"]), "the experiment")
     task = task_of(record)
-    baseline.network.lay_on(plain_network(task, settings.profile).grid)
+    baseline.network.set_grid(plain_network(task, settings.profile).grid)
     worker = OwnWorker(experiment, Session(settings, task, baseline, folder), Silent())
     return lambda job: records.to_data(worker([records.from_data(Job, job)], lambda *step: False)[0])

@@ -153,7 +153,7 @@ def _on_grid(
     if grid == state.network.grid or not state.network.quantizers:
         return state, ()
     network = copy.deepcopy(state.network)
-    network.lay_on(grid)
+    network.set_grid(grid)
     settled, cost = _settled(network, state, task, profile)
     return settled, (f"settled anew on the grid {grid.name} (searched on {state.network.grid.name}): {cost}",)
 

@@ -128,7 +128,7 @@ class Network(nn.Module):
         called = {str(node.target) for node in self.graph.nodes if node.op == "call_module" and carries_images(node)}
         return {name: module for name, module in found.items() if name in called}
 
-    def changed(self, moved: bool = True) -> None:
+    def rebuild_attachments(self, channels_moved: bool = True) -> None:
         """Make the graph and everything derived from it anew after a change of the backbone.
 
         Masks were cut with their weights; 2:4 masks are chosen anew if channels have moved to other fours.
@@ -138,12 +138,12 @@ class Network(nn.Module):
         """
         shape = self.input_shape
         self.captured = (
-            capture_after_cut(self.backbone, shape, self.captured) if moved else capture(self.backbone, shape)
+            capture_after_cut(self.backbone, shape, self.captured) if channels_moved else capture(self.backbone, shape)
         )
-        self.structure = Structure(self.structure if moved else None)
-        for node in (each.node for each in self.attached.values() if moved):
+        self.structure = Structure(self.structure if channels_moved else None)
+        for node in (each.node for each in self.attached.values() if channels_moved):
             self._check_node(node)
-        if moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
+        if channels_moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
             self.masks = Masks({})
             self.sparsify(self.sparsity)
         if self.rule is not None:
@@ -240,7 +240,7 @@ class Network(nn.Module):
         for each in (*self.exits.values(), *self.attachments.values()):
             each.node = now[each.node]  # type: ignore[assignment, index]
 
-    def lay_on(self, grid: Grid) -> None:
+    def set_grid(self, grid: Grid) -> None:
         """Change to another target's grid and its edges.
 
         Raises:

@@ -168,7 +168,7 @@ def task_of(record: Record) -> Task:
 def _own_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
     if checkpoints.is_checkpoint(folder):
         state, _ = checkpoints.load(folder)
-        state.network.lay_on(setup.network.grid)
+        state.network.set_grid(setup.network.grid)
         progress.say(f"baseline from {folder}: {metrics.shown(setup.task.metric, state.metrics.score)} on validation")
         return state
     folders.check_writable(folder)

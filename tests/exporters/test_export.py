@@ -46,7 +46,7 @@ def test_norms_that_cannot_be_folded_keep_their_statistics_on_every_target(tmp_p
     context = Context([], {}, {}, {})
     exporting.export(state, task, profile, parse("onnx"), tmp_path / "out", context)
     settled = copy.deepcopy(state.network)
-    settled.lay_on(grid_named("onnx"))
+    settled.set_grid(grid_named("onnx"))
     settle(settled, task, profile)
     expected = [m.running_mean for m in settled.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     found = statistics(onnx.load_model(str(tmp_path / "out" / "model.onnx")))

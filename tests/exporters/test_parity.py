@@ -105,7 +105,7 @@ def test_every_layer_of_a_chain_is_within_one_step_on_real_images(
 ) -> None:
     made = follow(baseline, word, task, make_profile()).network
     if grid != made.grid.name:
-        made.lay_on(grid_named(grid))
+        made.set_grid(grid_named(grid))
         settle(made, task, make_profile())
     x = next(evaluation.batches(task.data, task.data.validation, 16)).numpy()
     steps = parity.worst_steps(made, to_onnx(made, OPSET), x, optimization)

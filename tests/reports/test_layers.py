@@ -32,7 +32,7 @@ def test_quantized_layer_names_its_precision() -> None:
 def test_factors_of_a_layer_count_together() -> None:
     factored = plain()
     factored.backbone[3] = torch.nn.Sequential(torch.nn.Conv2d(8, 2, 1), torch.nn.Conv2d(2, 16, 3, padding=1))
-    factored.changed()
+    factored.rebuild_attachments()
     change = layer_changes(plain(), factored)[1]
     assert change.macs_after == 64 * (8 * 2 + 2 * 16 * 9)
     assert change.what == "8-16 to 8-2 + 2-16 w32a32"
@@ -43,5 +43,5 @@ def test_layer_that_is_no_more_is_said_to_be_gone() -> None:
     shorter.backbone[0] = torch.nn.Conv2d(3, 16, 1)
     shorter.backbone[1] = torch.nn.BatchNorm2d(16)
     shorter.backbone[3], shorter.backbone[4] = torch.nn.Identity(), torch.nn.Identity()
-    shorter.changed()
+    shorter.rebuild_attachments()
     assert layer_changes(plain(), shorter)[1].what == "8-16 gone"

@@ -38,10 +38,11 @@ CLAMPS = {"relu", "relu6", "hardtanh"}
 AVERAGES = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
 # These pass values on unchanged, so that their input and output share one scale.
 POOLS = {"max_pool2d"}
-LABELS = {"flatten", "unflatten", "reshape", "transpose", "permute", "contiguous", "unsqueeze", "squeeze"}
-LABELS |= {"dropout", "feature_dropout", "identity"}
+RESHAPES = {"flatten", "unflatten", "reshape", "transpose", "permute", "contiguous", "unsqueeze", "squeeze"}
+RESHAPES |= {"dropout", "feature_dropout", "identity"}
 NORMS = {"batch_norm"}
-QUESTIONS = {"sym_size"}
+SHAPE_QUERIES = {"sym_size"}
+_NEVER_READ_INTEGERS = CLAMPS | RESHAPES | SHAPE_QUERIES | NORMS | POOLS
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class _Placement:
         operands = [self._writers[a] for a in node.all_input_nodes if carries_images(a)]
         if self._is_quantized_conv(node):
             return "conv"
-        if operands and self._kind(node) in CLAMPS | NORMS | POOLS | LABELS:
+        if operands and self._kind(node) in CLAMPS | NORMS | POOLS | RESHAPES:
             return operands[0]
         if self._is_joined(node, operands):
             return "join"
@@ -134,7 +135,7 @@ class _Placement:
         concatenations."""
         wanted: set[fx.Node] = set()
         for node in reversed(self._graph.nodes):
-            passes = self._kind(node) in CONCATENATIONS | POOLS | LABELS
+            passes = self._kind(node) in CONCATENATIONS | POOLS | RESHAPES
             if self._layer_inputs(node) or (node in wanted and passes):
                 wanted.update(self._layer_inputs(node) or node.all_input_nodes)
         return wanted
@@ -160,7 +161,10 @@ class _Placement:
         if multiplied := self._layer_inputs(node):
             layer = self._layers.get(str(node.target))
             return [_Use(node, operand, kind_of(layer) if layer else "linear") for operand in multiplied]
-        if node.op in ("output", "placeholder") or self._kind(node) in CLAMPS | LABELS | QUESTIONS | NORMS | POOLS:
+        if (
+            node.op in ("output", "placeholder")
+            or self._kind(node) in CLAMPS | RESHAPES | SHAPE_QUERIES | NORMS | POOLS
+        ):
             return []
         return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
 
@@ -219,7 +223,7 @@ class _Placement:
 
     def _origin(self, node: fx.Node) -> fx.Node:
         """Return the node that computed the values of `node`."""
-        while self._kind(node) in POOLS | LABELS and node.all_input_nodes:
+        while self._kind(node) in POOLS | RESHAPES and node.all_input_nodes:
             node = node.all_input_nodes[0]
         return node
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from nacdeploy.network.attachments.placement import AVERAGES, LABELS, POOLS, kind_of_node
+from nacdeploy.network.attachments.placement import AVERAGES, POOLS, RESHAPES, kind_of_node
 from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.network.captured.graph import Captured, Interpreter
 from nacdeploy.network.network import Network, masked_backbone
@@ -172,7 +172,7 @@ def _source(reader: str, graph: fx.Graph | None, backbone: nn.Module) -> str:
     node = next((n for n in (graph.nodes if graph else ()) if n.op == "call_module" and n.target == reader), None)
     while node is not None and node.all_input_nodes:
         node = node.all_input_nodes[0]
-        if kind_of_node(node, backbone) not in POOLS | LABELS | AVERAGES:
+        if kind_of_node(node, backbone) not in POOLS | RESHAPES | AVERAGES:
             return str(node.name)
     return ""
 

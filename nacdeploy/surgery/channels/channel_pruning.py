@@ -83,7 +83,7 @@ def _traced_cut(network: Network, removed: Mapping[str, tuple[int, ...]]) -> Cut
 def apply_cut(network: Network, cut: Cut) -> None:
     """Slice the parameters and buffers of `network` in place, and attach quantizers to the result anew."""
     slice_tensors(network, cut)
-    network.changed()
+    network.rebuild_attachments()
 
 
 def slice_tensors(network: Network, cut: Cut) -> None:

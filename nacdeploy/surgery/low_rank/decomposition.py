@@ -78,7 +78,7 @@ def replace(network: Network, found: Mapping[str, tuple[str, Ranks]]) -> None:
         layer = network.backbone.get_submodule(name)
         made = decompose(whole(effective(network, name)), format, wanted)
         _put(network.backbone, layer, made.to(next(layer.parameters()).dtype))
-    network.changed(moved=False)
+    network.rebuild_attachments(channels_moved=False)
     network.renamed(dict(zip(former, _outputs(network, found), strict=True)))
 
 

@@ -204,7 +204,7 @@ def test_two_of_four_holds_in_the_integers_after_every_choice(
     grid: str, baseline: CompressionState, task: Task
 ) -> None:
     made = follow(baseline, "SQ", task, make_profile()).network
-    made.lay_on(grid_named(grid))
+    made.set_grid(grid_named(grid))
     masked = [layer for layer in made.masks.layers if layer in made.plan.weight_bits]
     assert masked
     once = trace(made, OPSET)

@@ -158,7 +158,7 @@ def test_graph_agrees_with_the_simulation_on_real_images(
 ) -> None:
     state = follow(baseline, word, task, make_profile())
     made = copy.deepcopy(state.network)
-    made.lay_on(grid_named(target))
+    made.set_grid(grid_named(target))
     graph = to_onnx(made, OPSET)
     x = task.data.normalize(task.data.validation.images)
     with torch.inference_mode():

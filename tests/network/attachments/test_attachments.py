@@ -141,7 +141,7 @@ def test_attachment_whose_tensor_is_gone_is_said(baseline: CompressionState, lay
     (ceiling,) = network.attached.values()
     ceiling.node = "gone"
     with pytest.raises(NacdeployError, match="nothing can be attached to 'gone'"):
-        network.changed()
+        network.rebuild_attachments()
 
 
 def test_finetuning_trains_an_attachment(baseline: CompressionState, layer: str, task: Task, profile: Profile) -> None:

@@ -209,10 +209,10 @@ def test_changing_the_grid_keeps_the_ranges() -> None:
     for quantizer in made.quantizers.values():
         quantizer.set_range(-1.0, 2.0)  # type: ignore[operator]
     before = made(images())
-    made.lay_on(grid_named("trt"))
+    made.set_grid(grid_named("trt"))
     assert {float(q.high) for q in made.quantizers.values()} == {2.0}  # type: ignore[arg-type]
     assert not torch.equal(made(images()), before)
-    made.lay_on(grid_named("ort"))
+    made.set_grid(grid_named("ort"))
     assert torch.equal(made(images()), before)
 
 

@@ -133,11 +133,11 @@ def test_integers_stay_where_sharing_saves_nothing(baseline: CompressionState, t
 
 def test_narrower_grid_refuses_shared_integers(baseline: CompressionState, task: Task, profile: Profile) -> None:
     wide = follow(baseline, "", task, profile).network
-    wide.lay_on(grid_named("ort-8bit"))
+    wide.set_grid(grid_named("ort-8bit"))
     state = follow(CompressionState(wide, baseline.metrics, baseline.baseline), "QC", task, profile)
     with pytest.raises(RefusedError, match=r"shares integers up to 127 \(C\), and the grid ort takes 63"):
-        state.network.lay_on(grid_named("ort"))
-    baseline.network.lay_on(grid_named("ort"))
+        state.network.set_grid(grid_named("ort"))
+    baseline.network.set_grid(grid_named("ort"))
 
 
 @pytest.mark.parametrize("letter", ["P", "E", "Q", "S", "C"])

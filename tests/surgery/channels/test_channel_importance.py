@@ -141,7 +141,7 @@ def test_every_criterion_orders_all_channels_dead_ones_first(backbone: type[nn.M
             made.backbone.get_parameter(f"{layer}.weight")[2] = 0
             if made.backbone.get_submodule(layer).bias is not None:
                 made.backbone.get_parameter(f"{layer}.bias")[2] = 0
-    made.changed()
+    made.rebuild_attachments()
     found = ranked(made, name)
     for group in found.values():
         assert sorted(group.order) == list(range(group.n_channels))
