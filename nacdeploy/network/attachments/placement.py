@@ -161,10 +161,7 @@ class _Placement:
         if multiplied := self._layer_inputs(node):
             layer = self._layers.get(str(node.target))
             return [_Use(node, operand, kind_of(layer) if layer else "linear") for operand in multiplied]
-        if (
-            node.op in ("output", "placeholder")
-            or self._kind(node) in CLAMPS | RESHAPES | SHAPE_QUERIES | NORMS | POOLS
-        ):
+        if node.op in ("output", "placeholder") or self._kind(node) in _NEVER_READ_INTEGERS:
             return []
         return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
 
