@@ -1,4 +1,4 @@
-"""The baseline: the trained FP32 network that everything is compared with, and its control row."""
+"""The baseline: the trained FP32 network to compare with, and its control row."""
 
 import copy
 
@@ -13,14 +13,15 @@ from nacdeploy.task import evaluate as evaluation
 
 
 def plain_network(task: Task, profile: Profile) -> Network:
-    """The untrained network of the task on the grid of the profile's target, initialised from the profile's seed."""
+    """Make the untrained network of the task on the grid of the profile's target, initialised from the profile's
+    seed."""
     shape = (task.data.channels, *task.data.input_size)
     grid = profile.parsed_target.grid(profile.of(QuantizeTable).grid)
     return Network(task.build(profile.seed), grid, shape).eval()
 
 
 def initial_state(network: Network, task: Task) -> CompressionState:
-    """The state before any letter."""
+    """Return the state before any letter."""
     metrics = measure(network, task)
     return CompressionState(network, metrics, metrics)
 
@@ -28,7 +29,7 @@ def initial_state(network: Network, task: Task) -> CompressionState:
 def train_network(
     network: Network, task: Task, recipe: TrainTable, seed: int, report: training.Report = lambda *progress: None
 ) -> training.Fit:
-    """Train in place by `recipe`, the best epoch on the validation split kept."""
+    """Train in place by `recipe`, and keep the best epoch on the validation split."""
 
     def score() -> float:
         return evaluation.evaluate(network, task, task.data.validation).score
@@ -44,7 +45,8 @@ def control(
     profile: Profile,
     report: training.Report = lambda *progress: None,
 ) -> CompressionState:
-    """The FP32 baseline given `n_epochs` more of the finetune recipe: the honest opponent of a chain that trained."""
+    """Train the FP32 baseline for `n_epochs` more of the finetune recipe: the honest opponent of a chain that
+    trained."""
     network = copy.deepcopy(baseline.network)
     recipe = profile.of(FinetuneTable).model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
     train_network(network, task, recipe, training.seed_of(profile.seed, baseline.key, "control"), report)

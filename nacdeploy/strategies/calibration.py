@@ -1,8 +1,8 @@
 """The ranges of quantized activations, found from training images.
 
 One pass with rounded weights and float activations keeps a sample of the values at every quantized edge. A rule turns
-each sample into a range. No rule is best for all networks (a tail that one network needs another is better off
-without), so that by default the network's own answers decide between them.
+each sample into a range. No rule is best for all networks (one network needs a tail that harms another), so by default
+the network's own answers choose the rule.
 """
 
 import math
@@ -26,10 +26,10 @@ CLEARLY = 0.94  # of an error: a quarter of a decibel
 
 
 class Sample:
-    """Values that were seen at one edge: of every batch a drawn sample and its extremes.
+    """The values of one edge: a drawn sample of every batch, and its extremes.
 
-    The room for all batches is taken at once: small pieces that outlive the large tensors between which they lie would
-    hold the memory of these.
+    The room for all batches is reserved at once: small pieces that outlive the large tensors between them would hold
+    the memory of these.
     """
 
     def __init__(self, n_batches: int) -> None:
@@ -37,7 +37,7 @@ class Sample:
 
     @property
     def values(self) -> Tensor:
-        """All that was kept, (n,)."""
+        """All kept values, (n,)."""
         return self._room[: self._n]
 
     def add(self, x: Tensor) -> None:
@@ -53,7 +53,7 @@ class Sample:
 
 
 class Observation:
-    """Quantized weights, rounded once; float activations, a sample of them kept at the edges."""
+    """A run with rounded weights and float activations that keeps a sample of the activations at the edges."""
 
     def __init__(self, network: Network, seen: Mapping[str, Sample]) -> None:
         self._network, self._seen = network, seen
@@ -76,8 +76,10 @@ class Observation:
 
 
 def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: QuantizeTable) -> None:
-    """The range of every quantized tensor from its values on `images`: by the rule of the table, or, where that is
-    "auto", by the rule with which the network answers the first batch best."""
+    """Set the range of every quantized tensor from its values on `images`.
+
+    The table names the rule. For "auto" it is the rule with which the network answers the first batch best.
+    """
     n_batches = math.ceil(len(images) / evaluation.batch_size(images))
     seen = {key: Sample(n_batches) for key in network.quantizers}
     was_training = network.training
@@ -98,8 +100,10 @@ def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: Q
 def _set_best_ranges(
     network: Network, seen: Mapping[str, Sample], percentile: float, x: Tensor, unrounded: Tensor
 ) -> None:
-    """The ranges of the rule whose error is least in the answers to a batch, which are `unrounded` with float
-    activations: of the percentile unless another is clearly better."""
+    """Set the ranges of the rule with the least error in the answers to a batch, against the `unrounded` answers.
+
+    The percentile wins unless another rule is clearly better. `unrounded` are the answers with float activations.
+    """
     best, least = RULES[0], math.inf
     for rule in RULES:
         _set_ranges(network, seen, rule, percentile)

@@ -1,8 +1,8 @@
-"""Catalog: the nine strategies that NAC published, with the figures it printed for them.
+"""Catalog: the nine strategies that NAC published, with NAC's printed figures.
 
-The accuracies and the two ratios are NAC's own and were measured its way: on the test set, with the ratios multiplied
-up step by step, exits that cost no memory, and a stem and classifier counted as quantised though they stayed float.
-They are printed beside ours for comparison and decide nothing.
+The accuracies and the two ratios are NAC's own and were measured in NAC's way: on the test set, with the ratios
+multiplied up step by step, exits that cost no memory, and a stem and classifier counted as quantised though they stayed
+float. They are printed beside ours for comparison and decide nothing.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ PUBLISHED: tuple[PublishedStrategy, ...] = (
 
 
 def find(name: str) -> PublishedStrategy:
-    """The published strategy of that name, such as `nac-resnet34-cifar10`.
+    """Return the published strategy of that name, such as `nac-resnet34-cifar10`.
 
     Raises:
         UsageError: there is none; the nearest known name is given.

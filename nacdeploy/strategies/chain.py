@@ -1,6 +1,6 @@
 """Chain: a word over operator letters, applied left to right, with optional parameters: `QP(ratio=0.1)PF`.
 
-A chain knows the grammar only. Which letters exist, and which parameters a letter takes, is said by the operators.
+A chain knows the grammar only; the operators define the letters and their parameters.
 """
 
 import math

@@ -1,14 +1,14 @@
-"""Settle: what is found in data without training.
+"""Settle: the values that follow from data without training.
 
-After every surgery and every training, activation ranges are found anew from training images and the exits' thresholds
-from validation images: they follow from the network and the data alone, never from what was settled before.
+After every surgery and every training, activation ranges are found from training images and the exits' thresholds from
+validation images. Both follow from the network and the data alone, never from earlier values.
 
-Batch-norm statistics belong to the weights that they were learned with. They stay as they are where nothing in front of
-them changed (Q, E). After a letter that changes what the float network computes (P, D, S, C) there are two candidates:
-those that the network has, learned from all that it was ever trained on, and those of its training images anew. The
-second are taken only if they answer more validation images better, by more than chance would have it. The float network
-decides, without quantizers, so that P decides alike before and behind Q. After training it is the other way round: the
-running averages of the last batches are taken only if they are surely better.
+Batch-norm statistics belong to the weights that were trained with them. They stay if nothing in front of them changed
+(Q, E). After a letter that changes the function of the float network (P, D, S, C) there are two candidates: the
+network's present statistics, learned from all its training, and new statistics of its training images. The new ones are
+taken only if they answer more validation images better, by more than chance would have it. The float network decides,
+without quantizers, so that P decides alike before and behind Q. After training the roles are reversed: the running
+averages of the last batches are taken only if they are surely better.
 """
 
 import copy
@@ -46,8 +46,10 @@ def settle(network: Network, task: Task, profile: Profile) -> None:
 
 
 def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
-    """Re-estimate batch norms in place where that is surely better on validation: "re-estimated", "kept", or "" of a
-    network that has none. The float network decides, masks and shared values included."""
+    """Re-estimate batch norms in place if that is surely better on validation; return "re-estimated", "kept", or "".
+
+    "" says that the network has no batch norms. The float network decides, masks and shared values included.
+    """
     if not running_norms(network):
         return ""
     kept = unquantized(network)
@@ -59,8 +61,11 @@ def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
 
 
 def settle_trained(network: Network, task: Task, profile: Profile) -> None:
-    """Settle a network after its training, in place: with the statistics of its training images in its present
-    precision, or with the running averages of the training where these are surely better."""
+    """Settle a network after its training, in place.
+
+    Batch norms get the statistics of the training images in the network's present precision, or keep the running
+    averages of the training if these are surely better.
+    """
     settle(network, task, profile)
     if not running_norms(network):
         return
@@ -71,7 +76,7 @@ def settle_trained(network: Network, task: Task, profile: Profile) -> None:
 
 
 def _is_better(one: Network, other: Network, task: Task) -> bool:
-    """Whether the first network answers validation images surely better than the second."""
+    """Tell whether the first network answers validation images surely better than the second."""
     judged = _judged(task.data)
     return is_surely_better(task.metric, *(evaluation.values(each, task, judged) for each in (one, other)))
 
@@ -82,14 +87,14 @@ def _judged(data: Dataset) -> ImageSet:
 
 
 def unquantized(network: Network) -> Network:
-    """A copy without quantizers and exits: float, with its masks, shared values and attachments."""
+    """Return a copy without quantizers and exits: float, with its masks, shared values and attachments."""
     plain = copy.deepcopy(network)
     plain.rule, plain.plan, plain.quantizers, plain.exits = None, Plan(), nn.ModuleDict(), nn.ModuleDict()
     return plain
 
 
 def running_norms(network: Network) -> dict[str, nn.Module]:
-    """The batch norms with running statistics that run: those that a node of the graph calls."""
+    """Return the batch norms with running statistics that a node of the graph calls."""
     norms = {name: m for name, m in network.backbone.named_modules() if isinstance(m, _BatchNorm)}
     called = None if network.graph is None else {n.target for n in network.graph.nodes if n.op == "call_module"}
     return {name: m for name, m in norms.items() if m.track_running_stats and (called is None or name in called)}
@@ -102,7 +107,8 @@ def take_statistics(network: Network, other: Network) -> None:
 
 
 def reestimated(network: Network, task: Task, profile: Profile) -> Network:
-    """A copy with batch-norm means and variances as plain averages over training images, with float activations."""
+    """Return a copy with batch-norm means and variances as plain averages over training images, with float
+    activations."""
     made = copy.deepcopy(network)
     images = calibration_images(task.data, profile.settle.n_images)
     size = min(profile.settle.batch_size, evaluation.batch_size(images))
@@ -118,14 +124,17 @@ def reestimated(network: Network, task: Task, profile: Profile) -> Network:
 
 
 def calibration_images(data: Dataset, n_images: int) -> ImageSet:
-    """The same `n_images` of the training split every time."""
+    """Return the same `n_images` of the training split every time."""
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(data.split_seed))
     return data.train.subset(order[:n_images])
 
 
 def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:
-    """One confidence threshold for all exits, from validation images: the profile's own, else the one of least
-    expected MACs whose score stays within the profile's `exits.max_drop` of the network's own end."""
+    """Set one confidence threshold for all exits, from validation images.
+
+    It is the profile's own, or else the threshold of least expected MACs whose score stays within the profile's
+    `exits.max_drop` of the network's own end.
+    """
     heads = list(network.heads.values())
     if not heads:
         return
@@ -152,7 +161,7 @@ def _cheapest_threshold(network: Network, task: Task, max_drop: float) -> float:
 
 @contextmanager
 def _averaging(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Batch norms alone in training mode, with cumulative averages, their former settings restored at the end."""
+    """Set only batch norms to training mode, with cumulative averages, and restore their former settings at the end."""
     former = [(m, m.momentum, m.training) for m in norms]
     for m in norms:
         m.reset_running_stats()  # type: ignore[operator]

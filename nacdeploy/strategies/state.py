@@ -1,4 +1,4 @@
-"""The state of a compression: a network, the steps that led to it, what it costs and how well it answers."""
+"""The state of a compression: a network, the steps that led to it, its cost and the quality of its answers."""
 
 import hashlib
 import json
@@ -27,9 +27,9 @@ MEASURE_VERSION = 1
 @scored
 @dataclass(frozen=True)
 class Metrics:
-    """The score of the named metric on the named split, analytic cost, and measured latency where there is one.
+    """The score of the named metric on the named split, analytic cost, and measured latency if there is one.
 
-    The score is from `n_images`; `half_width` says how far that of the whole split may lie from it, 0 where all were
+    The score is from `n_images`; `half_width` bounds its distance from the score of the whole split, 0 if all were
     counted. `chance` is the score of the best answer that looks at no image.
     """
 
@@ -45,14 +45,20 @@ class Metrics:
 
     @property
     def quality(self) -> float:
-        """The score on a scale of which more is better and 1 is perfect."""
+        """The score on the scale on which more is better and 1 is perfect."""
         return named(self.metric).quality(self.score, self.chance)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One performed letter: the link of the chain, what was decided, the epochs that its recovery ran, and whether
-    batch-norm statistics were "kept" or "re-estimated" where it changed what stands before them ("" where not)."""
+    """One performed letter.
+
+    Attributes:
+        link: the link of the chain.
+        decision: the operator's decision.
+        n_epochs: the epochs of its recovery.
+        statistics: "kept" or "re-estimated" if the letter changed something in front of batch norms, else "".
+    """
 
     link: Link
     decision: Any
@@ -79,7 +85,7 @@ class CompressionState:
 
     @property
     def drop(self) -> float:
-        """What of the score was lost since the baseline, in the metric's own unit."""
+        """The loss of score since the baseline, in the metric's own unit."""
         return drop(named(self.metrics.metric), self.baseline.score, self.metrics.score)
 
     @property
@@ -89,7 +95,8 @@ class CompressionState:
 
 
 def state_key(network: Network, with_exits: bool = True) -> str:
-    """The sha256 of what a network is: structure (precision, grid, what is attached) and all its values in order."""
+    """Return the sha256 of a network's content: structure (precision, grid, attachments) and all its values in
+    order."""
     digest = hashlib.sha256(json.dumps(_structure(network, with_exits), sort_keys=True).encode())
     for name, tensor in sorted(content(network, with_exits).items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -98,7 +105,7 @@ def state_key(network: Network, with_exits: bool = True) -> str:
 
 
 def plain_key(network: Network) -> str:
-    """The sha256 of the values that the float network computes with: weights, masks, shared values, attachments."""
+    """Return the sha256 of the values of the float network: weights, masks, shared values, attachments."""
     digest = hashlib.sha256()
     for name, tensor in sorted(content(network).items()):
         if name.startswith(("backbone.", "masks.", "sharing.", "attachments.")):
@@ -108,8 +115,11 @@ def plain_key(network: Network) -> str:
 
 
 def structure_key(network: Network) -> str:
-    """The sha256 of all that decides how long a network takes: shapes, precision of every edge and layer, exits and
-    zeros; no values. Networks before and after a training have the same."""
+    """Return the sha256 of all facts that decide a network's time: shapes, precision of every edge and layer, exits and
+    zeros.
+
+    No values count. A network before and after a training has the same key.
+    """
     shapes = {name: [list(tensor.shape), str(tensor.dtype)] for name, tensor in content(network).items()}
     plan = {"weights": dict(network.plan.weight_bits), "kinds": dict(network.plan.kinds)}
     data = {**_structure(network, True), **plan, "shapes": shapes, "edges": edges(network)}
@@ -117,7 +127,7 @@ def structure_key(network: Network) -> str:
 
 
 def edges(network: Network) -> dict[str, dict[str, str]]:
-    """The quantized tensors by the node that reads them and their position."""
+    """Return the quantized tensors by the node that reads them and their position."""
     return {reader: {str(at): key for at, key in keys.items()} for reader, keys in network.plan.inputs.items()}
 
 
@@ -143,8 +153,8 @@ def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
 
 
 def _spoken(rule: Rule | Sparsity) -> dict[str, Any]:
-    """A rule as data, without what it learned later and leaves at its default: keys, and the seeds drawn from them,
-    stay what they were."""
+    """The rule as a dict, without fields added after v1 that hold their default, so that old cache keys and seeds
+    stay valid."""
     return {key: value for key, value in records.to_data(rule).items() if value != _LATER.get(key, ...)}
 
 

@@ -1,4 +1,4 @@
-"""Strategy: a chain with the settings it was found with and where it comes from; strategy.json."""
+"""Strategy: a chain with the settings and the origin of its search; strategy.json."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ ChainText = Annotated[Chain, PlainValidator(_chain), PlainSerializer(str, return
 
 @dataclass(frozen=True)
 class Strategy:
-    """A chain, the profile tables that its letters had, and its origin (model, data, figures), for the reader."""
+    """A chain, the profile tables of its letters, and its origin (model, data, figures), for the reader."""
 
     chain: ChainText
     settings: dict[str, Any] = field(default_factory=dict)
@@ -38,22 +38,23 @@ class Strategy:
 
 
 def settings_of(chain: Chain, profile: Profile) -> dict[str, Any]:
-    """The tables that a chain's strategy brings: those of this package's letters, and of its own from elsewhere."""
+    """Return the tables of a chain's strategy: those of this package's letters, and of the chain's letters from
+    elsewhere."""
     brought = [each for each in profiles.letters().values() if each in OPERATORS or each.letter in chain.word]
     return {each.table: profile.of(each.settings).model_dump(mode="json") for each in brought}
 
 
 def brought(strategy: Strategy) -> dict[str, Any]:
-    """The tables that a strategy's letters were found with."""
+    """Return the tables with which a strategy's letters were found."""
     tables = {each.table for each in profiles.letters().values()}
     return {name: table for name, table in strategy.settings.items() if name in tables}
 
 
 def resolve(text: str) -> Strategy:
-    """A word (`QPPF`), a strategy file or the folder that holds one, or a published strategy (`catalog:NAME`).
+    """Return the strategy of a word (`QPPF`), a strategy file or its folder, or a published name (`catalog:NAME`).
 
     Raises:
-        UsageError: none of these.
+        UsageError: `text` is none of these.
     """
     if not text.strip():
         raise UsageError("the strategy is empty; give letters such as QPPF, a strategy.json or catalog:NAME")

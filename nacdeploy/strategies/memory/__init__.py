@@ -1,1 +1,1 @@
-"""The memory of searches: what was trained before is loaded."""
+"""The memory of searches, from which earlier trainings are loaded."""

@@ -1,7 +1,7 @@
-"""The memory of a search: trainings, measurements and whole states by the hash of all they depend on.
+"""The memory of a search: trainings, measurements and whole states by the hash of all their inputs.
 
-It lies in a store that runs, users and machines may share. What is damaged or gone is said in one line and made again;
-what cannot be written is not kept, and the search goes on.
+The memory lies in a store that runs, users and machines may share. A damaged or missing entry is reported in one line
+and made again. If an entry cannot be written, the search goes on without it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,10 @@ _WITHOUT_EFFECT = {"name", "description", "model", "width", "data", "images", "t
 
 
 def open_store(location: Path | str, profile: Profile, say: Say = lambda line: None) -> Store:
-    """The store at a path or a URL of fsspec, with the profile's budget.
+    """Open the store at a path or a URL of fsspec, with the profile's budget.
 
     Raises:
-        NacdeployError: it cannot be made or reached.
+        NacdeployError: the store cannot be made or reached.
     """
     return Store.open(location, int(profile.search.cache_gib * 2**30), say)
 
@@ -59,20 +59,20 @@ class DiskMemory:
         baseline: CompressionState,
         say: Say = lambda line: None,
     ) -> "DiskMemory":
-        """The memory at a path or a URL of fsspec; every process that opens the same one shares it.
+        """Open the memory at a path or a URL of fsspec; all processes that open the same location share it.
 
         Raises:
-            NacdeployError: it cannot be made or reached.
+            NacdeployError: the location cannot be made or reached.
         """
         return cls(open_store(location, profile, say), task, profile, baseline, say)
 
     @property
     def location(self) -> str:
-        """What another process opens the same memory by."""
+        """The location by which another process opens the same memory."""
         return self._store.location
 
     def training(self, key: str, make: Callable[[], Trained]) -> Trained:
-        """The training under `key`, run by `make` where it is not there."""
+        """Return the training under `key`; run `make` if it is missing."""
         found = self._entries.read("training", key, self._trained, _needs)
         if found is not None:
             return found
@@ -87,7 +87,7 @@ class DiskMemory:
         return trained
 
     def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics:
-        """The measurement under `key`, made by `make` where it is not there."""
+        """Return the measurement under `key`; run `make` if it is missing."""
         found = self._entries.read("metrics", key, lambda data: records.from_data(Metrics, data))
         if found is not None:
             return found
@@ -110,7 +110,7 @@ class DiskMemory:
         self._at_hand[str(state.chain)] = state
 
     def recall(self, chain: str, baseline: Metrics) -> CompressionState | None:
-        """The state of a chain that was kept, None where it was not or cannot be restored bit by bit."""
+        """Return the kept state of a chain, or None if there is none or it cannot be restored bit by bit."""
         key = self._chain_key(Chain.parse(chain))
         state = self._entries.read("chain", key, lambda data: self._rebuilt(data, baseline))
         if state is not None:
@@ -130,14 +130,15 @@ class DiskMemory:
         return CompressionState(network, records.from_data(Metrics, data["metrics"]), baseline, steps)
 
     def _values(self, key: str) -> dict[str, Tensor] | None:
-        """The values of the state of that content, None where they are not kept."""
+        """Return the values of the state of that content, or None if they are not kept."""
         return self._entries.read("state", key, lambda data: self._tensors.read(_manifest(data)), _needs)
 
     def _trained(self, data: dict[str, Any]) -> Trained:
         return Trained(self._tensors.read(_manifest(data)), int(data["n_epochs"]))
 
     def _kept(self, key: str) -> list[str]:
-        """The entry of the values of that content and the files that it needs, none where they are not kept."""
+        """Return the entry of the values of that content and the files that the entry needs, or nothing if they are
+        not kept."""
         known = self._entries.read("state", key, lambda data: self._tensors.note(_manifest(data)), _needs)
         return [] if known is None else [entry_name("state", key), *keys_of(known)]
 
@@ -146,7 +147,7 @@ class DiskMemory:
         return values.keys() == own.keys() and all(torch.equal(own[name], tensor) for name, tensor in values.items())
 
     def _keep_baseline(self) -> None:
-        """Once per process: what the first letters make is cut out of the baseline's values or differs from them."""
+        """Keep the baseline's values once per process: the first letters cut them or differ from them."""
         if not self._is_baseline_kept:
             self._is_baseline_kept = True
             key = self._baseline.key
@@ -154,7 +155,7 @@ class DiskMemory:
                 self._keep_values(key, self._baseline)
 
     def _keep_values(self, key: str, state: CompressionState) -> list[str]:
-        """As `_kept`, for values that are kept now, as far as they can be."""
+        """Write the state's values and return the keys of the files they need; empty if the budget is full."""
         manifest = self._tensors.write(content(state.network), self._values_before(state), _cuts(state))
         if manifest is None:
             return []
@@ -163,7 +164,7 @@ class DiskMemory:
         return [entry_name("state", key), *needed] if is_kept else []
 
     def _values_before(self, state: CompressionState) -> Mapping[str, Tensor]:
-        """The values that the state's last step started from, as far as they are known."""
+        """Return the values before the state's last step, as far as they are known."""
         if not state.steps:
             return {}
         beginning = Chain(state.chain.links[:-1])
@@ -176,7 +177,7 @@ class DiskMemory:
         return (self._values(key) if key else None) or {}
 
     def _chain_key(self, chain: Chain) -> str:
-        """The hash of all that the state of a chain depends on."""
+        """Return the hash of all inputs of a chain's state."""
         versions = letters.versions(set(chain.word))
         parts = {
             "chain": str(chain),
@@ -197,7 +198,7 @@ def _needs(data: dict[str, Any]) -> list[str]:
 
 
 def _cuts(state: CompressionState) -> dict[str, difference.Cut]:
-    """The slices that the state's last step kept of the tensors before it, by tensor."""
+    """Return, by tensor, the slices that the state's last step kept of the tensors before it."""
     slices: dict[str, list[tuple[int, Sequence[int]]]] = {}
     decided = vars(state.steps[-1].decision).values() if state.steps else ()
     for one in (one for value in decided if isinstance(value, Cut) for one in value.slices):

@@ -1,4 +1,5 @@
-"""Exact differences between tensors: what a training changes little takes fewer bytes, and comes back bit by bit.
+"""Exact differences between tensors: a tensor that training changed little takes fewer bytes, and comes back bit by
+bit.
 
 The bits of two tensors are subtracted as integers. A weight that moved little keeps sign, exponent and leading mantissa
 bits, so that the difference is small; zigzag code (as in Protocol Buffers) makes it small and positive, and its bytes
@@ -25,7 +26,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def difference(tensor: Tensor, base: Tensor) -> bytes:
-    """What turns `base` into `tensor`, of the same type and shape; the smaller, the nearer they are."""
+    """Return the bytes that turn `base` into `tensor`, of the same type and shape; near tensors give few bytes."""
     step = _integers(tensor) - _integers(base)
     n_bits = 8 * step.itemsize
     code = (step << _like(step, 1)) ^ (_like(step, 0) - (step >> _like(step, n_bits - 1)))
@@ -34,7 +35,7 @@ def difference(tensor: Tensor, base: Tensor) -> bytes:
 
 
 def restored(changes: bytes, base: Tensor) -> Tensor:
-    """The inverse of `difference`.
+    """Return the tensor that `difference` was given.
 
     Raises:
         ValueError: the bytes are no difference to a tensor of this size.
@@ -50,14 +51,14 @@ def restored(changes: bytes, base: Tensor) -> Tensor:
 
 
 def cut(tensor: Tensor, kept: Cut) -> Tensor:
-    """The slices of a tensor: the indices that stay, by axis."""
+    """Slice a tensor to the remaining indices, by axis."""
     for axis, indices in kept:
         tensor = tensor.index_select(axis, torch.tensor(indices))
     return tensor
 
 
 def composed(first: Cut, second: Cut) -> Cut:
-    """One cut in place of two: `cut(x, composed(first, second))` is `cut(cut(x, first), second)`."""
+    """Join two cuts into one: `cut(x, composed(first, second))` is `cut(cut(x, first), second)`."""
     axes = dict(first)
     for axis, indices in second:
         axes[axis] = tuple(axes[axis][i] for i in indices) if axis in axes else indices
@@ -65,7 +66,7 @@ def composed(first: Cut, second: Cut) -> Cut:
 
 
 def as_cut(slices: Sequence[tuple[int, Sequence[int]]]) -> Cut:
-    """Slices of one tensor in the order of their making as one cut."""
+    """Join slices of one tensor, in the order of their making, into one cut."""
     kept: Cut = ()
     for axis, indices in slices:
         kept = composed(kept, ((axis, tuple(indices)),))

@@ -17,7 +17,7 @@ _MISREAD = (NacdeployError, KeyError, TypeError, ValueError, AttributeError, Ind
 
 
 class DamagedError(Exception):
-    """What a store holds is not what was written; `keys` are the files to drop with the entry."""
+    """The content of a store is not what was written; `keys` are the files to drop with the entry."""
 
     def __init__(self, reason: str, *keys: str) -> None:
         super().__init__(reason)
@@ -25,7 +25,7 @@ class DamagedError(Exception):
 
 
 class Entries:
-    """The entries of a store. One that is damaged, or needs what is gone, is dropped, and that is said."""
+    """The entries of a store. A damaged entry, or one whose files were evicted, is deleted and reported."""
 
     def __init__(self, store: Store, say: Say) -> None:
         self._store, self._say = store, say
@@ -37,8 +37,10 @@ class Entries:
         use: Callable[[Any], T],
         needs: Callable[[Any], Sequence[str]] = lambda data: (),
     ) -> T | None:
-        """What `use` makes of an entry's data, None where there is none of use. `needs` names the files that it needs;
-        the entry is noted as used, and they after it."""
+        """Return the result of `use` on an entry's data, or None without a usable entry.
+
+        `needs` names the files that the entry needs. The entry is marked as used first, its files after it.
+        """
         name = entry_name(kind, key)
         data = self._store.get(name)
         if data is None:
@@ -57,14 +59,14 @@ class Entries:
             return None
 
     def write(self, kind: str, key: str, data: Any, needed: Sequence[str] = ()) -> bool:
-        """Keep plain data as an entry that needs other files; whether it is kept."""
+        """Write plain data as an entry that needs other files; return whether it is kept."""
         is_kept = self._store.put(entry_name(kind, key), _packed(data, kind, key), keep=needed)
         self._store.touch(needed)
         return is_kept
 
 
 def entry_name(kind: str, key: str) -> str:
-    """The key of an entry in its store; every schema has its own."""
+    """Return the key of an entry in its store; every schema has its own."""
     return f"{kind}-{records.sha256_data([SCHEMA_VERSION, key])[:32]}.json.zst"
 
 

@@ -1,8 +1,8 @@
-"""Where a store's bytes lie: a folder of this machine, or any location that fsspec knows (`s3://...`, `memory://`).
+"""The places of a store's bytes: a folder of this machine, or any location that fsspec knows (`s3://...`, `memory://`).
 
 A reader never sees half a file. A folder's file is written beside its place and renamed; an object store's put is
-atomic by itself; elsewhere what is torn fails the hash that its reader checks. Nothing is locked, so that a process may
-be killed at any point: all it leaves is a file under a temporary name, which is swept when it is old.
+atomic by itself; elsewhere a torn file fails the hash that its reader checks. Nothing is locked, so that a process may
+be killed at any point: it leaves only a file under a temporary name, which is removed once it is old.
 """
 
 import os
@@ -25,7 +25,7 @@ _WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "modified", "cr
 
 @dataclass(frozen=True)
 class Item:
-    """A file by its key, its size, and when it was last used, in ns since the epoch."""
+    """A file by its key, its size, and the time of its last use, in ns since the epoch."""
 
     key: str
     n_bytes: int
@@ -53,10 +53,10 @@ class Place(Protocol):
 
 
 def open_place(location: Path | str) -> Place:
-    """The place at a path or URL, made if need be.
+    """Open the place at a path or URL; make it if needed.
 
     Raises:
-        NacdeployError: it cannot be made or reached; the line says why.
+        NacdeployError: the place cannot be made or reached; the line says why.
     """
     text = str(location)
     try:
@@ -71,7 +71,7 @@ def open_place(location: Path | str) -> Place:
 
 @dataclass(frozen=True)
 class Folder:
-    """Files of a folder; the time of a file is that of its last use."""
+    """Files of a folder; a file's time is the time of its last use."""
 
     root: Path
 
@@ -105,7 +105,7 @@ class Folder:
         (self.root / key).unlink(missing_ok=True)
 
     def touch(self, keys: Iterable[str]) -> set[str]:
-        """Mark files as used now, each later than the one before; those that are not there."""
+        """Mark files as used now, each later than the one before; return the missing ones."""
         gone, latest_ns = set(), 0
         for key in keys:
             try:
@@ -131,7 +131,7 @@ class Folder:
                     continue
 
     def _sweep(self) -> None:
-        """Remove what a killed process left under a temporary name, once nobody can still be writing it."""
+        """Remove the temporary files of killed processes, once no process can still be writing them."""
         for name, stat in self._files():
             if name.startswith(".") and name.endswith(PARTIAL) and time.time() - stat.st_mtime > OLD_S:
                 with suppress(OSError):  # another user's, or a folder that can only be read
@@ -172,7 +172,7 @@ class Remote:
                     self._files.rm_file(path)
 
     def touch(self, keys: Iterable[str]) -> set[str]:
-        """Mark objects as used now; those that are not there."""
+        """Mark objects as used now; return the missing ones."""
         wanted = list(keys)
         with _as_os_error():
             there = [key for key in wanted if self._files.exists(self._path(key))]
@@ -205,7 +205,7 @@ def _written_ns(info: dict[str, Any]) -> int:
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    """Errors of a file system's own client, whatever their class, as OSError: it is the one that callers know."""
+    """Turn the errors of a file system's own client, of any class, into OSError, which callers know."""
     try:
         yield
     except (OSError, ImportError):

@@ -1,9 +1,8 @@
-"""Bytes by key within a budget, for several processes at once; what was not used for longest goes first.
+"""Bytes by key within a budget, for several processes at once; the least recently used go first.
 
-It knows nothing of what it holds but this: whoever uses a file touches first it and then the files that it needs, so
-that a file is never older than one that needs it, and goes later. What cannot be written is said once and costs time,
-never the run. Keys are names of entries (`.json.zst`) and of what they need (`.safetensors`); files of other names are
-nobody's business here.
+The store knows one fact about its content: readers touch a file first, its dependencies second, so eviction (oldest
+first) removes a file before anything it depends on. A write that fails is reported once and costs time, never the run.
+Keys are names of entries (`.json.zst`) and of the files they need (`.safetensors`); files of other names are ignored.
 """
 
 import re
@@ -20,7 +19,7 @@ _BLIND_FRACTION = 0.01  # what a process writes at most before it looks at what 
 
 
 class Store:
-    """At most `budget_bytes` at one place. Made by `Store.open`, from any process that shares it."""
+    """At most `budget_bytes` at one place. Made by `Store.open`, from any process that shares the store."""
 
     def __init__(self, place: Place, budget_bytes: int, say: Say) -> None:
         self._place, self._budget_bytes, self._say = place, budget_bytes, say
@@ -30,20 +29,20 @@ class Store:
 
     @classmethod
     def open(cls, location: Path | str, budget_bytes: int, say: Say = lambda line: None) -> "Store":
-        """The store at a path or a URL of fsspec.
+        """Open the store at a path or a URL of fsspec.
 
         Raises:
-            NacdeployError: it cannot be made or reached.
+            NacdeployError: the place cannot be made or reached.
         """
         return cls(open_place(location), budget_bytes, say)
 
     @property
     def location(self) -> str:
-        """What any other process of this machine opens it by."""
+        """The location by which any other process of this machine opens the store."""
         return self._place.name
 
     def get(self, key: str) -> bytes | None:
-        """The bytes under a key, None where there are none or the place cannot be read (said once)."""
+        """Return the bytes under a key, or None if there are none or the place cannot be read (reported once)."""
         try:
             return self._place.read(key)
         except FileNotFoundError:
@@ -53,7 +52,7 @@ class Store:
             return None
 
     def put(self, key: str, data: bytes, keep: Collection[str] = ()) -> bool:
-        """Keep bytes under a key, making room for them but not by `keep`; whether they are kept now."""
+        """Write bytes under a key; make room for them, but not by removing `keep`; return whether they are kept now."""
         try:
             if not self._make_room(len(data), keep):
                 text = f"the cache's budget of {self._budget_bytes} bytes cannot hold another {len(data)}"
@@ -69,7 +68,7 @@ class Store:
         return True
 
     def touch(self, keys: Sequence[str]) -> set[str]:
-        """Mark keys as used now, what is needed last; those that are not there."""
+        """Mark keys as used now, dependencies last; return the missing ones."""
         try:
             return self._place.touch(keys)
         except OSError as error:
@@ -84,7 +83,7 @@ class Store:
             self._say_once("drop", f"{key} of the cache {self.location} cannot be removed ({_reason(error)})")
 
     def items(self) -> list[Item]:
-        """All that it holds, what goes first first."""
+        """All files of the store, in the order of eviction."""
         ours = [item for item in self._place.items() if _OURS.fullmatch(item.key)]
         return sorted(ours, key=lambda item: (item.used_ns, item.key.endswith(".safetensors")))
 
@@ -97,7 +96,7 @@ class Store:
         return self._n_bytes + n_bytes <= self._budget_bytes
 
     def _evict(self, n_bytes: int, keep: Collection[str]) -> None:
-        """Look at what is there and, where `n_bytes` more would be too much, remove what was not used for longest."""
+        """Remove the least recently used files if `n_bytes` more would exceed the budget."""
         items = self.items()
         self._n_bytes, self._n_blind_bytes, self._is_listed = sum(item.n_bytes for item in items), 0, True
         if self._n_bytes + n_bytes <= self._budget_bytes:

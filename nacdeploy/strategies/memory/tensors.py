@@ -1,9 +1,9 @@
 """Named tensors in a store: each distinct tensor is held once, and verified by its hash whenever it is read.
 
-What a state or a training adds goes into one safetensors file. A tensor that is held already is named, not written; one
-that surgery cut out of a held one is the indices of the cut; one near to a held one is an exact difference to it, where
-that is smaller; every other one is whole. A source says all it takes to restore a tensor, at most `MAX_DEPTH` tensors
-deep, so that no other entry is needed.
+The new tensors of a state or a training go into one safetensors file. A tensor that is held already is named, not
+written; a tensor that surgery cut out of a held one is the indices of the cut; a tensor near to a held one is an exact
+difference to it, if that is smaller; every other tensor is whole. A source names everything that restores a tensor, at
+most `MAX_DEPTH` tensors deep, so that no other entry is needed.
 """
 
 import hashlib
@@ -31,8 +31,11 @@ _ABOUT = {"format": "nacdeploy cache: tensors, and uint8 differences to what the
 
 @dataclass(frozen=True)
 class Source:
-    """How a tensor is restored: `name` of a file; or `cut` out of `base`, changed by the difference that `name` of a
-    file holds, where there is a file."""
+    """The way to restore a tensor.
+
+    It is `name` in a file; or it is `cut` out of `base` and changed by the difference that `name` of a file holds, if
+    there is a file.
+    """
 
     digest: str
     file: str = ""
@@ -41,7 +44,7 @@ class Source:
     cut: Cut = ()
 
     def line(self) -> Iterator["Source"]:
-        """The source and all that it needs, one after the other."""
+        """Yield the source and the sources that it needs, one after the other."""
         yield self
         if self.base is not None:
             yield from self.base.line()
@@ -60,7 +63,7 @@ class Near:
 
 
 def keys_of(manifest: Manifest) -> list[str]:
-    """The keys of all files that a manifest needs, those that others need last."""
+    """Return the keys of all files that a manifest needs, dependencies last."""
     depths: dict[str, int] = {}
     for source in manifest.values():
         for depth, one in enumerate(source.line()):
@@ -70,17 +73,17 @@ def keys_of(manifest: Manifest) -> list[str]:
 
 
 def manifest_data(manifest: Manifest) -> dict[str, Any]:
-    """A manifest as plain JSON-able data."""
+    """Convert a manifest to plain JSON-able data."""
     return {name: _source_data(source) for name, source in manifest.items()}
 
 
 def manifest_from_data(data: Mapping[str, Any]) -> Manifest:
-    """The inverse of `manifest_data`."""
+    """Build a manifest from plain data: the inverse of `manifest_data`."""
     return {name: _source_from_data(source) for name, source in data.items()}
 
 
 class Tensors:
-    """The tensors of a store, and those of them that this process knows to be held."""
+    """The tensors of a store, and the subset that this process knows to be held."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -89,9 +92,9 @@ class Tensors:
     def write(
         self, values: Mapping[str, Tensor], near: Mapping[str, Tensor], cuts: Mapping[str, Cut] | None = None
     ) -> Manifest | None:
-        """Keep named tensors; how each is restored, or None where they cannot be kept.
+        """Write named tensors; return how each is restored, or None if they cannot be kept.
 
-        `near` are tensors that may be held, and near to those of the same name or to `cuts` of them.
+        `near` are tensors that may be held, and are near to the tensors of the same name or to `cuts` of them.
         """
         digests = {name: digest(tensor) for name, tensor in values.items()}
         before = {name: digest(tensor) for name, tensor in near.items() if name in values}
@@ -108,7 +111,7 @@ class Tensors:
         return None
 
     def read(self, manifest: Manifest) -> dict[str, Tensor]:
-        """The tensors, bit by bit as they were written.
+        """Read the tensors, bit by bit as they were written.
 
         Raises:
             DamagedError: a file is gone, or its tensors are not what was written.
@@ -120,7 +123,7 @@ class Tensors:
         return values
 
     def note(self, manifest: Manifest) -> Manifest:
-        """Know that the tensors of a manifest are held."""
+        """Note that the tensors of a manifest are held."""
         for source in manifest.values():
             for one in source.line():
                 self._known[one.digest] = one
@@ -137,7 +140,8 @@ class Tensors:
     def _encoded(
         self, values: Mapping[str, Tensor], digests: Mapping[str, str], held: Mapping[str, Near]
     ) -> tuple[Manifest, bytes, str]:
-        """How each tensor is restored, and the file of what is not held yet (empty where all is), with its key."""
+        """Return the source of each tensor, and the file of tensors that are not held yet (empty if all are), with
+        its key."""
         sources: dict[str, Source] = {}
         new: dict[str, Tensor] = {}
         for name, tensor in values.items():
@@ -179,7 +183,7 @@ class Tensors:
 
 
 def _source(name: str, tensor: Tensor, own: str, near: Near | None, new: dict[str, Tensor]) -> Source:
-    """The source of a tensor that is not held; what has to be written for it is put among `new`, in a file to be."""
+    """Return the source of a tensor that is not held; put the parts to write among `new`, in a file to be written."""
     if near is not None and sum(1 for _ in near.source.line()) < MAX_DEPTH:
         base, kept, start = near.source, near.cut, difference.cut(near.tensor.detach().cpu(), near.cut)
         if base.base is not None and not base.file:  # a cut of a cut is one cut of what is held
@@ -195,7 +199,7 @@ def _source(name: str, tensor: Tensor, own: str, near: Near | None, new: dict[st
 
 
 def _worthwhile(tensor: Tensor, start: Tensor) -> bytes | None:
-    """The difference of a tensor to another, None where it is not clearly smaller than the tensor."""
+    """Return the difference of a tensor to another, or None if it is not clearly smaller than the tensor."""
     is_alike = (start.dtype, start.shape) == (tensor.dtype, tensor.shape)
     if not is_alike or tensor.nbytes < MIN_DIFFERENCE_BYTES:
         return None

@@ -1,4 +1,4 @@
-"""The letters that there are, and their tables. Adding one: its folder and one line of OPERATORS.
+"""The letters of this package, and their tables. To add one: its folder and one line of OPERATORS.
 
 Everything here is light: a profile is read without torch. `strategies/steps/letters.py` makes the operators.
 """

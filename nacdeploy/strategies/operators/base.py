@@ -1,4 +1,4 @@
-"""What an operator is: a letter that refuses or decides, then performs; and its parameters in a chain."""
+"""Operators: a letter that refuses or decides, then performs; and its parameters in a chain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,11 +94,13 @@ class Closes(Protocol):
 def with_parameters(
     letter: str, table: TableT, parameters: Mapping[str, Value], run_wide: tuple[str, ...] = ()
 ) -> TableT:
-    """The profile table with a chain's parameters in place of its keys; `run_wide` names the keys that `settle` takes
-    from the profile after every letter, so that one letter cannot have its own.
+    """Return the profile table with a chain's parameters in place of its keys.
+
+    `run_wide` names the keys that `settle` takes from the profile after every letter, so that no letter can have its
+    own.
 
     Raises:
-        UsageError: an unknown key (nearest named), one of `run_wide`, or a value that the table does not take.
+        UsageError: an unknown key (nearest named), a key of `run_wide`, or a value that the table does not take.
     """
     known = [key for key in type(table).model_fields if key not in run_wide]
     for key in parameters:
@@ -114,5 +116,5 @@ def with_parameters(
 
 
 def decisions(state: CompressionState, kind: type[D]) -> list[D]:
-    """The decisions of one kind along the state's history, oldest first."""
+    """Return the decisions of one kind along the state's history, oldest first."""
     return [step.decision for step in state.steps if isinstance(step.decision, kind)]

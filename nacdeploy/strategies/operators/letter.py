@@ -1,4 +1,4 @@
-"""What a profile knows of an operator: its letter, its table of settings, and where the operator itself is found."""
+"""The facts of an operator for a profile: its letter, its table of settings, and the place of the operator itself."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ class Letter:
         letter: one capital letter, as it stands in chains.
         table: the name of its table in a profile.
         settings: the class of that table; every key has a default.
-        operator: where the operator's class is found, as `package.module:Class`.
-        package: the distribution that brings it, filled in for entry points.
+        operator: the place of the operator's class, as `package.module:Class`.
+        package: the distribution that brings the operator, filled in for entry points.
     """
 
     letter: str

@@ -1,4 +1,4 @@
-"""The letters that other packages bring, by their entry points."""
+"""The letters of other packages, by their entry points."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +14,17 @@ GROUP = "nacdeploy.operators"
 
 @dataclass(frozen=True)
 class Found:
-    """The letters of other packages, and what is wrong with those that are left out, one line each."""
+    """The letters of other packages, and the problems of those left out, one line each."""
 
     letters: tuple[Letter, ...]
     problems: tuple[str, ...]
 
 
 def others(own: Sequence[Letter], reserved: Iterable[str]) -> Found:
-    """The letters that other packages register as entry points of the group `nacdeploy.operators`. One that does not
-    load, or whose letter or table is taken (by one of `own`, by a `reserved` name), is left out; the rest stays."""
+    """Load the letters that other packages register as entry points of the group `nacdeploy.operators`.
+
+    A letter that does not load, or whose letter or table is taken (by one of `own`, by a `reserved` name), is left out.
+    """
     letters: dict[str, Letter] = {each.letter: each for each in own}
     tables, problems = {*reserved, *(each.table for each in own)}, []
     for entry in plugins.entries(GROUP):
@@ -37,7 +39,7 @@ def others(own: Sequence[Letter], reserved: Iterable[str]) -> Found:
 
 
 def _loaded(entry: EntryPoint) -> Letter | str:
-    """What an entry point names, or why that is no letter."""
+    """Return the letter of an entry point, or why there is none."""
     try:
         found = plugins.load(entry)
     except UsageError as error:
@@ -48,7 +50,7 @@ def _loaded(entry: EntryPoint) -> Letter | str:
 
 
 def _why_not(found: Letter, letters: dict[str, Letter], tables: set[str]) -> str | None:
-    """Why a letter cannot be taken in among those that there are, None where it can."""
+    """Return why a letter cannot join the present letters, or None if it can."""
     if not (len(found.letter) == 1 and "A" <= found.letter <= "Z"):
         return f"'{found.letter}' is not one capital letter"
     if found.letter in letters:

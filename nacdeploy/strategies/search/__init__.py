@@ -1,1 +1,1 @@
-"""Search: the rules, the engine, what it observes and its journal, which survives a kill."""
+"""Search: the rules, the engine, its observations, and its journal, which survives a kill."""

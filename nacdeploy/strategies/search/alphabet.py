@@ -1,8 +1,8 @@
-"""Alphabet: the steps a search may take, each a letter with one choice of its parameters.
+"""Alphabet: the steps of a search, each a letter with one choice of its parameters.
 
 `FP(ratio=0.02~0.2)EQ`: a range stands for `N_CHOICES` values from end to end, evenly spaced on a log scale, rounded to
-three digits (whole numbers where both ends are); `P(ratio=0.02|0.05|0.1)` lists them. Several parameters with choices
-give every combination. A step is told by its text, its symbol: `F`, `P(ratio=0.02)`; rules count letters.
+three digits (whole numbers if both ends are); `P(ratio=0.02|0.05|0.1)` lists them. Several parameters with choices give
+every combination. The text of a step is its symbol: `F`, `P(ratio=0.02)`; rules count letters.
 """
 
 import math
@@ -60,8 +60,10 @@ class Alphabet:
         return "".join(dict.fromkeys(link.letter for link in self.links))
 
     def families(self) -> dict[str, tuple[str, float]]:
-        """Symbol -> (family, logarithm of its parameter). Of one family are choices that differ in one number only;
-        a symbol without such a number is a family of its own."""
+        """Return symbol -> (family, logarithm of its parameter).
+
+        Choices of one family differ in one number only; a symbol without such a number is a family of its own.
+        """
         return {str(link): self._family(link) for link in self.links}
 
     def _family(self, link: Link) -> tuple[str, float]:
@@ -77,12 +79,12 @@ class Alphabet:
 
 @lru_cache(maxsize=64)
 def parsed(text: str) -> Alphabet:
-    """`Alphabet.parse` of a text that was checked before."""
+    """Parse the text of an alphabet that was checked before."""
     return Alphabet.parse(text)
 
 
 def _choices(letter: str, inside: str, text: str) -> list[Link]:
-    """The links that one step of the text stands for."""
+    """Return the links that one step of the text stands for."""
     if not letter.isalpha():
         raise UsageError(
             f"cannot read '{letter}'; an alphabet is letters with optional choices, such as FP(ratio=0.02~0.2)Q"
@@ -116,7 +118,7 @@ def _spaced(where: str, value: str) -> list[Value]:
 
 
 def _value(text: str) -> Value:
-    """One value as a chain reads it."""
+    """Return one value as a chain reads it."""
     return dict(Chain.parse(f"X(x={text})").links[0].parameters)["x"] if text else text
 
 

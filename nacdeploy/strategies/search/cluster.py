@@ -22,14 +22,14 @@ _CONNECT_S, _PROBE_S = 4.0, 7.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray that is up, and how many workers it is to have; each has one CPU, or one GPU where there are any."""
+    """A running Ray, and the number of workers to start; each gets one CPU, or one GPU if there are any."""
 
     n_workers: int
     has_gpus: bool = False
 
     @contextmanager
     def pool(self, opener: Opener) -> Iterator[Pool]:
-        """The workers; they end with the block."""
+        """Start the workers; they end with the block."""
         needs = {"num_gpus": 1, "num_cpus": 0} if self.has_gpus else {"num_cpus": 1}
         pool = Pool(_ray(), needs, self.n_workers, opener)
         try:
@@ -40,14 +40,14 @@ class Cluster:
 
 @contextmanager
 def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[Cluster]:
-    """A Ray of this machine's own that ends with the block, or the one at `address` ("host:port", "auto").
+    """Start a Ray on this machine that ends with the block, or join the one at `address` ("host:port", "auto").
 
     Args:
-        n_workers: None takes as many as a cluster has CPUs, or GPUs where it has any.
+        n_workers: None takes as many as a cluster has CPUs, or GPUs if it has any.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        NacdeployError: nothing answers at the address, or it has not so many CPUs or GPUs.
+        NacdeployError: nothing answers at the address, or the cluster has fewer CPUs or GPUs.
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtraError("ray", "ray", "--ray" if address else "--workers above 1")
@@ -99,7 +99,9 @@ def _sized(resources: Mapping[str, float], n_workers: int | None, address: str |
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself takes minutes to give up on an address; where the cluster asks for a token, Ray is told to send it.
+    """Check that Ray answers at an address; Ray itself takes minutes to give up.
+
+    If the cluster asks for a token, Ray is told to send it.
 
     Raises:
         NacdeployError: no Ray answers there.
@@ -122,8 +124,10 @@ def _check_answers(address: str) -> None:
 
 
 def _health(address: str) -> str:
-    """What is wrong with the Ray at an address, nothing where it is well. A process of its own asks: Ray ends the one
-    that asks in vain."""
+    """Return what is wrong with the Ray at an address, or nothing.
+
+    A process of its own asks: Ray ends a process that asks in vain.
+    """
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S)

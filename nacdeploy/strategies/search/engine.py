@@ -1,9 +1,9 @@
-"""The engine: asks a searcher for chains, has what is new evaluated within the limits, and journals it.
+"""The engine: asks a searcher for chains, has new chains evaluated within the limits, and journals them.
 
-It knows neither models nor operators: `Workers` are handed in. Up to `window` proposals are in flight, and they are
-observed strictly in the order of proposing: what a search finds depends on its window, never on how many workers run
-the candidates or how fast. A chain of the journal is answered from it, so that a killed search, started again with the
-same seed, walks the same path without running anything twice.
+The engine knows neither models nor operators: `Workers` are handed in. Up to `window` proposals are in flight, and they
+are observed strictly in the order of proposing: the result of a search depends on its window, never on the number or
+speed of the workers. A chain in the journal is answered from the journal, so that a killed search, started again with
+the same seed, walks the same path without running anything twice.
 """
 
 import math
@@ -46,8 +46,7 @@ class Searcher(Protocol):
         """Return a chain whose proper prefixes have all been observed, ending in a legal letter.
 
         The engine may call again before the observation arrives. None says that there is nothing to propose now; with
-        nothing
-        in flight, the search is over.
+        nothing in flight, the search is over.
         """
         ...
 
@@ -112,7 +111,7 @@ class InProcess:
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a search ends: chains evaluated (journaled ones count) or distinct trainings; how many are in flight."""
+    """The end of a search: evaluated chains (journaled ones count) or distinct trainings; and the number in flight."""
 
     budget: int
     max_trainings: int | None = None
@@ -121,10 +120,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands after an evaluation; the untouched model is number 0.
+    """The standing of a search after an evaluation; the untouched model is number 0.
 
-    `seconds` is the wall time since this process began the search. `reused`: the last one came from a journal, or led
-    to a state or a training that was there before.
+    `seconds` is the wall time since this process began the search. `reused`: the last evaluation came from a journal,
+    or led to an earlier state or training.
     """
 
     n_done: int
@@ -151,7 +150,7 @@ def run(
     """Search until a limit is reached or the searcher has nothing left.
 
     Args:
-        taken: rows of another journal that hold here too, by chain; each enters this journal when it is proposed.
+        taken: valid rows of another journal, by chain; each enters this journal when it is proposed.
 
     Raises:
         NacdeployError: the untouched model could not be evaluated, or the journal cannot be written.
@@ -168,7 +167,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Known:
-    """A row that is there already."""
+    """A row that exists already."""
 
     evaluation: Evaluation
 
@@ -178,8 +177,11 @@ class _Known:
 
 @dataclass
 class _Walk:
-    """A search under way. `flight` holds the proposals that were not observed yet, without a `Pending` where the chain
-    was proposed before; `trainings` and `states` are the keys in the rows so far."""
+    """A search under way.
+
+    `flight` holds the proposals that are not observed yet, without a `Pending` if the chain was proposed before;
+    `trainings` and `states` are the keys in the rows so far.
+    """
 
     searcher: Searcher
     workers: Workers
@@ -202,8 +204,11 @@ class _Walk:
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def fill(self) -> None:
-        """Ask the searcher until the window is full. What is in flight when the trainings are used up is dropped: the
-        rows never hold more trainings than allowed."""
+        """Ask the searcher until the window is full.
+
+        When the trainings are used up, proposals in flight are dropped: the rows never hold more trainings than
+        allowed.
+        """
         if self._is_trained_out():
             self.flight.clear()
             return
@@ -276,14 +281,14 @@ def _check_proposal(chain: Chain, seen: Mapping[str, Observation]) -> None:
 
 
 def evaluated(chain: Chain, workers: Workers, journal: Journal) -> Evaluation:
-    """A new row, in the journal."""
+    """Evaluate a chain and return its new row, in the journal."""
     evaluation = _row(chain, workers.submit(chain))
     journal.append(evaluation)
     return evaluation
 
 
 def _row(chain: Chain, pending: Pending) -> Evaluation:
-    """The row of a chain. One that fails is a row too; an untouched model that fails ends the search."""
+    """Return the row of a chain. A failed chain is a row too; a failure of the untouched model ends the search."""
     try:
         evaluation = pending.result()
     except (RefusedError, DivergedError, LostWorkerError) as error:

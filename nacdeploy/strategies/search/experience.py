@@ -1,6 +1,6 @@
-"""Experience: what earlier searches saw, as observations that teach a searcher what steps do.
+"""Experience: the observations of earlier searches, from which a searcher learns the effects of steps.
 
-Only chains and figures count: which states are good there says nothing here, so nothing of that is kept.
+Only chains and figures count: the states of an earlier search mean nothing here, so they are not kept.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ JOURNAL = "journal.jsonl"
 
 
 def gathered(places: Sequence[Path | str]) -> tuple[tuple[Observation, ...], ...]:
-    """The observations of the runs in these folders.
+    """Return the observations of the runs in these folders.
 
     Raises:
-        UsageError: one is no folder of a search, or its journal is damaged or holds nothing to learn from.
+        UsageError: a folder holds no search, or its journal is damaged or holds nothing to learn from.
     """
     return tuple(_of_run(Path(place)) for place in places)
 

@@ -1,8 +1,8 @@
 """Short finetunes promoted by halving: the best chains of a search are trained again with twice the epochs, the better
 half goes on, until the full length (successive halving: Jamieson and Talwalkar, 2016).
 
-A promoted chain is an evaluation like any other, whose F's name their epochs: journaled, resumable, its trainings
-counted. Every beginning that ends in F is evaluated by itself, so that one evaluation trains at most once.
+A promoted chain is an evaluation like any other, with the epochs in the name of its F: journaled, resumable, its
+trainings counted. Every prefix that ends in F is evaluated by itself, so that one evaluation trains at most once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from nacdeploy.strategies.search.search_result import SearchResult, result_of
 
 
 def rungs(n_epochs: int, fraction: float) -> tuple[int, ...]:
-    """The epochs of an F in the search, and then of every promotion, the full `n_epochs` last."""
+    """Return the epochs of an F in the search, and then of every promotion, the full `n_epochs` last."""
     epochs = [max(1, round(n_epochs * fraction))]
     while epochs[-1] < n_epochs:
         epochs.append(min(n_epochs, 2 * epochs[-1]))
@@ -25,8 +25,10 @@ def rungs(n_epochs: int, fraction: float) -> tuple[int, ...]:
 def promoted(
     found: SearchResult, objective: Objective, workers: Workers, journal: Journal, epochs: Sequence[int]
 ) -> SearchResult:
-    """What a search found, with its most promising chains trained for each of `epochs` in turn, twice as many in every
-    turn as in the next, two in the last."""
+    """Train the most promising chains of a search for each of `epochs` in turn, and return the search's result.
+
+    Every turn promotes twice as many chains as the next, the last turn two.
+    """
     rows = {evaluation.chain: evaluation for evaluation in found.evaluations}
     journaled = {evaluation.chain: evaluation for evaluation in journal.evaluations}
     pool = list(found.evaluations)
@@ -43,8 +45,11 @@ def promoted(
 
 
 def _most_promising(evaluations: Sequence[Evaluation], objective: Objective) -> list[Evaluation]:
-    """Trained chains, each state once: the best that may win; those that would be better and lose too much so far, the
-    nearest first; then the others that may win."""
+    """Return trained chains, each state once, in the order of promise.
+
+    First the best that may win; then chains that would be better but lose too much so far, the nearest first; then the
+    others that may win.
+    """
     trained = {e.state_key: e for e in reversed(evaluations) if "F" in Chain.parse(e.chain).word}
     alive = [(e, e.figures) for e in trained.values() if e.figures is not None and is_alive(e.figures)]
     able = sorted((p for p in alive if objective.admissible(p[1])), key=lambda p: -objective.worth(p[1]))
@@ -60,7 +65,7 @@ def _with_epochs(chain: Chain, n_epochs: int) -> Chain:
 
 
 def _beginnings(chain: Chain) -> Iterator[Chain]:
-    """The beginnings that end in F, and the chain itself."""
+    """Yield the prefixes that end in F, and the chain itself."""
     for length, link in enumerate(chain, start=1):
         if link.letter == "F" or length == len(chain):
             yield Chain(chain.links[:length])

@@ -20,10 +20,10 @@ from nacdeploy.strategies.search.objective import Figures
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row: a chain, and what came of it. A failed one holds `error` and no figures.
+    """One row: a chain and its outcome. A failed chain holds `error` and no figures.
 
     `training` is the content key of the training that its last letter asked for, run now or remembered; `trained` marks
-    the first row of the search that holds it.
+    the first row of the search with that key.
     """
 
     chain: str
@@ -37,13 +37,14 @@ class Evaluation:
 
 
 def failed(chain: Chain, error: str, seconds: float = 0.0, training: str | None = None) -> Evaluation:
-    """The row of a chain whose last step was refused, diverged or lost its workers; its state equals no other."""
+    """Return the row of a chain whose last step was refused, diverged or lost its workers; its state equals no
+    other."""
     return Evaluation(str(chain), f"failed:{chain}", None, seconds=seconds, error=error, training=training)
 
 
 @dataclass(frozen=True)
 class Change:
-    """A key of the fingerprint that differs from the one a journal was begun with."""
+    """A key of the fingerprint with another value than when the journal was begun."""
 
     key: str
     was: Any
@@ -63,7 +64,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, fingerprint: Mapping[str, Any]) -> "Journal":
-        """Start a journal, or go on with the one at `path`.
+        """Start a journal, or continue the journal at `path`.
 
         Raises:
             UsageError: the journal belongs to a run with another fingerprint (the keys that differ are named), has
@@ -116,7 +117,7 @@ class Journal:
 
 
 def _whole_lines(content: bytes) -> tuple[list[Any], int]:
-    """The parsed lines that were written whole, and how many bytes they take."""
+    """Return the parsed lines that were written whole, and their number of bytes."""
     raw = content.splitlines(keepends=True)
     if raw and _parse(raw[-1]) is None:
         raw.pop()
@@ -133,10 +134,10 @@ def _parse(line: bytes) -> Any:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Evaluation]]:
-    """The fingerprint and the rows of a journal that another run left; nothing of either where it is empty.
+    """Read the fingerprint and the rows of another run's journal; an empty journal gives neither.
 
     Raises:
-        UsageError: it is not there, has another schema, or is damaged before its last line.
+        UsageError: the journal is missing, has another schema, or is damaged before its last line.
     """
     try:
         lines, _ = _whole_lines(path.read_bytes())
@@ -146,17 +147,17 @@ def read(path: Path) -> tuple[dict[str, Any], list[Evaluation]]:
 
 
 def write(path: Path, fingerprint: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> None:
-    """A journal of rows that are there already, whole or not at all.
+    """Write a journal of existing rows, whole or not at all.
 
     Raises:
-        NacdeployError: it cannot be written.
+        NacdeployError: the journal cannot be written.
     """
     lines = [{"schema": SCHEMA_VERSION, "fingerprint": dict(fingerprint)}, *map(to_data, evaluations)]
     write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
 def changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[Change, ...]:
-    """What differs between the fingerprint of a journal and that of a run, by key."""
+    """Compare the fingerprint of a journal with the fingerprint of a run, by key."""
     theirs, ours = json.loads(json.dumps([dict(theirs), dict(ours)]))
     keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
     return tuple(Change(key, theirs.get(key), ours.get(key)) for key in keys)
@@ -179,13 +180,14 @@ def _check_fingerprint(theirs: Mapping[str, Any], ours: Mapping[str, Any], path:
 
 
 def _short(value: Any) -> str:
-    """A value in a message: hashes by their beginning."""
+    """Print a value for a message: hashes by their beginning."""
     text = repr(value)
     return f"{text[:13]}...'" if isinstance(value, str) and len(value) == 64 else text
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Two searches never write one journal: the lock goes with the process that holds it, however that ends."""
+    """Lock a journal, so that two searches never write one; the lock ends with the process, however the process
+    ends."""
     try:
         import fcntl
     except ImportError:  # Windows

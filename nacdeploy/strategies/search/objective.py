@@ -1,8 +1,8 @@
-"""Objective: what a search maximises, and which models are allowed to win.
+"""Objective: the quantity that a search maximises, and the models that are allowed to win.
 
 An objective sees figures of one evaluated chain, never a model. Its worth depends on the end state only: NAC's rewards
-are differences of a potential, so their sum along a chain telescopes. A destroyed model is admissible to none of them,
-whatever the budget.
+are differences of a potential, so their sum along a chain telescopes. No objective admits a destroyed model, whatever
+the budget.
 
 Inside a search a drop is in points: hundredths of the quality that the task's metric makes of a score.
 """
@@ -26,12 +26,12 @@ ALIVE_FRACTION = 0.25
 @scored
 @dataclass(frozen=True)
 class Figures:
-    """What an objective may see of an evaluated chain. Ratios are baseline / now: more is better.
+    """The figures of an evaluated chain for an objective. Ratios are baseline / now: more is better.
 
-    `score` is the named metric's on the validation split, from `n_images` of it, and lies within `half_width` of the
-    whole split's with the confidence that was asked for (0: all were counted); `chance_score` is that of the best
-    answer that looks at no image. `speed_ratio` is set only where it was measured, with its 95 % interval `speed_low`
-    to `speed_high`, or estimated, without one.
+    `score` is the named metric's on the validation split, from `n_images` of it. The score of the whole split lies
+    within `half_width` of it with the confidence that was asked for (0: all were counted). `chance_score` is the score
+    of the best answer that looks at no image. `speed_ratio` is set only if it was measured, with its 95 % interval
+    `speed_low` to `speed_high`, or estimated, without an interval.
     """
 
     score: float
@@ -56,7 +56,7 @@ class Figures:
 
     @property
     def quality(self) -> float:
-        """The score on a scale of which more is better and 1 is perfect."""
+        """The score on the scale on which more is better and 1 is perfect."""
         return self.scored_by.quality(self.score, self.chance_score)
 
     @property
@@ -66,16 +66,16 @@ class Figures:
 
     @property
     def drop_points(self) -> float:
-        """What was lost against the baseline, in points."""
+        """The loss against the baseline, in points."""
         return 100.0 * (self.baseline_quality - self.quality)
 
     @property
     def drop(self) -> float:
-        """What was lost against the baseline, in the metric's own unit."""
+        """The loss against the baseline, in the metric's own unit."""
         return drop(self.scored_by, self.baseline_score, self.score)
 
     def with_quality(self, quality: float) -> "Figures":
-        """The same figures with the score of another quality: a plan."""
+        """Return the same figures with the score of another quality: a plan."""
         return replace(self, score=self.scored_by.of_quality(quality, self.chance_score))
 
 
@@ -115,7 +115,8 @@ Point = tuple[float, float, float]
 
 
 def nac_rewards(baseline: float, past: Point, now: Point, weights: NacWeights) -> NacReward:
-    """NAC's reward of one transition; points are (quality in per cent, BitOps ratio with exits, memory ratio)."""
+    """Return NAC's reward of one transition; points are (quality in per cent, BitOps ratio with exits, memory
+    ratio)."""
     ar = _charge(baseline - past[0]) - _charge(baseline - now[0])
     br = now[0] / baseline * now[1] - past[0] / baseline * past[1]
     mr = now[0] / baseline * now[2] - past[0] / baseline * past[2]
@@ -125,19 +126,19 @@ def nac_rewards(baseline: float, past: Point, now: Point, weights: NacWeights) -
 
 
 def _charge(drop: float) -> float:
-    """What NAC charges for a drop of so many points; a gain counts a quarter and is capped at 0.8 points."""
+    """Return NAC's charge for a drop of so many points; a gain counts a quarter and is capped at 0.8 points."""
     if drop < 0:
         return math.log2(max(drop, -0.8) + 1.0) / 4.0
     return math.log2(drop + 1.0)
 
 
 def nac_warmup(step: int) -> float:
-    """The factor on the accuracy term while NAC's agent learns (`--arinc`): from 0.1 up to 1 at step 2000."""
+    """Return the factor on the accuracy term while NAC's agent learns (`--arinc`): from 0.1 up to 1 at step 2000."""
     return min(0.9 * step / 2000.0 + 0.1, 1.0)
 
 
 def is_alive(figures: Figures) -> bool:
-    """Whether a model still does its task: a score that there is, well beyond that of answering without looking."""
+    """Tell whether a model still does its task: a finite score, well beyond the score of answering without looking."""
     metric, without = figures.scored_by, figures.chance_score
     low, high = metric.bounds
     chance = metric.quality(without, without)
@@ -147,13 +148,16 @@ def is_alive(figures: Figures) -> bool:
 
 
 def within(figures: Figures, max_drop: float) -> bool:
-    """Whether a model is alive and within a budget in points; nothing that is not a number is."""
+    """Tell whether a model is alive and within a budget in points; a value that is not a number never is."""
     return is_alive(figures) and figures.drop_points <= max_drop + DROP_TOLERANCE
 
 
 def ratio(figures: Figures, figure: str) -> float:
-    """The ratio of a figure by its name. A measured speed counts by the lower end of its interval, so that noise wins
-    nothing; one that is not known is taken for the ratio of MACs, for plans only."""
+    """Return the ratio of a figure by its name.
+
+    A measured speed counts by the lower end of its interval, so that noise wins nothing. For an unknown speed, plans
+    use the ratio of MACs.
+    """
     if figure != "speed":
         return float(getattr(figures, f"{figure}_ratio"))
     known = (figures.speed_low, figures.speed_ratio, figures.macs_ratio)
@@ -301,8 +305,9 @@ OBJECTIVES: dict[str, Callable[[SearchTable, float], Objective]] = {
 
 
 def make(table: SearchTable, point: float = 1.0) -> Objective:
-    """The objective a profile asks for. `point` is one point in the unit of its `max_drop`; without that one point may
-    be lost.
+    """Make the objective that a profile asks for.
+
+    `point` is one point in the unit of its `max_drop`; without `max_drop` one point may be lost.
 
     Raises:
         UsageError: there is no objective of that name.

@@ -1,4 +1,4 @@
-"""Observation: what a searcher sees of an evaluated chain; never a model."""
+"""Observation: a searcher's view of an evaluated chain; never a model."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Word = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Observation:
-    """One evaluated chain. `figures` is None where the evaluation failed: then the score is minus infinity.
+    """One evaluated chain. `figures` is None if the evaluation failed: then the score is minus infinity.
 
     `legal` holds the symbols that may follow, such as `F` or `P(ratio=0.05)` (none: the chain ends here). Equal
     `state_key`s are the same state.
@@ -35,20 +35,20 @@ class Observation:
 
 
 def word_of(chain: Chain) -> Word:
-    """A chain as symbols: the texts of its links."""
+    """Return a chain as symbols: the texts of its links."""
     return tuple(map(str, chain))
 
 
 @lru_cache(maxsize=256)
 def link_of(symbol: str) -> Link:
-    """The link that a symbol is the text of."""
+    """Return the link of a symbol."""
     return Chain.parse(symbol).links[0]
 
 
 def observed(
     chain: Chain, evaluation: Evaluation, objective: Objective, rules: RulesTable, alphabet: str
 ) -> Observation:
-    """What a searcher sees of a row of the journal."""
+    """Return a searcher's view of a row of the journal."""
     figures = evaluation.figures
     if figures is None:
         return Observation(chain, None, -math.inf, False, (), evaluation.state_key)

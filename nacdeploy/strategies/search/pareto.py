@@ -1,7 +1,7 @@
-"""Several objectives at once: points of which more is better on every axis, and the volume that they dominate.
+"""Several objectives at once: points with more being better on every axis, and the volume that they dominate.
 
 The hypervolume of a set is the volume of the union of the boxes between its points and the origin (Zitzler and Thiele,
-1998); what a point adds to it is the only known gain that never rewards a dominated point.
+1998); a point's addition to it is the only known gain that never rewards a dominated point.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ Point = tuple[float, ...]
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Whether `one` is nowhere worse and somewhere better."""
+    """Tell whether `one` is nowhere worse and somewhere better."""
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 def non_dominated(points: Sequence[Point]) -> list[Point]:
-    """The distinct points that no other dominates, in their order."""
+    """Return the distinct points that no other dominates, in their order."""
     distinct = list(dict.fromkeys(points))
     return [point for point in distinct if not any(dominates(other, point) for other in distinct)]
 
 
 def hypervolume(points: Sequence[Point]) -> float:
-    """The volume dominated above the origin, exactly, by slices along the last axis (While et al., 2006).
+    """Return the volume dominated above the origin, exactly, by slices along the last axis (While et al., 2006).
 
     Points with a coordinate of 0 or less dominate nothing.
     """
@@ -44,8 +44,8 @@ def hypervolume(points: Sequence[Point]) -> float:
 
 
 def gained(point: Point, front: Sequence[Point]) -> float:
-    """What `point` adds to the hypervolume of `front`: its own box less what the front dominates inside it (While,
-    Bradstreet and Barone, 2012, eq. 3)."""
+    """Return the addition of `point` to the hypervolume of `front`: its own box less the part that the front
+    dominates (While, Bradstreet and Barone, 2012, eq. 3)."""
     if min(point) <= 0:
         return 0.0
     inside = [tuple(min(a, b) for a, b in zip(point, other, strict=True)) for other in front]
@@ -53,7 +53,7 @@ def gained(point: Point, front: Sequence[Point]) -> float:
 
 
 def _area(ordered: Sequence[Point]) -> float:
-    """In two dimensions, of points in falling order of the second coordinate."""
+    """Return the hypervolume in two dimensions, of points in falling order of the second coordinate."""
     area, reached = 0.0, 0.0
     for x, y in ordered:
         if x > reached:

@@ -1,7 +1,7 @@
-"""The rules of a search: which letters may follow a chain (NAC's `comp_full`, forced F and truncation).
+"""The rules of a search: the letters that may follow a chain (NAC's `comp_full`, forced F and truncation).
 
-They bind searchers only, and are the same in exploration, choice and target. What an operator refuses is about the
-model and comes in from outside. Drops are compared with a small tolerance, so that rounding decides nothing.
+The rules bind searchers only, and are the same in exploration, choice and target. An operator's refusals concern the
+model and come in from outside. Drops are compared with a small tolerance, so that rounding decides nothing.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from nacdeploy.strategies.search.objective import DROP_TOLERANCE, Figures
 def legal_letters(
     chain: Chain, figures: Figures, table: RulesTable, alphabet: str, refused: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The symbols of `alphabet`, in its order, that may follow `chain`; none where the chain ends.
+    """Return the symbols of `alphabet`, in its order, that may follow `chain`; none if the chain ends.
 
     Args:
         chain: the letters so far.
-        figures: of the state they led to.
+        figures: the figures of their state.
         table: the profile's rules.
         alphabet: the letters of this search, with choices of their parameters.
         refused: letter or symbol -> reason, for the operators that do not apply to this state.

@@ -1,4 +1,4 @@
-"""What a search found: the best row, the nearest where none is admissible, and the Pareto front."""
+"""The result of a search: the best row, the nearest if none is admissible, and the Pareto front."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from nacdeploy.strategies.search.pareto import non_dominated
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found. `evaluations` begins with the untouched model; the other fields never hold it.
+    """The result of a search. `evaluations` begins with the untouched model; the other fields never hold it.
 
-    `best` is the admissible chain of most worth. `nearest` is set only where nothing is admissible: the chain
-    that lost the least. `front` holds the chains that no other beats in score, speed (or BitOps) and bytes.
+    `best` is the admissible chain of most worth. `nearest` is set only if nothing is admissible: the chain that lost
+    the least. `front` holds the chains that no other beats in score, speed (or BitOps) and bytes.
     """
 
     evaluations: tuple[Evaluation, ...]
@@ -25,7 +25,7 @@ class SearchResult:
 
 
 def result_of(evaluations: tuple[Evaluation, ...], objective: Objective) -> SearchResult:
-    """What came of a search, from its rows."""
+    """Return the result of a search from its rows."""
     best = best_of(evaluations, objective)
     return SearchResult(
         evaluations=evaluations,
@@ -41,7 +41,7 @@ def _compressed(evaluation: Evaluation) -> bool:
 
 
 def best_of(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """The admissible chain of most worth; of equals the one of fewest letters, then the earliest."""
+    """Return the admissible chain of most worth; of equals the chain with the fewest letters, then the earliest."""
     scored = [
         (objective.worth(e.figures), -len(Chain.parse(e.chain)), e)
         for e in evaluations
@@ -51,7 +51,7 @@ def best_of(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluati
 
 
 def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """The smallest drop; of equals the one of most worth, then the earliest."""
+    """Return the chain with the smallest drop; of equals the chain of most worth, then the earliest."""
     scored = [
         (-e.figures.drop_points, objective.worth(e.figures), e)
         for e in evaluations
@@ -61,8 +61,11 @@ def _nearest(evaluations: Sequence[Evaluation], objective: Objective) -> Evaluat
 
 
 def _front(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
-    """The chains, none destroyed, that nothing evaluated beats in score, cost and bytes, the untouched model
-    included; of equals the earliest. The cost is measured speed where every chain has it, else BitOps."""
+    """Return the chains, none destroyed, that no evaluated chain beats in score, cost and bytes; of equals the
+    earliest.
+
+    The untouched model counts as an opponent. The cost is measured speed if every chain has it, else BitOps.
+    """
     figures = {e.chain: e.figures for e in evaluations if e.figures is not None and is_alive(e.figures)}
     measured = all(f.speed_ratio is not None for f in figures.values())
     points: dict[tuple[float, ...], str] = {

@@ -1,9 +1,9 @@
 """Workers: processes on this machine or on a Ray cluster (`cluster.py`) that run jobs, each one at a time.
 
-A pool knows nothing of searches. A worker is opened once, by a function named by its import path, from plain data; what
-that function returns is then called with one job after the other, plain data in and out, so that no code travels. The
-job of a worker that dies is run again on another, and a new worker begins as soon as there is room for it: where a
-machine was lost, the others go on.
+A pool knows nothing of searches. A function, named by its import path, opens a worker once from plain data. The
+function's result is then called with one job after the other, plain data in and out, so that no code travels. If a
+worker dies, another one runs its job again, and a new worker begins as soon as there is room: after the loss of a
+machine, the others go on.
 """
 
 import importlib
@@ -36,20 +36,20 @@ Run = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Opener:
-    """How a worker is opened: "package.module:function", and the plain data that the function is called with."""
+    """The opening of a worker: "package.module:function", and the plain data for the function."""
 
     function: str
     setup: Mapping[str, Any]
 
 
 class Pool:
-    """`n_workers` workers and the jobs that wait for one. Made by `Cluster.pool`.
+    """`n_workers` workers and the jobs that wait for a worker. Made by `Cluster.pool`.
 
     Args:
         ray: the module, joined to a cluster.
-        needs: what Ray should set aside for each worker.
-        n_workers: how many there are, as long as the cluster has room for them.
-        opener: how each is opened.
+        needs: the resources that Ray sets aside for each worker.
+        n_workers: the number of workers, as long as the cluster has room for them.
+        opener: the opening of each worker.
     """
 
     def __init__(self, ray: Any, needs: Mapping[str, int], n_workers: int, opener: Opener) -> None:
@@ -72,14 +72,14 @@ class Pool:
         return PendingJob(self, waiting)
 
     def close(self) -> None:
-        """End the workers, whatever they do."""
+        """End the workers at once."""
         for worker in [*self._starting.values(), *self._idle, *(worker for worker, _ in self._running.values())]:
             self._ray.kill(worker)
         self._starting, self._idle, self._running = {}, [], {}
         self._waiting.clear()
 
     def wait_for(self, job: "_Job") -> tuple[str, Any]:
-        """Run jobs until this one is done; its outcome.
+        """Run jobs until this one is done; return its outcome.
 
         Raises:
             NacdeployError: no worker is left, and none can be started.
@@ -94,7 +94,7 @@ class Pool:
         return job.outcome
 
     def _next(self) -> list[Any]:
-        """What is done of what runs or starts."""
+        """Return the finished ones of the running jobs and starting workers."""
         references = [*self._running, *self._starting]
         done = self._ray.wait(references, timeout=None if self._running else _START_S)[0] if references else []
         if not done:
@@ -148,8 +148,10 @@ def _short(error: Exception) -> str:
 
 @dataclass
 class _Job:
-    """A job, what became of it, and how often its worker died. The outcome is a pair: `RESULT` and plain data, or the
-    name of an error of ours and its text."""
+    """A job, its outcome, and the number of its workers that died.
+
+    The outcome is a pair: `RESULT` and plain data, or the name of an error of ours and its text.
+    """
 
     data: Any
     outcome: tuple[str, Any] | None = None
@@ -169,7 +171,7 @@ class PendingJob:
     job: _Job
 
     def result(self) -> Any:
-        """What the worker returned.
+        """Return the worker's result.
 
         Raises:
             LostWorkerError: its worker died each time.
@@ -182,14 +184,14 @@ class PendingJob:
 
 
 class _Worker:
-    """A worker's process: opened at its first job, so that what fails there is told like any other error."""
+    """A worker's process, opened at its first job, so that a failure there is reported like any other error."""
 
     def __init__(self, function: str, setup: Mapping[str, Any], folder: str, path: list[str]) -> None:
         self._function, self._setup, self._folder, self._path = function, setup, folder, path
         self._run: Run | None = None
 
     def ready(self) -> None:
-        """Answered once the process is there."""
+        """Answer once the process is there."""
 
     def run(self, job: Any) -> tuple[str, Any]:
         try:

@@ -42,7 +42,7 @@ VERSIONS = {"train": training.VERSION, "settle": SETTLE_VERSION, "measure": MEAS
 class Trained:
     """The values of a backbone and its quantizers after a training, and the epochs it took.
 
-    `start` are those before it, where it was run just now: a memory may keep the difference to them.
+    `start` holds the values before a training that ran just now: a memory may keep the difference.
     """
 
     values: dict[str, Tensor]
@@ -83,7 +83,7 @@ class Meter(Protocol):
 
 
 class NoMemory:
-    """Remembers nothing."""
+    """A memory that keeps nothing."""
 
     def training(self, key: str, make: Callable[[], Trained]) -> Trained:
         return make()
@@ -101,14 +101,14 @@ def advance(
     report: training.Report = lambda epoch, n_epochs, score: None,
     meter: Meter | None = None,
 ) -> CompressionState:
-    """The state after one more letter; `state` itself is left bit-identical.
+    """Return the state after one more letter; `state` itself is left bit-identical.
 
     Without a `meter`, and after every training, all validation images are counted.
 
     Raises:
         RefusedError: the operator does not apply; the text says why.
         DivergedError: its training produced no number.
-        UnexpectedError: it failed in a way that nobody foresaw.
+        UnexpectedError: the operator failed in a way that nobody foresaw.
     """
     memory = memory or NoMemory()
     operator = letters.make(link, profile)
@@ -157,10 +157,10 @@ def _advance(
 
 @contextmanager
 def named_exceptions(operator: Operator[Any], state: CompressionState, task: Task) -> Iterator[None]:
-    """Turn what a letter raises beyond its own errors into one line that names letter, place and network.
+    """Turn unforeseen errors of a letter into one line that names letter, place and network.
 
     Raises:
-        UnexpectedError: the traceback stands in the file that it names.
+        UnexpectedError: the message names the file with the traceback.
     """
     try:
         yield
@@ -173,7 +173,7 @@ def named_exceptions(operator: Operator[Any], state: CompressionState, task: Tas
 
 
 def measured(network: Network, task: Task, memory: Memory, meter: Meter | None = None) -> Metrics:
-    """The metrics of a network on validation, once for each content: by `meter`, or of all images."""
+    """Return the metrics of a network on validation, once for each content: by `meter`, or of all images."""
     how = {} if meter is None else {"meter": meter.key}
     parts = {"state": state_key(network), "code": MEASURE_VERSION, **context(task), **how}
     return memory.metrics(
@@ -190,7 +190,7 @@ def _recover(
     memory: Memory,
     report: training.Report,
 ) -> tuple[Network, int]:
-    """The network, in place, after its training, heads and gates; the backbone's training does not see the exits."""
+    """Train the network in place, then heads and gates; the backbone's training does not see the exits."""
     n_epochs = 0
     if recovery and recovery.backbone:
         recipe = recovery.backbone
@@ -212,7 +212,7 @@ def _recover(
 def _trained_backbone(
     network: Network, recipe: TrainTable, task: Task, profile: Profile, seed: int, report: training.Report
 ) -> Trained:
-    """Train and settle; the start is kept where that is not worse on validation."""
+    """Train and settle; keep the start if it is not worse on validation."""
 
     def score_of(candidate: Network) -> float:
         return evaluation.own_score(candidate, task, task.data.validation)
@@ -243,7 +243,7 @@ def _train_heads(network: Network, recipe: TrainTable, task: Task, seed: int) ->
 
 
 def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Tensor], Tensor]:
-    """What each head's linear layer reads, (N, features) by node, and the labels (N,)."""
+    """Return the inputs of each head's linear layer, (N, features) by node, and the labels (N,)."""
     images = getattr(task.data, split)
     parts: dict[str, list[Tensor]] = {node: [] for node in network.heads}
     with torch.no_grad(), evaluation.accelerated(network) as device:
@@ -255,8 +255,10 @@ def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Te
 
 
 def context(task: Task) -> dict[str, Any]:
-    """What of a task decides how a state of a given content is trained, settled and measured: the network's own code,
-    which its values do not show, the images as it sees them, and what it is trained for."""
+    """Return the facts of a task that decide how a state of a given content is trained, settled and measured.
+
+    They are the network's own code, which its values do not show, the images as the network sees them, and the metric.
+    """
     data, spec = task.data, records.to_data(task.spec)
     if task.spec.source_sha256 is not None:  # a user's file is its content, wherever it lies
         spec["name"] = task.spec.name.rpartition(":")[2]
@@ -266,7 +268,7 @@ def context(task: Task) -> dict[str, Any]:
 
 
 def _training_context(operator: Operator[Any], profile: Profile) -> dict[str, Any]:
-    """What besides the start, the recipe and the task decides a training, which settles at its end."""
+    """Return all that decides a training, which settles at its end, besides the start, the recipe and the task."""
     settings = profile.model_dump(mode="json", include={"seed", *SETTLED_BY})
     versions = {operator.letter: operator.version, "train": training.VERSION, "settle": SETTLE_VERSION}
     return {"settings": settings, "code": versions}

@@ -32,8 +32,8 @@ RECORD, VALUES = "checkpoint.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class Record:
-    """checkpoint.json: everything about a checkpoint but its values. `values_sha256` is that of their file, None in
-    older checkpoints."""
+    """checkpoint.json: all of a checkpoint but its values. `values_sha256` is the hash of their file, None in older
+    checkpoints."""
 
     schema: int
     chain: str
@@ -50,10 +50,10 @@ class Record:
     values_sha256: str | None = None
 
     def settings(self) -> Profile:
-        """The profile it was made with.
+        """Return the profile of the checkpoint.
 
         Raises:
-            UsageError: it is none, or a letter of the chain is not there, and its table neither.
+            UsageError: it is no profile, or a letter of the chain is not installed, and its table neither.
         """
         for link in Chain.parse(self.chain) if self.chain else ():
             if link.letter not in profiles.letters():
@@ -62,7 +62,7 @@ class Record:
 
 
 def record_of(state: CompressionState, task: Task, profile: Profile, **extra: Any) -> Record:
-    """The record of a state."""
+    """Return the record of a state."""
     data = {"name": task.data.name, "fingerprint": task.data.fingerprint, "split_seed": task.data.split_seed}
     data |= {"mean": task.data.mean, "std": task.data.std}
     return Record(
@@ -87,15 +87,15 @@ def write(directory: Path, state: CompressionState, record: Record) -> None:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is a checkpoint folder."""
+    """Tell whether `path` is a checkpoint folder."""
     return records.is_file(path / RECORD)
 
 
 def read_record(path: Path) -> Record:
-    """The record of a checkpoint folder.
+    """Read the record of a checkpoint folder.
 
     Raises:
-        UsageError: it is no checkpoint, or of another schema version.
+        UsageError: the folder holds no checkpoint, or one of another schema version.
     """
     if not is_checkpoint(path):
         raise UsageError(f"{path} is no checkpoint folder (it has no {RECORD})")
@@ -108,8 +108,10 @@ def read_record(path: Path) -> Record:
 
 
 def baseline_folder(record: Record, path: Path) -> Path | None:
-    """The checkpoint folder of the FP32 network that a checkpoint at `path` came from, None where it is gone. A
-    relative one is looked for from the current folder, and from those that the checkpoint lies in."""
+    """Return the checkpoint folder of the FP32 network behind a checkpoint at `path`, or None if it is gone.
+
+    A relative folder is searched from the current folder, and from the folders around the checkpoint.
+    """
     if record.baseline_checkpoint is None:
         return None
     named = Path(record.baseline_checkpoint)
@@ -118,10 +120,10 @@ def baseline_folder(record: Record, path: Path) -> Path | None:
 
 
 def load(path: Path) -> tuple[CompressionState, Record]:
-    """The state of a checkpoint folder, bit-identical to the one saved.
+    """Load the state of a checkpoint folder, bit-identical to the saved one.
 
     Raises:
-        UsageError: it is no checkpoint, or its values do not fit its structure.
+        UsageError: the folder holds no checkpoint, or its values do not fit its structure.
     """
     record = read_record(path)
     steps = tuple(step_from_data(step) for step in record.steps)
@@ -131,7 +133,7 @@ def load(path: Path) -> tuple[CompressionState, Record]:
 
 
 def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step]) -> Network:
-    """The structure after `steps` with values yet to be loaded."""
+    """Build the structure after `steps`; its values are still to be loaded."""
     network = Network(spec.build(), grid_named(grid), (spec.channels, *spec.input_size)).eval()
     with low_rank.structure_only():
         for step in steps:
@@ -162,7 +164,7 @@ def load_plain(path: Path, backbone: nn.Module, *, new_head: bool = False) -> Fo
 
 
 def read_values(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Named tensors from a file, without running any code in it; of this sha256, where one is given.
+    """Read named tensors from a file, without running any code in it; check the sha256, if one is given.
 
     Raises:
         UsageError: the file is missing, damaged, of another kind, or holds more than tensors.
@@ -177,12 +179,12 @@ def read_values(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def packed(values: Mapping[str, Tensor]) -> bytes:
-    """Values as safetensors bytes."""
+    """Encode values as safetensors bytes."""
     return save({name: tensor.detach().contiguous().clone() for name, tensor in values.items()})
 
 
 def step_data(step: Step) -> dict[str, Any]:
-    """A step as plain JSON-able data."""
+    """Convert a step to plain JSON-able data."""
     return {
         "link": str(step.link),
         "decision": records.to_data(step.decision),
@@ -192,7 +194,7 @@ def step_data(step: Step) -> dict[str, Any]:
 
 
 def step_from_data(data: Mapping[str, Any]) -> Step:
-    """The inverse of `step_data`.
+    """Build a step from plain data: the inverse of `step_data`.
 
     Raises:
         UsageError: the decision is not one of the letter's.

@@ -1,4 +1,4 @@
-"""Transfer: a strategy carried over to a model, every letter deciding anew on what it finds there."""
+"""Transfer: a strategy carried over to a model, with every letter's decisions made anew on that model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -65,7 +65,7 @@ def follow(
 
 @dataclass(frozen=True)
 class Preview:
-    """One letter of a dry run: what it would do and the cost after it, or why it is refused."""
+    """One letter of a dry run: its effect and the cost after it, or why it is refused."""
 
     link: str
     explanation: str
@@ -100,7 +100,7 @@ def previews(
 
 
 def _all_to_the_end(network: Network) -> tuple[float, ...]:
-    """Exit fractions of a gate that is not calibrated: nobody leaves early."""
+    """Return the exit fractions of a gate that is not calibrated: no image leaves early."""
     return (*[0.0] * len(network.exits), 1.0)
 
 
@@ -111,8 +111,10 @@ def post_finetune(
     profile: Profile,
     report: training.Report = lambda *progress: None,
 ) -> CompressionState:
-    """One more F of `n_epochs` epochs by NAC's schedule for it (plateau by 0.2 after 5 epochs; 100 epochs stop after 30
-    without gain, fewer in proportion)."""
+    """Apply one more F of `n_epochs` epochs by NAC's schedule (plateau by 0.2 after 5 epochs).
+
+    100 epochs stop after 30 without gain, fewer in proportion.
+    """
     plateau = (("schedule", "plateau"), ("plateau_factor", 0.2), ("plateau_patience", 5))
     patience = ("early_stop_patience", max(1, n_epochs * 3 // 10))
     link = Link("F", (("epochs", n_epochs), *plateau, patience))

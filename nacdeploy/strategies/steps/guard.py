@@ -1,8 +1,7 @@
-"""A letter that destroys a network says so at once, and names the layer that loses it.
+"""A guard that refuses a letter that destroys a network, and names the layer that loses the signal.
 
-What a letter takes on purpose is not destruction: P and S zero what they say, few bits round coarsely, and F repairs
-both. An exit leaves the network's own end as it is, bit for bit; eight bits leave a signal; every network answers with
-numbers.
+An intended effect is not destruction: P and S write zeros, few bits round coarsely, and F repairs both. An exit leaves
+the network's own end unchanged, bit for bit; eight bits leave a signal; every network answers with numbers.
 """
 
 from typing import Any
@@ -29,7 +28,7 @@ LOST_DB = 10.0
 
 
 def check(operator: Operator[Any], former: Network, network: Network, task: Task) -> None:
-    """Compare a network with what it was before a letter, on calibration images.
+    """Compare a network with the network before a letter, on calibration images.
 
     Raises:
         RefusedError: the letter destroyed it; the text names the layer and what would work.
@@ -61,7 +60,7 @@ def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answ
 
 
 def first_lost(exact: Network, network: Network, x: Tensor) -> str:
-    """The module (or node) of the first tensor that is further from the exact network's than `LOST_DB`."""
+    """Return the module (or node) of the first tensor that is further from the exact network's than `LOST_DB`."""
     if network.graph is None:
         return "the network"
     wanted, found = _values(exact, x), _values(network, x)

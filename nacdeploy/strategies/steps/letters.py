@@ -1,4 +1,4 @@
-"""Letters at work: the operator of a link, why it does not apply, and whether a chain can be read."""
+"""Letters at work: the operator of a link, the reasons why it does not apply, and the check of a chain."""
 
 from functools import cache
 from importlib.metadata import EntryPoint
@@ -16,10 +16,10 @@ from nacdeploy.strategies.state import CompressionState
 
 @cache
 def kind(letter: str) -> type[Operator[Any]]:
-    """The operator of a letter, imported when it is first asked for.
+    """Return the operator of a letter, imported on first use.
 
     Raises:
-        UsageError: no operator has this letter, or that of another package cannot be imported.
+        UsageError: no operator has this letter, or the operator of another package cannot be imported.
     """
     found = profiles.letters().get(letter)
     if found is None:
@@ -34,18 +34,18 @@ def kind(letter: str) -> type[Operator[Any]]:
 
 
 def unknown(letter: str, where: str = "") -> str:
-    """What is said of a letter that no operator has; what other packages' operators lack with it."""
+    """Return the message for a letter without an operator, with the problems of other packages' operators."""
     text = f"unknown operator '{letter}'{where}; known: {' '.join(profiles.letters())}"
     return "; ".join((text, *profiles.problems()))
 
 
 def versions(letters: set[str]) -> dict[str, int]:
-    """The version of every operator of `letters`: results depend on it."""
+    """Return the version of every operator of `letters`: results depend on it."""
     return {letter: kind(letter).version for letter in sorted(letters) if letter in profiles.letters()}
 
 
 def make(link: Link, profile: Profile) -> Operator[Any]:
-    """The operator of one link with the profile's settings and the link's own parameters.
+    """Make the operator of one link with the profile's settings and the link's own parameters.
 
     Raises:
         UsageError: unknown letter or parameter.
@@ -54,7 +54,7 @@ def make(link: Link, profile: Profile) -> Operator[Any]:
 
 
 def refusal(operator: Operator[Any], state: CompressionState) -> str | None:
-    """Why an operator does not apply to a state: what a letter before it says, or its own reason.
+    """Return why an operator does not apply to a state: an earlier letter's reason, or its own.
 
     Raises:
         UnexpectedError: the operator failed in a way that nobody foresaw.
@@ -69,7 +69,7 @@ def refusal(operator: Operator[Any], state: CompressionState) -> str | None:
 
 
 def _closed(state: CompressionState, letter: str) -> str | None:
-    """Why a step of a state's chain lets no such letter follow, None where all do."""
+    """Return why a step of a state's chain forbids such a letter, or None if all steps allow it."""
     for step in state.steps:
         before: Any = kind(step.link.letter)
         if isinstance(before, Closes) and (reason := before.closed_to(step.decision, letter)) is not None:
@@ -78,7 +78,7 @@ def _closed(state: CompressionState, letter: str) -> str | None:
 
 
 def why_masked(operator: Operator[Any], state: CompressionState) -> str | None:
-    """Why a search does not try an operator on a state: its refusal, or the failure of asking for it."""
+    """Return why a search does not try an operator on a state: its refusal, or the failure of the question."""
     try:
         return refusal(operator, state)
     except UnexpectedError as error:

@@ -1,4 +1,4 @@
-"""Sensitivity: what each layer loses when it alone is pruned, sparsified, quantized or decomposed, without training.
+"""Sensitivity: the loss of pruning, sparsifying, quantizing or decomposing one layer alone, without training.
 
 A probe is one letter on the untouched network with every other layer left alone, settled and measured on validation
 like any other step (the per-layer analysis of Han et al., 2015, section 3, and Li et al., 2017, section 3.2).
@@ -33,7 +33,7 @@ class Probe:
 @scored
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a probe found: the score on validation, what was lost of it and ratios gained; or why it is refused."""
+    """The outcome of a probe: the score on validation, its loss and the ratios gained; or why the probe is refused."""
 
     layer: str
     technique: str
@@ -88,7 +88,7 @@ TECHNIQUES = tuple(_TECHNIQUES)
 def probes(
     network: Network, profile: Profile, techniques: Iterable[str], ratios: Sequence[float], layers: Sequence[str] = ()
 ) -> Iterator[Probe]:
-    """All probes, layer by layer, mild ones first; of coupled layers the root alone is pruned.
+    """Yield all probes, layer by layer, mild ones first; of coupled layers the root alone is pruned.
 
     Raises:
         UsageError: an unknown technique or layer (nearest named), or a ratio outside (0, 1).
@@ -132,8 +132,11 @@ def found_by(probe: Probe, state: CompressionState, task: Task, profile: Profile
 
 
 def strongest(found: Sequence[Sensitivity], technique: str, max_drop: float) -> dict[str, str]:
-    """By layer, the strongest setting up to which nothing lost more than `max_drop`, in the metric's own unit; layers
-    without one are left out. `found` holds mild settings first."""
+    """Return, by layer, the strongest setting up to which every setting lost at most `max_drop`, in the metric's own
+    unit.
+
+    Layers without one are left out. `found` holds mild settings first.
+    """
     best: dict[str, str] = {}
     lost: set[str] = set()
     for row in found:

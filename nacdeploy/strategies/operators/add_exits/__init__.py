@@ -1,1 +1,1 @@
-"""E: `settings` is its table, `operator` what it does."""
+"""E: `settings` is its table, `operator` its effect."""

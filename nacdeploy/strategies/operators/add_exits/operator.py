@@ -31,7 +31,7 @@ class NewExit:
 
 @dataclass(frozen=True)
 class ExitsDecision:
-    """The exits that are attached, and what their heads look like. An odd last one stands alone."""
+    """The new exits, and the form of their heads. The last of an odd number stands alone."""
 
     exits: tuple[NewExit, ...]
     n_classes: int
@@ -85,7 +85,7 @@ class AddExits:
         return [place for place in self._ordered(network) if place.node not in taken]
 
     def _ordered(self, network: Network) -> list[Place]:
-        """The places in the order in which they are taken: NAC's for the network at hand, or as the user named them."""
+        """Return the places in the order in which they are used: NAC's for the network, or the user's."""
         places = self._places(network)
         if self.table.places:
             return places
@@ -106,7 +106,7 @@ class AddExits:
 
 
 def _shapes(network: Network, nodes: set[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes (without the batch) of the outputs of the given nodes."""
+    """Return the shapes (without the batch) of the outputs of the given nodes."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(node: str, value: Any) -> None:

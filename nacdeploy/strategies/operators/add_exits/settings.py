@@ -1,4 +1,4 @@
-"""E: how many exits, where, how their heads train and when they answer."""
+"""E: the number of exits, their places, the training of their heads, and the gate."""
 
 from typing import Literal
 

@@ -1,1 +1,1 @@
-"""C: `settings` is its table, `operator` what it does."""
+"""C: `settings` is its table, `operator` its effect."""

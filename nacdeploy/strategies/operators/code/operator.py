@@ -1,7 +1,7 @@
 """C: share weights, so that storage holds codes of a few values: k-means, even levels, or fixed-point numbers.
 
-After Q the values are integers of Q's grid: k-means on them where that is smaller, else the integers as they are. What
-is coded is then what is exported. Only F may follow: it trains the values, no weight changes its label.
+After Q the values are integers of Q's grid: k-means on the integers if that is smaller, else the integers themselves.
+The coded values are then the exported ones. Only F may follow: it trains the values, and no weight changes its label.
 """
 
 import copy
@@ -29,7 +29,7 @@ RUN_WIDE = ("codes", "run_bits")  # of the container that is written in the end
 
 @dataclass(frozen=True)
 class CodeDecision:
-    """How each layer's values are found, why the others keep their own, and the bits that the mean weight takes."""
+    """The way to find each layer's values, why the other layers keep their own, and the mean bits of a weight."""
 
     books: dict[str, Codebook]
     unshared: dict[str, str]
@@ -100,7 +100,7 @@ class Code:
         ]
 
     def _book(self, network: Network, name: str) -> tuple[Codebook, int]:
-        """The codebook of a layer, and the bits that its weight takes with it."""
+        """Return the codebook of a layer, and the bits of its weight with that codebook."""
         layer = network.backbone.get_submodule(name)
         asked = self.table.shared_as(name)
         weight = masked_weight(network, name, layer).detach()
@@ -146,13 +146,13 @@ def _float_book(weight: Tensor, asked: SharedAs, fix_zeros: bool) -> Codebook:
 
 
 def _int_bits(weight: Tensor) -> int:
-    """The fewest integer bits that hold the largest magnitude, negative for small weights."""
+    """Return the fewest integer bits that hold the largest magnitude, negative for small weights."""
     largest = float(weight.abs().max())
     return int(torch.tensor(largest).log2().ceil()) if largest > 0 else 0
 
 
 def _bits(weight: Tensor, book: Codebook, on_grid: OnGrid | None) -> int:
-    """The bits of a weight under a codebook, without the scales, which are there without it."""
+    """Return the bits of a weight under a codebook, without the scales, which exist in any case."""
     labels = share(weight, book, on_grid).labels.numpy().ravel()
     found = sizes.histogram(labels, book.n_values + 1, 0)
     return sizes.size(found, sizes.best(found)).total_bits

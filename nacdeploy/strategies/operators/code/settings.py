@@ -1,4 +1,4 @@
-"""C: how values are shared, and how their codes are written."""
+"""C: the sharing of values, and the form of their codes."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Init = Literal["kmeans++", "linear", "random", "density"]
 
 @dataclass(frozen=True)
 class SharedAs:
-    """How the weights of one layer are shared."""
+    """The sharing of one layer's weights."""
 
     method: str
     bits: int
@@ -35,8 +35,11 @@ class CodeTable(Table):
     layers: dict[str, str] = Field({})
 
     def shared_as(self, layer: str) -> SharedAs:
-        """How a layer is shared: by its own entry of `layers`, such as `kmeans:5`, `kmeans:5:linear`, `linear:4` or
-        `fixed_point:8:1` (integer bits), else as the others."""
+        """Return the sharing of a layer.
+
+        The layer's own entry of `layers` decides, such as `kmeans:5`, `kmeans:5:linear`, `linear:4` or
+        `fixed_point:8:1` (integer bits); without one, the settings of all other layers.
+        """
         if layer not in self.layers:
             return SharedAs(self.method, self.bits, self.int_bits, self.init)
         method, bits, *more = self.layers[layer].split(":")

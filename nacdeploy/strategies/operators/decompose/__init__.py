@@ -1,1 +1,1 @@
-"""D: `settings` is its table, `operator` what it does."""
+"""D: `settings` is its table, `operator` its effect."""

@@ -1,4 +1,4 @@
-"""How each layer is to be decomposed: by the profile's table, or by a file that names layers."""
+"""The settings of each layer's decomposition: by the profile's table, or by a file that names layers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Setting:
-    """The format of one layer and where its ranks come from; `ranks` by hand, one for each pass, go before the rest."""
+    """The format of one layer and the source of its ranks; `ranks` by hand, one for each pass, go before the rest."""
 
     format: str
     selection: str = EVBMF
@@ -28,7 +28,7 @@ class Setting:
 
 
 def of(table: DecomposeTable, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
-    """The settings of all layers by a table.
+    """Return the settings of all layers by a table.
 
     Raises:
         UsageError: with every name that is no layer, and all ranks that do not fit theirs.
@@ -42,12 +42,12 @@ def of(table: DecomposeTable, layers: Mapping[str, nn.Module]) -> dict[str, Sett
 
 
 def own_format(shape: tuple[int, ...]) -> str:
-    """The format that suits a weight: `svd` without a kernel, else `tucker2`."""
+    """Return the format that suits a weight: `svd` without a kernel, else `tucker2`."""
     return SVD if all(size == 1 for size in shape[2:]) else TUCKER2
 
 
 def passes(given: Iterable[int | Iterable[int]], format: str) -> tuple[Ranks, ...]:
-    """Ranks by hand as one tuple for each pass: a plain list is one pass of several ranks, or several of one."""
+    """Return ranks by hand as one tuple for each pass: a plain list is one pass of several ranks, or several of one."""
     entries = [*given]
     if all(isinstance(entry, int) for entry in entries):
         whole: Ranks = tuple(entry for entry in entries if isinstance(entry, int))
@@ -56,7 +56,7 @@ def passes(given: Iterable[int | Iterable[int]], format: str) -> tuple[Ranks, ..
 
 
 def rank_problems(name: str, by_hand: Iterable[Ranks], shape: tuple[int, ...], format: str) -> list[str]:
-    """What is wrong with ranks by hand: their number, or one outside 1 and the mode."""
+    """Describe what is wrong with ranks by hand: their number, or a rank outside 1 and the mode."""
     limits = ranks.modes(shape, format)
     wanted = f"{format} of {name} takes {len(limits)} of at most {' and '.join(map(str, limits))}"
     return [
@@ -80,5 +80,5 @@ def _problems(table: DecomposeTable, name: str, shapes: Mapping[str, tuple[int, 
 
 
 def excluded(table: DecomposeTable, layers: Iterable[str]) -> set[str]:
-    """The layers that are to stay whole, or lie in modules that are."""
+    """Return the layers that are to stay whole, and the layers in modules that are."""
     return {name for name in layers if any(name == e or name.startswith(f"{e}.") for e in table.exclude)}

@@ -1,7 +1,7 @@
 """MUSCO's layer configurations as YAML: generated, read with every error at once, and written.
 
-A file maps a layer to null (it stays whole) or to what its decomposition is and where its ranks come from. An entry of
-a template that was not filled in counts as null.
+A file maps a layer to null (the layer stays whole) or to the format of its decomposition and the source of its ranks.
+An entry of a template that was not filled in counts as null.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +47,8 @@ Entry = dict[str, Any]
 
 
 def generated(layers: Mapping[str, nn.Module], kind: str) -> dict[str, Entry | None]:
-    """A configuration of a kind for all layers: `none`, `vbmf`, `param_reduction`, or a `template` to fill in.
+    """Return a configuration of a kind for all layers: `none`, `vbmf`, `param_reduction`, or a `template` to fill in.
+
     Depthwise and grouped convolutions are null.
 
     Raises:
@@ -65,15 +66,15 @@ def generated(layers: Mapping[str, nn.Module], kind: str) -> dict[str, Entry | N
 
 
 def text(config: Mapping[str, Entry | None]) -> str:
-    """A configuration as YAML."""
+    """Print a configuration as YAML."""
     return yaml.safe_dump(dict(config), sort_keys=False)
 
 
 def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> dict[str, Setting]:
-    """The settings of the layers that a file names and does not leave whole.
+    """Read the settings of the layers that a file names and does not leave whole.
 
     Raises:
-        UsageError: the file is not there or no YAML, or with everything that is wrong in it.
+        UsageError: the file is missing or no YAML, or has errors, all of which are named.
     """
     try:
         config = yaml.load(read_text(path), Loader=_Loader)
@@ -83,10 +84,10 @@ def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> 
 
 
 def settings(config: Any, layers: Mapping[str, nn.Module], table: DecomposeTable, where: str) -> dict[str, Setting]:
-    """The settings that a configuration gives, the rest of them from the table.
+    """Return the settings of a configuration, completed from the table.
 
     Raises:
-        UsageError: with everything that is wrong in it, in one line.
+        UsageError: the configuration has errors, all of which are named in one line.
     """
     if not isinstance(config, dict):
         raise UsageError(f"{where}: a configuration maps layers to null or to {', '.join(KEYS)}")
@@ -112,7 +113,7 @@ def _generated(layer: nn.Module, filled: Entry) -> Entry | None:
 
 
 def _spoken(entry: Any) -> Any:
-    """An entry with MUSCO's other names of a key in place of its own."""
+    """Return an entry with our names of keys in place of MUSCO's other names."""
     if not isinstance(entry, dict):
         return entry
     return {ALIASES.get(str(key), str(key)): value for key, value in entry.items()}
@@ -144,7 +145,7 @@ def _or(given: float | None, default: float) -> float:
 
 
 def _problems(name: str, entry: Any, layers: Mapping[str, nn.Module]) -> Iterator[str]:
-    """What is wrong with one entry."""
+    """Describe what is wrong with one entry."""
     if name not in layers:
         yield f"no layer has this name{nearest(name, layers)}"
     if entry is not None and not isinstance(entry, dict):
@@ -159,7 +160,7 @@ def _problems(name: str, entry: Any, layers: Mapping[str, nn.Module]) -> Iterato
 
 
 def _bad_values(entry: Entry) -> Iterator[tuple[str, str]]:
-    """The keys of a filled entry whose value is not one of theirs."""
+    """Yield the keys of a filled entry with a value that the key does not take."""
     for key, check in _CHECKS.items():
         value = entry.get(key)
         if (value is not None or key == SELECTION) and not check.holds(value):
@@ -171,7 +172,7 @@ def _bad_values(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def _unfit(name: str, entry: Entry, layer: nn.Module) -> Iterator[str]:
-    """Where a well-formed entry does not fit its layer."""
+    """Describe where a well-formed entry does not fit its layer."""
     if entry.get(FORMAT) not in (None, *FORMATS):
         return
     format = _format(entry, layer)
@@ -188,7 +189,7 @@ def _unfit(name: str, entry: Entry, layer: nn.Module) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Check:
-    """What a key takes, in words and as a test."""
+    """The values of a key, in words and as a test."""
 
     text: str
     holds: Callable[[Any], bool]
@@ -203,7 +204,7 @@ def _is_rank(value: Any) -> bool:
 
 
 def _are_ranks(value: Any) -> bool:
-    """A list of ranks, or of lists of them."""
+    """Tell whether a value is a list of ranks, or of lists of ranks."""
     if not isinstance(value, list | tuple) or not value:
         return False
     return all(_is_rank(e) or (isinstance(e, list | tuple) and bool(e) and all(map(_is_rank, e))) for e in value)

@@ -1,7 +1,7 @@
-"""D: low-rank factors in place of layers, where that takes fewer MACs.
+"""D: low-rank factors in place of layers, if that takes fewer MACs.
 
 One D takes all layers apart, or the next `layers_per_step` in a round (MUSCO's multi-stage compression, Gusak et al.,
-2019). A layer that is factors already is decomposed anew from their product, from its present ranks on.
+2019). A layer of factors is decomposed again from their product, starting at its present ranks.
 """
 
 import copy
@@ -31,7 +31,7 @@ N_NAMED = 3
 
 @dataclass(frozen=True)
 class Factored:
-    """How one layer is taken apart, and its MACs for one image before and after."""
+    """The decomposition of one layer, and its MACs for one image before and after."""
 
     format: str
     ranks: tuple[int, ...]
@@ -41,8 +41,8 @@ class Factored:
 
 @dataclass(frozen=True)
 class DecomposeDecision:
-    """The layers that are taken apart, why others of this step stay as they are, and the layer at which the next D of a
-    round begins."""
+    """The layers to take apart, why other layers of this step stay, and the layer at which the next D of a round
+    begins."""
 
     layers: dict[str, Factored]
     whole: dict[str, str] = field(default_factory=dict)
@@ -100,10 +100,10 @@ class Decompose:
         return f"{text}; whole: {_listed(decision.whole)}" if decision.whole else text
 
     def _walk(self, state: CompressionState) -> Iterator[tuple[str, Factored | str]]:
-        """The layers in the order in which this D comes to them, each with what it becomes or why it stays.
+        """Yield the layers in the order of this D, each with its factors or the reason why it stays.
 
         Raises:
-            UsageError: settings name what is no layer, or ranks that do not fit one.
+            UsageError: settings name something that is no layer, or ranks that do not fit a layer.
         """
         earlier = decisions(state, DecomposeDecision)
         layers = decomposition.layers(state.network, [name for each in earlier for name in each.layers])
@@ -126,7 +126,7 @@ class Decompose:
                 raise UsageError(f"decompose.exclude: no module is named '{name}'{nearest(name, modules)}")
 
     def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
-        """By layer, those that may be decomposed."""
+        """Return the settings, by layer, of the layers that may be decomposed."""
         excluded = layer_settings.excluded(self.table, layers)
         if self.table.config:
             found = musco.read(Path(self.table.config), layers, self.table)
@@ -143,7 +143,7 @@ class Decompose:
         places: Places | None,
         n_done: int,
     ) -> Factored | str:
-        """What one layer becomes, or why it stays as it is."""
+        """Return the factors of one layer, or the reason why it stays."""
         reason = _why_whole(network, name, layer, setting, places)
         if reason is not None or setting is None or places is None:
             return str(reason)
@@ -174,7 +174,7 @@ class Decompose:
 
 
 def _implied(parameters: Mapping[str, Value]) -> dict[str, Value]:
-    """What a chain's `rate`, `ratio` or `weaken` says of `rank`.
+    """Translate a chain's `rate`, `ratio` or `weaken` into `rank`.
 
     Raises:
         UsageError: two of them contradict each other.
@@ -189,7 +189,7 @@ def _implied(parameters: Mapping[str, Value]) -> dict[str, Value]:
 def _why_whole(
     network: Network, name: str, layer: nn.Module, setting: Setting | None, places: Places | None
 ) -> str | None:
-    """Why a layer stays as it is whatever its ranks, None where they decide."""
+    """Return why a layer stays whole at any ranks, or None if the ranks decide."""
     if setting is None:
         return "excluded or not named"
     if any(masked == name or masked.startswith(f"{name}.") for masked in network.masks.layers):
@@ -207,13 +207,13 @@ def _weight(network: Network, name: str) -> Tensor:
 
 
 def _from(names: list[str], first: str) -> list[str]:
-    """All names, in a round that begins at `first`."""
+    """Return all names, in a round that begins at `first`."""
     start = names.index(first) if first in names else 0
     return names[start:] + names[:start]
 
 
 def _listed(whole: Mapping[str, str]) -> str:
-    """The layers that stay whole by reason, of many the first ones."""
+    """List the layers that stay whole by reason; of many, the first ones."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in whole.items():
         by_reason.setdefault(reason, []).append(name)

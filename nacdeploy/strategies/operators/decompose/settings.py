@@ -1,4 +1,4 @@
-"""D: the formats of factors, and where their ranks come from."""
+"""D: the formats of factors, and the source of their ranks."""
 
 from typing import Annotated, Literal
 

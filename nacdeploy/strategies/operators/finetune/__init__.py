@@ -1,1 +1,1 @@
-"""F: `settings` is its table, `operator` what it does."""
+"""F: `settings` is its table, `operator` its effect."""

@@ -17,10 +17,10 @@ from nacdeploy.task import Task
 
 @dataclass(frozen=True)
 class FinetuneDecision:
-    """The recipe that is run; how long it ran stands in the step.
+    """The recipe to run; the step records how many epochs ran.
 
-    `weights` is what rounds quantized weights from here on, "" where that does not change: weights learn their own
-    errors, and are rounded as they learned to be, to the nearest.
+    `weights` is the rounding of quantized weights from here on, "" for no change: weights adapt to their own rounding
+    errors in training, and are then rounded to the nearest, as in training.
     """
 
     recipe: FinetuneTable

@@ -1,1 +1,1 @@
-"""P: `settings` is its table, `operator` what it does."""
+"""P: `settings` is its table, `operator` its effect."""

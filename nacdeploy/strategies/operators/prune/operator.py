@@ -1,8 +1,8 @@
 """P: remove channels for real, whole dependency groups at a time, least important first.
 
 The n-th P brings the network-wide number of removed channels to n x ratio of the baseline's, counting a channel shared
-by coupled layers once; with a table of ratios, each named layer's own number. What is not a whole unit (`multiple`
-channels of one group) is carried to the next P.
+by coupled layers once; with a table of ratios, each named layer's own number. A remainder below a whole unit
+(`multiple` channels of one group) is carried to the next P.
 """
 
 import copy
@@ -36,8 +36,10 @@ _N_CAUSES = 3
 
 @dataclass(frozen=True)
 class PruneDecision:
-    """Channels asked for (a share may be left from before), taken in whole units, and carried to the next P, in all and
-    of each layer of a table of ratios; `left` says which layers cannot be cut, and why."""
+    """The channels asked for (a remainder may be left from before), taken in whole units, and carried to the next P.
+
+    The numbers are in all, and for each layer of a table of ratios; `left` says which layers cannot be cut, and why.
+    """
 
     asked: float
     taken: int
@@ -108,12 +110,12 @@ class Prune:
         return PruneDecision(asked, taken, asked - taken, widths, by_root, cut, carried_by, left)
 
     def _why(self, named: Sequence[Group], network: Network) -> tuple[str, ...]:
-        """Why no layer gives channels."""
+        """Return why no layer gives channels."""
         small = {g.root: f"{g.n_channels} channels are one unit of {g.unit(self.multiple)} or less" for g in named}
         return channel_choice.causes({**channel_groups.left_out(network), **small})
 
     def _named(self, found: Sequence[Group], network: Network) -> Sequence[Group]:
-        """The groups that may give channels: all, or those of a table of ratios."""
+        """Return the groups that may give channels: all, or those in a table of ratios."""
         if not self.table.ratios:
             return found
         shares = self._shares(found, network)
@@ -126,14 +128,14 @@ class Prune:
     def _asked_of_each(
         self, found: Sequence[Group], network: Network, widths: Mapping[str, int], earlier: Sequence[PruneDecision]
     ) -> dict[str, float]:
-        """The channels asked of each named group, with what its earlier P carried."""
+        """Return the channels asked of each named group, with the remainder of its earlier P."""
         carried = earlier[-1].carried_by if earlier else {}
         n_now = _widths(found)
         shares = self._shares(found, network)
         return {root: share * widths.get(root, n_now[root]) + carried.get(root, 0.0) for root, share in shares.items()}
 
     def _ranked(self, found: Sequence[Group], network: Network, task: Task, n_earlier: int) -> Sequence[Group]:
-        """The groups in the order of the profile's importance."""
+        """Return the groups in the order of the profile's importance."""
         name = self.table.importance
         if name == channel_importance.MAGNITUDE:
             return found
@@ -152,7 +154,7 @@ class Prune:
         return cut
 
     def refit(self, network: Network, former: Network, decision: PruneDecision, task: Task) -> None:
-        """Least squares on training images, where `prune.reconstruct` asks for it."""
+        """Fit by least squares on training images, if `prune.reconstruct` asks for it."""
         if self.table.reconstruct and decision.taken:
             images = calibration_images(task.data, self.table.n_calibration).images
             with evaluation.accelerated(former), evaluation.accelerated(network) as device:
@@ -170,7 +172,7 @@ class Prune:
         return f"{text}, {self._rounding(decision)}: {where}{left}"
 
     def _rounding(self, decision: PruneDecision) -> str:
-        """What rounding to whole units took and left for the next P."""
+        """Describe the channels that rounding to whole units took and left for the next P."""
         took = f"took {decision.taken} of {decision.asked:g} channels asked, {decision.carried:g} carried"
         return f"rounding to units of {self.multiple} {took}"
 

@@ -1,4 +1,4 @@
-"""P: how many channels go, which, and in which units."""
+"""P: the number of channels to cut, their choice, and their units."""
 
 from typing import Annotated, Literal
 

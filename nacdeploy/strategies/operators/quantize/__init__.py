@@ -1,1 +1,1 @@
-"""Q: `settings` is its table, `operator` what it does."""
+"""Q: `settings` is its table, `operator` its effect."""

@@ -23,8 +23,8 @@ RUN_WIDE = ("calibration", "percentile", "n_calibration")
 
 @dataclass(frozen=True)
 class QuantizeDecision:
-    """The rule that is applied, the layers and edges that it covers in the network as it is, and why other modules with
-    weights stay float."""
+    """The rule to apply, the layers and edges of the present network under it, and why other modules with weights
+    stay float."""
 
     rule: Rule
     layers: tuple[str, ...]
@@ -96,7 +96,7 @@ class Quantize:
         return Rule(precision, table.exclude, table.min_channels, table.layer_bits, table.weights)
 
     def _check_names(self, network: Network) -> None:
-        """Refuse a table that names what is no layer.
+        """Refuse a table with a name that is no layer.
 
         Raises:
             UsageError: names the nearest layer.

@@ -1,4 +1,4 @@
-"""Q: the ladder of precisions, the layers, and how ranges are found."""
+"""Q: the ladder of precisions, the layers, and the rule for ranges."""
 
 from itertools import pairwise
 from typing import Literal

@@ -1,1 +1,1 @@
-"""S: `settings` is its table, `operator` what it does."""
+"""S: `settings` is its table, `operator` its effect."""

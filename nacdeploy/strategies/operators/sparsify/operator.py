@@ -1,7 +1,8 @@
 """S: zeros in the weights, by magnitude: 2:4 for sparse tensor cores, or elements, kernels or filters for storage.
 
-The decision holds the rule and the order of the channels; the masks follow from the weights. They are attached beside
-the backbone, stay through F and Q, and follow a cut: 2:4 is chosen anew then, the others are cut with their weights.
+The decision holds the rule and the order of the channels; the masks follow from the weights. Masks are attached beside
+the backbone, stay through F and Q, and follow a cut: 2:4 masks are then chosen anew, other masks are cut with their
+weights.
 """
 
 import copy
@@ -27,8 +28,11 @@ N_NAMED = 3
 
 @dataclass(frozen=True)
 class SparsifyDecision:
-    """The rule, the layers that it masks and why the others stay dense, the order of the channels, and the share of
-    magnitude that the mean layer keeps, with that order and without."""
+    """The rule, the masked layers and why others stay dense, the order of the channels, and the kept share of
+    magnitude.
+
+    The share is that of the mean layer, with that order and without.
+    """
 
     rule: Sparsity
     layers: tuple[str, ...]
@@ -90,7 +94,7 @@ class Sparsify:
         return f"{text}; dense: {_listed(decision.dense)}" if decision.dense else text
 
     def _rule(self, state: CompressionState) -> Sparsity:
-        """The rule of this S: of a list of shares the one of its place among the S's of the chain."""
+        """Return the rule of this S; from a list of shares, the share at its place among the S's of the chain."""
         table, stage = self.table, len(decisions(state, SparsifyDecision))
         return Sparsity(
             table.pattern,
@@ -104,7 +108,7 @@ class Sparsify:
         )
 
     def _check_names(self, network: Network) -> None:
-        """Refuse a table that names what is no layer.
+        """Refuse a table with a name that is no layer.
 
         Raises:
             UsageError: names the nearest layer.
@@ -117,12 +121,12 @@ class Sparsify:
 
 
 def _own_shares(table: SparsifyTable, parameters: Mapping[str, Value]) -> dict[str, bool]:
-    """What says how sparse a layer becomes, and whether it was given."""
+    """Return the settings that decide a layer's sparsity, and whether each was given."""
     return {"ratio": "ratio" in parameters, "ratios": bool(table.ratios), "patterns": bool(table.patterns)}
 
 
 def _sparse_already(network: Network, rule: Sparsity, dense: Mapping[str, str]) -> str | None:
-    """Why a rule cannot go on from the masks that there are, None where it can."""
+    """Return why a rule cannot continue from the present masks, or None if it can."""
     now = network.sparsity
     if now is None:
         return None
@@ -137,7 +141,7 @@ def _sparse_already(network: Network, rule: Sparsity, dense: Mapping[str, str]) 
 
 
 def _dense(network: Network, rule: Sparsity) -> dict[str, str]:
-    """The layers that a rule leaves dense, and why."""
+    """Return the layers that a rule leaves dense, and why."""
     reasons = {name: rule.why_dense(name, layer) for name, layer in network.layers.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
@@ -147,12 +151,12 @@ def _at(shares: float | tuple[float, ...], stage: int) -> float:
 
 
 def _patterns(rule: Sparsity, layers: Iterable[str]) -> str:
-    """The patterns that a rule has for some layers."""
+    """Name the patterns of a rule for some layers."""
     return " and ".join(dict.fromkeys(rule.pattern_of(name) for name in layers)) or rule.pattern
 
 
 def _by_pattern(rule: Sparsity, layers: Iterable[str]) -> str:
-    """How many layers a rule masks by each of its patterns, and with which share."""
+    """Count the layers that a rule masks by each of its patterns, with their shares."""
     found: dict[str, list[str]] = {}
     for name in layers:
         found.setdefault(rule.pattern_of(name), []).append(name)
@@ -164,7 +168,7 @@ def _by_pattern(rule: Sparsity, layers: Iterable[str]) -> str:
 
 
 def _shares(rule: Sparsity, layers: Iterable[str]) -> str:
-    """The share that a rule has for some layers, or from the least to the largest."""
+    """Print the share of a rule for some layers, or the range from the least to the largest."""
     shares = [rule.share(name) for name in layers] or [rule.ratio]
     least, most = min(shares), max(shares)
     return f"{least:g}" if least == most else f"{least:g} to {most:g}"
@@ -179,7 +183,7 @@ def _sparsified(network: Network, permutation: Cut, rule: Sparsity) -> Network:
 
 
 def _kept_fraction(network: Network) -> float:
-    """The share of magnitude that the mean masked layer keeps."""
+    """Return the share of magnitude that the mean masked layer keeps."""
     layers = {name: network.backbone.get_submodule(name) for name in network.masks.layers}
     kept = [kept_fraction(layer.weight, network.masks.get(name)) for name, layer in layers.items()]  # type: ignore[arg-type]
     return sum(kept) / len(kept)
@@ -190,7 +194,7 @@ def _percent(fraction: float) -> str:
 
 
 def _listed(dense: Mapping[str, str]) -> str:
-    """The layers that stay dense by reason, of many the first ones."""
+    """List the layers that stay dense by reason; of many, the first ones."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in dense.items():
         by_reason.setdefault(reason, []).append(name)

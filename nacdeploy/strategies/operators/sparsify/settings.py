@@ -1,4 +1,4 @@
-"""S: the pattern of zeros, and how many."""
+"""S: the pattern of zeros, and their number."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Search: who proposes chains, by which rules, and the journal that survives a kill."""
+"""The searchers by name: each proposes chains."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -48,9 +48,10 @@ SEARCHERS: dict[str, Callable[[SearchTable, int, Objective, Experience], Searche
 def make_searcher(
     name: str, table: SearchTable, seed: int, objective: Objective | None = None, experience: Experience = ()
 ) -> Searcher:
-    """A new searcher; equal arguments give equal walks. It plans with `objective`, which the engine tells what was
-    evaluated, or with one of its own. `experience` holds the observations of other searches, one sequence each; only
-    `surrogate` learns from it.
+    """Make a searcher; equal arguments give equal walks.
+
+    The searcher plans with `objective`, which the engine keeps informed of evaluations, or with an objective of its
+    own. `experience` holds the observations of other searches, one sequence each; only `surrogate` learns from it.
 
     Raises:
         UsageError: there is no searcher of that name.

@@ -1,13 +1,13 @@
 """Beam search over states, with one step of look-ahead. Deterministic.
 
 Three lessons of NAC's published logs shape it. A chain's worth is its end state's, so equal states are merged, and
-letters seen to commute are not tried in both orders. Most of a drop comes back in F, so a state is ranked by
-what it would be worth after an F. And most evaluations of a full expansion are wasted, so a step is first predicted
-from what its letter did elsewhere; only the most promising are evaluated.
+letters seen to commute are not tried in both orders. Most of a drop comes back in F, so a state is ranked by its
+expected worth after an F. And most evaluations of a full expansion are wasted, so a step is first predicted from
+earlier effects of its letter; only the most promising steps are evaluated.
 
 A sweep goes down level by level and evaluates the best `width` untried steps of each. Then the best steps of any level
-are taken while they bring something; then comes the next sweep, which passes over all that is known and so widens the
-beam at every level. Nothing legal is ever dropped: the search ends when no step is left.
+are taken while they improve the result. The next sweep passes over all known states and so widens the beam at every
+level. Nothing legal is ever dropped: the search ends when no step is left.
 """
 
 import math
@@ -32,7 +32,7 @@ _PATIENCE = 4  # evaluations without progress before the next sweep
 
 @dataclass(frozen=True)
 class _State:
-    """A distinct state under its shortest chain; `floor` is the drop its last F left."""
+    """A distinct state under its shortest chain; `floor` is the drop after its last F."""
 
     chain: Chain
     figures: Figures
@@ -41,7 +41,7 @@ class _State:
 
 
 class _Step(NamedTuple):
-    """An untried symbol on a state; steps sort from the most promising on."""
+    """An untried symbol on a state; steps sort by promise, the highest first."""
 
     cost: float
     length: int
@@ -51,7 +51,7 @@ class _Step(NamedTuple):
 
 
 class _Effects:
-    """What letters did so far: the factors on the ratios and the drop added, by step and uses of its letter."""
+    """The effects of letters so far: the factors on the ratios and the drop added, by step and uses of its letter."""
 
     def __init__(self) -> None:
         self._factors: dict[str, dict[int, Array]] = {}
@@ -68,7 +68,7 @@ class _Effects:
             self._left.append((now.drop_points - parent.floor) / (was.drop_points - parent.floor))
 
     def after(self, symbol: str, state: _State) -> Figures | None:
-        """The figures expected after a step that does not train; None where it was never seen."""
+        """Return the figures expected after a step that does not train, or None for a step that was never seen."""
         if symbol not in self._drops:
             return None
         count = state.chain.word.count(symbol[0])
@@ -77,13 +77,13 @@ class _Effects:
         return expected.with_quality(max(0.0, state.figures.quality - self._drops[symbol][nearest] / 100.0))
 
     def repaired_drop(self, drop: float, floor: float) -> float:
-        """The drop expected after an F: what an earlier F left stays, most of the rest comes back."""
+        """Return the drop expected after an F: the drop after an earlier F stays, most of the rest comes back."""
         left = min(1.0, max(0.0, sum(self._left) / len(self._left)))
         return min(drop, floor + left * (drop - floor))
 
 
 class BeamSearcher:
-    """Proposes the steps whose predicted states promise most, level by level and then wherever they are."""
+    """Proposes the steps with the most promising predicted states, level by level and then at any level."""
 
     def __init__(self, width: int, objective: Objective, max_drop: float) -> None:
         self._width, self._objective, self._max_drop = width, objective, max_drop
@@ -95,8 +95,10 @@ class BeamSearcher:
         self._level, self._sweeping, self._n_idle = 0, True, 0
 
     def propose(self) -> Chain | None:
-        """The next step of the round; while the last round waits for observations, the best of the other steps. None
-        when every legal step of every state was tried."""
+        """Return the next step of the round; while the last round waits for observations, the best of the other steps.
+
+        None says that every legal step of every state was tried.
+        """
         if not self._queue:
             self._queue = self._beside() if self._orders.n_under_way else self._round()
         if not self._queue:
@@ -136,7 +138,7 @@ class BeamSearcher:
         return self._taken(self._top(steps))
 
     def _beside(self) -> list[Chain]:
-        """The best step, of any level, that leads to nothing that is under way."""
+        """Return the best step, of any level, that leads to no state under way."""
         return self._taken([step for step in self._untried() if not self._orders.is_under_way(step.word)][:1])
 
     def _taken(self, steps: list[_Step]) -> list[Chain]:
@@ -144,7 +146,7 @@ class BeamSearcher:
         return [self._states[step.state_key].chain + link_of(step.symbol) for step in steps]
 
     def _untried(self) -> list[_Step]:
-        """All untried steps in order; those expected to lead to known states only when nothing else is left."""
+        """Return all untried steps in order; steps expected to lead to known states only if nothing else is left."""
         steps = [
             _Step(-self._promise(state, symbol), len(state.chain) + 1, (*word_of(state.chain), symbol), key, symbol)
             for key, state in self._states.items()
@@ -154,7 +156,7 @@ class BeamSearcher:
         return sorted([s for s in steps if not self._orders.expects_nothing_new(s.word)] or steps)
 
     def _next_level(self, steps: list[_Step]) -> list[_Step]:
-        """The steps of the sweep's next level; all of them where the sweep has reached its end."""
+        """Return the steps of the sweep's next level; all steps once the sweep has reached its end."""
         if not self._sweeping:
             self._sweeping, self._level = True, 0
         deeper = [step for step in steps if step.length > self._level and self._hopeful(step)]
@@ -168,7 +170,7 @@ class BeamSearcher:
         return step.length <= self._best_length or -step.cost > _signed_log(self._best_score) - _HOPE
 
     def _top(self, steps: list[_Step]) -> list[_Step]:
-        """The first `width` steps of different parents and different expected states."""
+        """Return the first `width` steps of different parents and different expected states."""
         chosen: list[_Step] = []
         taken: set[str] = set()
         for step in steps:
@@ -187,12 +189,12 @@ class BeamSearcher:
         return self._worth(expected, state.floor)
 
     def _worth(self, figures: Figures, floor: float) -> float:
-        """The log score after an F, less a charge for what F would leave beyond the limit."""
+        """Return the log score after an F, less a charge for the drop beyond the limit that F would leave."""
         drop = self._effects.repaired_drop(figures.drop_points, floor)
         repaired = figures.with_quality(figures.baseline_quality - drop / 100.0)
         return _signed_log(self._objective.score(repaired)) - _EXCESS_SLOPE * max(0.0, drop - self._max_drop)
 
 
 def _signed_log(score: float) -> float:
-    """Logarithmic on both sides of zero; NAC's score may be negative."""
+    """Return a logarithm on both sides of zero; NAC's score may be negative."""
     return math.copysign(math.log1p(abs(score)), score)

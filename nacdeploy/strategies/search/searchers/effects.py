@@ -1,7 +1,7 @@
-"""What letters do, learned while a search runs: the surrogate that `surrogate.py` plans with.
+"""The effects of letters, learned while a search runs: the surrogate that `surrogate.py` plans with.
 
 Two models, both of a few numbers, so that a dozen observations are enough. A letter other than F multiplies the ratios
-and adds to the drop, as it did where it was used most alike. An F leaves a drop that is linear in what came
+and adds to the drop as in its most similar earlier use. An F leaves a drop that is linear in the letters and drops
 before it, with a prior that says "F repairs nine tenths": Bayesian linear regression, whose variance is what makes a
 search curious (Bishop, 2006, eq. 3.49 to 3.59).
 """
@@ -27,13 +27,13 @@ _LEFT_WHERE_HOPELESS = 0.6
 
 
 class Spread:
-    """The standard deviation of predictions in points: a prior and the residuals seen."""
+    """The standard deviation of predictions in points, from a prior and the observed residuals."""
 
     def __init__(self) -> None:
         self._n, self._sum = _PRIOR_WEIGHT, _PRIOR_WEIGHT * _PRIOR_SPREAD_POINTS**2
 
     def learn(self, residual: float) -> None:
-        """One more prediction was this far off."""
+        """Add the residual of one more prediction."""
         self._n, self._sum = self._n + 1, self._sum + min(abs(residual), _MAX_RESIDUAL_POINTS) ** 2
 
     def points(self) -> float:
@@ -49,11 +49,11 @@ class _Use(NamedTuple):
 
 
 class Effects:
-    """What each step did, by how often its letter was there before and how many letters had come since the last F.
+    """The observed effects of each step, by earlier uses of its letter and letters since the last F.
 
-    A step is a letter with one choice of its parameters. Choices of one family (`Alphabet.families`) share: one that
-    was not seen lies between two that were, linear in the logarithm of the parameter. What `elders` know, the effects
-    of other tasks, counts as one more use, further off than any of the task itself.
+    A step is a letter with one choice of its parameters. Choices of one family (`Alphabet.families`) share
+    observations: an unseen choice lies between two seen ones, linear in the logarithm of the parameter. Prior searches
+    (`elders`: the effects of other tasks) count as one more use, further away than any use in the task itself.
     """
 
     def __init__(self, families: Mapping[str, tuple[str, float]], elders: Sequence["Effects"] = ()) -> None:
@@ -70,24 +70,24 @@ class Effects:
         self._known.clear()
 
     def knows(self, symbol: str) -> bool:
-        """Whether something can be said of the step: it was seen, two of its family were, or elders know it."""
+        """Tell whether the step can be predicted: it was seen, two of its family were, or a prior search knows it."""
         return symbol in self._uses or self._knows_family(symbol) or any(e.knows(symbol) for e in self._elders)
 
     def is_end(self, symbol: str) -> bool:
-        """Whether the step is the weakest or the strongest choice of its family."""
+        """Tell whether the step is the weakest or the strongest choice of its family."""
         family, at = self._families[symbol]
         places = [x for f, x in self._families.values() if f == family]
         return at in (min(places), max(places))
 
     def expected(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
-        """The log factors on the ratios and the points added; the step must be known."""
+        """Return the log factors on the ratios and the points added; the step must be known."""
         asked = (symbol, n_before, n_fresh)
         if asked not in self._known:
             self._known[asked] = self._estimate(*asked)
         return self._known[asked]
 
     def _estimate(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
-        """Factors: the median of the nearest uses. Points: all uses, the nearer the more they count."""
+        """Return factors as the median of the nearest uses, and points as a mean of all uses, weighted by nearness."""
         uses, elders = self._uses.get(symbol, []), self._advice(symbol, n_before, n_fresh)
         if not uses:
             return elders or self._between(symbol, n_before, n_fresh)
@@ -101,7 +101,7 @@ class Effects:
         return factors, points / weight
 
     def _advice(self, symbol: str, n_before: int, n_fresh: int) -> Effect | None:
-        """What elders would say: the median factors, the mean of the points."""
+        """Return the prior searches' prediction: the median factors, the mean of the points."""
         said = [e.expected(symbol, n_before, n_fresh) for e in self._elders if e.knows(symbol)]
         return (medians([f for f, _ in said]), sum(p for _, p in said) / len(said)) if said else None
 
@@ -109,12 +109,12 @@ class Effects:
         return len(self._siblings(symbol)) > 1
 
     def _siblings(self, symbol: str) -> list[tuple[float, str]]:
-        """The seen choices of the symbol's family by the logarithm of their parameter, ascending."""
+        """Return the seen choices of the symbol's family by the logarithm of their parameter, ascending."""
         family = self._families.get(symbol, (symbol, 0.0))[0]
         return sorted((x, other) for other, (f, x) in self._families.items() if f == family and other in self._uses)
 
     def _between(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
-        """Interpolated in log(parameter) between seen choices; beyond them, as the last one."""
+        """Interpolate in log(parameter) between seen choices; beyond them, use the last one."""
         places, symbols = zip(*self._siblings(symbol), strict=True)
         said = [self.expected(other, n_before, n_fresh) for other in symbols]
         at = self._families[symbol][1]
@@ -123,7 +123,7 @@ class Effects:
 
 
 def medians(rows: Sequence[Array]) -> Array:
-    """The median of each column over the rows that hold a number there; not a number where none does."""
+    """Return the median of each column over its numbers; a column without numbers gives NaN."""
     if len(rows) == 1:
         return rows[0]
     table = np.array(rows)
@@ -146,7 +146,7 @@ class Recovery:
         self._solve()
 
     def _heed(self, elder: "Recovery", n_seen: float) -> None:
-        """Take on what another task taught, as if it had been seen `n_seen` times here."""
+        """Add the observations of another task as if they had been seen `n_seen` times here."""
         share = min(1.0, n_seen / max(1, elder._n_seen))
         self._precision = self._precision + share * (elder._precision - elder._prior[0])
         self._moment = self._moment + share * (elder._moment - elder._prior[1])
@@ -154,12 +154,13 @@ class Recovery:
     def learn(
         self, counts: Sequence[int], fresh: Sequence[int], floor: float, drop: float, left: float, culprit: int
     ) -> None:
-        """An F left `left` of `drop` points. A dead end is not regressed on: it ends that use of the culprit.
+        """Learn that an F left `left` of `drop` points. A dead end is not regressed on: it ends that use of the
+        culprit.
 
         Args:
             counts: uses of each letter in the whole word.
             fresh: uses since the F before.
-            floor: the drop that the F before had left.
+            floor: the drop after the F before.
             drop: points before this F.
             left: points after it.
             culprit: index of the letter that did the most damage since the F before.
@@ -175,7 +176,7 @@ class Recovery:
         self._solve()
 
     def expected(self, counts: Sequence[int], fresh: Sequence[int], floor: float, drop: float) -> tuple[float, float]:
-        """The drop that an F would leave, and its standard deviation, in points."""
+        """Return the drop that an F would leave, and its standard deviation, in points."""
         if self._is_hopeless(counts, fresh):
             return max(_LEFT_WHERE_HOPELESS * drop, floor), self.spread.points()
         inputs = self._inputs(fresh, floor, drop)

@@ -1,10 +1,10 @@
-"""Which steps commute: learned from words that led to equal states."""
+"""Commuting steps, learned from words that led to equal states."""
 
 from nacdeploy.strategies.search.observation import Word
 
 
 class Orders:
-    """The words observed, up to swaps of neighbours that were seen to give equal states; and the words under way."""
+    """The observed words, up to swaps of neighbours that were seen to give equal states; and the words under way."""
 
     def __init__(self) -> None:
         self._keys: dict[Word, str] = {}
@@ -13,21 +13,21 @@ class Orders:
         self._under_way: set[Word] = set()
 
     def expect(self, word: Word) -> None:
-        """A word was proposed."""
+        """Note a proposed word."""
         self._under_way.add(word)
 
     def forget(self, word: Word) -> None:
-        """A proposed word was answered."""
+        """Note the answer to a proposed word."""
         self._under_way.discard(word)
 
     def is_under_way(self, word: Word) -> bool:
-        """Whether the word, or one that commuting swaps make of it, was proposed and not answered."""
+        """Tell whether the word, or a word that commuting swaps make of it, was proposed and not answered."""
         length, normal = len(word), self.normal(word) if self._under_way else ()
         return any(len(other) == length and self.normal(other) == normal for other in self._under_way)
 
     @property
     def n_under_way(self) -> int:
-        """How many words were proposed and not answered."""
+        """The number of words that were proposed and not answered."""
         return len(self._under_way)
 
     def learn(self, word: Word, state_key: str) -> None:
@@ -41,15 +41,15 @@ class Orders:
             self._normal = {self.normal(known) for known in self._keys}
 
     def key(self, word: Word) -> str | None:
-        """The state an observed word led to."""
+        """Return the state that an observed word led to."""
         return self._keys.get(word)
 
     def expects_nothing_new(self, word: Word) -> bool:
-        """Whether the word differs from an observed one only by swaps of commuting neighbours."""
+        """Tell whether the word differs from an observed word only by swaps of commuting neighbours."""
         return self.normal(word) in self._normal
 
     def normal(self, word: Word) -> Word:
-        """One representative of all words that commuting swaps reach (mostly: a miss costs one evaluation)."""
+        """Return one representative of all words that commuting swaps reach (mostly: a miss costs one evaluation)."""
         out: list[str] = []
         for symbol in word:
             i = len(out)

@@ -10,8 +10,10 @@ from nacdeploy.strategies.search.searchers.orders import Orders
 
 
 class RandomSearcher:
-    """Ends an episode where nothing is legal, or with a probability that grows with the chain's length. While an
-    episode waits for an observation, another one begins."""
+    """Ends an episode if nothing is legal, or with a probability that grows with the chain's length.
+
+    While an episode waits for an observation, another one begins.
+    """
 
     def __init__(self, seed: int, rules: RulesTable) -> None:
         self._random = random.Random(seed)
@@ -21,7 +23,7 @@ class RandomSearcher:
         self._orders = Orders()
 
     def propose(self) -> Chain | None:
-        """An episode's last chain and one step more, or the first step of a new episode."""
+        """Return an episode's last chain and one step more, or the first step of a new episode."""
         last = self._ready.popleft() if self._ready else self._start
         if last is None or self._ends(last):
             last = self._start
@@ -33,7 +35,7 @@ class RandomSearcher:
         return chain
 
     def observe(self, observation: Observation) -> None:
-        """Go on from here."""
+        """Continue an episode from the observed chain."""
         self._orders.forget(observation.word)
         if observation.figures is not None:
             self._orders.learn(observation.word, observation.state_key)

@@ -13,13 +13,13 @@ NAMES = tuple(field.name for field in fields(Figures) if field.name.endswith("_r
 
 
 def logs(figures: Figures) -> Array:
-    """Logarithms `(len(NAMES),)`; not a number where a ratio is not known."""
+    """Return logarithms `(len(NAMES),)`; NaN for an unknown ratio."""
     values = (getattr(figures, name) for name in NAMES)
     return np.array([math.nan if value is None else math.log(max(value, 1e-9)) for value in values])
 
 
 def with_logs(figures: Figures, log_ratios: Array) -> Figures:
-    """The figures with other ratios; None where one is not known."""
+    """Return the figures with other ratios; None for an unknown ratio."""
     found: dict[str, Any] = {
         name: None if math.isnan(value) else math.exp(value) for name, value in zip(NAMES, log_ratios, strict=True)
     }

@@ -1,10 +1,11 @@
 """The default searcher: the step with the largest expected improvement per cost, by a surrogate learned on the way.
 
-Every untried step of every known state is looked ahead from: as it is, after an F, and after the further letters and
-F's that promise most. An outlook's worth is the expected improvement over the best admissible score (Mockus, 1978)
-times the chance that it is admissible, per cost; logarithms keep the far tails in order. What steps do is learned
-(`effects.py`), from this search and, where experience is given, from others; states are merged and commuting steps not
-tried twice (`orders.py`). Deterministic. Nothing legal is ever dropped: the search ends when no step is left.
+Every untried step of every known state has outlooks: the state after the step, after an F, and after the further
+letters and F's that promise most. An outlook's worth is the expected improvement over the best admissible score
+(Mockus, 1978) times the chance that it is admissible, per cost; logarithms keep the far tails in order. The effects of
+steps are learned (`effects.py`), from this search and, if experience is given, from prior searches; states are merged
+and commuting steps not tried twice (`orders.py`). Deterministic. Nothing legal is ever dropped: the search ends when no
+step is left.
 """
 
 import math
@@ -43,8 +44,10 @@ class _State:
 
 @dataclass(frozen=True)
 class _Outlook:
-    """A state that is only expected. `settled` are the log ratios that an F would bring; `spread` is of the drop.
-    `counts` and `fresh` are the uses of each letter, and since the last F."""
+    """An expected state. `settled` are the log ratios that an F would bring; `spread` is the deviation of the drop.
+
+    `counts` and `fresh` are the uses of each letter, and since the last F.
+    """
 
     log_ratios: Array
     settled: Array
@@ -62,9 +65,9 @@ class SurrogateSearcher:
 
     Args:
         alphabet: the steps of the search.
-        objective: what is improved.
+        objective: the objective to improve.
         max_drop: the budget in points.
-        experience: the observations of other searches; they warm what is known of steps, and nothing else.
+        experience: the observations of prior searches; they inform the effects of steps, and nothing else.
     """
 
     def __init__(
@@ -94,7 +97,10 @@ class SurrogateSearcher:
         self._best_score = -math.inf
 
     def propose(self) -> Chain | None:
-        """The most promising untried step; None while nothing can be said, and when every legal step was tried."""
+        """Return the most promising untried step.
+
+        None says that no step can be ranked yet, or that every legal step was tried.
+        """
         step = self._choose(self._untried())
         if step is None:
             return None
@@ -138,7 +144,7 @@ class SurrogateSearcher:
             self._recoveries[symbol].learn(counts, fresh, parent.floor, parent.drop, now.drop, culprit)
 
     def _fresh_damage(self, state: _State) -> Iterator[tuple[str, float]]:
-        """The letters since the last F, each with the points its last use is thought to add."""
+        """Yield the letters since the last F, each with the estimated points of its last use."""
         n_settled = state.chain.word.rfind("F") + 1
         for at, link in enumerate(state.chain.links[n_settled:], start=n_settled):
             if link.letter not in self._letters:
@@ -150,7 +156,7 @@ class SurrogateSearcher:
                 yield link.letter, 0.0
 
     def _note_limits(self, observation: Observation) -> None:
-        """A letter that is missing where others compress is used up at this count: no plan goes beyond it."""
+        """Note the limit of a letter that is missing where others compress: no plan goes beyond its present count."""
         legal = {self._links[symbol].letter for symbol in observation.legal if symbol in self._links}
         if legal & set(self._letters):
             for letter in set(self._letters) - legal:
@@ -158,7 +164,7 @@ class SurrogateSearcher:
                 self._limits[letter] = min(self._limits.get(letter, count), count)
 
     def _untried(self) -> list[Step]:
-        """All untried steps; those expected to lead to known states only when nothing else is left."""
+        """Return all untried steps; steps expected to lead to known states only if nothing else is left."""
         steps = [
             ((key, symbol), (*state.word, symbol))
             for key, state in self._states.items()
@@ -171,7 +177,8 @@ class SurrogateSearcher:
         return [s for s, word in steps if not self._orders.expects_nothing_new(word)] or [s for s, _ in steps]
 
     def _choose(self, steps: list[Step]) -> Step | None:
-        """A first use of what nothing can be said of, the ends of a family first; else the most promising step."""
+        """Return a first use of a step that cannot be predicted, the ends of a family first; else the most promising
+        step."""
         unknown = {symbol for symbol in self._symbols if not self._effects.knows(symbol)}
         under_way = {symbol for _, symbol in self._tried} & unknown if self._orders.n_under_way else set()
         first = [step for step in steps if step[1] in unknown - under_way]
@@ -181,7 +188,7 @@ class SurrogateSearcher:
         return self._most_promising(known) if known else None
 
     def _most_promising(self, steps: list[Step]) -> Step:
-        """The first step of the ranking that is still first once it is looked at anew: promises mostly fall."""
+        """Return the first step of the ranking that is still first after a new estimate: promises mostly fall."""
         anew: set[Step] = set()
         while True:
             best = max(steps, key=lambda step: self._promises.get(step, math.inf))
@@ -191,7 +198,7 @@ class SurrogateSearcher:
             anew.add(best)
 
     def _promise(self, key: str, symbol: str) -> float:
-        """The logarithm of the expected improvement per cost that this step opens up."""
+        """Return the logarithm of the expected improvement per cost that this step opens up."""
         here = self._here(self._states[key])
         if symbol in self._recoveries:
             return self._climb(self._trained(here, symbol))
@@ -207,7 +214,7 @@ class SurrogateSearcher:
         return _Outlook(state.log_ratios, settled, state.drop, state.floor, spread, counts, fresh)
 
     def _further(self, past: _Outlook, symbol: str) -> _Outlook:
-        """One more letter."""
+        """Return the outlook after one more letter."""
         at = self._letters.index(self._links[symbol].letter)
         factors, added = self._effects.expected(symbol, past.counts[at], sum(past.fresh))
         return replace(
@@ -221,7 +228,7 @@ class SurrogateSearcher:
         )
 
     def _trained(self, past: _Outlook, symbol: str) -> _Outlook:
-        """An F. Whether it is due is not asked: further letters make it so."""
+        """Return the outlook after an F, whether or not an F is due: further letters make it so."""
         drop, spread = self._recoveries[symbol].expected(past.counts, past.fresh, past.floor, past.drop)
         return replace(
             past,
@@ -235,7 +242,7 @@ class SurrogateSearcher:
         )
 
     def _climb(self, outlook: _Outlook) -> float:
-        """The gain here, or further on where letters, alone or with an F, go on to raise it."""
+        """Return the gain here, or after further letters, alone or with an F, while these raise it."""
         best = self._gain(outlook)
         for _ in range(_N_LETTERS_AHEAD):
             gains = [(self._gain(ahead), ahead) for ahead in self._ahead(outlook)]
@@ -255,7 +262,7 @@ class SurrogateSearcher:
                     yield from (self._trained(further, f) for f in self._trainings[:1])
 
     def _gain(self, outlook: _Outlook) -> float:
-        """The logarithm of (chance to be admissible x expected improvement / cost)."""
+        """Return the logarithm of (chance to be admissible x expected improvement / cost)."""
         score = self._score(outlook.log_ratios, outlook.drop)
         better = self._score(outlook.log_ratios + _RATIO_SPREAD, outlook.drop - outlook.spread)
         allowed = log_normal_cdf((self._max_drop - outlook.drop) / outlook.spread)
@@ -267,7 +274,7 @@ class SurrogateSearcher:
         return self._objective.score(ratios.with_logs(expected, log_ratios))
 
     def _counts(self, word: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Uses of each letter in the word, and since its last F."""
+        """Count the uses of each letter in the word, and since its last F."""
         fresh = word[word.rfind("F") + 1 :]
         return tuple(map(word.count, self._letters)), tuple(map(fresh.count, self._letters))
 
@@ -275,7 +282,7 @@ class SurrogateSearcher:
 def _taught(
     alphabet: Alphabet, objective: Objective, max_drop: float, observations: Sequence[Observation]
 ) -> SurrogateSearcher:
-    """One that was told of another search."""
+    """Return a searcher with the observations of a prior search."""
     elder = SurrogateSearcher(alphabet, objective, max_drop)
     for observation in observations:
         elder.observe(observation)

@@ -57,7 +57,10 @@ class Transition(NamedTuple):
 
 
 def double_q_targets(online: Dueling, target: Dueling, batch: Transition, gamma: float) -> Tensor:
-    """The online network chooses among the legal letters, the target network values; nothing legal is worth nothing."""
+    """Return the targets: the online network chooses among the legal letters, the target network values the choice.
+
+    A state without a legal letter is worth nothing.
+    """
     with torch.no_grad():
         choice = online(batch.next_state).masked_fill(~batch.next_legal, -torch.inf).argmax(1, keepdim=True)
         ahead = target(batch.next_state).gather(1, choice)[:, 0]
@@ -89,8 +92,10 @@ class DqnSearcher:
         self._score, self._best_score, self._n_steps, self._epsilon = 0.0, 0.0, 0, table.epsilon
 
     def propose(self) -> Chain | None:
-        """The episode's chain and one step more; None until that is observed, and where the untouched model allows
-        none."""
+        """Return the episode's chain and one step more.
+
+        None says that the chain is not observed yet, or that the untouched model allows no step.
+        """
         if self._environment is None or self._action >= 0:
             return None
         if not self._legal.any():
@@ -157,7 +162,8 @@ class DqnSearcher:
         self._replay.append(Transition(*(torch.as_tensor(part) for part in parts)))
 
     def _earned(self, reward: NacReward) -> float:
-        """What is learned from: the accuracy term ramped up; in best-score mode the gain over the episode's best."""
+        """Return the reward to learn from: the accuracy term ramped up; in best-score mode the gain over the
+        episode's best."""
         ramp = nac_warmup(self._n_steps) if self._table.ramp else 1.0
         earned = reward.total - (1.0 - ramp) * reward.weighted.ar
         if not self._table.best_score:
