@@ -55,3 +55,31 @@ def test_every_protocol_has_an_example() -> None:
     }
     assert len(wanted) > 10
     assert wanted - {example.name for example in EXAMPLES} == set()
+
+
+# The rooms whose docstrings keep the voice of CONTRIBUTING.md.
+PLAIN = (
+    "base",
+    "coding",
+    "data",
+    "exporters",
+    "metrics",
+    "models",
+    "network",
+    "strategies",
+    "surgery",
+    "task",
+    "testing",
+)
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    vague = [
+        f"{_module(path)}: {lines[0]}"
+        for path, source in SOURCES.items()
+        if path.relative_to(PACKAGE).parts[0] in PLAIN
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if (lines := (ast.get_docstring(node) or "").splitlines()) and lines[0].startswith(("What ", "Those ", "As `"))
+    ]
+    assert vague == [], "say what it is (The ranges of ...) or what it does (Return the ...)"

@@ -64,8 +64,7 @@ class Grid:
 
     Attributes:
         max_weight_bits: the width of weights; 7 leaves one bit unused, since pairs of 8-bit products saturate the
-            16-bit
-            sums of x86 kernels without VNNI.
+            16-bit sums of x86 kernels without VNNI.
         affine_inputs: the kinds of layer whose input activations are unsigned with a zero point.
         integer_biases: whether biases are int32 on the product of the scales (TensorRT wants float).
         fuses_outputs: whether a convolution's kernel includes the following addition and activation, and so need not

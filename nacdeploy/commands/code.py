@@ -63,8 +63,7 @@ def encode(
     """Write a checkpoint folder (or the one of a result), an artifact folder or one file into a container.
 
     A tensor that C shared is coded as the checkpoint's profile says (`code.codes`, `code.run_bits`). A tensor that
-    matches
-    a rule of the file `rules` is coded by that rule. Every other tensor gets its smallest coding.
+    matches a rule of the file `rules` is coded by that rule. Every other tensor gets its smallest coding.
 
         >>> import nacdeploy
         >>> encoded = nacdeploy.encode("runs/transfer-QEF-1", "model.nac")

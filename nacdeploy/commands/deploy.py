@@ -57,8 +57,7 @@ def export(
 
     Args:
         autotune: measure which precision is fastest for each group of layers and use that; the measurements are kept
-            under
-            `runs` and used again.
+            under `runs` and used again.
         guard: tune only where the network in integers is slower than in float; by default as the profile says.
         precision: an artifact or its precision.json, whose precisions replace the measurement.
         model: the file of the network. A file that only the checkpoint names does not run until the user names it here.

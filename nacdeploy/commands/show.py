@@ -47,8 +47,7 @@ def show(
 
     With `settings`, list every key in force and its source. `what` then decides whose settings: a strategy has those of
     `transfer` with the same options and files; a run, result or checkpoint has its own; without `what` they are those
-    of
-    `search` with the same options and the keys `search` of its table.
+    of `search` with the same options and the keys `search` of its table.
 
         >>> import nacdeploy
         >>> nacdeploy.show("runs/transfer-QEF-1").data["chain"]

@@ -61,8 +61,7 @@ class Target:
         on_gpu: whether its kernels run on an NVIDIA GPU.
         takes_fp16: whether inputs and outputs may be in FP16.
         optimizations: the graph optimisations under which ONNX Runtime must answer as the torch model; the first
-            counts.
-            A runtime that never uses ONNX Runtime's own fusions is not judged by them ("basic").
+            counts. A runtime that never uses ONNX Runtime's own fusions is not judged by them ("basic").
         files: the deployed files, if they are not the ONNX file.
         packages: the packages that must be installed.
         timed_by_onnx_runtime: whether ONNX Runtime's times of single layers are the target's times.

@@ -122,8 +122,7 @@ class Runtime:
         version: the runtime by name and version; raises MissingExtraError if it is not installed.
         open: makes a runner of an ONNX model, on every machine with the runtime. Parity asks it first, bench times it.
         timed: makes a function from ONNX models to runners for timing, with so many threads; None if that cannot be
-            here.
-            Without `timed`, `open` is used.
+            here. Without `timed`, `open` is used.
         missing: why the target cannot be timed here ("" if it can).
         picked: the runner of an artifact of this target, with so many threads. Without it `open` reads the ONNX file.
         on_gpu: the runner of any artifact on the target's GPU, with or without CUDA graphs.

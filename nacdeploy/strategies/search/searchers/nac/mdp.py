@@ -42,7 +42,7 @@ def start(observation: Observation) -> Situation:
 
 
 def after(past: Situation, observation: Observation) -> Situation | None:
-    """The situation one letter further; None where that letter failed."""
+    """Return the situation one letter further, or None if that letter failed."""
     now = observation.figures
     if now is None:
         return None
@@ -76,7 +76,7 @@ def vector(situation: Situation, alphabet: str) -> NDArray[np.float64]:
 
 
 def reward(past: Situation, now: Situation, weights: NacWeights) -> NacReward:
-    """What the letter between two situations earns."""
+    """Return the reward of the letter between two situations."""
     baseline = 100.0 * now.figures.baseline_quality
     return nac_rewards(baseline, _point(past.figures), _point(now.figures), weights)
 
