@@ -209,7 +209,7 @@ def _check_empty(path: Path) -> None:
 
 
 def _prove(path: Path) -> None:
-    """Test the final move: move an entry into the folder `path` and out again."""
+    """Test the final move: move an entry out of a folder within `path` into `path`."""
     with _temporary(path, path) as temporary:
         (temporary / "proof").mkdir()
         (temporary / "proof").rename(moved := path / f"{temporary.name}-proof")
