@@ -1,8 +1,14 @@
 """Progress: what a long job tells its user, without knowing how it is shown. The command line shows it with rich."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
+
+Say = Callable[[str], None]
+
+
+def nobody(*_: object) -> None:
+    """Do nothing with what is told: the default of every observer."""
 
 
 class Bar(Protocol):

@@ -196,8 +196,8 @@ def _left(session: Session, found: tuple[Sensitivity, ...], max_drop: float | No
     _write_csv(place / "layers.csv", [asdict(row) for row in analysis.layers])
     rows = [{"root": names[0], "layer": name} for names in sets for name in names]
     _write_csv(place / "dependencies.csv", rows)
-    records.write_json(place / "config_list.json", config_list(suggested))
-    records.write_text(place / "seed.toml", seed(suggested, max_drop, metric))
+    records.write_json(place / "config_list.json", _config_list(suggested))
+    records.write_text(place / "seed.toml", _seed(suggested, max_drop, metric))
     if found:
         write_picture(found, score, metric, place / "sensitivity.png")
     return analysis
@@ -216,13 +216,13 @@ def _layer_rows(network: Network, sets: Sequence[Sequence[str]]) -> tuple[LayerR
     return tuple(rows)
 
 
-def config_list(suggested: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+def _config_list(suggested: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
     """What was suggested as the `config_list` of a compression experiment: sparsity of pruning, else of masks."""
     ratios = suggested.get("prune") or suggested.get("sparsify") or {}
     return [{"sparsity": float(ratio), "op_types": ["default"], "op_names": [name]} for name, ratio in ratios.items()]
 
 
-def seed(suggested: dict[str, dict[str, str]], max_drop: float, metric: Metric) -> str:
+def _seed(suggested: dict[str, dict[str, str]], max_drop: float, metric: Metric) -> str:
     """What was suggested as tables of a profile."""
     tables = {"prune": "prune.ratios", "sparsify": "sparsify.ratios", "quantize": "quantize.layer_bits"}
     lost = f"{max_drop:g} {metric.drop_unit}"

@@ -71,7 +71,6 @@ def transfer(
         state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
         measured = None
         if session.profile.search.on_speed:
-            speed.say_where(session, progress)
             measured = speed.measured(state, session, progress)
         return finish(job, session, state, skipped=skipped, speed=measured)
 

@@ -40,13 +40,13 @@ def check_layers(experiment: Experiment, task: Task, profile: Profile, network: 
         UsageError: names them, with the nearest.
     """
     compression = experiment.compression
-    selection = selected(experiment, network.backbone, compression.config_list)
+    selection = _selected(experiment, network.backbone, compression.config_list)
     compressors.check(
         compression.compressor, Run(initial(network, None), task, profile, selection, compression.settings)
     )
 
 
-def selected(experiment: Experiment, backbone: nn.Module, entries: Sequence[dict[str, Any]]) -> Selection:
+def _selected(experiment: Experiment, backbone: nn.Module, entries: Sequence[dict[str, Any]]) -> Selection:
     """The layers that entries mean in a network."""
     return select(entries, backbone, with_norms=experiment.compression.compressor == SLIM)
 
@@ -95,7 +95,7 @@ class OwnWorker:
 
     def _compressed(self, job: Job, noted: Any, say: Any) -> tuple[CompressionState, Profile]:
         session, compression = self.session, job.compression
-        selection = selected(self.experiment, session.baseline.network.backbone, compression.config_list)
+        selection = _selected(self.experiment, session.baseline.network.backbone, compression.config_list)
         for note in selection.notes:
             say(note)
         run = Run(session.baseline, session.task, session.profile, selection, compression.settings, noted, say)

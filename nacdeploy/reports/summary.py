@@ -1,10 +1,7 @@
-"""report.md of a result: the table of its figures, and the pictures of a search."""
+"""The figures of a result, as rows of a table."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from nacdeploy.base import records
 from nacdeploy.metrics import shown, shown_drop
 from nacdeploy.strategies.search.objective import Figures
 
@@ -24,14 +21,3 @@ def summary_rows(figures: Figures, scores: Any) -> tuple[tuple[str, str], ...]:
         ("NAC's own BitOpsCR / MemCR", f"{figures.nac_bitops_ratio:.2f} / {figures.nac_memory_ratio:.2f}"),
         *speed,
     )
-
-
-def write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
-    """Write `report.md` into `folder`: scores on the test split, ratios, pictures beside it."""
-    rows = summary_rows(figures, scores)
-    lines = [f"# {title}", "", "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
-    lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]
-    path = folder / "report.md"
-    records.write_text(path, "\n".join(lines) + "\n")
-    return path

@@ -1,9 +1,10 @@
 """What a job leaves behind: scores on the test split, checkpoint, strategy, report and the tracker's rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nacdeploy.base import records, tracking
 from nacdeploy.base.errors import UsageError
@@ -11,7 +12,7 @@ from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.progress import Progress
 from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import write_page
-from nacdeploy.reports.summary import write_report
+from nacdeploy.reports.summary import summary_rows
 from nacdeploy.results.result import RESULT_FILE, Member, Result
 from nacdeploy.results.run_page import REPORT_FILE, Material, page_of
 from nacdeploy.sessions.options import Options
@@ -99,7 +100,7 @@ def _report(place: Path, material: Material) -> dict[str, Path]:
     page = page_of(material)
     whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
     pictures = {panel.name: panel.write_png(place) for panel in page.panels}
-    write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
+    _write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
     return {**pictures, "report": whole}
 
 
@@ -166,3 +167,14 @@ def checkpoint_folder(path: Path) -> Path:
     if checkpoints.is_checkpoint(path / CHECKPOINT):
         return path / CHECKPOINT
     raise UsageError(f"{path} holds no checkpoint; --from takes a folder that search, transfer, finetune or train left")
+
+
+def _write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
+    """Write `report.md` into `folder`: scores on the test split, ratios, pictures beside it."""
+    rows = summary_rows(figures, scores)
+    lines = [f"# {title}", "", "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
+    lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]
+    path = folder / "report.md"
+    records.write_text(path, "\n".join(lines) + "\n")
+    return path

@@ -73,7 +73,7 @@ class Start:
 
     def run(self, profile: Profile) -> Run:
         """The record of the run that begins here; `profile` is its own with every choice made."""
-        written = settings_of(self.request.settings.profile, LIMITS)
+        written = _settings_of(self.request.settings.profile, LIMITS)
         return Run(profile.model_dump(mode="json"), self.request.options["checkpoint"], self.asked, written)
 
 
@@ -121,7 +121,7 @@ def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any
     """A new run asked for as `source` was, with what is given here in place of its own."""
     theirs = recorded(source).asked
     given = search_keys(search)
-    merged = {**options_of(theirs), **{name: value for name, value in options.items() if value is not None}}
+    merged = {**_options_of(theirs), **{name: value for name, value in options.items() if value is not None}}
     return replace(begun(place, cast(Options, merged), {**theirs.get("search", {}), **given}), source=source)
 
 
@@ -133,12 +133,12 @@ def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def options_of(asked: Mapping[str, Any]) -> Options:
+def _options_of(asked: Mapping[str, Any]) -> Options:
     """The options of a record."""
     return cast(Options, {name: asked[name] for name in RECORDED if name in asked})
 
 
-def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
+def _settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
     """What of a profile decides a search, keyed as a profile names it: `search.max_drop`."""
     flat = _flat(profile.model_dump(mode="json", exclude=_ASIDE))
     return {key: value for key, value in flat.items() if key not in aside}
@@ -154,7 +154,7 @@ def fingerprint(session: Session) -> dict[str, Any]:
         **{f"operator.{x}": version for x, version in letters.versions(set(alphabet)).items()},
         **{f"code.{name}": version for name, version in VERSIONS.items()},
         **({"experience_sha256": taught} if taught else {}),
-        **settings_of(session.profile, LIMITS),
+        **_settings_of(session.profile, LIMITS),
     }
 
 
@@ -208,9 +208,9 @@ def _changed_profile(run: Run) -> tuple[list[Change], list[Change]]:
     name = run.asked["profile"]
     if name.endswith(".toml") and not Path(name).is_file():
         return [], []  # the run's own record is whole: it goes on without the file
-    now = wanted(options_of(run.asked), search=run.asked.get("search", {})).settings
+    now = wanted(_options_of(run.asked), search=run.asked.get("search", {})).settings
     open_keys = {row.key for row in now.rows() if row.source == DEFAULT}
-    changes = journal.changes(run.settings, settings_of(now.profile, LIMITS))
+    changes = journal.changes(run.settings, _settings_of(now.profile, LIMITS))
     return [c for c in changes if c.key not in open_keys], [c for c in changes if c.key in open_keys]
 
 

@@ -93,7 +93,7 @@ class LayerSpeeds:
     def error(self, states: Mapping[str, CompressionState], speeds: Mapping[str, Speed]) -> TableError | None:
         """The error of the table on networks that were timed whole; None of fewer than two."""
         pairs = [(speeds[key].p50_ms, self.sum_ms(state.network)) for key, state in states.items()]
-        return table_error(pairs, len(self._times)) if len(pairs) > 1 else None
+        return _table_error(pairs, len(self._times)) if len(pairs) > 1 else None
 
     def _opened(self) -> LayerTable | None:
         given = self._session.profile.search.latency_table
@@ -136,7 +136,7 @@ def _read(path: Path, here: Setting) -> LayerTable:
     return table
 
 
-def table_error(pairs: Sequence[tuple[float, float]], n_layers: int) -> TableError:
+def _table_error(pairs: Sequence[tuple[float, float]], n_layers: int) -> TableError:
     """The error of estimates from pairs of (measured time, sum of layers), at least two, each left out in turn."""
     errors = []
     for index, (whole, total) in enumerate(pairs):

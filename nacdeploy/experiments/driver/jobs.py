@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.progress import Say, nobody
 from nacdeploy.experiments.config.grammar import Compression, Experiment
 from nacdeploy.experiments.driver.early_stop import falls_behind
 from nacdeploy.experiments.driver.proposers import Proposal, Study
@@ -79,7 +80,7 @@ class Jobs:
     study: Study
     place: Path
     worker: Worker
-    say: Callable[[str], None] = lambda line: None
+    say: Say = nobody
     rows: dict[int, JobRow] = field(default_factory=dict)
 
     def run(self, n_jobs: int) -> list[JobRow]:

@@ -45,7 +45,7 @@ def located(experiment: Experiment, beside: Path) -> tuple[Path, Path]:
     raise UsageError(f"script {experiment.script} does not exist in {places[0]}")
 
 
-def configuration(experiment: Experiment, job: Job, seed: int) -> dict[str, Any]:
+def _configuration(experiment: Experiment, job: Job, seed: int) -> dict[str, Any]:
     """What a script is handed as a job."""
     folder = str((job.folder / MODEL).absolute())
     return {**handed(experiment, job.compression, folder, seed), "job_id": job.number}
@@ -72,7 +72,7 @@ class ScriptWorker:
 
     def _started(self, job: Job) -> "_Process":
         folder = job.folder.absolute()
-        records.write_json(folder / CONFIG_FILE, configuration(self.experiment, job, self.seed))
+        records.write_json(folder / CONFIG_FILE, _configuration(self.experiment, job, self.seed))
         command = [sys.executable, str(self.script)] if self.script.suffix == ".py" else [str(self.script)]
         root = str(Path(__file__).absolute().parents[3])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -110,7 +110,7 @@ class _Process:
         if self.seconds is not None:
             return False
         has_ended = self.process.poll() is not None
-        for value in reported(self.job.folder)[len(self.values) :]:
+        for value in _reported(self.job.folder)[len(self.values) :]:
             self.values.append(value)
             if report(self.job, len(self.values), value) and not has_ended:
                 self.stopped = True
@@ -154,7 +154,7 @@ class _Process:
         return None
 
 
-def reported(folder: Path) -> list[float]:
+def _reported(folder: Path) -> list[float]:
     """The values that a job has reported, in their order; a line counts once it is whole."""
     try:
         lines = (folder / RESULTS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)

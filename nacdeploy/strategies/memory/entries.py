@@ -8,7 +8,8 @@ import zstandard
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError
-from nacdeploy.strategies.memory.store import Say, Store
+from nacdeploy.base.progress import Say
+from nacdeploy.strategies.memory.store import Store
 
 SCHEMA_VERSION = 2
 T = TypeVar("T")

@@ -15,8 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from nacdeploy.base.errors import NacdeployError
-
 PARTIAL = ".partial"
 OLD_S = 3600
 # The names under which file systems of fsspec tell when a file was written.
@@ -42,23 +40,6 @@ class Place(Protocol):
     def remove(self, key: str) -> None: ...
     def touch(self, keys: Iterable[str]) -> set[str]: ...
     def items(self) -> list[Item]: ...
-
-
-def open_place(location: Path | str) -> Place:
-    """The place at a path or URL, made if need be.
-
-    Raises:
-        NacdeployError: it cannot be made or reached; the line says why.
-    """
-    text = str(location)
-    try:
-        if text.startswith("file://") or "://" not in text:
-            return Folder.open(Path(text.removeprefix("file://")).expanduser().absolute())
-        return Remote.open(text)
-    except (OSError, ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        where = "a folder that can be written, or a location of fsspec such as s3://bucket/path"
-        raise NacdeployError(f"the cache {text} cannot be opened ({reason}); give --cache {where}") from error
 
 
 @dataclass(frozen=True)

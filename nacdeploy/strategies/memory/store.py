@@ -7,13 +7,14 @@ nobody's business here.
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nacdeploy.strategies.memory.places import Item, Place, open_place
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.progress import Say, nobody
+from nacdeploy.strategies.memory.places import Folder, Item, Place, Remote
 
-Say = Callable[[str], None]
 _OURS = re.compile(r"[a-z]+-[0-9a-f]{32}\.(json\.zst|safetensors)")
 _FULL_FRACTION = 0.9  # what an eviction leaves of the budget, so that not every write evicts
 _BLIND_FRACTION = 0.01  # what a process writes at most before it looks at what the others wrote
@@ -29,13 +30,13 @@ class Store:
         self._is_listed = False
 
     @classmethod
-    def open(cls, location: Path | str, budget_bytes: int, say: Say = lambda line: None) -> "Store":
+    def open(cls, location: Path | str, budget_bytes: int, say: Say = nobody) -> "Store":
         """The store at a path or a URL of fsspec.
 
         Raises:
             NacdeployError: it cannot be made or reached.
         """
-        return cls(open_place(location), budget_bytes, say)
+        return cls(_open_place(location), budget_bytes, say)
 
     @property
     def location(self) -> str:
@@ -117,3 +118,20 @@ class Store:
 
 def _reason(error: OSError) -> str:
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
+def _open_place(location: Path | str) -> Place:
+    """The place at a path or URL, made if need be.
+
+    Raises:
+        NacdeployError: it cannot be made or reached; the line says why.
+    """
+    text = str(location)
+    try:
+        if text.startswith("file://") or "://" not in text:
+            return Folder.open(Path(text.removeprefix("file://")).expanduser().absolute())
+        return Remote.open(text)
+    except (OSError, ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        where = "a folder that can be written, or a location of fsspec such as s3://bucket/path"
+        raise NacdeployError(f"the cache {text} cannot be opened ({reason}); give --cache {where}") from error

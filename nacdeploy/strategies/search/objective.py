@@ -146,7 +146,7 @@ def is_alive(figures: Figures) -> bool:
     return low <= figures.score <= high and math.isfinite(figures.score) and is_enough
 
 
-def within(figures: Figures, max_drop: float) -> bool:
+def _within(figures: Figures, max_drop: float) -> bool:
     """Whether a model is alive and within a budget in points; nothing that is not a number is."""
     return is_alive(figures) and figures.drop_points <= max_drop + DROP_TOLERANCE
 
@@ -205,7 +205,7 @@ class NacObjective:
         return self.score(figures)
 
     def admissible(self, figures: Figures) -> bool:
-        return within(figures, self.max_drop) and math.isfinite(self.score(figures))
+        return _within(figures, self.max_drop) and math.isfinite(self.score(figures))
 
     def note(self, figures: Figures) -> None:
         pass
@@ -227,7 +227,7 @@ class BudgetObjective:
 
     def admissible(self, figures: Figures) -> bool:
         is_known = self.figure != "speed" or figures.speed_ratio is not None
-        return is_known and within(figures, self.max_drop) and math.isfinite(self.score(figures))
+        return is_known and _within(figures, self.max_drop) and math.isfinite(self.score(figures))
 
     def note(self, figures: Figures) -> None:
         pass
@@ -257,7 +257,7 @@ class ParetoObjective:
 
     def admissible(self, figures: Figures) -> bool:
         is_known = "speed" not in self.figures or figures.speed_ratio is not None
-        return is_known and within(figures, self.max_drop) and all(map(math.isfinite, self._point(figures)))
+        return is_known and _within(figures, self.max_drop) and all(map(math.isfinite, self._point(figures)))
 
     def note(self, figures: Figures) -> None:
         if self.admissible(figures):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, RefusedError, UnexpectedError
+from nacdeploy.base.progress import nobody
 from nacdeploy.metrics import DEFAULT, is_better
 from nacdeploy.network.attachments.early_exit import ExitHead
 from nacdeploy.network.network import Network, content
@@ -82,7 +83,7 @@ def advance(
     task: Task,
     profile: Profile,
     memory: Memory | None = None,
-    report: training.Report = lambda epoch, n_epochs, score: None,
+    report: training.Report = nobody,
     meter: Meter | None = None,
 ) -> CompressionState:
     """The state after one more letter; `state` itself is left bit-identical.
@@ -100,7 +101,7 @@ def advance(
     if reason is not None:
         where = f"after '{state.chain}'" if state.steps else "at the start"
         raise RefusedError(f"{operator.letter} ({operator.name}) is refused {where}: {reason}")
-    with named_exceptions(operator, state, task):
+    with _named_exceptions(operator, state, task):
         return _advance(state, link, operator, task, profile, memory, report, meter)
 
 
@@ -140,7 +141,7 @@ def _advance(
 
 
 @contextmanager
-def named_exceptions(operator: Operator[Any], state: CompressionState, task: Task) -> Iterator[None]:
+def _named_exceptions(operator: Operator[Any], state: CompressionState, task: Task) -> Iterator[None]:
     """Turn what a letter raises beyond its own errors into one line that names letter, place and network.
 
     Raises:

@@ -52,7 +52,7 @@ def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answ
     expected = exact(x)
     ratio_db, kept = snr_db(expected, answer), float(metric.agrees(expected, answer).double().mean())
     if ratio_db < LEAST_DB and kept < LEAST_AGREEMENT:
-        layer = first_lost(exact, network, x[:N_TAPPED])
+        layer = _first_lost(exact, network, x[:N_TAPPED])
         raise RefusedError(
             f"{name} destroys the network: signal to noise {ratio_db:.1f} dB, {100 * kept:.0f} % of {len(x)} images "
             f"keep their {metric.answer[0]}; the first to fall below {LOST_DB:g} dB is '{layer}'; quantize.exclude = "
@@ -60,7 +60,7 @@ def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answ
         )
 
 
-def first_lost(exact: Network, network: Network, x: Tensor) -> str:
+def _first_lost(exact: Network, network: Network, x: Tensor) -> str:
     """The module (or node) of the first tensor that is further from the exact network's than `LOST_DB`."""
     if network.graph is None:
         return "the network"

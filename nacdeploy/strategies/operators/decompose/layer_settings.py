@@ -77,8 +77,3 @@ def _problems(table: DecomposeTable, name: str, shapes: Mapping[str, tuple[int, 
         return [f"no layer is named '{name}'{nearest(name, shapes)}"]
     setting = _by_table(table, name, shapes[name])
     return rank_problems(name, setting.ranks, shapes[name], setting.format)
-
-
-def excluded(table: DecomposeTable, layers: Iterable[str]) -> set[str]:
-    """The layers that are to stay whole, or lie in modules that are."""
-    return {name for name in layers if any(name == e or name.startswith(f"{e}.") for e in table.exclude)}

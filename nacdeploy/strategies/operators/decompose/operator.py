@@ -5,7 +5,7 @@ One D takes all layers apart, or the next `layers_per_step` in a round (MUSCO's 
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
@@ -127,7 +127,7 @@ class Decompose:
 
     def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
         """By layer, those that may be decomposed."""
-        excluded = layer_settings.excluded(self.table, layers)
+        excluded = _excluded(self.table, layers)
         if self.table.config:
             found = musco.read(Path(self.table.config), layers, self.table)
         else:
@@ -223,3 +223,8 @@ def _listed(whole: Mapping[str, str]) -> str:
 def _first(names: list[str]) -> str:
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return f"{', '.join(names[:N_NAMED])}{more}"
+
+
+def _excluded(table: DecomposeTable, layers: Iterable[str]) -> set[str]:
+    """The layers that are to stay whole, or lie in modules that are."""
+    return {name for name in layers if any(name == e or name.startswith(f"{e}.") for e in table.exclude)}
