@@ -128,19 +128,21 @@ def defaults(group: click.Group, path: Path = Path(options.SETTINGS_FILE)) -> di
         name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
     }
     parameters = {
-        name: [p.name for p in command.params if p.name and isinstance(p, click.Option)]
+        name: {NAMES.get(p.name, p.name): p for p in command.params if p.name and isinstance(p, click.Option)}
         for name, command in commands.items()
         if command
     }
-    _check_keys(given, {NAMES.get(p, p) for names in parameters.values() for p in names}, path)
+    _check_keys(given, {key: p for found in parameters.values() for key, p in found.items()}, path)
     return {
-        name: {p: _as_typed(given[NAMES.get(p, p)]) for p in names if NAMES.get(p, p) in given}
-        for name, names in parameters.items()
+        name: {str(p.name): _as_typed(given[key], p) for key, p in found.items() if key in given}
+        for name, found in parameters.items()
     }
 
 
-def _as_typed(value: Any) -> Any:
+def _as_typed(value: Any, option: click.Option) -> Any:
     """A value as it would stand on the command line, so that the option's own checks apply to it."""
+    if option.multiple:
+        return [str(each) for each in _listed(value, option)]
     return value if isinstance(value, bool) else str(value)
 
 
@@ -160,11 +162,16 @@ def is_model_of(run: Path, name: str | None) -> bool:
     return bool(recorded == name)
 
 
-def _check_keys(given: dict[str, Any], known: set[str], path: Path) -> None:
+def _listed(value: Any, option: click.Option) -> list[Any]:
+    """The values of an option: one, or as many as a list holds where it may be given often."""
+    return value if option.multiple and isinstance(value, list) else [value]
+
+
+def _check_keys(given: dict[str, Any], known: dict[str, click.Option], path: Path) -> None:
     for key, value in given.items():
         if key not in known:
             raise UsageError(f"{path}: unknown option '{key}'{nearest(key, known)}")
         if isinstance(value, dict):
             raise UsageError(f"{path}: '{key}' is a table; the file holds option names only, tables go into a profile")
-        if not isinstance(value, str | int | float):
+        if not all(isinstance(one, str | int | float) for one in _listed(value, known[key])):
             raise UsageError(f"{path}: '{key}' takes one value, such as {key} = \"...\"")

@@ -1,7 +1,6 @@
 """Making a checkpoint deployable, and timing what was made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import data as datasets
@@ -14,25 +13,16 @@ from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters import carry, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.artifact import DataSource, MadeBy
 from nacdeploy.exporters.describe import Context
 from nacdeploy.models import pretrained
 from nacdeploy.network.network import Network
 from nacdeploy.profile.tables.deployment import BenchTable
-from nacdeploy.profile.tables.training import DataTable
 from nacdeploy.results.outcome import checkpoint_folder
 from nacdeploy.sessions import measured
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import task_of
 from nacdeploy.strategies.steps import checkpoint as checkpoints
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """What a manifest says of the data set: its name, and how its images were taken."""
-
-    name: str
-    images: DataTable
-    bench: BenchTable = field(default_factory=BenchTable)
 
 
 def export(
@@ -114,7 +104,7 @@ def bench(
     models.name_by_user(model)
     paths = [Path(path) for path in artifacts]
     manifest, _ = artifact.load(paths[0])
-    source = records.from_data(DataSource, manifest.data, where=f"data in the manifest of {paths[0]}")
+    source = manifest.data
     images = pretrained.settled(str(manifest.model.get("name")), source.images)
     dataset = datasets.load(data or source.name, images, manifest.metric)
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
@@ -153,4 +143,6 @@ def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
 def _context(record: checkpoints.Record, folder: Path) -> Context:
     baseline = {"checkpoint": record.baseline_checkpoint or str(folder), "test": record.test}
     data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
-    return Context(list(record.steps), records.to_data(record.model), data, baseline)
+    steps = records.from_data(tuple[MadeBy, ...], record.steps, where=f"the steps of {folder}")
+    source = records.from_data(DataSource, data, where=f"the data of {folder}")
+    return Context(steps, records.to_data(record.model), source, baseline)

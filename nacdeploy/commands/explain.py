@@ -20,8 +20,13 @@ from nacdeploy.exporters.targets.ort import probe as probes
 from nacdeploy.exporters.targets.ort import profiling as onnx_profile
 from nacdeploy.exporters.targets.runtime import runtime_of
 from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.profile import letters
 from nacdeploy.reports import explanation
 from nacdeploy.reports.explanation import Explanation
+from nacdeploy.strategies.operators.base import D
+from nacdeploy.strategies.operators.prune.operator import PruneDecision
+from nacdeploy.strategies.operators.quantize.operator import QuantizeDecision
+from nacdeploy.strategies.steps.letters import kind as operator_of
 
 
 def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: Progress | None = None) -> Explanation:
@@ -87,21 +92,26 @@ def _images(manifest: Manifest) -> NDArray[Any]:
     return normalised
 
 
-def _decisions(manifest: Manifest, letter: str) -> list[dict[str, Any]]:
-    """The decisions of one letter along the chain that made the artifact."""
-    return [step["decision"] for step in manifest.steps if str(step["link"]).startswith(letter)]
+def _decisions(manifest: Manifest, kind: type[D]) -> list[D]:
+    """The decisions of one kind along the chain that made the artifact."""
+    known = [step for step in manifest.steps if step.link[:1] in letters()]
+    return [
+        records.from_data(kind, step.decision, where=f"step {step.link} of the manifest")
+        for step in known
+        if operator_of(step.link[:1]).decision_type is kind
+    ]
 
 
 def _rule(manifest: Manifest) -> Rule | None:
     """The rule of the chain's last Q."""
-    found = _decisions(manifest, "Q")
-    return records.from_data(Rule, found[-1]["rule"], where="the manifest's last Q") if found else None
+    found = _decisions(manifest, QuantizeDecision)
+    return found[-1].rule if found else None
 
 
 def _rounding(manifest: Manifest) -> list[str]:
     """What each P of the chain took, and what rounding to whole units left."""
-    cuts = _decisions(manifest, "P")
-    return [f"P took {cut['taken']} of {cut['asked']:g} channels asked, {cut['carried']:g} carried" for cut in cuts]
+    cuts = _decisions(manifest, PruneDecision)
+    return [f"P took {cut.taken} of {cut.asked:g} channels asked, {cut.carried:g} carried" for cut in cuts]
 
 
 def _measured(progress: Progress) -> Mapping[str, int]:

@@ -14,7 +14,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import DEFAULT
 from nacdeploy.sessions.options import RECORDED, Options, filled
 from nacdeploy.sessions.session import Session
-from nacdeploy.sessions.setup import Request, wanted
+from nacdeploy.sessions.setup import Request, search_keys, wanted
 from nacdeploy.sessions.setup import recorded as continued
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.search.alphabet import parsed
@@ -123,14 +123,6 @@ def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any
     given = search_keys(search)
     merged = {**_options_of(theirs), **{name: value for name, value in options.items() if value is not None}}
     return replace(begun(place, cast(Options, merged), {**theirs.get("search", {}), **given}), source=source)
-
-
-def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the search table that are given; folders are named whole, so that a run finds them from anywhere."""
-    given = {key: value for key, value in search.items() if value is not None}
-    if experience := given.pop("experience", None):
-        given["experience"] = [str(Path(one).resolve()) for one in experience]
-    return given
 
 
 def _options_of(asked: Mapping[str, Any]) -> Options:

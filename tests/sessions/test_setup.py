@@ -67,6 +67,16 @@ def test_option_stands_over_the_settings_file_and_that_over_the_profile(folder: 
     assert rows["search.budget"] == Row("search.budget", 7, "nacdeploy.toml", (Given("profile tiny.toml", 4),))
 
 
+@pytest.mark.parametrize("line", ['experience = "elder"', 'experience = ["elder", "older"]'])
+def test_settings_file_names_earlier_searches_and_the_command_line_others(line: str, folder: Path) -> None:
+    with Path("nacdeploy.toml").open("a") as file:
+        file.write(line + "\n")
+    named = [str(folder / name) for name in ("elder", "older") if name in line]
+    assert shown()["search.experience"] == Row("search.experience", named, "nacdeploy.toml", ())
+    row = shown("--experience", "new")["search.experience"]
+    assert row == Row("search.experience", [str(folder / "new")], "--experience", (Given("nacdeploy.toml", named),))
+
+
 def test_precision_adds_to_what_the_strategy_excludes_and_says_so(folder: Path) -> None:
     measured = {"target": "ort", "machine": "here", "speed": {"value": 1.5, "low": 1.4, "high": 1.6}, "n_timed": 9}
     measured |= {"layers": {"classifier": "float"}, "kinds": {"classifier": "linear"}}

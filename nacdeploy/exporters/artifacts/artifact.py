@@ -16,6 +16,8 @@ from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.scores import SCHEMAS
 from nacdeploy.exporters import targets
 from nacdeploy.metrics import DEFAULT, Metric, named
+from nacdeploy.profile.tables.deployment import BenchTable
+from nacdeploy.profile.tables.training import DataTable
 
 MODEL_FILE = "model.onnx"
 MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
@@ -85,12 +87,53 @@ class Parity:
     optimization: str
 
 
+@dataclass(frozen=True)
+class Exit:
+    """One exit of a gate: its output, the place in the network, and the confidence (softmax maximum) from which it
+    answers."""
+
+    output: str
+    place: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Which of several outputs answers."""
+
+    rule: str = "take the first exit whose softmax maximum reaches its threshold"
+    exits: tuple[Exit, ...] = ()
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """A step of the chain as plain data, so that a manifest is read without the operator's package."""
+
+    link: str
+    decision: dict[str, Any]
+    n_epochs: int = 0
+    statistics: str = ""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The data set that the network was trained and measured on: its name, and how its images were taken."""
+
+    name: str = ""
+    fingerprint: str = ""
+    split_seed: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    images: DataTable = field(default_factory=DataTable)
+    bench: BenchTable = field(default_factory=BenchTable)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What an artifact is and how it was made. `write` fills `files`, `created` and `versions`.
 
     `files` maps names to sha256, `engines` compute capabilities to files, `builds` to the records of their builds
-    (`trt_build.BuildRecord`); `steps` are the decisions as plain JSON. `parity` is the check that counts, `checks`
+    (`trt_build.BuildRecord`). `parity` is the check that counts, `checks`
     all of them (with and without graph optimisation), `original` compares with the float network that the chain started
     from (None where that is gone); `worst_step` is the largest distance of any quantized layer
     from the simulation, in steps of its output grid.
@@ -103,20 +146,20 @@ class Manifest:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
     chain: str = ""
-    steps: list[Any] = field(default_factory=list)
+    steps: tuple[MadeBy, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     baseline: dict[str, Any] = field(default_factory=dict)
     parity: Parity | None = None
     checks: tuple[Parity, ...] = ()
     original: Parity | None = None
     worst_step: int | None = None
-    gate: dict[str, Any] | None = None
+    gate: Gate | None = None
     engines: dict[str, str] = field(default_factory=dict)
     builder: str | None = None
     builds: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
+    data: DataSource = field(default_factory=DataSource)
     files: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -58,6 +58,14 @@ class Refits(Protocol):
 
 
 @runtime_checkable
+class Keeps(Protocol):
+    """An operator that leaves something of the network as it was: what its own end answers, bit for bit ("end"), the
+    signal of its answers, down to eight bits ("signal"), or its score, where it is undone if that falls ("score")."""
+
+    keeps: ClassVar[Literal["end", "signal", "score"]]
+
+
+@runtime_checkable
 class Closes(Protocol):
     """An operator after which not every letter may come: `closed_to` says why `letter` may not, None where it may.
 
@@ -88,6 +96,11 @@ def with_parameters(
     except ValidationError as error:
         problem = error.errors()[0]
         raise UsageError(f"{letter}({problem['loc'][0]}={problem['input']}): {problem['msg']}") from error
+
+
+def kept_by(operator: Operator[Any]) -> str:
+    """What an operator keeps of a network; "" of one that does not say."""
+    return operator.keeps if isinstance(operator, Keeps) else ""
 
 
 def decisions(state: CompressionState, kind: type[D]) -> list[D]:

@@ -21,7 +21,7 @@ from nacdeploy.network.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.base import Operator, Recovery, Refits
+from nacdeploy.strategies.operators.base import Operator, Recovery, Refits, kept_by
 from nacdeploy.strategies.settle import (
     SETTLE_VERSION,
     SETTLED_BY,
@@ -128,7 +128,7 @@ def _advance(
         network = copy.deepcopy(network)
     guard.check(operator, state.network, network, task)
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
-    trains = operator.letter == "F"
+    trains = kept_by(operator) == "score"
     metrics = measured(network, task, memory, None if trains else meter)
     if trains and is_better(task.metric, state.metrics.score, metrics.score):
         before = state.metrics

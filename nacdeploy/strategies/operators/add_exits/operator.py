@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from nacdeploy import metrics
 from nacdeploy.base.errors import UsageError
@@ -44,6 +44,7 @@ class AddExits:
     name: ClassVar[str] = "AddExits"
     version: ClassVar[int] = 1
     decision_type: ClassVar[type] = ExitsDecision
+    keeps: ClassVar[Literal["end"]] = "end"
     table: ExitTable
 
     @classmethod

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.base.precision import FLOAT32, Precision
@@ -38,6 +38,7 @@ class Quantize:
     name: ClassVar[str] = "Quantize"
     version: ClassVar[int] = 2
     decision_type: ClassVar[type] = QuantizeDecision
+    keeps: ClassVar[Literal["signal"]] = "signal"
     table: QuantizeTable
     bits: str | None = None
 
