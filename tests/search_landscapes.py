@@ -73,7 +73,7 @@ def run(
     with Journal.open(path, {"seed": seed}) as journal:
         return engine.run(
             searcher or make_searcher(settings.searcher, settings, seed, goal),
-            engine.InProcess(evaluate),
+            engine.in_process(evaluate),
             goal,
             settings.rules,
             settings.alphabet,

@@ -184,7 +184,7 @@ def _worker(
     if experiment.n_parallel > 1:
         cluster = stack.enter_context(ray_cluster(experiment.n_parallel))
         opener = Opener(f"{opened.__module__}:{opened.__name__}", setup_of(asked.experiment, session))
-        return session, PoolWorker(stack.enter_context(cluster.pool(opener)))
+        return session, PoolWorker(stack.enter_context(cluster.pool(opener)).submit)
     return session, OwnWorker(experiment, session, progress)
 
 

@@ -180,10 +180,10 @@ def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster |
     with ExitStack() as stack:
         bar = stack.enter_context(progress.bar("searching"))
         journal = stack.enter_context(Journal.open(place / resuming.JOURNAL, resuming.fingerprint(session)))
-        workers: engine.Workers = engine.InProcess(ours.evaluator)
+        workers: engine.Workers = engine.in_process(ours.evaluator)
         if cluster is not None:
             opener = candidates.opener(session, place, ours.evaluator.memory.location)
-            workers = candidates.Candidates(stack.enter_context(cluster.pool(opener)))
+            workers = candidates.on_pool(stack.enter_context(cluster.pool(opener)))
         found = engine.run(
             _searcher(session.profile, objective),
             workers,

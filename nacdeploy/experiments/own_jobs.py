@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -121,21 +121,15 @@ class OwnWorker:
         return goal.score(figures) if goal.admissible(figures) else -figures.drop_points
 
 
-class Pool(Protocol):
-    """Workers that take plain data, such as those of `strategies.search.workers`."""
-
-    def submit(self, job: Any) -> Any: ...
-
-
 @dataclass
 class PoolWorker:
-    """Runs the jobs of a window side by side on a pool whose workers were opened by `opened`. Intermediate results come
-    with the end of a job: nothing stops early there."""
+    """Runs the jobs of a window side by side on a pool whose workers were opened by `opened`: `submit` begins one and
+    returns what waits for its result. Intermediate results come with the end of a job: nothing stops early there."""
 
-    pool: Pool
+    submit: Callable[[Any], Callable[[], Any]]
 
     def __call__(self, jobs: Sequence[Job], report: Report) -> list[Attempt]:
-        pending = [self.pool.submit(records.to_data(job)) for job in jobs]
+        pending = [self.submit(records.to_data(job)) for job in jobs]
         attempts = [_result(each) for each in pending]
         for job, attempt in zip(jobs, attempts, strict=True):
             for step, value in enumerate(attempt.intermediates, start=1):
@@ -143,9 +137,9 @@ class PoolWorker:
         return attempts
 
 
-def _result(pending: Any) -> Attempt:
+def _result(pending: Callable[[], Any]) -> Attempt:
     try:
-        return records.from_data(Attempt, pending.result())
+        return records.from_data(Attempt, pending())
     except UsageError:
         raise
     except NacdeployError as error:

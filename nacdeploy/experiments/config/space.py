@@ -73,11 +73,6 @@ def _expanded(given: Mapping[str, Any]) -> Iterator[Entry]:
     yield from ({"op_names": [name], **rest} for name in entry["op_names"])
 
 
-def parameter_config(tree: Any) -> list[dict[str, Any]]:
-    """Every space in a tree as the old system lists them: `{"name": "0.quant_bits.weight", "range": ..., ...}`."""
-    return [{"name": _name_of(path), **copy.deepcopy(value)} for path, value in _found(tree)]
-
-
 def spaces(tree: Any) -> tuple[Space, ...]:
     """Every space in a tree of well-formed ones (`problems` finds none)."""
     return tuple(

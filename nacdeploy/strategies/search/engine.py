@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from nacdeploy.base.errors import DivergedError, LostWorkerError, NacdeployError, RefusedError
@@ -41,45 +42,16 @@ class Searcher(Protocol):
 Evaluate = Callable[[Chain], Evaluation]
 
 
-class Pending(Protocol):
-    """An evaluation under way."""
-
-    def result(self) -> Evaluation:
-        """Wait for it.
-
-        Raises:
-            RefusedError, DivergedError, LostWorkerError: the chain is a failed one.
-            NacdeployError: the search cannot go on.
-        """
-        ...
+# An evaluation under way: waits for the row. RefusedError, DivergedError and LostWorkerError make the chain a failed
+# one; with any other NacdeployError the search cannot go on.
+Pending = Callable[[], Evaluation]
+# Who evaluates chains, this process or several others: begins an evaluation, at once or when its turn comes.
+Workers = Callable[[Chain], Pending]
 
 
-class Workers(Protocol):
-    """Who evaluates chains: this process, or several others."""
-
-    def submit(self, chain: Chain) -> Pending:
-        """Begin an evaluation, at once or when its turn comes."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Later:
-    evaluate: Evaluate
-    chain: Chain
-
-    def result(self) -> Evaluation:
-        return self.evaluate(self.chain)
-
-
-@dataclass(frozen=True)
-class InProcess:
+def in_process(evaluate: Evaluate) -> Workers:
     """One worker, this process: every chain is evaluated when its result is asked for."""
-
-    evaluate: Evaluate
-
-    def submit(self, chain: Chain) -> Pending:
-        """See `Workers`."""
-        return _Later(self.evaluate, chain)
+    return lambda chain: partial(evaluate, chain)
 
 
 @dataclass(frozen=True)
@@ -138,16 +110,6 @@ def run(
     return result_of(tuple(walk.evaluations), objective)
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A row that is there already."""
-
-    evaluation: Evaluation
-
-    def result(self) -> Evaluation:
-        return self.evaluation
-
-
 @dataclass
 class _Walk:
     """A search under way. `flight` holds the proposals that were not observed yet, without a `Pending` where the chain
@@ -194,7 +156,7 @@ class _Walk:
             _check_proposal(chain, self.seen)
             self.proposed.add(name)
             self.n_repeats = 0
-            pending = _Known(self.known[name]) if name in self.known else self.workers.submit(chain)
+            pending = partial(self.known.__getitem__, name) if name in self.known else self.workers(chain)
         self.flight.append((chain, pending))
 
     def land(self) -> None:
@@ -249,7 +211,7 @@ def _check_proposal(chain: Chain, seen: Mapping[str, Observation]) -> None:
 
 def evaluated(chain: Chain, workers: Workers, journal: Journal) -> Evaluation:
     """A new row, in the journal."""
-    evaluation = _row(chain, workers.submit(chain))
+    evaluation = _row(chain, workers(chain))
     journal.append(evaluation)
     return evaluation
 
@@ -257,7 +219,7 @@ def evaluated(chain: Chain, workers: Workers, journal: Journal) -> Evaluation:
 def _row(chain: Chain, pending: Pending) -> Evaluation:
     """The row of a chain. One that fails is a row too; an untouched model that fails ends the search."""
     try:
-        evaluation = pending.result()
+        evaluation = pending()
     except (RefusedError, DivergedError, LostWorkerError) as error:
         evaluation = failed(chain, str(error))
     if evaluation.figures is not None and not _finite(evaluation.figures):

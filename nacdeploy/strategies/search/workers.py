@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,17 @@ class Pool:
         for _ in range(n_workers):
             self._start()
 
-    def submit(self, job: Any) -> "PendingJob":
-        """Begin a job (plain data) on a free worker, or when one is free."""
+    def submit(self, job: Any) -> Callable[[], Any]:
+        """Begin a job (plain data) on a free worker, or when one is free; what is returned waits for its result.
+
+        Raises:
+            LostWorkerError: (when it is waited for) its worker died each time.
+            NacdeployError: raised by the job, of the same kind as there.
+        """
         waiting = _Job(job)
         self._waiting.append(waiting)
         self._dispatch()
-        return PendingJob(self, waiting)
+        return partial(self._result, waiting)
 
     def close(self) -> None:
         """End the workers, whatever they do."""
@@ -78,8 +84,8 @@ class Pool:
         self._starting, self._idle, self._running = {}, [], {}
         self._waiting.clear()
 
-    def wait_for(self, job: "_Job") -> tuple[str, Any]:
-        """Run jobs until this one is done; its outcome.
+    def _result(self, job: "_Job") -> Any:
+        """Run jobs until this one is done; what its worker returned.
 
         Raises:
             NacdeployError: no worker is left, and none can be started.
@@ -91,7 +97,10 @@ class Pool:
                 else:
                     self._collect(reference)
             self._dispatch()
-        return job.outcome
+        kind, value = job.outcome
+        if kind == RESULT:
+            return value
+        raise ERRORS.get(kind, NacdeployError)(value)
 
     def _next(self) -> list[Any]:
         """What is done of what runs or starts."""
@@ -159,26 +168,6 @@ class _Job:
         self.n_deaths += 1
         if self.n_deaths >= MAX_DEATHS:
             self.outcome = (LostWorkerError.__name__, f"its worker died {MAX_DEATHS} times, at last: {reason}")
-
-
-@dataclass(frozen=True)
-class PendingJob:
-    """A job under way."""
-
-    pool: Pool
-    job: _Job
-
-    def result(self) -> Any:
-        """What the worker returned.
-
-        Raises:
-            LostWorkerError: its worker died each time.
-            NacdeployError: raised by the job, of the same kind as there.
-        """
-        kind, value = self.pool.wait_for(self.job)
-        if kind == RESULT:
-            return value
-        raise ERRORS.get(kind, NacdeployError)(value)
 
 
 class _Worker:

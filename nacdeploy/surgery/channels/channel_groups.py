@@ -75,14 +75,6 @@ def left_out(network: Network) -> dict[str, str]:
     return {name: why for name, why in _LEFT[network.structure].items() if why != ANSWER}
 
 
-def dependency_sets(network: Network) -> tuple[tuple[str, ...], ...]:
-    """The convolutions and linear layers that share their output channels with others, set by set in the order of the
-    network's modules; depthwise ones, which pass channels on, are not named."""
-    order = [name for name, layer in network.backbone.named_modules() if getattr(layer, "groups", 1) == 1]
-    sets = (tuple(sorted({*group.layers} & {*order}, key=order.index)) for group in groups(network))
-    return tuple(sorted((each for each in sets if len(each) > 1), key=lambda each: order.index(each[0])))
-
-
 def couplings(network: Network) -> tuple[Coupling, ...]:
     """Where the channels of every group lie, exit heads included; the parts of grouped convolutions are left out."""
     return _traced_couplings(network) if network.graph is None else _labelled_couplings(network)

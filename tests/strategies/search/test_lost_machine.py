@@ -28,10 +28,10 @@ def test_jobs_of_a_lost_machine_are_run_on_what_is_left(nodes: Nodes, tmp_path: 
         cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool,
     ):
         met = [pool.submit({"name": name, "meets": there}) for name, there in ("ab", "ba")]
-        pids = {job.result()["pid"] for job in met}
+        pids = {job()["pid"] for job in met}
         nodes.remove_node(other, allow_graceful=False)
         again = [pool.submit({"name": str(n), "dies": 1}) for n in range(4)]  # no worker outlives this, nor its node
-        answers = [job.result() for job in again]
+        answers = [job() for job in again]
     assert [answer["name"] for answer in answers] == ["0", "1", "2", "3"]
     assert len(pids) == 2
     assert not pids & {answer["pid"] for answer in answers}
@@ -43,8 +43,8 @@ def test_cluster_without_a_machine_left_is_said(nodes: Nodes, tmp_path: Path, mo
         ray_cluster(1, nodes.address) as cluster,
         cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool,
     ):
-        assert pool.submit({"name": "first"}).result()["name"] == "first"
+        assert pool.submit({"name": "first"})()["name"] == "first"
         nodes.remove_node(other, allow_graceful=False)
         monkeypatch.setattr(workers, "_START_S", 2.0)  # of those to come: the first may take its time
         with pytest.raises(NacdeployError, match="no worker is left and none could be started within 2 s"):
-            pool.submit({"name": "second", "dies": 1}).result()
+            pool.submit({"name": "second", "dies": 1})()
