@@ -23,8 +23,7 @@ from nacdeploy.experiments.own_jobs import OwnWorker, PoolWorker, check_layers, 
 from nacdeploy.experiments.script import exporting
 from nacdeploy.models import trust
 from nacdeploy.profile.settings import Settings
-from nacdeploy.results.outcome import Job as Command
-from nacdeploy.results.outcome import finish
+from nacdeploy.results.outcome import Command, finish
 from nacdeploy.results.result import Result
 from nacdeploy.sessions.options import Options, filled
 from nacdeploy.sessions.runs import Runs

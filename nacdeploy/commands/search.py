@@ -13,7 +13,7 @@ from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.progress import Bar, Progress, Silent
 from nacdeploy.metrics import shown_drop
 from nacdeploy.profile import Profile
-from nacdeploy.results.outcome import Job, finish, front_of
+from nacdeploy.results.outcome import Command, finish, front_of
 from nacdeploy.results.result import Result
 from nacdeploy.results.run_page import allowed
 from nacdeploy.sessions import resuming
@@ -89,9 +89,9 @@ def search(
         elif final.state is None:
             raise NacdeployError(_nothing(final.found, session.profile, start.place))
         _say_latency(final, progress)
-        job = Job("search", start.place, start.request.options, progress, watch)
+        command = Command("search", start.place, start.request.options, progress, watch)
         state = final.state or session.baseline
-        return finish(job, session, state, found=final.found, speed=final.speed, latency=final.latency)
+        return finish(command, session, state, found=final.found, speed=final.speed, latency=final.latency)
 
 
 @contextmanager
@@ -205,10 +205,10 @@ def _searcher(profile: Profile, objective: Objective) -> Searcher:
     return make_searcher(table.searcher, table, profile.seed, objective, gathered(table.experience))
 
 
-def _search_report(bar: Bar) -> Callable[[engine.Progress], None]:
+def _search_report(bar: Bar) -> Callable[[engine.Standing], None]:
     """Show on a bar how far a search is, by the limit that it will meet first, and what it has found."""
 
-    def report(progress: engine.Progress) -> None:
+    def report(progress: engine.Standing) -> None:
         by_chains = (progress.n_done, progress.budget)
         by_trainings = (progress.n_trainings, progress.max_trainings or progress.budget)
         n_done, total = max(by_chains, by_trainings, key=lambda part: part[0] / part[1])
@@ -217,7 +217,7 @@ def _search_report(bar: Bar) -> Callable[[engine.Progress], None]:
     return report
 
 
-def standing(progress: engine.Progress) -> str:
+def standing(progress: engine.Standing) -> str:
     """The best chain so far with its figures, what is left to spend, and the last chain."""
     left = f"{progress.budget - progress.n_done} chains"
     if progress.max_trainings is not None:

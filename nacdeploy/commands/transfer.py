@@ -9,7 +9,7 @@ from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.metrics import named, shown
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Settings
-from nacdeploy.results.outcome import Job, checkpoint_folder, finish
+from nacdeploy.results.outcome import Command, checkpoint_folder, finish
 from nacdeploy.results.result import Result
 from nacdeploy.sessions.options import Options, filled
 from nacdeploy.sessions.runs import Runs
@@ -66,13 +66,13 @@ def transfer(
     progress, request = progress or Silent(), to_apply(strategy, shared, precision, rules)
     chain, options = request.chain, request.options
     with Runs(Path(options["runs"])).place(out, f"transfer-{chain.word}") as place:
-        job = Job("transfer", place, options, progress)
+        command = Command("transfer", place, options, progress)
         session = open_session(request, progress)
         state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
         measured = None
         if session.profile.search.on_speed:
             measured = speed.measured(state, session, progress)
-        return finish(job, session, state, skipped=skipped, speed=measured)
+        return finish(command, session, state, skipped=skipped, speed=measured)
 
 
 def preview(
@@ -103,12 +103,12 @@ def finetune(
     progress, options = progress or Silent(), filled(shared)
     models.name_by_user(options["model"])
     with Runs(Path(options["runs"])).place(out, "finetune") as place:
-        job = Job("finetune", place, options, progress)
+        command = Command("finetune", place, options, progress)
         session, state = _reopened(Path(source), progress)
         chain = Chain((Link("F", () if epochs is None else (("epochs", epochs),)),))
         letters.check(chain, session.profile)
         state, _ = _followed(session, chain, False, 0, progress, state)
-        return finish(job, session, state)
+        return finish(command, session, state)
 
 
 def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionState]:

@@ -12,7 +12,7 @@ from nacdeploy.metrics import ACCURACY, Metric, named, number, shown
 from nacdeploy.profile import Profile
 from nacdeploy.reports.figures import Panel, layers_panel, search_panels
 from nacdeploy.reports.layers import layer_changes
-from nacdeploy.reports.page import Grid, Page, write_page
+from nacdeploy.reports.page import Cells, Page, write_page
 from nacdeploy.reports.summary import summary_rows
 from nacdeploy.results.result import RESULT_FILE, Result
 from nacdeploy.sessions.resuming import JOURNAL, RUN_FILE
@@ -108,16 +108,16 @@ def _lead(material: Material) -> str:
     )
 
 
-def _summary(found: SearchResult | None, result: Result | None) -> Grid:
+def _summary(found: SearchResult | None, result: Result | None) -> Cells:
     if result is not None:
-        return Grid("Result", ("figure", "value"), summary_rows(result.figures, result.scores))
+        return Cells("Result", ("figure", "value"), summary_rows(result.figures, result.scores))
     best = found and (found.best or found.nearest)
     if not best:
-        return Grid("So far", ("figure", "value"), (("chains", "only the untouched model is evaluated"),))
+        return Cells("So far", ("figure", "value"), (("chains", "only the untouched model is evaluated"),))
     kind = "best so far" if found and found.best else "nearest to the budget"
     if best.figures is None:
-        return Grid(kind, ("chain",), ((best.chain,),))
-    return Grid("So far", _columns(best.figures.scored_by), (_chain_row(best),))
+        return Cells(kind, ("chain",), ((best.chain,),))
+    return Cells("So far", _columns(best.figures.scored_by), (_chain_row(best),))
 
 
 def allowed(profile: Profile) -> str:
@@ -148,13 +148,13 @@ def _cells(figures: Figures) -> tuple[str, ...]:
     )
 
 
-def _search_tables(found: SearchResult) -> list[Grid]:
+def _search_tables(found: SearchResult) -> list[Cells]:
     front = sorted(found.front, key=lambda e: e.figures.drop_points if e.figures else 0.0)
     scores = [e.figures.scored_by for e in found.evaluations if e.figures]
     columns = _columns(scores[0] if scores else ACCURACY)
     return [
-        Grid("The front (validation)", columns, tuple(map(_chain_row, front))),
-        Grid(f"All {len(found.evaluations)} chains", columns, tuple(map(_chain_row, found.evaluations)), folded=True),
+        Cells("The front (validation)", columns, tuple(map(_chain_row, front))),
+        Cells(f"All {len(found.evaluations)} chains", columns, tuple(map(_chain_row, found.evaluations)), folded=True),
     ]
 
 

@@ -30,7 +30,7 @@ class Item:
     used_ns: int
 
 
-class Place(Protocol):
+class Location(Protocol):
     """Files by key. Every method but `remove` raises OSError where the place cannot be reached or written."""
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.progress import Say, nobody
-from nacdeploy.strategies.memory.places import Folder, Item, Place, Remote
+from nacdeploy.strategies.memory.places import Folder, Item, Location, Remote
 
 _OURS = re.compile(r"[a-z]+-[0-9a-f]{32}\.(json\.zst|safetensors)")
 _FULL_FRACTION = 0.9  # what an eviction leaves of the budget, so that not every write evicts
@@ -23,7 +23,7 @@ _BLIND_FRACTION = 0.01  # what a process writes at most before it looks at what 
 class Store:
     """At most `budget_bytes` at one place. Made by `Store.open`, from any process that shares it."""
 
-    def __init__(self, place: Place, budget_bytes: int, say: Say) -> None:
+    def __init__(self, place: Location, budget_bytes: int, say: Say) -> None:
         self._place, self._budget_bytes, self._say = place, budget_bytes, say
         self._said: set[str] = set()
         self._n_bytes = self._n_blind_bytes = 0
@@ -120,7 +120,7 @@ def _reason(error: OSError) -> str:
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
-def _open_place(location: Path | str) -> Place:
+def _open_place(location: Path | str) -> Location:
     """The place at a path or URL, made if need be.
 
     Raises:

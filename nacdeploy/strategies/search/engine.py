@@ -64,7 +64,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """Where a search stands after an evaluation; the untouched model is number 0.
 
     `seconds` is the wall time since this process began the search. `reused`: the last one came from a journal, or led
@@ -89,7 +89,7 @@ def run(
     alphabet: str,
     limits: Limits,
     journal: Journal,
-    progress: Callable[[Progress], None],
+    progress: Callable[[Standing], None],
     taken: Mapping[str, Evaluation] | None = None,
 ) -> SearchResult:
     """Search until a limit is reached or the searcher has nothing left.
@@ -122,7 +122,7 @@ class _Walk:
     alphabet: str
     limits: Limits
     journal: Journal
-    progress: Callable[[Progress], None]
+    progress: Callable[[Standing], None]
     known: Mapping[str, Evaluation]
     journaled: frozenset[str]
     flight: deque[tuple[Chain, Pending | None]] = field(default_factory=deque)
@@ -182,8 +182,8 @@ class _Walk:
         self.best = best_of([self.best, evaluation] if self.best else [evaluation], self.objective)
         self.progress(self._progress(evaluation, reused))
 
-    def _progress(self, last: Evaluation, reused: bool) -> Progress:
-        return Progress(
+    def _progress(self, last: Evaluation, reused: bool) -> Standing:
+        return Standing(
             n_done=len(self.evaluations) - 1,
             budget=self.limits.budget,
             best=self.best,

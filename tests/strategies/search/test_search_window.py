@@ -10,7 +10,7 @@ from search_landscapes import Landscape, run, table
 from nacdeploy.base.errors import LostWorkerError
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import engine, objective
-from nacdeploy.strategies.search.engine import Limits, Progress, SearchResult, Workers, in_process
+from nacdeploy.strategies.search.engine import Limits, SearchResult, Standing, Workers, in_process
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.observation import Observation
 from nacdeploy.strategies.search.searchers import make_searcher
@@ -177,7 +177,7 @@ def test_chain_that_loses_its_workers_is_a_failed_row(tmp_path: Path) -> None:
 
 
 def test_rows_taken_from_another_journal_enter_when_they_are_proposed(tmp_path: Path) -> None:
-    settings, landscape, seen = table(), Landscape(), list[Progress]()
+    settings, landscape, seen = table(), Landscape(), list[Standing]()
     whole = run(tmp_path / "a", Landscape(), settings)
     taken = {e.chain: e for e in whole.evaluations[:9]}
     with Journal.open(tmp_path / "b", {"seed": 0}) as journal:
@@ -200,7 +200,7 @@ def test_rows_taken_from_another_journal_enter_when_they_are_proposed(tmp_path: 
 
 
 def test_progress_counts_trainings_and_tells_reuse(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[Standing] = []
     searcher = Batches([["P", "Q"], ["PQ"], ["QP"], ["PQF"], ["QPF"]])
     run(tmp_path / "j", Landscape(), table(rules=F_EARLY), searcher=searcher, progress=seen.append)
     assert [p.last.chain for p in seen] == ["", "P", "Q", "PQ", "QP", "PQF", "QPF"]

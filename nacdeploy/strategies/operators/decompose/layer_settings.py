@@ -15,7 +15,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Setting:
+class LayerSetting:
     """The format of one layer and where its ranks come from; `ranks` by hand, one for each pass, go before the rest."""
 
     format: str
@@ -27,7 +27,7 @@ class Setting:
     min_rank: int | None = None
 
 
-def of(table: DecomposeTable, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
+def of(table: DecomposeTable, layers: Mapping[str, nn.Module]) -> dict[str, LayerSetting]:
     """The settings of all layers by a table.
 
     Raises:
@@ -66,10 +66,10 @@ def rank_problems(name: str, by_hand: Iterable[Ranks], shape: tuple[int, ...], f
     ]
 
 
-def _by_table(table: DecomposeTable, name: str, shape: tuple[int, ...]) -> Setting:
+def _by_table(table: DecomposeTable, name: str, shape: tuple[int, ...]) -> LayerSetting:
     format = own_format(shape) if table.method == AUTO else table.method
     by_hand = passes(table.ranks[name], format) if name in table.ranks else ()
-    return Setting(format, table.rank, by_hand, table.weaken, table.rate, table.ratio, table.min_rank)
+    return LayerSetting(format, table.rank, by_hand, table.weaken, table.rate, table.ratio, table.min_rank)
 
 
 def _problems(table: DecomposeTable, name: str, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

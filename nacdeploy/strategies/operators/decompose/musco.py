@@ -17,7 +17,7 @@ from nacdeploy.base.records import read_text
 from nacdeploy.strategies.operators.decompose.layer_settings import (
     EVBMF,
     RATE,
-    Setting,
+    LayerSetting,
     own_format,
     passes,
     rank_problems,
@@ -69,7 +69,7 @@ def text(config: Mapping[str, Entry | None]) -> str:
     return yaml.safe_dump(dict(config), sort_keys=False)
 
 
-def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> dict[str, Setting]:
+def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> dict[str, LayerSetting]:
     """The settings of the layers that a file names and does not leave whole.
 
     Raises:
@@ -82,7 +82,9 @@ def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> 
     return settings(config, layers, table, str(path))
 
 
-def settings(config: Any, layers: Mapping[str, nn.Module], table: DecomposeTable, where: str) -> dict[str, Setting]:
+def settings(
+    config: Any, layers: Mapping[str, nn.Module], table: DecomposeTable, where: str
+) -> dict[str, LayerSetting]:
     """The settings that a configuration gives, the rest of them from the table.
 
     Raises:
@@ -126,10 +128,10 @@ def _format(entry: Entry, layer: nn.Module) -> str:
     return entry.get(FORMAT) or own_format(decomposition.shape_of(layer))
 
 
-def _setting(entry: Entry, layer: nn.Module, table: DecomposeTable) -> Setting:
+def _setting(entry: Entry, layer: nn.Module, table: DecomposeTable) -> LayerSetting:
     format, selection = _format(entry, layer), entry[SELECTION]
     by_hand = passes(entry[BY_HAND], format)[entry.get(PASS) or 0 :] if selection == MANUAL else ()
-    return Setting(
+    return LayerSetting(
         format,
         RATE if selection == PARAM_REDUCTION else EVBMF,
         by_hand,

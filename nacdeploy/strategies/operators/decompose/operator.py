@@ -18,7 +18,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.operators.decompose import layer_settings, musco
-from nacdeploy.strategies.operators.decompose.layer_settings import Setting
+from nacdeploy.strategies.operators.decompose.layer_settings import LayerSetting
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.surgery.low_rank import decomposition, low_rank, ranks
@@ -125,7 +125,7 @@ class Decompose:
             if name not in modules:
                 raise UsageError(f"decompose.exclude: no module is named '{name}'{nearest(name, modules)}")
 
-    def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
+    def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, LayerSetting]:
         """By layer, those that may be decomposed."""
         excluded = _excluded(self.table, layers)
         if self.table.config:
@@ -139,7 +139,7 @@ class Decompose:
         network: Network,
         name: str,
         layer: nn.Module,
-        setting: Setting | None,
+        setting: LayerSetting | None,
         places: Places | None,
         n_done: int,
     ) -> Factored | str:
@@ -155,7 +155,7 @@ class Decompose:
             return "no fewer MACs with factors"
         return Factored(setting.format, wanted, before, macs)
 
-    def _ranks(self, network: Network, name: str, layer: nn.Module, setting: Setting, n_done: int) -> Ranks:
+    def _ranks(self, network: Network, name: str, layer: nn.Module, setting: LayerSetting, n_done: int) -> Ranks:
         if setting.ranks:
             return setting.ranks[min(n_done, len(setting.ranks) - 1)]
         shape, format = decomposition.shape_of(layer), setting.format
@@ -187,7 +187,7 @@ def _implied(parameters: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _why_whole(
-    network: Network, name: str, layer: nn.Module, setting: Setting | None, places: Places | None
+    network: Network, name: str, layer: nn.Module, setting: LayerSetting | None, places: Places | None
 ) -> str | None:
     """Why a layer stays as it is whatever its ranks, None where they decide."""
     if setting is None:

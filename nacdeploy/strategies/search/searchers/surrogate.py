@@ -16,7 +16,7 @@ from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.objective import Figures, Objective
 from nacdeploy.strategies.search.observation import Observation, Word
-from nacdeploy.strategies.search.searchers.effects import Array, Effects, Recovery
+from nacdeploy.strategies.search.searchers.effects import Array, Effects, TrainingEffects
 from nacdeploy.strategies.search.searchers.improvement import log_improvement, log_normal_cdf
 from nacdeploy.strategies.search.searchers.orders import Orders
 
@@ -81,8 +81,8 @@ class SurrogateSearcher:
         self._trainings = tuple(symbol for symbol, link in self._links.items() if link.letter == "F")
         elders: list[SurrogateSearcher] = [_taught(alphabet, objective, max_drop, told) for told in experience]
         self._effects: Effects = Effects(alphabet.families(), [elder._effects for elder in elders])
-        self._recoveries: dict[str, Recovery] = {
-            symbol: Recovery(len(self._letters), max_drop, [elder._recoveries[symbol] for elder in elders])
+        self._recoveries: dict[str, TrainingEffects] = {
+            symbol: TrainingEffects(len(self._letters), max_drop, [elder._recoveries[symbol] for elder in elders])
             for symbol in self._trainings
         }
         self._states: dict[str, _State] = {}
