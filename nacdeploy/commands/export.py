@@ -1,23 +1,18 @@
-"""Making a checkpoint deployable, and timing what was made."""
+"""Making a checkpoint deployable."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from nacdeploy import data as datasets
 from nacdeploy import models
 from nacdeploy import profile as profiles
 from nacdeploy.base import records, tracking
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.progress import Progress, Silent
-from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters import carry, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.artifacts.artifact import DataSource, MadeBy
 from nacdeploy.exporters.describe import Context
-from nacdeploy.models import pretrained
 from nacdeploy.network.network import Network
-from nacdeploy.profile.tables.deployment import BenchTable
 from nacdeploy.results.outcome import checkpoint_folder
 from nacdeploy.sessions import measured
 from nacdeploy.sessions.runs import Runs
@@ -81,40 +76,6 @@ def export(
     return path
 
 
-def bench(
-    artifacts: Sequence[Path | str],
-    *,
-    baseline: Path | str | None = None,
-    data: str | None = None,
-    batch: int | None = None,
-    threads: int | None = None,
-    model: str | None = None,
-    progress: Progress | None = None,
-) -> bench_runner.Table:
-    """Time artifacts and the FP32 baseline in turns in one run, and score them on the test split.
-
-    Without `baseline`, the FP32 network that the first artifact came from is exported once and used; `model` names its
-    file where only the artifact does, so that it may run.
-
-    Raises:
-        UsageError: no artifact, or data of another shape.
-        NacdeployError: a file of an artifact is damaged.
-    """
-    progress = progress or Silent()
-    models.name_by_user(model)
-    paths = [Path(path) for path in artifacts]
-    manifest, _ = artifact.load(paths[0])
-    source = manifest.data
-    images = pretrained.settled(str(manifest.model.get("name")), source.images)
-    dataset = datasets.load(data or source.name, images, manifest.metric)
-    given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
-    wanted = {key: value for key, value in given.items() if value is not None}
-    settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})
-    reference = Path(baseline) if baseline is not None else _exported_baseline(manifest, progress)
-    progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
-    return bench_runner.bench(paths, reference, dataset, settings)
-
-
 def _original(record: checkpoints.Record, folder: Path) -> Network | None:
     """The FP32 network that a compressed checkpoint came from, where it is still there."""
     baseline = checkpoints.baseline_folder(record, folder)
@@ -124,7 +85,7 @@ def _original(record: checkpoints.Record, folder: Path) -> Network | None:
     return state.network
 
 
-def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
+def exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
     """The FP32 artifact beside the baseline's checkpoint."""
     folder = Path(str(manifest.baseline.get("checkpoint")))
     if not checkpoints.is_checkpoint(folder):
