@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nacdeploy import data as datasets
 from nacdeploy import models
+from nacdeploy.base.errors import UsageError
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.commands.export import exported_baseline
 from nacdeploy.exporters import bench as bench_runner
@@ -37,6 +38,8 @@ def bench(
     paths = [Path(path) for path in artifacts]
     manifest, _ = artifact.load(paths[0])
     source = manifest.data
+    if source is None:
+        raise UsageError(f"{paths[0]} does not say which data it was made with; export it again")
     images = pretrained.settled(str(manifest.model.get("name")), source.images)
     dataset = datasets.load(data or source.name, images, manifest.metric)
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}

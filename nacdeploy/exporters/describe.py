@@ -31,7 +31,7 @@ class Context:
 
     steps: tuple[MadeBy, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
-    data: DataSource = field(default_factory=DataSource)
+    data: DataSource | None = None
     baseline: dict[str, Any] = field(default_factory=dict)
 
 

@@ -115,16 +115,16 @@ class MadeBy:
     statistics: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSource:
     """The data set that the network was trained and measured on: its name, and how its images were taken."""
 
-    name: str = ""
+    name: str
     fingerprint: str = ""
     split_seed: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    images: DataTable = field(default_factory=DataTable)
+    images: DataTable
     bench: BenchTable = field(default_factory=BenchTable)
 
 
@@ -159,7 +159,7 @@ class Manifest:
     builds: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
-    data: DataSource = field(default_factory=DataSource)
+    data: DataSource | None = None
     files: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
