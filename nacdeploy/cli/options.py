@@ -3,7 +3,7 @@
 import functools
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
@@ -63,14 +63,23 @@ def shared(*names: str) -> Callable[[F], F]:
 
 def _option(name: str) -> Callable[[F], F]:
     """A shared option as the command line spells it."""
-    spelling, (kind, *_) = options.SPELLINGS[name], get_args(options.HINTS[name])
+    kind, spelling = get_args({**options.HINTS, **options.SEARCH_HINTS}[name])
     flag = f"--{name.replace('_', '-')}"
     if kind is bool:
         flags = f"{flag}/--no-{name}" if spelling.default else flag
         return click.option(flags, default=spelling.default, is_flag=True, help=spelling.help)
-    types: dict[Any, Any] = {float | None: float, int | None: click.IntRange(min=0)}
     shown = {"default": spelling.default, "show_default": True} if spelling.default is not None else {}
-    return click.option(flag, type=types.get(kind), metavar=spelling.metavar, help=spelling.help, **shown)
+    shown |= {"multiple": True} if kind == Sequence[Path | str] | None else {}
+    return click.option(flag, type=_type(kind, spelling), metavar=spelling.metavar, help=spelling.help, **shown)
+
+
+def _type(kind: Any, spelling: options.Spelling) -> Any:
+    """How click reads the value of an option; None: as text."""
+    numbers: dict[Any, tuple[Any, Any]] = {int | None: (int, click.IntRange), float | None: (float, click.FloatRange)}
+    if kind not in numbers:
+        return None
+    plain, ranged = numbers[kind]
+    return plain if spelling.least is None else ranged(min=spelling.least)
 
 
 def _settings_file(given: dict[str, Any]) -> dict[str, Any]:
@@ -86,28 +95,10 @@ task_options = shared(*options.TASK)
 data, wandb = _option("data"), _option("wandb")
 
 
-_SEARCH = (
-    click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random."),
-    click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate."),
-    click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends."),
-    click.option(
-        "--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="What may be lost, in the metric's unit."
-    ),
-    click.option("--objective", metavar="X", help="budget, latency, pareto or nac."),
-    click.option(
-        "--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...)."
-    ),
-    click.option(
-        "--experience", metavar="RUN", multiple=True, help="An earlier search whose journal teaches what letters do."
-    ),
-)
-SEARCH = ("searcher", "budget", "max_trainings", "max_drop", "objective", "cache", "experience")
-
-
 def search_options(function: F) -> F:
     """The options of a search that are keys of the profile's search table."""
-    for option in reversed(_SEARCH):
-        function = option(function)
+    for name in reversed(options.SEARCH):
+        function = _option(name)(function)
     return function
 
 

@@ -1,10 +1,10 @@
 """The search: driver, journal, memory and workers joined with the session; the best chain, or a loud end."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from nacdeploy import models
 from nacdeploy.base import records
@@ -17,7 +17,7 @@ from nacdeploy.results.outcome import Command, finish, front_of
 from nacdeploy.results.result import Result
 from nacdeploy.results.run_page import allowed
 from nacdeploy.sessions import resuming
-from nacdeploy.sessions.options import Options, filled
+from nacdeploy.sessions.options import SEARCH, Options, SearchOptions, filled
 from nacdeploy.sessions.resuming import Start
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, open_session
@@ -46,17 +46,10 @@ def search(
     resume: Path | str | None = None,
     fork: bool = False,
     pick: int | None = None,
-    searcher: str | None = None,
-    budget: int | None = None,
-    max_trainings: int | None = None,
-    max_drop: float | None = None,
-    objective: str | None = None,
-    experience: Sequence[Path | str] | None = None,
-    cache: str | None = None,
     workers: int | None = None,
     ray: str | None = None,
     progress: Progress | None = None,
-    **shared: Unpack[Options],
+    **asked: Unpack[SearchOptions],
 ) -> Result:
     """Search for the best chain; leaves its checkpoint, strategy.json and the journal. `resume` goes on with a run.
     `experience` names folders of earlier searches, whose journals teach the searcher what steps do.
@@ -74,8 +67,8 @@ def search(
             here.
     """
     progress, watch = progress or Silent(), Stopwatch()
-    wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
-    wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache, "experience": experience}
+    wanted = {name: asked.get(name) for name in SEARCH}
+    shared = cast(Options, {name: value for name, value in asked.items() if name not in SEARCH})
     with _start(out, resume, fork, pick, shared, wanted) as start:
         _check(start.request.settings.profile)
         with _cluster(workers, ray) as cluster:
