@@ -20,9 +20,9 @@ from nacdeploy.exporters.targets.ort import probe as probes
 from nacdeploy.exporters.targets.ort import profiling as onnx_profile
 from nacdeploy.exporters.targets.runtime import runtime_of
 from nacdeploy.network.attachments.fake_quant import Rule
-from nacdeploy.profile import letters
 from nacdeploy.reports import explanation
 from nacdeploy.reports.explanation import Explanation
+from nacdeploy.strategies.operators import OPERATORS
 from nacdeploy.strategies.operators.base import D
 from nacdeploy.strategies.operators.prune.operator import PruneDecision
 from nacdeploy.strategies.operators.quantize.operator import QuantizeDecision
@@ -94,12 +94,9 @@ def _images(manifest: Manifest) -> NDArray[Any]:
 
 def _decisions(manifest: Manifest, kind: type[D]) -> list[D]:
     """The decisions of one kind along the chain that made the artifact."""
-    known = [step for step in manifest.steps if step.link[:1] in letters()]
-    return [
-        records.from_data(kind, step.decision, where=f"step {step.link} of the manifest")
-        for step in known
-        if operator_of(step.link[:1]).decision_type is kind
-    ]
+    letters = {each.letter for each in OPERATORS if operator_of(each.letter).decision_type is kind}
+    made = [step for step in manifest.steps if step.link[:1] in letters]
+    return [records.from_data(kind, step.decision, where=f"step {step.link} of the manifest") for step in made]
 
 
 def _rule(manifest: Manifest) -> Rule | None:

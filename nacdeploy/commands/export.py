@@ -66,8 +66,8 @@ def export(
     with home.place(out, f"export-{chosen.name}") as place:
         original = _original(record, folder) if state.steps else None
         tuning = exporting.Tuning(autotune, measurements, original, given)
-        context = _context(record, folder)
-        path = exporting.export(state, task_of(record), settings, chosen, place, context, progress, tuning)
+        task, context = task_of(record), _context(record, folder)
+        path = exporting.export(state, task, settings, chosen, place, context, progress, tuning)
     tracker = tracking.open_tracker(
         home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": chosen.name}, say=progress.say
     )
@@ -95,9 +95,9 @@ def exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
     place = folder / "onnx"
     if not artifact.is_artifact(place):
         state, record = checkpoints.load(folder)
-        context = _context(record, folder)
+        task, context = task_of(record), _context(record, folder)
         reference = targets.parse(targets.REFERENCE)
-        exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
+        exporting.export(state, task, record.settings(), reference, place, context, progress)
     return place
 
 

@@ -12,9 +12,8 @@ from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.progress import Progress
 from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import write_page
-from nacdeploy.reports.summary import summary_rows
 from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
-from nacdeploy.results.run_page import REPORT_FILE, Material, page_of
+from nacdeploy.results.run_page import REPORT_FILE, Material, page_of, summary_rows
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, test_scores

@@ -8,14 +8,14 @@ from nacdeploy import models
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
-from nacdeploy.metrics import ACCURACY, Metric, named, number, shown
+from nacdeploy.metrics import ACCURACY, Metric, named, number, shown, shown_drop
 from nacdeploy.profile import Profile
 from nacdeploy.reports.figures import Panel, layers_panel, search_panels
 from nacdeploy.reports.layers import layer_changes
 from nacdeploy.reports.page import Cells, Page, write_page
-from nacdeploy.reports.summary import summary_rows
 from nacdeploy.results.result import RESULT_FILE, Result
 from nacdeploy.sessions.resuming import JOURNAL, RUN_FILE
+from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.objective import Figures
@@ -164,3 +164,20 @@ def _layers(result: Result) -> Sequence[Panel]:
         return []
     compressed, baseline = (checkpoints.load(Path(p))[0] for p in (result.checkpoint, result.baseline_checkpoint))
     return [layers_panel(layer_changes(baseline.network, compressed.network))]
+
+
+def summary_rows(figures: Figures, scores: Scores) -> tuple[tuple[str, str], ...]:
+    """Scores on the test split and ratios, each with its name; measured speed where there is one."""
+    metric = figures.scored_by
+    speed = [("measured speed against FP32", f"{figures.speed_ratio:.2f}x")] if figures.speed_ratio else []
+    return (
+        (f"FP32 baseline, test {metric.title}", shown(metric, scores.baseline)),
+        (f"control (FP32, {scores.n_control_epochs} epochs more)", shown(metric, scores.control)),
+        (f"compressed, test {metric.title}", shown(metric, scores.compressed)),
+        (f"{metric.title} lost against the better of the two", shown_drop(metric, scores.drop)),
+        ("BitOps ratio (analytic)", f"{figures.bitops_ratio:.2f}x"),
+        ("MACs ratio (analytic)", f"{figures.macs_ratio:.2f}x"),
+        ("memory ratio (analytic, heads and scales charged)", f"{figures.bytes_ratio:.2f}x"),
+        ("NAC's own BitOpsCR / MemCR", f"{figures.nac_bitops_ratio:.2f} / {figures.nac_memory_ratio:.2f}"),
+        *speed,
+    )
