@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
@@ -65,11 +65,9 @@ class JobRow:
 Report = Callable[[Job, int, float], bool]
 
 
-class Worker(Protocol):
-    """Runs a window of jobs and answers in their order. `report(job, step, value)` takes intermediate values, steps
-    counted from 1, and says whether the job ends there. A job keeps its model in `job.folder / MODEL`."""
-
-    def __call__(self, jobs: Sequence[Job], report: Report) -> list[Attempt]: ...
+# Runs a window of jobs and answers in their order. `report(job, step, value)` takes intermediate values, steps counted
+# from 1, and says whether the job ends there. A job keeps its model in `job.folder / MODEL`.
+Worker = Callable[[Sequence[Job], Report], list[Attempt]]
 
 
 @dataclass
