@@ -3,12 +3,16 @@
 import importlib
 import os
 import sys
+import tomllib
 import warnings
+from pathlib import Path
+from typing import Any
 
 import click
 
-from nacdeploy.base.errors import NacdeployError, unknown
-from nacdeploy.cli import options
+from nacdeploy.base.errors import NacdeployError, UsageError, nearest, unknown
+from nacdeploy.base.records import read_text
+from nacdeploy.sessions.options import SETTINGS_FILE
 
 COMMANDS = (
     "train",
@@ -27,6 +31,8 @@ COMMANDS = (
     "report",
     "doctor",
 )
+
+_NAMES = {"as_json": "json", "source": "from"}  # of parameters whose option has another name
 
 
 class Commands(click.Group):
@@ -59,7 +65,7 @@ def cli(context: click.Context) -> None:
     Without options the commands use nacdeploy.toml in the current folder, else the built-in profile 'demo'.
     Results lie under runs/.
     """
-    context.default_map = options.defaults(cli)
+    context.default_map = _defaults(cli)
 
 
 def main() -> None:
@@ -95,6 +101,57 @@ def _usage_hint(error: click.ClickException) -> str:
 def _failed(text: str, code: int) -> int:
     click.echo(f"error: {' '.join(text.split())}", err=True)
     return code
+
+
+def _defaults(group: click.Group) -> dict[str, dict[str, Any]]:
+    """nacdeploy.toml as click's default map: every option of every command that the file names.
+
+    Raises:
+        UsageError: the file is not readable, or names an option that no command has.
+    """
+    path = Path(SETTINGS_FILE)
+    if not path.is_file():
+        return {}
+    try:
+        given = tomllib.loads(read_text(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} is not readable TOML: {error}") from error
+    given = {key.replace("-", "_"): value for key, value in given.items()}
+    commands = {
+        name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
+    }
+    parameters = {
+        name: {_NAMES.get(p.name, p.name): p for p in command.params if p.name and isinstance(p, click.Option)}
+        for name, command in commands.items()
+        if command
+    }
+    _check_keys(given, {key: p for found in parameters.values() for key, p in found.items()}, path)
+    return {
+        name: {str(p.name): _as_typed(given[key], p) for key, p in found.items() if key in given}
+        for name, found in parameters.items()
+    }
+
+
+def _as_typed(value: Any, option: click.Option) -> Any:
+    """A value as it would stand on the command line, so that the option's own checks apply to it."""
+    if option.multiple:
+        return [str(each) for each in _listed(value, option)]
+    return value if isinstance(value, bool) else str(value)
+
+
+def _listed(value: Any, option: click.Option) -> list[Any]:
+    """The values of an option: one, or as many as a list holds where it may be given often."""
+    return value if option.multiple and isinstance(value, list) else [value]
+
+
+def _check_keys(given: dict[str, Any], known: dict[str, click.Option], path: Path) -> None:
+    for key, value in given.items():
+        if key not in known:
+            raise UsageError(f"{path}: unknown option '{key}'{nearest(key, known)}")
+        if isinstance(value, dict):
+            raise UsageError(f"{path}: '{key}' is a table; the file holds option names only, tables go into a profile")
+        if not all(isinstance(one, str | int | float) for one in _listed(value, known[key])):
+            raise UsageError(f"{path}: '{key}' takes one value, such as {key} = \"...\"")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -10,8 +9,6 @@ from typing import Any, TypeVar, cast, get_args
 import click
 from click.core import ParameterSource
 
-from nacdeploy.base.errors import UsageError, nearest
-from nacdeploy.base.records import read_text
 from nacdeploy.cli import document
 from nacdeploy.sessions import options
 
@@ -42,7 +39,6 @@ rules = click.option(
     "--rules", metavar="FILE", type=click.Path(path_type=Path), help="Rules by layer in the old grammar."
 )
 as_json = click.option("--json", "as_json", is_flag=True, callback=_documented, help="Print one JSON document.")
-NAMES = {"as_json": "json", "source": "from"}
 
 
 def shared(*names: str) -> Callable[[F], F]:
@@ -102,41 +98,6 @@ def search_options(function: F) -> F:
     return function
 
 
-def defaults(group: click.Group, path: Path = Path(options.SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
-    """nacdeploy.toml as click's default map: every option of every command that the file names.
-
-    Raises:
-        UsageError: the file is not readable, or names an option that no command has.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        given = tomllib.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} is not readable TOML: {error}") from error
-    given = {key.replace("-", "_"): value for key, value in given.items()}
-    commands = {
-        name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
-    }
-    parameters = {
-        name: {NAMES.get(p.name, p.name): p for p in command.params if p.name and isinstance(p, click.Option)}
-        for name, command in commands.items()
-        if command
-    }
-    _check_keys(given, {key: p for found in parameters.values() for key, p in found.items()}, path)
-    return {
-        name: {str(p.name): _as_typed(given[key], p) for key, p in found.items() if key in given}
-        for name, found in parameters.items()
-    }
-
-
-def _as_typed(value: Any, option: click.Option) -> Any:
-    """A value as it would stand on the command line, so that the option's own checks apply to it."""
-    if option.multiple:
-        return [str(each) for each in _listed(value, option)]
-    return value if isinstance(value, bool) else str(value)
-
-
 def on_command_line(name: str) -> bool:
     """Whether the parameter was typed, rather than taken from nacdeploy.toml or its default."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
@@ -151,18 +112,3 @@ def is_model_of(run: Path, name: str | None) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(recorded == name)
-
-
-def _listed(value: Any, option: click.Option) -> list[Any]:
-    """The values of an option: one, or as many as a list holds where it may be given often."""
-    return value if option.multiple and isinstance(value, list) else [value]
-
-
-def _check_keys(given: dict[str, Any], known: dict[str, click.Option], path: Path) -> None:
-    for key, value in given.items():
-        if key not in known:
-            raise UsageError(f"{path}: unknown option '{key}'{nearest(key, known)}")
-        if isinstance(value, dict):
-            raise UsageError(f"{path}: '{key}' is a table; the file holds option names only, tables go into a profile")
-        if not all(isinstance(one, str | int | float) for one in _listed(value, known[key])):
-            raise UsageError(f"{path}: '{key}' takes one value, such as {key} = \"...\"")
