@@ -83,6 +83,11 @@ def test_settings_file_names_earlier_searches_and_the_command_line_others(line: 
     )
 
 
+def test_option_that_no_command_has_is_refused_in_python_too(folder: Path) -> None:
+    with pytest.raises(UsageError, match="unknown option 'sed'; did you mean 'seed'"):
+        wanted(Options(sed=3))  # type: ignore[typeddict-unknown-key]
+
+
 def test_precision_adds_to_what_the_strategy_excludes_and_says_so(folder: Path) -> None:
     measured = {"target": "ort", "machine": "here", "speed": {"value": 1.5, "low": 1.4, "high": 1.6}, "n_timed": 9}
     measured |= {"layers": {"classifier": "float"}, "kinds": {"classifier": "linear"}}
