@@ -31,7 +31,7 @@ from nacdeploy.sessions.session import Session, open_session
 from nacdeploy.sessions.setup import Request, recorded, wanted
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.search.cluster import ray_cluster
-from nacdeploy.strategies.search.workers import Opener
+from nacdeploy.strategies.search.workers import WorkerOpener
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 
@@ -182,7 +182,7 @@ def _worker(
     check_layers(experiment, session.task, session.profile, session.baseline.network)
     if experiment.n_parallel > 1:
         cluster = stack.enter_context(ray_cluster(experiment.n_parallel))
-        opener = Opener(f"{opened.__module__}:{opened.__name__}", setup_of(asked.experiment, session))
+        opener = WorkerOpener(f"{opened.__module__}:{opened.__name__}", setup_of(asked.experiment, session))
         return session, PoolWorker(stack.enter_context(cluster.pool(opener)).submit)
     return session, OwnWorker(experiment, session, progress)
 

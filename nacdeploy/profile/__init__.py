@@ -31,7 +31,7 @@ from nacdeploy.profile.tables.table import Table
 from nacdeploy.profile.tables.training import DataTable, SettleTable, TrainTable
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.operators.letter import Letter
-from nacdeploy.strategies.operators.others import Found, others
+from nacdeploy.strategies.operators.others import OtherLetters, others
 
 T = TypeVar("T", bound=Table)
 
@@ -111,7 +111,7 @@ class Profile(Table):
 
 
 @cache
-def _others() -> Found:
+def _others() -> OtherLetters:
     """Other packages' letters, looked for once: a search makes operators all the time."""
     found = others(operators.OPERATORS, {*Profile.model_fields, *dir(Profile)})
     for problem in found.problems:

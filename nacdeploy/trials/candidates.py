@@ -24,14 +24,14 @@ from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.engine import Pending, Workers
 from nacdeploy.strategies.search.journal import Evaluation
-from nacdeploy.strategies.search.workers import Opener, Pool
+from nacdeploy.strategies.search.workers import Pool, WorkerOpener
 from nacdeploy.strategies.state import CompressionState, Metrics
 from nacdeploy.strategies.steps import checkpoint, letters
 from nacdeploy.strategies.steps.advance import VERSIONS
 from nacdeploy.trials.equipment import equipped
 
 
-def opener(session: Session, place: Path, cache: str) -> Opener:
+def opener(session: Session, place: Path, cache: str) -> WorkerOpener:
     """How a worker of a search is opened. The baseline goes by value: a machine need not see its folder."""
     baseline = session.baseline
     values = {name: value.detach().cpu().contiguous() for name, value in content(baseline.network).items()}
@@ -44,7 +44,7 @@ def opener(session: Session, place: Path, cache: str) -> Opener:
         "place": str(place.absolute()),
         "cache": cache,
     }
-    return Opener(f"{__name__}:{evaluator.__name__}", setup)
+    return WorkerOpener(f"{__name__}:{evaluator.__name__}", setup)
 
 
 def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:

@@ -13,14 +13,14 @@ GROUP = "nacdeploy.operators"
 
 
 @dataclass(frozen=True)
-class Found:
+class OtherLetters:
     """The letters of other packages, and what is wrong with those that are left out, one line each."""
 
     letters: tuple[Letter, ...]
     problems: tuple[str, ...]
 
 
-def others(own: Sequence[Letter], reserved: Iterable[str]) -> Found:
+def others(own: Sequence[Letter], reserved: Iterable[str]) -> OtherLetters:
     """The letters that other packages register as entry points of the group `nacdeploy.operators`. One that does not
     load, or whose letter or table is taken (by one of `own`, by a `reserved` name), is left out; the rest stays."""
     letters: dict[str, Letter] = {each.letter: each for each in own}
@@ -33,7 +33,7 @@ def others(own: Sequence[Letter], reserved: Iterable[str]) -> Found:
             continue
         letters[found.letter] = found
         tables.add(found.table)
-    return Found(tuple(letters.values())[len(own) :], tuple(problems))
+    return OtherLetters(tuple(letters.values())[len(own) :], tuple(problems))
 
 
 def _loaded(entry: EntryPoint) -> Letter | str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nacdeploy.base.errors import MissingExtraError, NacdeployError, UsageError
-from nacdeploy.strategies.search.workers import Opener, Pool
+from nacdeploy.strategies.search.workers import Pool, WorkerOpener
 
 _CONNECT_S, _PROBE_S = 4.0, 7.0
 
@@ -28,7 +28,7 @@ class Cluster:
     has_gpus: bool = False
 
     @contextmanager
-    def pool(self, opener: Opener) -> Iterator[Pool]:
+    def pool(self, opener: WorkerOpener) -> Iterator[Pool]:
         """The workers; they end with the block."""
         needs = {"num_gpus": 1, "num_cpus": 0} if self.has_gpus else {"num_cpus": 1}
         pool = Pool(_ray(), needs, self.n_workers, opener)

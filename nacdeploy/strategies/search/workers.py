@@ -36,7 +36,7 @@ Run = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Opener:
+class WorkerOpener:
     """How a worker is opened: "package.module:function", and the plain data that the function is called with."""
 
     function: str
@@ -53,7 +53,7 @@ class Pool:
         opener: how each is opened.
     """
 
-    def __init__(self, ray: Any, needs: Mapping[str, int], n_workers: int, opener: Opener) -> None:
+    def __init__(self, ray: Any, needs: Mapping[str, int], n_workers: int, opener: WorkerOpener) -> None:
         self._ray = ray
         kind = ray.remote(max_restarts=0, **needs)(_Worker)
         self._new = lambda: kind.remote(opener.function, dict(opener.setup), str(Path.cwd()), sys.path)

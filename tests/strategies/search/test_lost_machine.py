@@ -9,7 +9,7 @@ from ray.cluster_utils import Cluster as Nodes
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.strategies.search import workers
 from nacdeploy.strategies.search.cluster import ray_cluster
-from nacdeploy.strategies.search.workers import Opener
+from nacdeploy.strategies.search.workers import WorkerOpener
 
 SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
@@ -25,7 +25,7 @@ def test_jobs_of_a_lost_machine_are_run_on_what_is_left(nodes: Nodes, tmp_path: 
     other = nodes.add_node(num_cpus=1)
     with (
         ray_cluster(2, nodes.address) as cluster,
-        cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool,
+        cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool,
     ):
         met = [pool.submit({"name": name, "meets": there}) for name, there in ("ab", "ba")]
         pids = {job()["pid"] for job in met}
@@ -41,7 +41,7 @@ def test_cluster_without_a_machine_left_is_said(nodes: Nodes, tmp_path: Path, mo
     other = nodes.add_node(num_gpus=1, num_cpus=0)
     with (
         ray_cluster(1, nodes.address) as cluster,
-        cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool,
+        cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool,
     ):
         assert pool.submit({"name": "first"})()["name"] == "first"
         nodes.remove_node(other, allow_graceful=False)

@@ -18,7 +18,7 @@ from nacdeploy.base.errors import (
     UsageError,
 )
 from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
-from nacdeploy.strategies.search.workers import Opener
+from nacdeploy.strategies.search.workers import WorkerOpener
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def test_jobs_run_in_other_processes_and_answer_in_order(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
+    with cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
         pending = [pool.submit({"name": str(n)}) for n in range(8)]
         answers = [job() for job in pending]
     assert [answer["name"] for answer in answers] == [str(n) for n in range(8)]
@@ -40,13 +40,13 @@ def test_jobs_run_in_other_processes_and_answer_in_order(cluster: Cluster, tmp_p
 
 
 def test_jobs_run_at_once(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
+    with cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
         pending = [pool.submit({"name": name, "meets": other}) for name, other in ("ab", "ba")]
         assert len({job()["pid"] for job in pending}) == 2
 
 
 def test_dead_workers_job_is_run_again_and_three_deaths_are_its_end(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
+    with cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
         once = pool.submit({"name": "once", "dies": 1})
         always = pool.submit({"name": "always", "dies": 99})
         after = pool.submit({"name": "after"})
@@ -58,7 +58,7 @@ def test_dead_workers_job_is_run_again_and_three_deaths_are_its_end(cluster: Clu
 
 
 def test_errors_of_a_job_are_raised_as_what_they_are(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
+    with cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
         kinds = {"refused": RefusedError, "diverged": DivergedError, "usage": UsageError}
         for name, kind in kinds.items():
             with pytest.raises(kind, match=f"^job {name} fails$"):
@@ -68,7 +68,7 @@ def test_errors_of_a_job_are_raised_as_what_they_are(cluster: Cluster, tmp_path:
 
 def test_worker_that_cannot_be_opened_says_why(cluster: Cluster) -> None:
     with (
-        cluster.pool(Opener("worker_jobs:refuses", {"data": "nowhere"})) as pool,
+        cluster.pool(WorkerOpener("worker_jobs:refuses", {"data": "nowhere"})) as pool,
         pytest.raises(UsageError, match="no such data: nowhere"),
     ):
         pool.submit({})()

@@ -41,7 +41,7 @@ class Spread:
         return math.sqrt(self._sum / self._n)
 
 
-class _Use(NamedTuple):
+class _LetterUse(NamedTuple):
     n_before: int
     n_fresh: int
     log_factors: Array
@@ -59,14 +59,14 @@ class Effects:
     def __init__(self, families: Mapping[str, tuple[str, float]], elders: Sequence["Effects"] = ()) -> None:
         self.spread = Spread()
         self._families, self._elders = families, tuple(elders)
-        self._uses: dict[str, list[_Use]] = {}
+        self._uses: dict[str, list[_LetterUse]] = {}
         self._known: dict[tuple[str, int, int], Effect] = {}
 
     def learn(self, symbol: str, n_before: int, n_fresh: int, log_factors: Array, added: float) -> None:
         """Remember one observed step; `added` is in points."""
         if symbol in self._uses:
             self.spread.learn(added - self.expected(symbol, n_before, n_fresh)[1])
-        self._uses.setdefault(symbol, []).append(_Use(n_before, n_fresh, log_factors, added))
+        self._uses.setdefault(symbol, []).append(_LetterUse(n_before, n_fresh, log_factors, added))
         self._known.clear()
 
     def knows(self, symbol: str) -> bool:
