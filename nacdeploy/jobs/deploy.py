@@ -26,11 +26,15 @@ from nacdeploy.strategies import checkpoint as checkpoints
 
 @dataclass(frozen=True)
 class DataSource:
-    """What a manifest says of the data set: its name, and how its images were taken."""
+    """What a manifest says of the data set: its name and content, and how its images were taken."""
 
     name: str
     images: DataTable
     bench: BenchTable = field(default_factory=BenchTable)
+    fingerprint: str = ""
+    split_seed: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 def export(

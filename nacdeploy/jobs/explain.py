@@ -1,6 +1,7 @@
 """Explaining an artifact: read its file, run it and its float twin here, and say why each layer is as fast as it is."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nacdeploy import latency, records
-from nacdeploy.exporters import artifact, onnx_layers, targets
-from nacdeploy.exporters.artifact import Manifest
+from nacdeploy import doors, latency, records
+from nacdeploy.exporters import artifact, graphs, onnx_layers, targets
+from nacdeploy.exporters.artifact import Lowering, Manifest
 from nacdeploy.exporters.float_twin import float_twin, is_quantized
+from nacdeploy.exporters.onnx_layers import OnnxLayer
 from nacdeploy.exporters.targets import Target
 from nacdeploy.exporters.targets.ort import layer_facts
 from nacdeploy.exporters.targets.ort import probe as probes
@@ -23,6 +25,37 @@ from nacdeploy.reports import explanation
 from nacdeploy.reports.explanation import Explanation
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An artifact before anything of it is run: its records, the bytes of its graph, and the graph."""
+
+    manifest: Manifest
+    lowering: tuple[Lowering, ...]
+    content: bytes
+    file: onnx.ModelProto
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it has a float twin that differs from it."""
+        return is_quantized(self.file)
+
+    def layers(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[OnnxLayer, ...]:
+        """Its layers; `shapes` are those of the first input and output by node."""
+        return onnx_layers.onnx_layers(self.file, self.lowering, shapes)
+
+
+def opened(path: Path) -> Opened:
+    """The artifact at a path, looked through.
+
+    Raises:
+        UsageError: `path` is no artifact, or its graph is none.
+        NacdeployError: a file of it is damaged.
+    """
+    manifest, lowering = artifact.load(path)
+    content = doors.read_bytes(path / manifest.model_file)
+    return Opened(manifest, lowering, content, graphs.read(content, str(path / manifest.model_file)))
+
+
 def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: Progress | None = None) -> Explanation:
     """Say why an artifact is or is not faster than its float twin, layer by layer, worst first.
 
@@ -31,18 +64,17 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
         NacdeployError: a file of it is damaged, or ONNX Runtime cannot run it.
     """
     progress, path = progress or Silent(), Path(path)
-    manifest, lowering = artifact.load(path)
+    found = opened(path)
+    manifest, lowering, content, file = found.manifest, found.lowering, found.content, found.file
     target = targets.parse(manifest.target)
-    content = (path / manifest.model_file).read_bytes()
-    file = onnx.load_model_from_string(content)
     images = _images(manifest)
     models = {"own": content}
-    if is_quantized(file):
+    if found.is_quantized:
         models["twin"] = float_twin(file).SerializeToString()
     progress.say(f"profiling {path}{' and its float twin, in turns' if len(models) > 1 else ''}")
     profiles = onnx_profile.profile(models, images, baseline=[*models][-1], threads=threads, n_rounds=rounds)
     shapes = {node: (s.input, s.output) for node, s in onnx_profile.node_shapes(content, images).items()}
-    layers = onnx_layers.onnx_layers(file, lowering, shapes)
+    layers = found.layers(shapes)
     own, twin = profiles.by_name["own"], profiles.by_name.get("twin")
     facts = layer_facts.from_onnx_runtime(file, layers, own, twin)
     rows = explanation.make_rows(
