@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nacdeploy.errors import UsageError, unknown
 
@@ -36,7 +36,8 @@ class Limits:
         unpacked_mib: what compressed data may become, whatever their size; more is taken up to `unpacked_ratio` times it.
         unpacked_ratio: see `unpacked_mib`.
         chain: the letters of a chain, and their parameters, as characters.
-        pixels: the pixels of an image that a record or a file names, of all channels.
+        pixels: the pixels of an image, of all channels.
+        network_pixels: the same of the images that a network takes by its record.
         network_mib: the weights of a network that a record describes; more is taken up to `network_ratio` times the
             weights that lie beside it.
         network_ratio: see `network_mib`.
@@ -51,6 +52,7 @@ class Limits:
     unpacked_ratio: float = 256
     chain: float = 10_000
     pixels: float = 2e8
+    network_pixels: float = 2**24
     network_mib: float = 1024
     network_ratio: float = 64
 
@@ -146,6 +148,43 @@ def read_text(path: Path, key: str = "text_kib") -> str:
         return read_bytes(path, key).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text ({error})") from error
+
+
+def unpacked(stream: IO[bytes], n_packed: int, where: str, n_bytes: int | None = None) -> bytes:
+    """What a stream of compressed data becomes, read in pieces; `n_bytes` are those that it says of itself.
+
+    Raises:
+        UsageError: it becomes more than it says, or more than the limit.
+    """
+    most = unpacked_limit(n_packed)
+    if n_bytes is not None and n_bytes > most:
+        raise above(where, f"says that it unpacks to {n_bytes} bytes", "unpacked_mib")
+    most = most if n_bytes is None else n_bytes
+    parts, n = [], 0
+    while part := stream.read(_MIB):
+        parts.append(part)
+        n += len(part)
+        if n > most:
+            if n_bytes is not None:
+                raise UsageError(f"{where} unpacks to more than the {n_bytes} bytes that it says")
+            raise above(where, f"unpacks to more than {most:g} bytes", "unpacked_mib")
+    return b"".join(parts)
+
+
+def unpacked_limit(n_packed: int) -> float:
+    """How many bytes compressed data of a size may become."""
+    now = limits()
+    return max(now.unpacked_mib * _MIB, now.unpacked_ratio * n_packed)
+
+
+def check_pixels(n_pixels: int, where: str, key: str = "pixels") -> None:
+    """Check the size of an image, of all its channels, before it takes memory.
+
+    Raises:
+        UsageError: it is larger than the limit.
+    """
+    if n_pixels > getattr(limits(), key):
+        raise above(where, f"has images of {n_pixels} pixels in all channels", key)
 
 
 def json_of(content: bytes | str, where: str) -> Any:

@@ -189,6 +189,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there; a text that cannot be a path names nothing."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hex."""
     with Path(path).open("rb") as file:

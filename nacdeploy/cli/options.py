@@ -1,8 +1,6 @@
 """Options that several commands share: one name means one thing everywhere. nacdeploy.toml gives their defaults."""
 
 import functools
-import json
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -10,10 +8,10 @@ from typing import Any, TypeVar, cast, get_args
 import click
 from click.core import ParameterSource
 
+from nacdeploy import doors, records
 from nacdeploy.cli import document
 from nacdeploy.errors import UsageError, nearest
 from nacdeploy.jobs import options
-from nacdeploy.records import read_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,10 +118,12 @@ def defaults(group: click.Group, path: Path = Path(options.SETTINGS_FILE)) -> di
     if not path.is_file():
         return {}
     try:
-        given = tomllib.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        given = doors.toml_of(doors.read_text(path), str(path))
+    except OSError as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
     given = {key.replace("-", "_"): value for key, value in given.items()}
+    if isinstance(given.get("limits"), str):
+        doors.raise_limits(given.pop("limits"), str(path))
     commands = {
         name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
     }
@@ -154,10 +154,11 @@ def is_model_of(run: Path, name: str | None) -> bool:
     if name is None or ".py:" not in name:
         return False
     try:
-        recorded = json.loads((run / "run.json").read_text(encoding="utf-8"))["profile"]["model"]
-    except (OSError, ValueError, KeyError, TypeError):
+        recorded: Any = records.read_json(run / "run.json")
+    except UsageError:  # said by whoever reads it next
         return False
-    return bool(recorded == name)
+    profile = recorded.get("profile") if isinstance(recorded, dict) else None
+    return isinstance(profile, dict) and profile.get("model") == name
 
 
 def _check_keys(given: dict[str, Any], known: set[str], path: Path) -> None:

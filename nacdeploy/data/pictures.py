@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nacdeploy.data.transforms import resized
+from nacdeploy import doors
 from nacdeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,11 +60,15 @@ def read(path: Path, input_size: int | None) -> Picture:
     import PIL.Image
 
     try:
+        doors.check_file(path)
         # PIL warns of broken EXIF
         with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(path) as image:
+            doors.check_pixels(image.width * image.height * len(image.getbands()), str(path))
             is_halved, kind = _is_halved(image), image.format
             image.load()
             pixels = _pixels(_upright(image), kind)
+    except UsageError:
+        raise
     # PIL's decoders fail in many ways on a broken file: OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         raise UsageError(f"{path} is not a readable image ({error})") from error

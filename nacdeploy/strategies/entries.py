@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import zstandard
 
-from nacdeploy import records
-from nacdeploy.errors import NacdeployError
+from nacdeploy import doors, records
+from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.strategies.store import Say, Store
 
 SCHEMA_VERSION = 2
@@ -75,8 +75,9 @@ def _packed(data: Any, kind: str, key: str) -> bytes:
 
 def _unpacked(data: bytes, kind: str, key: str) -> Any:
     try:
-        entry = json.loads(zstandard.ZstdDecompressor().decompress(data))
-    except (zstandard.ZstdError, ValueError, MemoryError) as error:
+        text = doors.unpacked(zstandard.ZstdDecompressor().stream_reader(data), len(data), "it")
+        entry = doors.json_of(text, "it")
+    except (zstandard.ZstdError, UsageError) as error:
         raise DamagedError("it is no JSON that was written here") from error
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA_VERSION:
         schema = entry.get("schema") if isinstance(entry, dict) else None

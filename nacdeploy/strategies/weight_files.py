@@ -11,6 +11,7 @@ import pickletools
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from nacdeploy import doors
 from nacdeploy.errors import UsageError
 
 SAFETENSORS = ".safetensors"
@@ -34,8 +36,9 @@ def content(path: Path) -> Any:
     Raises:
         UsageError: the file is missing, damaged, of another kind, or cannot be loaded without running code.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"checkpoint {path} does not exist")
+    doors.check_file(path)
     with path.open("rb") as file:
         head = file.read(9)
     suffix = path.suffix.lower()
@@ -73,12 +76,26 @@ def _loaded(path: Path, stand_ins: dict[str, type]) -> Any:
         allowed: list[Any] = [(kind, name) for name, kind in stand_ins.items()]
         try:
             with torch.serialization.safe_globals(allowed):
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return _by_torch(path)
         except pickle.UnpicklingError as error:
             filled = [n for n, kind in stand_ins.items() if f"'{kind.__module__}.{n}'" in str(error)]
             if "SETITEM" not in str(error) or not filled:
                 raise
             stand_ins = {**stand_ins, **{name: _stand_in(name, as_dict=True) for name in filled}}
+
+
+def _by_torch(path: Path) -> Any:
+    """What torch's own unpickler makes of a file.
+
+    Raises:
+        UnpicklingError: it makes nothing of it, in whichever way its stack machine ends on what is no pickle.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError, RuntimeError):
+        raise
+    except Exception as error:
+        raise pickle.UnpicklingError(f"torch cannot read it ({type(error).__name__}: {error})") from error
 
 
 def _stand_in(name: str, as_dict: bool = False) -> type:
@@ -146,15 +163,16 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            _check_unpacked(archive, path)
             for name in names:
                 try:
                     with archive.open(name) as file:
                         while file.read(1 << 20):
                             pass
                     good.append(name)
-                except zipfile.BadZipFile:
+                except (zipfile.BadZipFile, UnicodeDecodeError, zlib.error):
                     damaged.append(name)
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, zlib.error) as error:
         raise UsageError(f"{path} is damaged ({error}); copy it again") from error
     if damaged and good:  # torch can be told to write none: then all are wrong
         raise UsageError(f"{path} is damaged: the checksum of '{damaged[0]}' in it is another; copy it again")
@@ -163,6 +181,17 @@ def _check_archive(path: Path) -> None:
             f"{path} holds more than tensors (a TorchScript program), and is not loaded; "
             "save the state dict alone: torch.save(model.state_dict(), path)"
         )
+
+
+def _check_unpacked(archive: zipfile.ZipFile, path: Path) -> None:
+    """Check what an archive says that it unpacks to: torch's own is not compressed.
+
+    Raises:
+        UsageError: more than the limit.
+    """
+    n_bytes, n_packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if n_bytes > doors.unpacked_limit(n_packed):
+        raise doors.above(str(path), f"says that it unpacks to {n_bytes} bytes", "unpacked_mib")
 
 
 def holds_none(path: Path) -> UsageError:

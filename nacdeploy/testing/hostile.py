@@ -38,11 +38,13 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Mutation:
-    """A changed file, how it was changed, and whether no reader may take it."""
+    """A changed file, how it was changed, whether no reader may take it, and whether its bytes alone were changed, as
+    chance does, so that a hash sees it."""
 
     content: bytes
     name: str
     is_lethal: bool = False
+    is_damage: bool = False
 
 
 def mutated(content: bytes, form: str, draw: random.Random, other: bytes = b"") -> Mutation:
@@ -75,11 +77,11 @@ def _damaged(content: bytes, draw: random.Random) -> Mutation:
     for _ in range(draw.choice((1, 1, 3, 40))):
         if changed:
             changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-    return Mutation(bytes(changed), "bits flipped")
+    return Mutation(bytes(changed), "bits flipped", is_damage=True)
 
 
 def _cut_off(content: bytes, draw: random.Random) -> Mutation:
-    return Mutation(content[: draw.randrange(len(content) or 1)], "cut off")
+    return Mutation(content[: draw.randrange(len(content) or 1)], "cut off", is_damage=True)
 
 
 def _replaced(content: bytes, draw: random.Random, other: bytes) -> Mutation:
@@ -91,8 +93,8 @@ def _replaced(content: bytes, draw: random.Random, other: bytes) -> Mutation:
             Mutation(b"[" * DEEP, "brackets"),
             Mutation(b'{"a":' * DEEP, "objects"),
             Mutation(b"a = " + b"[" * DEEP, "arrays of TOML"),
-            Mutation(content[:at] + bytes(64) + content[at:], "zeros within"),
-            Mutation(content[:at] + content[at // 2 :], "a part twice"),
+            Mutation(content[:at] + bytes(64) + content[at:], "zeros within", is_damage=True),
+            Mutation(content[:at] + content[at // 2 :], "a part twice", is_damage=True),
             Mutation(b"\xff\xfe" + content, "another encoding"),
             Mutation(content + content, "twice"),
         )
