@@ -125,7 +125,7 @@ def _globals(path: Path) -> list[str]:
 
 def _pickles(path: Path) -> Iterator[Any]:
     """The pickles of a file: one in an archive, several one after the other in the older format."""
-    if zipfile.is_zipfile(path):
+    if _is_archive(path):
         with zipfile.ZipFile(path) as archive:
             entry = next((e for e in archive.infolist() if e.filename.endswith("data.pkl")), None)
         if entry is not None:
@@ -134,6 +134,18 @@ def _pickles(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         for _ in range(5):
             yield file
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is torch's archive, whole or damaged.
+
+    Raises:
+        UsageError: its directory is damaged.
+    """
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:
+        raise UsageError(f"{path} is damaged ({error}); copy it again") from error
 
 
 def _stored(path: Path, entry: zipfile.ZipInfo) -> bytes:
@@ -157,7 +169,7 @@ def _check_archive(path: Path) -> None:
     Raises:
         UsageError: one of them is another, or the archive holds a program.
     """
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         return
     good, damaged = [], []
     try:

@@ -146,6 +146,10 @@ class Prune:
         channel_pruning.apply_cut(cut, decision.cut)
         return cut
 
+    def misfit(self, network: Network, decision: PruneDecision) -> str | None:
+        """See `Fits`."""
+        return channel_pruning.misfit(network, decision.cut)
+
     def refit(self, network: Network, former: Network, decision: PruneDecision, task: Task) -> None:
         """Least squares on training images, where `prune.reconstruct` asks for it."""
         if self.table.reconstruct and decision.taken:
