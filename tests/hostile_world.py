@@ -62,6 +62,7 @@ _PRECISION = {
 }
 _RULES = "conv1 element 0.1,0.2\nconv.* k-means 4 k-means++\nfc.* huffman 4 1 5\nfc 0.25\n# a comment\n"
 
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file: where a valid one lies in the world, its form, and what is made of it. `mend` makes what
@@ -130,7 +131,10 @@ def _rehash(world: Path) -> None:
 
 def _run(path: Path) -> Any:
     found = resuming.recorded(path)
-    return [records.to_data(found), [str(row) for row in sources.in_force(str(path), {}, {}, None, None, Silent()).rows()]]
+    return [
+        records.to_data(found),
+        [str(row) for row in sources.in_force(str(path), {}, {}, None, None, Silent()).rows()],
+    ]
 
 
 def _journal(path: Path) -> Any:
@@ -174,8 +178,18 @@ def _options(path: Path) -> Any:
 
 
 KINDS = (
-    Kind("checkpoint", "runs/followed/checkpoint/checkpoint.json", "json", lambda w: _checkpoint(w / "runs/followed/checkpoint")),
-    Kind("values", "runs/followed/checkpoint/model.safetensors", "safetensors", lambda w: _values(w / "runs/followed/checkpoint")),
+    Kind(
+        "checkpoint",
+        "runs/followed/checkpoint/checkpoint.json",
+        "json",
+        lambda w: _checkpoint(w / "runs/followed/checkpoint"),
+    ),
+    Kind(
+        "values",
+        "runs/followed/checkpoint/model.safetensors",
+        "safetensors",
+        lambda w: _values(w / "runs/followed/checkpoint"),
+    ),
     Kind("weights", "weights.pt", "bytes", lambda w: _pt(w / "weights.pt")),
     Kind("graph, hashed", "artifact/model.onnx", "bytes", lambda w: _artifact(w / "artifact")),
     Kind("graph", "artifact/model.onnx", "bytes", lambda w: _graph(w / "artifact"), _rehash),

@@ -25,6 +25,7 @@ COMMANDS = (
     "decode",
     "show",
     "report",
+    "trust",
     "doctor",
 )
 

@@ -252,13 +252,17 @@ def _check_places(file: FileEntry, path: Path) -> None:
             raise UsageError(f"the header of {path}: '{row.name[:80]}' of {file.path} stands where none can")
         of = row.details.get("of")
         if row.method == codec.LOOKUP and coded.get(str(of)) != row.n_elements:
-            raise UsageError(f"the header of {path}: '{row.name[:80]}' of {file.path} refers to what is no tensor of codes")
+            raise UsageError(
+                f"the header of {path}: '{row.name[:80]}' of {file.path} refers to what is no tensor of codes"
+            )
         coded[row.name] = row.n_elements if row.method in (HUFFMAN, PLAIN) else -1
         end = row.start + n_bytes
     n_rest = file.rest.n_elements
     n_tensors = sum(row.n_elements * ITEM_BYTES[row.dtype] for row in file.tensors)
     if end > file.n_bytes or n_rest + n_tensors != file.n_bytes or file.rest.dtype != "U8":
-        raise UsageError(f"the header of {path}: {file.path} has {file.n_bytes} bytes, and its parts {n_rest + n_tensors}")
+        raise UsageError(
+            f"the header of {path}: {file.path} has {file.n_bytes} bytes, and its parts {n_rest + n_tensors}"
+        )
 
 
 def _opened(path: Path) -> BinaryIO:

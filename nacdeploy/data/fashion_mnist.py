@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nacdeploy import doors
 from nacdeploy.data.downloads import SOURCE, cache_directory, downloading
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import take_validation
-from nacdeploy import doors
 from nacdeploy.errors import UsageError
 from nacdeploy.profile.training import DataTable
 

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nacdeploy.data.transforms import resized
 from nacdeploy import doors
+from nacdeploy.data.transforms import resized
 from nacdeploy.errors import UsageError
 
 if TYPE_CHECKING:

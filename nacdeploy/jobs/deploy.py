@@ -1,11 +1,13 @@
 """Making a checkpoint deployable, and timing what was made."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import data as datasets
-from nacdeploy import models, records, tracking
+from nacdeploy import models, own, records, tracking
 from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact, carry, targets
@@ -85,6 +87,7 @@ def export(
         tuning = exporting.Tuning(autotune, measurements, original, given)
         context = _context(record, folder)
         path = exporting.export(state, task_of(record), settings, chosen, place, context, progress, tuning)
+    own.note(path / artifact.MANIFEST)
     tracker = tracking.open_tracker(
         home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": chosen.name}, say=progress.say
     )
@@ -122,9 +125,10 @@ def bench(
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
     wanted = {key: value for key, value in given.items() if value is not None}
     settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})
-    reference = Path(baseline) if baseline is not None else _exported_baseline(manifest, progress)
-    progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
-    return bench_runner.bench(paths, reference, dataset, settings)
+    made = nullcontext(Path(baseline)) if baseline is not None else _exported_baseline(manifest, paths[0], progress)
+    with made as reference:
+        progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
+        return bench_runner.bench(paths, reference, dataset, settings)
 
 
 def _original(record: checkpoints.Record, folder: Path) -> Network | None:
@@ -136,20 +140,33 @@ def _original(record: checkpoints.Record, folder: Path) -> Network | None:
     return state.network
 
 
-def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
-    """The FP32 artifact beside the baseline's checkpoint."""
-    folder = Path(str(manifest.baseline.get("checkpoint")))
-    if not checkpoints.is_checkpoint(folder):
+@contextmanager
+def _exported_baseline(manifest: artifact.Manifest, path: Path, progress: Progress) -> Iterator[Path]:
+    """The FP32 artifact of the network that an artifact came from: beside that one's checkpoint, or for this block where
+    somebody else's artifact would write outside of its own folder."""
+    named, record = str(manifest.baseline.get("checkpoint")), path / artifact.MANIFEST
+    home = path.absolute().parent
+    folder = checkpoints.named_folder(named, record, [home])
+    if folder is None:
         raise UsageError(
-            f"the FP32 checkpoint of this artifact ({folder}) is gone; give an FP32 artifact with --baseline"
+            f"the FP32 checkpoint of this artifact ({named[:200]}) is gone, or lies where somebody else's artifact does "
+            f"not lead; give an FP32 artifact with --baseline, or 'nacdeploy trust {path}'"
         )
     place = folder / "onnx"
-    if not artifact.is_artifact(place):
-        state, record = checkpoints.load(folder)
-        context = _context(record, folder)
-        reference = targets.parse(targets.REFERENCE)
-        exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
-    return place
+    if artifact.is_artifact(place):
+        yield place
+    elif own.is_inside(folder, [home]) or own.is_own(record):
+        yield _export_float(folder, place, progress)
+    else:
+        with tempfile.TemporaryDirectory(prefix="nacdeploy-bench-") as temporary:
+            yield _export_float(folder, Path(temporary) / "onnx", progress)
+
+
+def _export_float(folder: Path, place: Path, progress: Progress) -> Path:
+    state, record = checkpoints.load(folder)
+    context = _context(record, folder)
+    reference = targets.parse(targets.REFERENCE)
+    return exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
 
 
 def _context(record: checkpoints.Record, folder: Path) -> Context:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nacdeploy import records, tracking
+from nacdeploy import own, records, tracking
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.evaluator import figures_of
 from nacdeploy.jobs.final import LatencyReport
@@ -87,6 +87,7 @@ def finish(
             checkpoints.write(inner, state, record)
         records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
         records.write_json(folder / RESULT_FILE, result)
+    own.note(job.place / CHECKPOINT / checkpoints.RECORD)
     Runs(Path(job.options["runs"])).finished(job.place)
     drawn = _report(job.place, Material(found, session.profile, result))
     _track(job, result, found, session, drawn)

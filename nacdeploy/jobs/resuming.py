@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from nacdeploy import records
+from nacdeploy import own, records
 from nacdeploy.errors import UsageError
 from nacdeploy.jobs.options import RECORDED, Options, filled
 from nacdeploy.jobs.session import Session
@@ -109,14 +109,36 @@ def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
             f"profile {run.asked['profile']} has changed since {place} began: {', '.join(map(str, changed))}; bring "
             f"that back, or begin a new run by it that takes over what still holds: --resume {place} --fork"
         )
+    _check_places(run, place, search)
     new_head = bool(run.asked.get("new_head"))
     request = continued(run.profile, place / RUN_FILE, options, run.checkpoint, new_head, search=search_keys(search))
     return Start(place, request, run.asked)
 
 
+def _check_places(run: Run, place: Path, search: Mapping[str, Any]) -> None:
+    """Check that somebody else's run reads and writes no cache outside its own folder, and downloads nothing there.
+
+    Raises:
+        UsageError: it names such a place, and the user does not.
+    """
+    table, data = run.profile.get("search"), str(run.profile.get("data", ""))
+    cache = table.get("cache") if isinstance(table, dict) and search.get("cache") is None else None
+    source, _, folder = data.partition(":")
+    named = {"the cache": cache, "the data": folder if source != "folder" else None}
+    for what, where in named.items():
+        if where and not own.is_own(place / RUN_FILE) and not own.is_inside(Path(str(where)), [place]):
+            more = " pass --cache LOCATION, or" if what == "the cache" else ""
+            raise UsageError(
+                f"{place / RUN_FILE} was not written by you here, and names {what} {str(where)[:200]} outside its "
+                f"folder:{more} 'nacdeploy trust {place}' if you trust it"
+            )
+
+
 def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any]) -> Start:
     """A new run asked for as `source` was, with what is given here in place of its own."""
-    theirs = recorded(source).asked
+    run = recorded(source)
+    _check_places(run, source, search)
+    theirs = run.asked
     given = search_keys(search)
     merged = {**options_of(theirs), **{name: value for name, value in options.items() if value is not None}}
     return replace(begun(place, cast(Options, merged), {**theirs.get("search", {}), **given}), source=source)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from nacdeploy import models, records
+from nacdeploy import models, own, records
 from nacdeploy.errors import NacdeployError, UsageError
 from nacdeploy.jobs import candidates, layer_speed, resuming, speed
 from nacdeploy.jobs.equipment import Equipment, equipped
@@ -146,6 +146,7 @@ def _begin(start: Start, session: Session, progress: Progress) -> None:
         if start.source is not None:
             resuming.take_over(start.source, folder, session, progress)
         records.write_json(folder / resuming.RUN_FILE, start.run(session.profile))
+    own.note(start.place / resuming.RUN_FILE)
 
 
 def _check_alphabet(profile: Profile) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from nacdeploy import doors, records
+from nacdeploy import doors, own, records
 from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters.targets import grid_named
@@ -138,13 +138,20 @@ def _check(record: Record) -> None:
 
 
 def baseline_folder(record: Record, path: Path) -> Path | None:
-    """The checkpoint folder of the FP32 network that a checkpoint at `path` came from, None where it is gone. A
-    relative one is looked for from the current folder, and from those that the checkpoint lies in."""
+    """The checkpoint folder of the FP32 network that a checkpoint at `path` came from, None where it is gone."""
     if record.baseline_checkpoint is None:
         return None
-    named = Path(record.baseline_checkpoint)
-    places = [named, *(parent / named for parent in path.absolute().parents)]
-    return next((place for place in places if is_checkpoint(place)), None)
+    return named_folder(record.baseline_checkpoint, path / RECORD, path.absolute().parents[:2])
+
+
+def named_folder(named: str, record: Path, homes: Sequence[Path]) -> Path | None:
+    """The checkpoint folder that a record names, None where there is none. A relative one is looked for from the
+    current folder, and from those that the record lies in. What somebody else's record names outside of `homes` and the
+    current folder is not followed (see `own`)."""
+    places = [Path(named), *(parent / named for parent in record.absolute().parents)]
+    found = [place for place in places if is_checkpoint(place)]
+    allowed = (place for place in found if own.is_inside(place, [*homes, Path.cwd()]) or own.is_own(record))
+    return next(allowed, None)
 
 
 def load(path: Path) -> tuple[CompressionState, Record]:

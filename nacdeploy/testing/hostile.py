@@ -154,7 +154,22 @@ def written(data: Any, indent: int | None = 1) -> str:
 
 
 _LITERALS = (
-    *("nan", "-inf", "9" * 40, "-1", "0", "1e308", '"\\u0000"', '""', '"@@@"', "true", "[]", "{}", "[[1]]", "1979-05-27"),
+    *(
+        "nan",
+        "-inf",
+        "9" * 40,
+        "-1",
+        "0",
+        "1e308",
+        '"\\u0000"',
+        '""',
+        '"@@@"',
+        "true",
+        "[]",
+        "{}",
+        "[[1]]",
+        "1979-05-27",
+    ),
     *("[" * DEEP, '"' + "x" * 3000 + '"', "0x7fffffffffffffffff", "&a [*a, *a]", "!!python/object:os.system x"),
 )
 
@@ -163,7 +178,9 @@ def _line(content: bytes, draw: random.Random) -> Mutation:
     """A line of TOML or YAML with another value, another key, twice, or gone."""
     lines = content.decode().splitlines()
     at = draw.choice([i for i, line in enumerate(lines) if line.strip()] or [0])
-    key, mark, _ = re.split(r"([=:]\s?)", lines[at], maxsplit=1) if re.search("[=:]", lines[at]) else (lines[at], "", "")
+    key, mark, _ = (
+        re.split(r"([=:]\s?)", lines[at], maxsplit=1) if re.search("[=:]", lines[at]) else (lines[at], "", "")
+    )
     value = draw.choice(_LITERALS)
     changed = draw.choice((f"{key}{mark}{value}",) * 5 + (f"{key}x{mark}{value}", f"{lines[at]}\n{lines[at]}", ""))
     return Mutation("\n".join([*lines[:at], changed, *lines[at + 1 :], ""]).encode(), f"line {at}: {changed[:30]}")

@@ -49,7 +49,9 @@ def outcome(kind: Kind, world: Path, mutation: hostile.Mutation, answer: object)
 
 
 def check(kind: Kind, world: Path, answers: dict[str, object], n: int) -> None:
-    @settings(max_examples=n, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=n <= QUICK)
+    @settings(
+        max_examples=n, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=n <= QUICK
+    )
     @given(st.integers(0, 2**32 - 1))
     def holds(seed: int) -> None:
         draw = random.Random(seed)

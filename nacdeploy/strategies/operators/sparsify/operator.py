@@ -87,7 +87,11 @@ class Sparsify:
         patterns, shares = {rule.pattern, *rule.patterns.values()}, (rule.ratio, *rule.ratios.values())
         if strange := patterns - set(PATTERNS):
             return f"its pattern '{min(strange)[:40]}' is not known"
-        if not all(0 <= share < 1 for share in shares) or rule.rounding not in ROUNDINGS or rule.importance not in NORMS:
+        if (
+            not all(0 <= share < 1 for share in shares)
+            or rule.rounding not in ROUNDINGS
+            or rule.importance not in NORMS
+        ):
             return "its shares, rounding or importance are none"
         return unknown_layer(named, network) or channel_pruning.misfit(network, decision.permutation)
 
