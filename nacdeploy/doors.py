@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from nacdeploy.errors import UsageError, unknown
 
@@ -21,6 +21,12 @@ VARIABLE = "NACDEPLOY_LIMITS"
 _MIB = 2**20
 _SPOILT = re.compile("[\0\ud800-\udfff]")  # what no file name, no UTF-8 and no C string can hold
 _LARGEST = 2**63
+
+
+class Stream(Protocol):
+    """What is read from in pieces."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Limits:
         values: the values in a record.
         depth: how deep they may be nested.
         weights_mib: a file of weights, or of a graph.
-        unpacked_mib: what compressed data may become, whatever their size; more is taken up to `unpacked_ratio` times it.
+        unpacked_mib: what compressed data may become, whatever their size; more up to `unpacked_ratio` times it.
         unpacked_ratio: see `unpacked_mib`.
         chain: the letters of a chain, and their parameters, as characters.
         pixels: the pixels of an image, of all channels.
@@ -150,7 +156,7 @@ def read_text(path: Path, key: str = "text_kib") -> str:
         raise UsageError(f"{path} is not UTF-8 text ({error})") from error
 
 
-def unpacked(stream: IO[bytes], n_packed: int, where: str, n_bytes: int | None = None) -> bytes:
+def unpacked(stream: Stream, n_packed: int, where: str, n_bytes: int | None = None) -> bytes:
     """What a stream of compressed data becomes, read in pieces; `n_bytes` are those that it says of itself.
 
     Raises:

@@ -18,10 +18,10 @@ def command(path: str | None, remove: bool, as_json: bool) -> None:
         if remove:
             raise UsageError("say what to take back: nacdeploy trust PATH --remove")
         found = trusting.trusted()
-        render.print_json(found) if as_json else [click.echo(line) for line in lines()]
+        render.print_json(found) if as_json else click.echo("\n".join(lines()))
         return
     done = trusting.change(path, remove=remove)
-    render.print_json(done) if as_json else [click.echo(f"{each} {done.says}") for each in done.paths]
+    render.print_json(done) if as_json else click.echo("\n".join(f"{each} {done.says}" for each in done.paths))
 
 
 def lines() -> list[str]:

@@ -79,7 +79,7 @@ def check_entry(
     if method not in _METHODS:
         raise UsageError(f"its coding '{method[:40]}' is not known")
     kind, n_parts = _METHODS[method]
-    found = records.from_data(kind, dict(details), "its coding")
+    found: Any = records.from_data(kind, dict(details), "its coding")
     n = prod(shape)
     if any(length < 0 for length in shape) or n * item_bytes > _WIDEST:
         raise UsageError(f"it has the shape {shape}")

@@ -1,7 +1,7 @@
 """The door for ONNX files: a graph of known operators whose values lie in the file itself.
 
-What is read here may have been written by anybody. It is looked through before any of it is used: by ONNX's own checker,
-and for what that leaves open and the readers of this package take for granted.
+What is read here may have been written by anybody. It is looked through before any of it is used: by ONNX's own
+checker, and for what that leaves open and the readers of this package take for granted.
 """
 
 from collections import Counter

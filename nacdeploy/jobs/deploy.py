@@ -142,15 +142,15 @@ def _original(record: checkpoints.Record, folder: Path) -> Network | None:
 
 @contextmanager
 def _exported_baseline(manifest: artifact.Manifest, path: Path, progress: Progress) -> Iterator[Path]:
-    """The FP32 artifact of the network that an artifact came from: beside that one's checkpoint, or for this block where
-    somebody else's artifact would write outside of its own folder."""
+    """The FP32 artifact of the network that an artifact came from: beside that one's checkpoint, or for this block
+    where somebody else's artifact would write outside of its own folder."""
     named, record = str(manifest.baseline.get("checkpoint")), path / artifact.MANIFEST
     home = path.absolute().parent
     folder = checkpoints.named_folder(named, record, [home])
     if folder is None:
         raise UsageError(
-            f"the FP32 checkpoint of this artifact ({named[:200]}) is gone, or lies where somebody else's artifact does "
-            f"not lead; give an FP32 artifact with --baseline, or 'nacdeploy trust {path}'"
+            f"the FP32 checkpoint of this artifact ({named[:200]}) is gone, or lies where somebody else's artifact "
+            f"does not lead; give an FP32 artifact with --baseline, or 'nacdeploy trust {path}'"
         )
     place = folder / "onnx"
     if artifact.is_artifact(place):

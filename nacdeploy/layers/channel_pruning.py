@@ -110,9 +110,10 @@ def misfit(network: Network, cut: Cut) -> str | None:
 def _strange(attribute: Attribute, module: nn.Module | None) -> str | None:
     """Why an attribute is no size of a module that a cut makes smaller."""
     before, now = vars(module).get(attribute.name) if module is not None else None, attribute.value
-    pairs = [(before, now)] if not isinstance(before, tuple) or not isinstance(now, tuple) else [*zip(before, now)]
-    is_alike = type(before) is type(now) and (not isinstance(now, tuple) or len(now) == len(before or ()))
-    if is_alike and all(type(old) is int and 0 < new <= old for old, new in pairs):
+    is_alike = type(before) is type(now)
+    old = before if isinstance(before, tuple) else (before,)
+    new = now if isinstance(now, tuple) else (now,)
+    if is_alike and len(old) == len(new) and all(type(o) is int and 0 < n <= o for o, n in zip(old, new, strict=True)):
         return None
     return f"it sets '{attribute.module[:80]}.{attribute.name[:40]}' to {str(now)[:40]}, which is no size of the model"
 

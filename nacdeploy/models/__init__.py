@@ -41,8 +41,8 @@ class ModelSpec:
         return external.located(self.name, self.source_sha256) if is_file(self.name) else self.name
 
     def n_bytes(self) -> int | None:
-        """The bytes of the weights, without making them; None where that is not known: of a user's file, which is not run
-        for it, and of a library that needs the values.
+        """The bytes of the weights, without making them; None where that is not known: of a user's file, which is not
+        run for it, and of a library that needs the values.
 
         Raises:
             UsageError: the name is unknown, or the network cannot be built.

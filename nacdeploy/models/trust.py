@@ -1,7 +1,8 @@
 """Whose code is run: a user's file is run only where this user named it, in this content.
 
-Naming it (--model on a command line or in nacdeploy.toml, `model=` in Python, `nacdeploy trust`) notes its path and the sha256 of what it
-runs in this user's own folder of settings, which no checkpoint, artifact or run that somebody else made can write to.
+Naming it (--model on a command line or in nacdeploy.toml, `model=` in Python, `nacdeploy trust`) notes its path and the
+sha256 of what it runs in this user's own folder of settings, which no checkpoint, artifact or run that somebody else
+made can write to.
 What only such a record names is not run.
 """
 

@@ -1,8 +1,8 @@
 """Valid files made hostile: what chance does to a file, and what somebody who knows its format would write.
 
-`mutated(content, form, draw)` changes a file in one way that `draw` picks. Damage in bytes comes in every form; in a text
-of values one of them, or a key, is changed as well. `LETHAL` are the changes that no reader may take whatever they stand
-for.
+`mutated(content, form, draw)` changes a file in one way that `draw` picks. Damage in bytes comes in every form; in a
+text of values one of them, or a key, is changed as well. `LETHAL` are the changes that no reader may take whatever they
+stand for.
 """
 
 import json
@@ -48,8 +48,8 @@ class Mutation:
 
 
 def mutated(content: bytes, form: str, draw: random.Random, other: bytes = b"") -> Mutation:
-    """A file of a form (`json`, `jsonl`, `toml`, `yaml`, `text`, `container`, `safetensors`, `bytes`) changed in one way;
-    `other` is a file of another kind, to stand in its place."""
+    """A file of a form (`json`, `jsonl`, `toml`, `yaml`, `text`, `container`, `safetensors`, `bytes`) changed in one
+    way; `other` is a file of another kind, to stand in its place."""
     ways: list[Callable[..., Mutation]] = [_damaged, _cut_off, _replaced]
     ways += {"json": [_tree] * 6, "jsonl": [_row] * 6}.get(form, [])
     ways += {"toml": [_line] * 6, "yaml": [_line] * 6, "text": [_word] * 6}.get(form, [])

@@ -1,8 +1,8 @@
 """Other people's files: however one of them is changed, it is refused in one line on purpose, or read as it was.
 
 Where a file has a hash, no changed bit is believed. Where it has none, another valid file may come out of it, which is
-then read as what it is; numbers that are none, names that cannot be written, nesting without end and unknown schemas are
-refused wherever they stand. An exception that nobody foresaw counts as a fault also where a line of ours hides it.
+then read as what it is; numbers that are none, names that cannot be written, nesting without end and unknown schemas
+are refused wherever they stand. An exception that nobody foresaw counts as a fault also where a line of ours hides it.
 """
 
 import random

@@ -63,7 +63,7 @@ def test_another_run_is_refused_by_the_keys_that_differ(tmp_path: Path) -> None:
 def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(content)
-    with pytest.raises(UsageError, match="is not a journal of schema 1|is not readable JSON"):
+    with pytest.raises(UsageError, match=r"is not a journal of schema 1|is not readable JSON"):
         Journal.open(path, {})
     assert path.read_text() == content
 
