@@ -234,7 +234,7 @@ def _readable(where: str, form: str) -> Iterator[None]:
     except RecursionError as error:
         raise above(where, "is nested too deeply", "depth") from error
     except ValueError as error:
-        raise UsageError(f"{where} is not readable {form} ({' '.join(str(error).split())[:200]})") from error
+        raise UsageError(f"{where} is not readable {form}: {' '.join(str(error).split())[:200]}") from error
 
 
 def check_plain(data: Any, where: str) -> None:

@@ -153,7 +153,7 @@ def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".nacdeploy-{path.name[:60]}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.writelines(parts)

@@ -28,7 +28,7 @@ RUNTIMES = tuple(
 # A module may import modules of its own row and of the rows above it. The longest prefix decides; `*` is any part.
 # What a profile reads of the operators (their letters and tables) stands above what they do.
 ROWS = (
-    ("errors", "doors", "own", "folders", "records", "scores", "precision", "progress", "plugins"),
+    ("errors", "doors", "own", "leaving", "folders", "records", "scores", "precision", "progress", "plugins"),
     (
         "metrics",
         "strategies.chain",

@@ -1,12 +1,16 @@
 """The command line: parse, one library call, print. Commands are imported when asked for, torch when they run."""
 
+import errno
 import importlib
 import os
+import re
+import signal
 import sys
 import warnings
 
 import click
 
+from nacdeploy import leaving
 from nacdeploy.cli import options
 from nacdeploy.errors import NacdeployError, unknown
 
@@ -28,6 +32,11 @@ COMMANDS = (
     "trust",
     "doctor",
 )
+
+
+_NO_MEMORY = "not enough memory; allow more, or use a smaller batch, network or image"
+# torch's allocator has no exception of its own.
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|bad_alloc|out of memory|Cannot allocate memory")
 
 
 class Commands(click.Group):
@@ -65,6 +74,7 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line: 0 for success, 1 for a failure, 2 for wrong usage; each failure is one line on stderr."""
+    leaving.on_termination()
     warnings.formatwarning = lambda message, *where, **more: f"warning: {message}\n"
     try:
         code = cli.main(standalone_mode=False) or 0
@@ -75,17 +85,33 @@ def main() -> None:
         code = error.exit_code
     except click.ClickException as error:
         code = _failed(error.format_message() + _usage_hint(error), error.exit_code)
+    except leaving.Terminated:
+        code = _failed("told to end; what was finished is kept", 128 + signal.SIGTERM)
     except (click.Abort, KeyboardInterrupt):
         code = _failed("interrupted; what was finished is kept", 1)
     except NacdeployError as error:
         code = _failed(str(error), error.exit_code)
+    except MemoryError:
+        code = _failed(_NO_MEMORY, 1)
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - python flushes it at exit
         code = 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        code = _failed(f"{error.strerror or error}{where}; free some space or choose another place", 1)
+        code = _failed(f"{error.strerror or error}{where}; {_what_helps(error)}", 1)
+    except RuntimeError as error:
+        if not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        code = _failed(_NO_MEMORY, 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _what_helps(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "allow more open files (ulimit -n)"
+    if error.errno == errno.ENOMEM:
+        return "allow more memory, or use a smaller batch, network or image"
+    return "free some space or choose another place"
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -1,13 +1,12 @@
 """Making a checkpoint deployable, and timing what was made."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import data as datasets
-from nacdeploy import models, own, records, tracking
+from nacdeploy import folders, models, own, records, tracking
 from nacdeploy import profile as profiles
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters import artifact, carry, targets
@@ -158,8 +157,8 @@ def _exported_baseline(manifest: artifact.Manifest, path: Path, progress: Progre
     elif own.is_inside(folder, [home]) or own.is_own(record):
         yield _export_float(folder, place, progress)
     else:
-        with tempfile.TemporaryDirectory(prefix="nacdeploy-bench-") as temporary:
-            yield _export_float(folder, Path(temporary) / "onnx", progress)
+        with folders.scratch() as temporary:
+            yield _export_float(folder, temporary / "onnx", progress)
 
 
 def _export_float(folder: Path, place: Path, progress: Progress) -> Path:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.exporters import artifact, targets
+from nacdeploy.exporters import artifact, graphs, targets
 from nacdeploy.exporters.targets.runtime import Comparison, runtime_of
 from nacdeploy.progress import Progress, Silent
 
@@ -34,10 +34,11 @@ def verify(path: Path | str, progress: Progress | None = None) -> Verified:
 
     Raises:
         UsageError: `path` is no artifact, or the record of a build is malformed.
-        NacdeployError: a file is missing or damaged.
+        NacdeployError: a file is missing or damaged, or the graph takes values from a file without a hash.
     """
     folder, progress = Path(path), progress or Silent()
     manifest, _ = artifact.load(folder)
+    graphs.content_of(folder / manifest.model_file)
     progress.say(f"{len(manifest.files)} files as their hashes say")
     runtime = runtime_of(targets.parse(manifest.target))
     engines, unbuilt = [], []

@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
+from nacdeploy import leaving
 from nacdeploy.errors import MissingExtraError, NacdeployError, UsageError
 from nacdeploy.strategies.search.workers import Opener, Pool
 
@@ -58,6 +59,7 @@ def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[C
     try:
         if not was_up:
             _start(ray, n_workers, address)
+            leaving.restored()  # Ray's own handler ends in a stack of C++
         with redirect_stdout(sys.stderr):  # where Ray tells of deaths, and a command prints its one JSON document
             yield _sized(ray.cluster_resources(), n_workers, address)
     finally:

@@ -112,8 +112,15 @@ class Journal:
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
+            is_there = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            is_there = False
         except OSError as error:
             raise _cannot_write(self.path, error) from error
+        if not is_there:
+            raise NacdeployError(
+                f"{self.path} was removed while the search wrote it; begin a new one with another --out"
+            )
 
 
 def _whole_lines(content: bytes, where: str) -> tuple[list[Any], int]:

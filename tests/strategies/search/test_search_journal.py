@@ -73,5 +73,5 @@ def test_damage_before_the_last_line_is_named(tmp_path: Path) -> None:
     write(path)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], "garbage\n", *lines[2:]]))
-    with pytest.raises(UsageError, match="line 2 is not a valid Evaluation"):
+    with pytest.raises(UsageError, match="line 2 is not readable JSON"):
         Journal.open(path, FINGERPRINT)
