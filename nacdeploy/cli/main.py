@@ -3,7 +3,6 @@
 import errno
 import importlib
 import os
-import re
 import signal
 import sys
 import warnings
@@ -12,7 +11,7 @@ import click
 
 from nacdeploy import leaving
 from nacdeploy.cli import options
-from nacdeploy.errors import NacdeployError, unknown
+from nacdeploy.errors import NO_MEMORY, NacdeployError, is_out_of_memory, unknown
 
 COMMANDS = (
     "train",
@@ -32,11 +31,6 @@ COMMANDS = (
     "trust",
     "doctor",
 )
-
-
-_NO_MEMORY = "not enough memory; allow more, or use a smaller batch, network or image"
-# torch's allocator has no exception of its own.
-_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|bad_alloc|out of memory|Cannot allocate memory")
 
 
 class Commands(click.Group):
@@ -91,18 +85,16 @@ def main() -> None:
         code = _failed("interrupted; what was finished is kept", 1)
     except NacdeployError as error:
         code = _failed(str(error), error.exit_code)
-    except MemoryError:
-        code = _failed(_NO_MEMORY, 1)
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - python flushes it at exit
         code = 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         code = _failed(f"{error.strerror or error}{where}; {_what_helps(error)}", 1)
-    except RuntimeError as error:
-        if not _OUT_OF_MEMORY.search(str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
-        code = _failed(_NO_MEMORY, 1)
+        code = _failed(NO_MEMORY, 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -130,6 +130,7 @@ def _check(record: Record) -> None:
     Raises:
         UsageError: chain and steps are not the same, or a figure cannot be.
     """
+    record.settings()
     steps = "".join(str(step_from_data(step).link) for step in record.steps)
     if str(Chain.parse(record.chain)) != steps:
         raise UsageError(f"its chain is '{record.chain[:80]}', and its steps are '{steps[:80]}'")

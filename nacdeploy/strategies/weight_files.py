@@ -45,7 +45,7 @@ def content(path: Path) -> Any:
     if suffix == SAFETENSORS or (suffix not in _TORCH and _is_safetensors(head, path)):
         try:
             return load_file(path)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:  # torch's, where the file cannot be mapped
             raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
     if suffix not in _TORCH and not head.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise UsageError(f"{path}: a checkpoint is a folder, a .safetensors file or a .pt file with a state dict")
