@@ -59,7 +59,7 @@ class Limits:
     chain: float = 10_000
     pixels: float = 2e8
     network_pixels: float = 2**24
-    network_mib: float = 1024
+    network_mib: float = 384
     network_ratio: float = 64
 
 

@@ -7,7 +7,7 @@ from types import FrameType
 _is_asked: list[bool] = []
 
 
-class Terminated(KeyboardInterrupt):
+class Terminated(BaseException):
     """The process was told to end. Like an interruption it passes every handler of errors."""
 
 

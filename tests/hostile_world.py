@@ -33,6 +33,7 @@ from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.store import Store
 from nacdeploy.strategies.strategy import resolve
 
+CHECKPOINT = "runs/followed/checkpoint"
 OLDER = Path(__file__).parent / "fixtures" / "written_by_0_11"
 LAYERS: dict[str, nn.Module] = {"conv1": nn.Conv2d(16, 32, 3), "conv2": nn.Conv2d(32, 64, 1), "fc": nn.Linear(64, 10)}
 ENTRY = {"score": 0.5, "kept": [1, 2, 3], "name": "a"}
@@ -78,7 +79,7 @@ class Kind:
 def make(world: Path) -> Path:
     """A folder with one valid file of each kind."""
     shutil.copytree(OLDER, world, dirs_exist_ok=True)
-    code.encode(world / "runs/followed/checkpoint", world / "model.nac")
+    code.encode(world / CHECKPOINT, world / "model.nac")
     texts = {"experiment.json": _EXPERIMENT, "precision.json": _PRECISION, "layers.json": latency_table()}
     for name, data in texts.items():
         (world / name).write_text(json.dumps(data, indent=1))
@@ -180,15 +181,15 @@ def _options(path: Path) -> Any:
 KINDS = (
     Kind(
         "checkpoint",
-        "runs/followed/checkpoint/checkpoint.json",
+        f"{CHECKPOINT}/checkpoint.json",
         "json",
-        lambda w: _checkpoint(w / "runs/followed/checkpoint"),
+        lambda w: _checkpoint(w / CHECKPOINT),
     ),
     Kind(
         "values",
-        "runs/followed/checkpoint/model.safetensors",
+        f"{CHECKPOINT}/model.safetensors",
         "safetensors",
-        lambda w: _values(w / "runs/followed/checkpoint"),
+        lambda w: _values(w / CHECKPOINT),
     ),
     Kind("weights", "weights.pt", "bytes", lambda w: _pt(w / "weights.pt")),
     Kind("graph, hashed", "artifact/model.onnx", "bytes", lambda w: _artifact(w / "artifact")),
