@@ -23,7 +23,7 @@ from nacdeploy.models import ModelSpec
 from nacdeploy.profile import Profile, from_mapping
 from nacdeploy.scores import SCHEMAS, schema
 from nacdeploy.strategies import letters, weights
-from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.operators.base import Fits
 from nacdeploy.strategies.state import CompressionState, Metrics, Step, check_metrics
 from nacdeploy.strategies.weights import Found
@@ -61,15 +61,23 @@ class Record:
     note: str = ""
     values_sha256: str | None = None
 
+    def check_letters(self) -> None:
+        """Check that the letters of the chain are there.
+
+        Raises:
+            UsageError: one is not.
+        """
+        for link in Chain.parse(self.chain):
+            if link.letter not in profiles.letters():
+                raise UsageError(letters.unknown(link.letter, f" of the checkpoint's chain '{self.chain}'"))
+
     def settings(self) -> Profile:
         """The profile it was made with.
 
         Raises:
             UsageError: it is none, or a letter of the chain is not there, and its table neither.
         """
-        for link in Chain.parse(self.chain) if self.chain else ():
-            if link.letter not in profiles.letters():
-                raise UsageError(letters.unknown(link.letter, f" of the checkpoint's chain '{self.chain}'"))
+        self.check_letters()
         return from_mapping(self.profile, where="the checkpoint's profile")
 
 
@@ -130,8 +138,8 @@ def _check(record: Record) -> None:
     Raises:
         UsageError: chain and steps are not the same, or a figure cannot be.
     """
-    record.settings()
-    steps = "".join(str(step_from_data(step).link) for step in record.steps)
+    record.check_letters()
+    steps = "".join(str(_link(_step_record(step))) for step in record.steps)
     if str(Chain.parse(record.chain)) != steps:
         raise UsageError(f"its chain is '{record.chain[:80]}', and its steps are '{steps[:80]}'")
     for metrics in (record.metrics, record.baseline):
@@ -268,13 +276,22 @@ def step_from_data(data: Mapping[str, Any]) -> Step:
     Raises:
         UsageError: the decision is not one of the letter's.
     """
-    found = records.from_data(StepRecord, data, "a step of the checkpoint")
-    links = Chain.parse(found.link).links
-    if len(links) != 1:
-        raise UsageError(f"a step of the checkpoint is of '{found.link[:80]}', which is not one letter")
-    kind: Any = letters.kind(links[0].letter).decision_type
+    found = _step_record(data)
+    link = _link(found)
+    kind: Any = letters.kind(link.letter).decision_type
     decision = records.from_data(kind, found.decision, where=f"step {found.link[:80]}")
-    return Step(links[0], decision, found.n_epochs, found.statistics)
+    return Step(link, decision, found.n_epochs, found.statistics)
+
+
+def _step_record(data: Mapping[str, Any]) -> StepRecord:
+    return records.from_data(StepRecord, data, "a step of the checkpoint")
+
+
+def _link(step: StepRecord) -> Link:
+    links = Chain.parse(step.link).links
+    if len(links) != 1:
+        raise UsageError(f"a step of the checkpoint is of '{step.link[:80]}', which is not one letter")
+    return links[0]
 
 
 def _check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
