@@ -16,6 +16,7 @@ from nacdeploy.jobs.result import Result
 from nacdeploy.jobs.search import search
 from nacdeploy.jobs.show import show
 from nacdeploy.jobs.transfer import finetune, preview, train, transfer
+from nacdeploy.jobs.trusting import trust
 
 __all__ = [
     "Result",
@@ -34,4 +35,5 @@ __all__ = [
     "show",
     "train",
     "transfer",
+    "trust",
 ]

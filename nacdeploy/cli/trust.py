@@ -20,7 +20,7 @@ def command(path: str | None, remove: bool, as_json: bool) -> None:
         found = trusting.trusted()
         render.print_json(found) if as_json else click.echo("\n".join(lines()))
         return
-    done = trusting.change(path, remove=remove)
+    done = trusting.trust(path, remove=remove)
     render.print_json(done) if as_json else click.echo("\n".join(f"{each} {done.says}" for each in done.paths))
 
 

@@ -7,7 +7,8 @@ from nacdeploy import own, records
 from nacdeploy.errors import UsageError
 from nacdeploy.exporters.artifact import MANIFEST
 from nacdeploy.jobs.resuming import RUN_FILE
-from nacdeploy.models import project, trust
+from nacdeploy.models import project
+from nacdeploy.models import trust as code
 from nacdeploy.models.external import split_file_name
 from nacdeploy.strategies.checkpoint import RECORD
 
@@ -34,10 +35,10 @@ class Trust:
 
 def trusted() -> tuple[Listed, ...]:
     """The files of code that this user lets run."""
-    return tuple(Listed(each.path, each.sha256, _sha256(each.path) == each.sha256) for each in trust.listed())
+    return tuple(Listed(each.path, each.sha256, _sha256(each.path) == each.sha256) for each in code.listed())
 
 
-def change(path: Path | str, *, remove: bool = False) -> Trust:
+def trust(path: Path | str, *, remove: bool = False) -> Trust:
     """Trust a file of code, or the folder of a run, checkpoint or artifact, as it is now; or take that back.
 
     Raises:
@@ -55,7 +56,7 @@ def change(path: Path | str, *, remove: bool = False) -> Trust:
 
 def _code(path: Path) -> Trust:
     found = project.read(path)
-    trust.accept(found.path, found.sha256)
+    code.accept(found.path, found.sha256)
     if Listed(str(found.path), found.sha256, True) not in trusted():
         raise UsageError(f"{own.settings_folder()} cannot be written, so that nothing is kept of what you trust")
     with_imports = f" with {len(found.imported)} modules that it imports" if found.imported else ""
@@ -63,7 +64,7 @@ def _code(path: Path) -> Trust:
 
 
 def _taken_back(path: Path) -> Trust:
-    if not trust.remove(path):
+    if not code.remove(path):
         raise UsageError(f"{path} is not trusted; 'nacdeploy trust' lists what is")
     return Trust((str(path),), False, "does not run any more until you name it again")
 
