@@ -222,9 +222,20 @@ def parsed(content: bytes | str, where: str, form: str, parse: Callable[[Any], A
         marks = (b",", b"[", b"{", b"\n-") if isinstance(content, bytes) else (",", "[", "{", "\n-")
         if sum(map(content.count, marks)) > limits().values:  # type: ignore[arg-type]
             raise above(where, "holds too many values", "values")
+        if form == "YAML" and _depth(str(content)) > limits().depth:  # its reader takes seconds to find it out
+            raise above(where, "is nested too deeply", "depth")
         found = parse(content)
         check_plain(found, where)
     return found
+
+
+def _depth(text: str) -> int:
+    """How deep brackets are nested in a text."""
+    depth = most = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        most = max(most, depth)
+    return most
 
 
 @contextmanager

@@ -231,7 +231,8 @@ def _temporary(path: Path, parent: Path) -> Iterator[Path]:
     prefix = _TEMPORARY if parent == path else f"{_TEMPORARY}{path.name[:_N_NAMED]}."
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
+        for place in {parent.absolute(), path.absolute().parent}:
+            _sweep(place)
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
     except OSError as error:
         raise NacdeployError(f"cannot write to {parent}: {error.strerror}; choose another --out") from error

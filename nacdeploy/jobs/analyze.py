@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from nacdeploy import models, records
+from nacdeploy import doors, models, records
 from nacdeploy.cost import layer_costs
 from nacdeploy.errors import NacdeployError, UsageError, unknown
 from nacdeploy.jobs.options import Options
@@ -154,12 +154,15 @@ def _read(path: Path) -> list[Sensitivity]:
     """The whole rows of a table that may have been torn by a kill; what follows the last newline is cut off."""
     if not records.is_file(path):
         return []
-    content = path.read_bytes()
+    content = doors.read_bytes(path, "record_mib")
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(path, len(whole))
-    rows = csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))
     where = f"{path} (remove it to measure anew)"
+    try:
+        rows = [*csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{where} is no table ({error})") from error
     return [records.from_data(Sensitivity, {k: v for k, v in row.items() if v != ""}, where) for row in rows]
 
 

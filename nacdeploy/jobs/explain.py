@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -23,6 +23,11 @@ from nacdeploy.layers.fake_quant import Rule
 from nacdeploy.progress import Progress, Silent
 from nacdeploy.reports import explanation
 from nacdeploy.reports.explanation import Explanation
+from nacdeploy.strategies.checkpoint import StepRecord, step_from_data
+from nacdeploy.strategies.operators.prune.operator import PruneDecision
+from nacdeploy.strategies.operators.quantize.operator import QuantizeDecision
+
+D = TypeVar("D")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ def opened(path: Path) -> Opened:
     """
     manifest, lowering = artifact.load(path)
     content = doors.read_bytes(path / manifest.model_file)
+    _rule(manifest)
+    _rounding(manifest)
     return Opened(manifest, lowering, content, graphs.read(content, str(path / manifest.model_file)))
 
 
@@ -118,21 +125,27 @@ def _images(manifest: Manifest) -> NDArray[Any]:
     return normalised
 
 
-def _decisions(manifest: Manifest, letter: str) -> list[dict[str, Any]]:
-    """The decisions of one letter along the chain that made the artifact."""
-    return [step["decision"] for step in manifest.steps if str(step["link"]).startswith(letter)]
+def _decisions(manifest: Manifest, kind: type[D]) -> list[D]:
+    """The decisions of one kind along the chain that made the artifact.
+
+    Raises:
+        UsageError: a step is none.
+    """
+    steps = [records.from_data(StepRecord, step, "a step of the manifest") for step in manifest.steps]
+    asked = [step_from_data(records.to_data(step)) for step in steps if step.link[:1] in ("P", "Q")]
+    return [step.decision for step in asked if isinstance(step.decision, kind)]
 
 
 def _rule(manifest: Manifest) -> Rule | None:
     """The rule of the chain's last Q."""
-    found = _decisions(manifest, "Q")
-    return records.from_data(Rule, found[-1]["rule"], where="the manifest's last Q") if found else None
+    found = _decisions(manifest, QuantizeDecision)
+    return found[-1].rule if found else None
 
 
 def _rounding(manifest: Manifest) -> list[str]:
     """What each P of the chain took, and what rounding to whole units left."""
-    cuts = _decisions(manifest, "P")
-    return [f"P took {cut['taken']} of {cut['asked']:g} channels asked, {cut['carried']:g} carried" for cut in cuts]
+    cuts = _decisions(manifest, PruneDecision)
+    return [f"P took {cut.taken} of {cut.asked:g} channels asked, {cut.carried:g} carried" for cut in cuts]
 
 
 def _measured(progress: Progress) -> Mapping[str, int]:

@@ -188,6 +188,15 @@ def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step])
         MisfitError: a step is none of this network.
     """
     network = Network(spec.build(), grid_named(grid), (spec.channels, *spec.input_size)).eval()
+    return performed(network, profile, steps)
+
+
+def performed(network: Network, profile: Profile, steps: Sequence[Step]) -> Network:
+    """The structure after `steps` from a file, each held against the network before it is performed.
+
+    Raises:
+        MisfitError: a step is none of this network.
+    """
     with low_rank.structure_only():
         for number, step in enumerate(steps, start=1):
             operator = letters.make(step.link, profile)
