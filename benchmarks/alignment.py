@@ -6,15 +6,15 @@
 import sys
 from functools import partial
 
-from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
-from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.base import latency
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState
-from nacdeploy.strategies.transfer import follow
+from nacdeploy.strategies.steps.follow import follow
 
 RATIOS = (0.15, 0.3, 0.45)
 UNITS = (1, 8, 16)

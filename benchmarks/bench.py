@@ -4,14 +4,14 @@ import subprocess
 import sys
 from functools import partial
 
-from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
-from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.base import latency
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.transfer import follow
+from nacdeploy.strategies.steps.follow import follow
 
 STRUCTURE = ("P", "PPPP", "Q", "QPP", "QPPPP", "QPPPPP")
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import nacdeploy
-from nacdeploy import latency, records
+from nacdeploy.base import latency, records
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.strategies import checkpoint
+from nacdeploy.strategies.steps import checkpoint
 
 FOLDER = Path("bench-run") / "deep-compression"
 MODEL = f"{Path(__file__).parent / 'lenet.py'}:lenet5"

@@ -25,10 +25,10 @@ from torch import Tensor
 
 import nacdeploy
 from nacdeploy import data as datasets
-from nacdeploy import latency
 from nacdeploy import profile as profiles
+from nacdeploy.base import latency
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.exporters import artifact
+from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.bench import deployed_score
 from nacdeploy.exporters.targets import pick
 

@@ -4,11 +4,11 @@
 how fast an engine runs takes the GPU.
 """
 
-from nacdeploy import latency
-from nacdeploy.exporters.onnx import INPUT, to_onnx
+from nacdeploy.base import latency
+from nacdeploy.base.latency import Stopwatch
+from nacdeploy.exporters.onnx_graph.trace import INPUT, to_onnx
 from nacdeploy.exporters.targets.tensorrt import build as trt
-from nacdeploy.latency import Stopwatch
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.testing.quantized import quantized
 
 NETWORKS = ("resnet34", "mobilenet_v2", "deit_tiny")

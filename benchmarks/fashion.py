@@ -7,17 +7,17 @@ import time
 from pathlib import Path
 
 import nacdeploy
-from nacdeploy import evaluate as evaluation
-from nacdeploy import latency, records
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
+from nacdeploy.base import latency, records
 from nacdeploy.cli.render import RichProgress
 from nacdeploy.exporters import bench as bench_runner
-from nacdeploy.jobs.session import epoch_report
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint
+from nacdeploy.sessions.session import epoch_report
 from nacdeploy.strategies.baseline import initial_state, plain_network, train_network
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import checkpoint
+from nacdeploy.task import evaluate as evaluation
 
 FOLDER = Path("bench-run") / "fashion"
 

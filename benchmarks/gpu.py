@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from nacdeploy import latency, records
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import artifact, onnx_checks
-from nacdeploy.exporters.onnx import INPUT, to_onnx
+from nacdeploy.base import latency, records
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts import artifact, onnx_checks
+from nacdeploy.exporters.onnx_graph.trace import INPUT, to_onnx
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Provider
 from nacdeploy.exporters.targets.tensorrt import build as trt
@@ -27,7 +27,7 @@ from nacdeploy.exporters.targets.tensorrt import engine as trt_build
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
 from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
 from nacdeploy.metrics import ACCURACY
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.testing.quantized import plain, quantized
 
 OUT = Path("gpu-report.json")

@@ -35,7 +35,7 @@ COUNTED = {
     "profiles built": {("profile", "from_mapping")},
     "profiles changed": {("profile", "override")},
     "words read": {("strategies/chain", "parse")},
-    "chains checked": {("strategies/operators", "check")},
+    "chains checked": {("strategies/steps/letters", "check")},
 }
 
 

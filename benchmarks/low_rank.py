@@ -6,17 +6,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from nacdeploy import latency
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
+from nacdeploy.base import latency
 from nacdeploy.exporters import bench
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
 from nacdeploy.exporters.targets import parse
-from nacdeploy.strategies import letters
-from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.steps import letters
+from nacdeploy.strategies.steps.advance import advance
 
 FEW = {"n_train": 256, "n_validation": 64, "n_test": 64, "input_size": 32}
 TABLES = {"images": FEW, "settle": {"n_images": 64}, "export": {"n_parity": 32, "float_type": "fp32"}}

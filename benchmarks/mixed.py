@@ -7,9 +7,9 @@ against the FP32 export's, and of the coded container where the chain ends in C.
 from pathlib import Path
 
 import nacdeploy
-from nacdeploy import records
+from nacdeploy.base import records
+from nacdeploy.base.errors import RefusedError
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.errors import RefusedError
 
 PROFILE = str(Path(__file__).with_suffix(".toml"))
 FOLDER = Path("bench-run") / "mixed"

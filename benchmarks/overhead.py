@@ -15,18 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nacdeploy import evaluate, latency, training
 from nacdeploy import profile as profiles
-from nacdeploy.jobs.evaluator import Evaluator
-from nacdeploy.jobs.options import Options
-from nacdeploy.jobs.session import open_session
-from nacdeploy.jobs.settings import wanted
-from nacdeploy.progress import Silent
-from nacdeploy.strategies import advance, letters, objective, transfer
-from nacdeploy.strategies.cache import DiskMemory
+from nacdeploy.base import latency
+from nacdeploy.base.progress import Silent
+from nacdeploy.sessions.options import Options
+from nacdeploy.sessions.session import open_session
+from nacdeploy.sessions.setup import wanted
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search import engine, make_searcher
+from nacdeploy.strategies.memory.cache import DiskMemory
+from nacdeploy.strategies.search import engine, objective
 from nacdeploy.strategies.search.journal import Journal
+from nacdeploy.strategies.search.searchers import make_searcher
+from nacdeploy.strategies.steps import advance, follow, letters
+from nacdeploy.task import evaluate, training
+from nacdeploy.trials.evaluator import Evaluator
 
 LIMIT_PERCENT, LIMIT_MIB = 2.0, 200.0
 
@@ -69,7 +71,7 @@ def main() -> None:
         request = wanted(options, search={"budget": given.budget})
         session = open_session(replace(request, letters=request.settings.profile.search.alphabet), Silent())
         profile, table = session.profile, session.profile.search
-        transfer.follow(Chain.parse("PQEF"), session.baseline, session.task, profile)
+        follow.follow(Chain.parse("PQEF"), session.baseline, session.task, profile)
         before_mib, clocks = peak_mib(), Clocks()
         clocks.clock(training, "fit", "training")
         clocks.clock(advance, "measure", "evaluation and measurement")

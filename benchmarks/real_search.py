@@ -19,18 +19,19 @@ from statistics import median
 import moocore
 import numpy as np
 
-from nacdeploy import latency
-from nacdeploy.jobs.evaluator import Evaluator
-from nacdeploy.jobs.options import Options
-from nacdeploy.jobs.session import Session, open_session
-from nacdeploy.jobs.settings import wanted
-from nacdeploy.progress import Silent
-from nacdeploy.strategies.cache import DiskMemory
-from nacdeploy.strategies.objective import Figures
-from nacdeploy.strategies.objective import make as make_objective
-from nacdeploy.strategies.search import engine, make_searcher
+from nacdeploy.base import latency
+from nacdeploy.base.progress import Silent
+from nacdeploy.sessions.options import Options
+from nacdeploy.sessions.session import Session, open_session
+from nacdeploy.sessions.setup import wanted
+from nacdeploy.strategies.memory.cache import DiskMemory
+from nacdeploy.strategies.search import engine
 from nacdeploy.strategies.search.journal import Journal
-from nacdeploy.strategies.search.result import SearchResult
+from nacdeploy.strategies.search.objective import Figures
+from nacdeploy.strategies.search.objective import make as make_objective
+from nacdeploy.strategies.search.search_result import SearchResult
+from nacdeploy.strategies.search.searchers import make_searcher
+from nacdeploy.trials.evaluator import Evaluator
 
 PROFILE = Path(__file__).with_suffix(".toml")
 FOLDER = Path("bench-run") / "real-search"

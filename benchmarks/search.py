@@ -16,12 +16,12 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from nacdeploy.profile.search import SearchTable
+from nacdeploy.profile.tables.search import SearchTable
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import Figures
-from nacdeploy.strategies.search import SEARCHERS, Experience, make_searcher
 from nacdeploy.strategies.search.engine import MAX_REPEATS, Searcher
+from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.search.observation import Observation
+from nacdeploy.strategies.search.searchers import SEARCHERS, Experience, make_searcher
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "nacbench"
 CAP = 600

@@ -13,16 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nacdeploy import latency
 from nacdeploy import profile as profiles
-from nacdeploy.jobs import candidates
-from nacdeploy.jobs.options import Options, filled
-from nacdeploy.jobs.session import Session, open_session
-from nacdeploy.jobs.settings import Request
+from nacdeploy.base import latency
+from nacdeploy.base.progress import Silent
 from nacdeploy.profile.settings import Settings
-from nacdeploy.progress import Silent
+from nacdeploy.sessions.options import Options, filled
+from nacdeploy.sessions.session import Session, open_session
+from nacdeploy.sessions.setup import Request
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
+from nacdeploy.trials import candidates
 
 PROFILE: dict[str, Any] = {
     "name": "workers",

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
         transfer,
         trust,
     )
-    from nacdeploy.errors import NacdeployError, RefusedError, UsageError
+    from nacdeploy.base.errors import NacdeployError, RefusedError, UsageError
     from nacdeploy.strategies.chain import Chain
 
 _HOMES = {
-    **dict.fromkeys(("NacdeployError", "RefusedError", "UsageError"), "nacdeploy.errors"),
+    **dict.fromkeys(("NacdeployError", "RefusedError", "UsageError"), "nacdeploy.base.errors"),
     "Chain": "nacdeploy.strategies.chain",
 }
 

@@ -5,18 +5,18 @@
 Progress goes to a `Progress`, silent by default.
 """
 
-from nacdeploy.jobs.analyze import analyze
-from nacdeploy.jobs.code import decode, encode
-from nacdeploy.jobs.compress import compress
-from nacdeploy.jobs.deploy import bench, export
-from nacdeploy.jobs.explain import explain
-from nacdeploy.jobs.load import load
-from nacdeploy.jobs.report import report
-from nacdeploy.jobs.result import Result
-from nacdeploy.jobs.search import search
-from nacdeploy.jobs.show import show
-from nacdeploy.jobs.transfer import finetune, preview, train, transfer
+from nacdeploy.commands.analyze import analyze
+from nacdeploy.commands.code import decode, encode
+from nacdeploy.commands.compress import compress
+from nacdeploy.commands.deploy import bench, export
+from nacdeploy.commands.explain import explain
+from nacdeploy.commands.load import load
+from nacdeploy.commands.search import search
+from nacdeploy.commands.show import show
+from nacdeploy.commands.transfer import finetune, preview, train, transfer
 from nacdeploy.jobs.trusting import trust
+from nacdeploy.results.result import Result
+from nacdeploy.results.run_page import report
 
 __all__ = [
     "Result",

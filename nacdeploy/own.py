@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from nacdeploy import doors, records
-from nacdeploy.errors import UsageError
+from nacdeploy.base import doors, records
+from nacdeploy.base.errors import UsageError
 
 VARIABLE = "NACDEPLOY_CONFIG"
 _WRITTEN = "written.txt"

@@ -13,10 +13,10 @@ from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.models import trust
 from nacdeploy.profile import Profile
-from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state, plain_network, train_network
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps.advance import advance
 from nacdeploy.task import Task
 
 torch.set_num_threads(1)

@@ -8,14 +8,14 @@ import torch
 from small_networks import SHAPE, network
 from torch import nn
 
-from nacdeploy.exporters import onnx_checks
-from nacdeploy.exporters.artifact import Lowering
-from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.exporters.onnx_layers import OnnxLayer, onnx_layers
+from nacdeploy.base.precision import Precision
+from nacdeploy.exporters.artifacts import onnx_checks
+from nacdeploy.exporters.artifacts.artifact import Lowering
+from nacdeploy.exporters.artifacts.onnx_layers import OnnxLayer, onnx_layers
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets.ort.profiling import node_shapes
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.network import Network
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.network import Network
 
 IMAGES = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(3)).numpy()
 

@@ -12,26 +12,30 @@ import torch
 from torch import nn
 
 from nacdeploy import profile as profiles
-from nacdeploy import records
+from nacdeploy.base import records
+from nacdeploy.base.progress import Silent
 from nacdeploy.cli import options
 from nacdeploy.cli.main import cli
-from nacdeploy.coding import container
-from nacdeploy.coding import rules as rule_files
-from nacdeploy.experiments import grammar
-from nacdeploy.exporters import artifact, carry
-from nacdeploy.exporters.float_twin import float_twin
+from nacdeploy.coding import container, rule_files
+from nacdeploy.commands import code, sources
+from nacdeploy.commands import explain as explaining
+from nacdeploy.commands import show as showing
+from nacdeploy.experiments.config import grammar
+from nacdeploy.exporters import carry
+from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.float_twin import float_twin
 from nacdeploy.exporters.targets.ort.probe_models import Layer
-from nacdeploy.jobs import code, layer_speed, resuming, sources
-from nacdeploy.jobs import explain as explaining
-from nacdeploy.jobs import show as showing
-from nacdeploy.jobs.runs import Runs
-from nacdeploy.progress import Silent
-from nacdeploy.strategies import checkpoint, musco, weights
-from nacdeploy.strategies.entries import Entries, entry_name
+from nacdeploy.models import weights
+from nacdeploy.sessions import resuming
+from nacdeploy.sessions.runs import Runs
+from nacdeploy.strategies.memory.entries import Entries, entry_name
+from nacdeploy.strategies.memory.store import Store
+from nacdeploy.strategies.operators.decompose import musco
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.search import journal
-from nacdeploy.strategies.store import Store
+from nacdeploy.strategies.steps import checkpoint
 from nacdeploy.strategies.strategy import resolve
+from nacdeploy.trials import layer_speed
 
 CHECKPOINT = "runs/followed/checkpoint"
 OLDER = Path(__file__).parent / "fixtures" / "written_by_0_11"

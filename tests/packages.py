@@ -3,7 +3,7 @@
 from pathlib import Path
 
 SETTINGS = """
-from nacdeploy.profile.table import Table
+from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
 class {name}Table(Table):

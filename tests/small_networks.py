@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.base.precision import Precision
 from nacdeploy.exporters.targets import grid_named
-from nacdeploy.layers.attachments import Attachment
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.graph import with_weights
-from nacdeploy.layers.network import Network, Use
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.captured.graph import with_weights
+from nacdeploy.network.network import Network, Use
 
 SHAPE = (3, 8, 8)
 

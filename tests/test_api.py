@@ -7,8 +7,8 @@ import pytest
 
 import nacdeploy
 from nacdeploy import api
+from nacdeploy.base.errors import RefusedError, UsageError
 from nacdeploy.cli.main import COMMANDS
-from nacdeploy.errors import RefusedError, UsageError
 
 
 def test_search_export_and_bench_follow_from_one_another(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

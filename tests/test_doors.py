@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nacdeploy import doors, records
-from nacdeploy.errors import UsageError
+from nacdeploy.base import doors, records
+from nacdeploy.base.errors import UsageError
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "pipe", "folder"])

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacdeploy.base.precision import Precision
 from nacdeploy.exporters.targets import grid_named
-from nacdeploy.layers import channel_groups
-from nacdeploy.layers.exit_places import exit_places
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.network import Network
 from nacdeploy.models import resolve
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments.exit_places import exit_places
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.network import Network
+from nacdeploy.surgery.channels import channel_groups
 
 W8A8 = Rule(Precision.parse("w8a8"), min_channels=16)
 

@@ -14,8 +14,9 @@ from nacdeploy.data import SOURCES
 from nacdeploy.exporters.targets import FOLDERS
 from nacdeploy.models import BUILT_IN
 from nacdeploy.profile import shipped_names
-from nacdeploy.strategies import catalog, letters
+from nacdeploy.strategies import catalog
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.steps import letters
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

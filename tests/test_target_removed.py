@@ -34,14 +34,14 @@ for line in ("transfer --strategy PQ", "export --target ort --out artifact", "be
 # The rooms that speak of targets, without what is openvino's own, and without the README's table of all of them.
 SUITES = (
     "tests/test_architecture.py",
-    "tests/test_profile.py",
+    "tests/profile/test_profile.py",
     "tests/contracts/test_target_laws.py",
     "tests/exporters/targets/test_pick.py",
     "tests/exporters/test_parity.py",
     "tests/exporters/test_export.py",
-    "tests/layers/test_fake_quant.py",
-    "tests/jobs/test_runs.py",
-    "tests/jobs/test_verify.py",
+    "tests/network/attachments/test_fake_quant.py",
+    "tests/sessions/test_runs.py",
+    "tests/commands/test_verify.py",
 )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.foreign import rows, static
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.testing import right
 from nacdeploy.testing.foreign import Foreign, foreign
 from nacdeploy.testing.right import Found

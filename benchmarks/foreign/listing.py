@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nacdeploy import records
+from nacdeploy.base import records
 from nacdeploy.models import ModelSpec
 
 FILE = Path(__file__).parent.parent / "coverage_list.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.foreign import listing, rows
 from benchmarks.foreign.listing import Entry, Listing
 from benchmarks.foreign.rows import COLUMNS, FAULTS, RIGHT, WRONG, Row
-from nacdeploy import latency, records
+from nacdeploy.base import latency, records
 from nacdeploy.testing.right import EXACT_DB
 
 FILE = Path(__file__).parent.parent.parent / "docs" / "coverage.md"

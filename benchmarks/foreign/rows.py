@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nacdeploy import records
+from nacdeploy.base import records
 
 COLUMNS = ("built", "captured", "P", "Q", "S", "D", "E", "QPF", "export", "trt", "PQ")
 RIGHT, WRONG, REFUSED = "right", "wrong", "refused"

@@ -13,13 +13,13 @@ from benchmarks.peers import quantisers, results, timing, trained
 from benchmarks.peers.environments import versions
 from benchmarks.peers.results import Row
 from benchmarks.peers.timing import Subject
-from nacdeploy import latency, records
+from nacdeploy.base import latency, records
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.jobs.options import Options
-from nacdeploy.jobs.session import Session, open_session
-from nacdeploy.jobs.settings import wanted
-from nacdeploy.jobs.transfer import train
+from nacdeploy.commands.transfer import train
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
+from nacdeploy.sessions.options import Options
+from nacdeploy.sessions.session import Session, open_session
+from nacdeploy.sessions.setup import wanted
 from nacdeploy.strategies.settle import calibration_images
 
 FOLDER = Path("bench-run") / "peers"

@@ -11,12 +11,12 @@ import nacdeploy
 from benchmarks.peers import quantisers, results, timing
 from benchmarks.peers.results import Goal, Row
 from benchmarks.peers.timing import Subject
-from nacdeploy import latency, records
 from nacdeploy import task as tasks
+from nacdeploy.base import latency, records
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.jobs.options import Options
-from nacdeploy.jobs.outcome import RESULT_FILE, Result
-from nacdeploy.jobs.settings import wanted
+from nacdeploy.results.outcome import RESULT_FILE, Result
+from nacdeploy.sessions.options import Options
+from nacdeploy.sessions.setup import wanted
 from nacdeploy.strategies.settle import calibration_images
 
 FOLDER = Path("bench-run") / "peers"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nacdeploy.latency import Ratio
+from nacdeploy.base.latency import Ratio
 
 MAX_DROP = 1.0
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.peers.environments import HERE, python_of
 from benchmarks.peers.results import Row
-from nacdeploy import latency
+from nacdeploy.base import latency
+from nacdeploy.base.latency import Comparison
 from nacdeploy.data import Dataset, ImageSet
-from nacdeploy.latency import Comparison
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,21 @@ from torch import nn
 
 import nacdeploy
 from nacdeploy import profile as profiles
-from nacdeploy import records
 from nacdeploy import task as tasks
-from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.jobs.session import Session, epoch_report
-from nacdeploy.layers.network import Network
+from nacdeploy.base import records
+from nacdeploy.base.progress import Progress
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.metrics import ACCURACY
-from nacdeploy.profile.training import TrainTable
-from nacdeploy.progress import Progress
-from nacdeploy.strategies import baseline, checkpoint
-from nacdeploy.strategies.cache import DiskMemory
+from nacdeploy.network.network import Network
+from nacdeploy.profile.tables.training import TrainTable
+from nacdeploy.sessions.session import Session, epoch_report
+from nacdeploy.strategies import baseline
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.memory.cache import DiskMemory
 from nacdeploy.strategies.state import CompressionState
-from nacdeploy.strategies.transfer import follow
-from nacdeploy.training import Report
+from nacdeploy.strategies.steps import checkpoint
+from nacdeploy.strategies.steps.follow import follow
+from nacdeploy.task.training import Report
 
 MODEL = "model.onnx"
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from nacdeploy.cli import options, render
-from nacdeploy.jobs.options import TASK
+from nacdeploy.sessions.options import TASK
 
 
 @click.command("compress")

@@ -12,10 +12,11 @@ from nacdeploy.cli import options, render, trust
 @options.as_json
 def command(measure: bool, as_json: bool) -> None:
     """Say what is installed, what is missing and how to add it, and which targets work here."""
-    from nacdeploy import environment, records
+    from nacdeploy.base import records
+    from nacdeploy.commands import doctor
     from nacdeploy.jobs import trusting
 
-    report = environment.inspect()
+    report = doctor.inspect()
     measured = _measured() if measure else None
     if as_json:
         found = {"trusted": records.to_data(trusting.trusted())}

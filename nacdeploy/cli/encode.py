@@ -15,7 +15,7 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(source: Path, out: Path, rules: Path | None, as_json: bool) -> None:
     """Write a checkpoint or an artifact into one small file, exact to the bit: Huffman codes, zero runs, zstd."""
-    from nacdeploy.jobs import code
+    from nacdeploy.commands import code
 
     encoded = code.encode(source, out, rules, render.RichProgress())
     render.print_json(encoded) if as_json else _print_encoded(encoded)

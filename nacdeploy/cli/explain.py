@@ -16,7 +16,8 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(artifact: Path, threads: int, rounds: int, out: Path | None, as_json: bool) -> None:
     """Say why an artifact is or is not faster, layer by layer, worst first: read from the artifact, measured here."""
-    from nacdeploy import api, records
+    from nacdeploy import api
+    from nacdeploy.base import records
 
     explained = api.explain(artifact, threads=threads, rounds=rounds, progress=render.RichProgress())
     if out is not None:

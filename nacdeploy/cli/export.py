@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Make a checkpoint deployable: ONNX with real INT8, checked; with --target trt also engines."""
     from nacdeploy import api
-    from nacdeploy.exporters import artifact
+    from nacdeploy.exporters.artifacts import artifact
 
     folder = api.export(
         target=target,
@@ -56,7 +56,7 @@ def command(
 
 
 def _plain(manifest: Any) -> dict[str, Any]:
-    from nacdeploy import records
+    from nacdeploy.base import records
 
     data: dict[str, Any] = records.to_data(manifest)
     return data

@@ -10,8 +10,8 @@ import warnings
 import click
 
 from nacdeploy import leaving
+from nacdeploy.base.errors import NO_MEMORY, NacdeployError, is_out_of_memory, unknown
 from nacdeploy.cli import options
-from nacdeploy.errors import NO_MEMORY, NacdeployError, is_out_of_memory, unknown
 
 COMMANDS = (
     "train",

@@ -8,10 +8,10 @@ from typing import Any, TypeVar, cast, get_args
 import click
 from click.core import ParameterSource
 
-from nacdeploy import doors, records
+from nacdeploy.base import doors, records
+from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.cli import document
-from nacdeploy.errors import UsageError, nearest
-from nacdeploy.jobs import options
+from nacdeploy.sessions import options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,8 +44,8 @@ NAMES = {"as_json": "json", "source": "from"}
 
 
 def shared(*names: str) -> Callable[[F], F]:
-    """Options that commands share (`jobs/options.py`) as one decorator, listed in the order given; the command is also
-    told what nacdeploy.toml says, as `settings_file`."""
+    """Options that commands share (`sessions/options.py`) as one decorator, listed in the order given; the command is
+    also told what nacdeploy.toml says, as `settings_file`."""
 
     def decorate(function: F) -> F:
         @functools.wraps(function)

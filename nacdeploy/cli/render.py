@@ -70,7 +70,7 @@ class RichProgress:
 
 def print_json(record: Any) -> None:
     """One JSON document on stdout."""
-    from nacdeploy import records
+    from nacdeploy.base import records
 
     plain = records.to_data(record) if hasattr(record, "__dataclass_fields__") else record
     document.write(json.dumps(plain, indent=1))

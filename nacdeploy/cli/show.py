@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from nacdeploy.cli import options, render
-from nacdeploy.jobs.options import TASK
+from nacdeploy.sessions.options import TASK
 
 
 @click.command("show")
@@ -18,7 +18,7 @@ from nacdeploy.jobs.options import TASK
 @options.as_json
 def command(what: str | None, settings: bool, as_json: bool, **given: Any) -> None:
     """Show a strategy (word, strategy.json, catalog:NAME), a checkpoint, an artifact, a run, or settings in force."""
-    from nacdeploy.jobs import show as showing
+    from nacdeploy.commands import show as showing
 
     typed = [name for name in ("precision", "rules", *TASK, *options.SEARCH) if options.on_command_line(name)]
     if typed and not settings:

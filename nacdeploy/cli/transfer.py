@@ -31,7 +31,8 @@ def command(
     **shared: Any,
 ) -> None:
     """Apply a strategy to a model, every letter deciding anew; leaves a checkpoint."""
-    from nacdeploy import api, records
+    from nacdeploy import api
+    from nacdeploy.base import records
 
     progress = render.RichProgress()
     if dry_run:

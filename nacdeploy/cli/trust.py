@@ -2,8 +2,8 @@
 
 import click
 
+from nacdeploy.base.errors import UsageError
 from nacdeploy.cli import options, render
-from nacdeploy.errors import UsageError
 
 
 @click.command("trust")

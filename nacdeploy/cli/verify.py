@@ -13,7 +13,7 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(artifact: Path, as_json: bool) -> None:
     """Check an artifact's files against their hashes, build its engines again and compare them."""
-    from nacdeploy.jobs import verify as verifying
+    from nacdeploy.commands import verify as verifying
 
     found = verifying.verify(artifact, render.RichProgress())
     render.print_json(found) if as_json else _print_verified(found)

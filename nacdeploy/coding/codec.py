@@ -14,13 +14,14 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from nacdeploy import doors
-from nacdeploy.coding import runs, sizes
+from nacdeploy.base import doors
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.coding import run_lengths as runs
+from nacdeploy.coding import sizes
 from nacdeploy.coding.distinct import Codes, distinct
 from nacdeploy.coding.fixed_point import FixedPoint
 from nacdeploy.coding.sizes import FIXED_POINT, HUFFMAN, LENGTH_BITS, PLAIN, Layout
 from nacdeploy.coding.symbols import HuffmanCode, huffman_code, huffman_decode, huffman_encode, index_bits, pack, unpack
-from nacdeploy.errors import NacdeployError
 
 RAW, ZSTD, PLANES, CONSTANT, LOOKUP = "raw", "zstd", "planes", "constant", "lookup"
 ITEM_BYTES = {

@@ -21,12 +21,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nacdeploy import doors, records
+from nacdeploy.base import doors, records
+from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.coding import codec, headers
 from nacdeploy.coding.codec import ITEM_BYTES, Coded, Rule, Tensor
 from nacdeploy.coding.distinct import Codes
 from nacdeploy.coding.sizes import HUFFMAN, PLAIN
-from nacdeploy.errors import NacdeployError, UsageError
 
 MAGIC, VERSION = b"NACCODE", 1
 _PREAMBLE = struct.Struct("<7sBQI")

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nacdeploy import doors, records
+from nacdeploy.base import doors, records
+from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.coding.codec import ITEM_BYTES, Tensor
 from nacdeploy.coding.container import Cut
-from nacdeploy.errors import NacdeployError, UsageError
 
 MIN_BYTES = 256  # below, a row of the header weighs more than what coding saves
 _ONNX_TYPES = {

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.coding.distinct import Codes
-from nacdeploy.errors import NacdeployError
 
 _NUMBERS = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I8": "i1", "U8": "u1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 MAX_BITS = 16

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from nacdeploy import doors, records
-from nacdeploy.coding.runs import MAX_BITS
-from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy.base import doors, records
+from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.coding.run_lengths import MAX_BITS
 
 Count = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(ge=0, le=MAX_BITS)]

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from nacdeploy.coding import runs
+from nacdeploy.coding import run_lengths as runs
 from nacdeploy.coding.symbols import HuffmanCode, huffman_code, index_bits
 
 HUFFMAN, PLAIN, FIXED_POINT = "huffman", "plain", "fixed_point"

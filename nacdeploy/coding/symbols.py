@@ -8,7 +8,7 @@ from bitarray import bitarray
 from bitarray.util import canonical_decode, canonical_huffman
 from numpy.typing import NDArray
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 
 MAX_LENGTH = 24
 _CHUNK = 1 << 20

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
+from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.data import cifar, digits, fashion_mnist, folder
 from nacdeploy.data.classes import on_outputs
 from nacdeploy.data.normalization import in_colour, normalization, statistics
 from nacdeploy.data.sets import Dataset, ImageSet
 from nacdeploy.data.splits import stratified_order
 from nacdeploy.data.transforms import augmented, resized
-from nacdeploy.errors import UsageError, unknown
 from nacdeploy.metrics import ACCURACY, Metric
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 __all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "load", "statistics"]
 

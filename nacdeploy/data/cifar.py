@@ -8,7 +8,7 @@ import torch
 from nacdeploy.data.downloads import SOURCE, cache_directory, downloading
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import take_validation
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 
 def read_cifar10(argument: str | None, table: DataTable) -> Splits:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from nacdeploy.base.errors import UsageError, nearest
+from nacdeploy.base.records import read_json, read_text
 from nacdeploy.data.sets import ImageSet, Splits
-from nacdeploy.errors import UsageError, nearest
-from nacdeploy.records import read_json, read_text
 
 BY_INDEX = "index"
 _WORDNET = re.compile(r"n\d{8}\b")

@@ -2,11 +2,11 @@
 
 import torch
 
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import split_by_fraction
 from nacdeploy.data.transforms import resized
-from nacdeploy.errors import UsageError
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 DEFAULT_INPUT_SIZE = 16
 MAX_PIXEL = 16

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 
 SOURCE = "torchvision download"
 

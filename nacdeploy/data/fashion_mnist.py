@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nacdeploy import doors
+from nacdeploy.base import doors
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data.downloads import SOURCE, cache_directory, downloading
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import take_validation
-from nacdeploy.errors import UsageError
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 CLASS_NAMES = (
     "T-shirt/top",

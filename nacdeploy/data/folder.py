@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data import pictures
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.split_folders import split_folders
 from nacdeploy.data.splits import split_by_fraction, stratified_order
-from nacdeploy.errors import UsageError
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 FRACTION = 0.15
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from nacdeploy.errors import UsageError
-from nacdeploy.profile.training import DataTable, Normalization
+from nacdeploy.base.errors import UsageError
+from nacdeploy.profile.tables.training import DataTable, Normalization
 
 Scale = tuple[float, ...]
 IMAGENET: tuple[Scale, Scale] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nacdeploy import doors
+from nacdeploy.base import doors
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data.transforms import resized
-from nacdeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 
 SYNONYMS = {
     "training": ("train", "training", "trn"),

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data.sets import ImageSet
-from nacdeploy.errors import UsageError
 
 DEFAULT_N_VALIDATION = 5000
 

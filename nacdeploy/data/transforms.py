@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nacdeploy.errors import unknown
+from nacdeploy.base.errors import unknown
 
 AUGMENTATIONS = ("none", "shift", "crop-flip")
 _CHUNK = 1024

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nacdeploy.experiments.model_compressor import ModelCompressor, create_compressor, restore
-    from nacdeploy.experiments.reporting import job_main, load_config, report_result
+    from nacdeploy.experiments.driver.reporting import job_main, load_config, report_result
+    from nacdeploy.experiments.script.model_compressor import ModelCompressor, create_compressor, restore
 
 _HOMES = {
-    **dict.fromkeys(("ModelCompressor", "create_compressor", "restore"), "model_compressor"),
-    **dict.fromkeys(("job_main", "load_config", "report_result"), "reporting"),
+    **dict.fromkeys(("ModelCompressor", "create_compressor", "restore"), "script.model_compressor"),
+    **dict.fromkeys(("job_main", "load_config", "report_result"), "driver.reporting"),
 }
 
 __all__ = ["ModelCompressor", "create_compressor", "job_main", "load_config", "report_result", "restore"]

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy import latency, records
+from nacdeploy.base import latency, records
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.latency import Latency, Ratio
 from nacdeploy.data import Dataset, ImageSet
-from nacdeploy.errors import UsageError
-from nacdeploy.exporters import artifact
-from nacdeploy.exporters.artifact import Manifest
+from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.targets import gpu, pick
 from nacdeploy.exporters.targets.gpu import GpuState
 from nacdeploy.exporters.targets.runtime import Picked, Runner
-from nacdeploy.latency import Latency, Ratio
-from nacdeploy.layers.early_exit import take_exits
 from nacdeploy.metrics import DEFAULT, scored
-from nacdeploy.profile.deployment import BenchTable
+from nacdeploy.network.attachments.early_exit import take_exits
+from nacdeploy.profile.tables.deployment import BenchTable
+from nacdeploy.task import evaluate as evaluation
 
 
 @scored

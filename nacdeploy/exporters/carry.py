@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import records
-from nacdeploy.errors import UsageError
-from nacdeploy.exporters import artifact
-from nacdeploy.exporters.artifact import PRECISION
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
+from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.artifact import PRECISION
 from nacdeploy.exporters.tune import FLOAT, Precisions, member_kinds
-from nacdeploy.layers.network import Network
+from nacdeploy.network.network import Network
 
 
 @dataclass(frozen=True)

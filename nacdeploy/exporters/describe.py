@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nacdeploy import records
-from nacdeploy.exporters.artifact import MODEL_FILE, Manifest, Parity, Preprocessing, TensorInfo
-from nacdeploy.exporters.lowering import OnnxGraph
-from nacdeploy.exporters.onnx import INPUT
+from nacdeploy.base import records
+from nacdeploy.exporters.artifacts.artifact import MODEL_FILE, Manifest, Parity, Preprocessing, TensorInfo
+from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
+from nacdeploy.exporters.onnx_graph.trace import INPUT
 from nacdeploy.exporters.targets import Target
-from nacdeploy.layers.network import Network
 from nacdeploy.metrics import Metric, schema
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task

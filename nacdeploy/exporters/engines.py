@@ -6,16 +6,16 @@ from functools import partial
 
 import torch
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.exporters import parity
-from nacdeploy.exporters.artifact import Lowering, Manifest
-from nacdeploy.exporters.onnx import OUTPUT
+from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
+from nacdeploy.exporters.onnx_graph.trace import OUTPUT
 from nacdeploy.exporters.targets.runtime import Built, Log, Runner, Source
-from nacdeploy.layers.network import Network
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 Files = dict[str, bytes]
 

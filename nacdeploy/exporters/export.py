@@ -8,28 +8,29 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy import records
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import artifact, describe, engines, onnx_checks, parity
-from nacdeploy.exporters.artifact import MODEL_FILE, Lowering, Manifest
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.exporters import describe, engines, parity
+from nacdeploy.exporters.artifacts import artifact, onnx_checks
+from nacdeploy.exporters.artifacts.artifact import MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.describe import Context
-from nacdeploy.exporters.guard import Guarded, guarded, speed_note, taken
-from nacdeploy.exporters.lowering import OnnxGraph
-from nacdeploy.exporters.onnx import Traced, lower, to_onnx, trace
+from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
+from nacdeploy.exporters.onnx_graph.trace import Traced, lower, to_onnx, trace
+from nacdeploy.exporters.speed_guard import Guarded, guarded, speed_note, taken
 from nacdeploy.exporters.targets import Target
 from nacdeploy.exporters.targets.runtime import answering, runtime_of
 from nacdeploy.exporters.targets.timing import Timer, timer
 from nacdeploy.exporters.tune import Names, Precisions
-from nacdeploy.layers.network import Network
-from nacdeploy.layers.sparsity import TWO_FOUR
 from nacdeploy.metrics import shown
+from nacdeploy.network.attachments.sparsity import TWO_FOUR
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.progress import Progress, Silent
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibrate_gates, settle
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import onnx_checks, origin, targets
-from nacdeploy.exporters.artifact import Parity
-from nacdeploy.exporters.lowering import OnnxGraph
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters import targets
+from nacdeploy.exporters.artifacts import onnx_checks, origin
+from nacdeploy.exporters.artifacts.artifact import Parity
+from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
 from nacdeploy.exporters.targets import Optimization
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Maker, Runner
-from nacdeploy.layers.network import Network, Simulation, Use
 from nacdeploy.metrics import Metric
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.network.network import Network, Simulation, Use
+from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 N_LAYERWISE = 16
 

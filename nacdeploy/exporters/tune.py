@@ -14,15 +14,15 @@ from typing import Final, Literal
 
 from torch import nn
 
-from nacdeploy import records
-from nacdeploy.exporters.onnx import Traced, lower
+from nacdeploy.base import records
+from nacdeploy.base.latency import Ratio
+from nacdeploy.base.precision import Precision
+from nacdeploy.exporters.onnx_graph.trace import Traced, lower
 from nacdeploy.exporters.targets.timing import Timer
-from nacdeploy.latency import Ratio
-from nacdeploy.layers import placement
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.network import Network
-from nacdeploy.layers.placement import PRODUCTS
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments import placement
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.attachments.placement import PRODUCTS
+from nacdeploy.network.network import Network
 
 Names = frozenset[str]
 FLOAT: Final = "float"

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import own, records
-from nacdeploy.errors import UsageError
-from nacdeploy.exporters.artifact import MANIFEST
-from nacdeploy.jobs.resuming import RUN_FILE
+from nacdeploy import own
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
+from nacdeploy.exporters.artifacts.artifact import MANIFEST
 from nacdeploy.models import project
 from nacdeploy.models import trust as code
 from nacdeploy.models.external import split_file_name
-from nacdeploy.strategies.checkpoint import RECORD
+from nacdeploy.sessions.resuming import RUN_FILE
+from nacdeploy.strategies.steps.checkpoint import RECORD
 
 RECORDS = (RUN_FILE, RECORD, MANIFEST)
 

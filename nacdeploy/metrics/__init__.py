@@ -2,8 +2,9 @@
 
 from importlib.metadata import EntryPoint
 
-from nacdeploy import plugins
-from nacdeploy.errors import UsageError, unknown
+from nacdeploy.base import plugins
+from nacdeploy.base.errors import UsageError, unknown
+from nacdeploy.base.scores import DEFAULT, schema, scored, spelled
 from nacdeploy.metrics.absolute_error import Mae
 from nacdeploy.metrics.accuracy import Accuracy
 from nacdeploy.metrics.base import (
@@ -19,7 +20,6 @@ from nacdeploy.metrics.base import (
     shown,
     shown_drop,
 )
-from nacdeploy.scores import DEFAULT, schema, scored, spelled
 
 __all__ = [
     "ACCURACY",

@@ -8,7 +8,7 @@ from scipy.stats import t as students_t
 from torch import Tensor
 from torch.nn import functional
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.metrics.base import Interval
 
 # Two answers agree that are no further apart than this share of how the answers of all images spread.

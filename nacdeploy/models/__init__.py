@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from nacdeploy.errors import UsageError, unknown
+from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.models import deit, external, mobilenet, project, resnet
 
 _BUILDERS = {

@@ -7,7 +7,7 @@ is an attribute of its own so that the embedding width can be pruned without tou
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 
 N_HEADS = {"deit_tiny": 3, "deit_small": 6, "deit_base": 12}
 HEAD_DIM = 64

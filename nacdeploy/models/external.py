@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nacdeploy.errors import MissingExtraError, UsageError, unknown
+from nacdeploy.base.errors import MissingExtraError, UsageError, unknown
 from nacdeploy.models import importing, project, trust
 from nacdeploy.models.project import Project
 

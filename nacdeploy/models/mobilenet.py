@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.models import external
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 # Ported from TensorFlow. torchvision puts a layer that turns ImageNet's normalisation into theirs before the pretrained
 # ones only; ours are built without it.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 
 _MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 # Code that calls these imports what only running it tells: every file below its folder counts.

@@ -10,8 +10,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import own, records
-from nacdeploy.errors import NacdeployError, UsageError
+from nacdeploy import own
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError, UsageError
 
 VARIABLE = own.VARIABLE
 _accepted: set[tuple[str, str]] = set()  # of this process, where the settings cannot be written

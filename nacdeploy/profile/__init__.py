@@ -19,15 +19,15 @@ from pydantic import (
     model_validator,
 )
 
-from nacdeploy import doors
-from nacdeploy.errors import UsageError, nearest, unknown
+from nacdeploy.base import doors
+from nacdeploy.base.errors import UsageError, nearest, unknown
+from nacdeploy.base.scores import DEFAULT
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.targets import Target
-from nacdeploy.profile.deployment import BenchTable, ExportTable
-from nacdeploy.profile.search import SearchTable
-from nacdeploy.profile.table import Table
-from nacdeploy.profile.training import DataTable, SettleTable, TrainTable
-from nacdeploy.scores import DEFAULT
+from nacdeploy.profile.tables.deployment import BenchTable, ExportTable
+from nacdeploy.profile.tables.search import SearchTable
+from nacdeploy.profile.tables.table import Table
+from nacdeploy.profile.tables.training import DataTable, SettleTable, TrainTable
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.operators.letter import Letter
 from nacdeploy.strategies.operators.others import Found, others

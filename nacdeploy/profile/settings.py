@@ -1,6 +1,6 @@
 """Settings: the value in force of every key, and the sources that gave it one.
 
-A profile is what one file says. Settings are what all sources say together: they are made by `jobs/settings.py`, which
+A profile is what one file says. Settings are what all sources say together: they are made by `sessions/setup.py`, which
 puts the stronger source over the weaker one, and never change afterwards.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from nacdeploy import profile as profiles
 from nacdeploy.profile import Profile
-from nacdeploy.profile.table import Table
+from nacdeploy.profile.tables.table import Table
 
 DEFAULT = "default"
 Layer = tuple[str, Mapping[str, Any]]

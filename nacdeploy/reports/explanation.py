@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nacdeploy.exporters.artifact import Lowering
-from nacdeploy.exporters.onnx_layers import BETWEEN, OnnxLayer
+from nacdeploy.base.latency import Ratio
+from nacdeploy.exporters.artifacts.artifact import Lowering
+from nacdeploy.exporters.artifacts.onnx_layers import BETWEEN, OnnxLayer
 from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
-from nacdeploy.latency import Ratio
-from nacdeploy.layers.fake_quant import Rule
+from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.reports import reasons
 from nacdeploy.reports.reasons import Alignment, Reason
 

@@ -11,7 +11,7 @@ from nacdeploy.metrics import ACCURACY, Metric, axis
 from nacdeploy.reports.layers import LayerChange
 from nacdeploy.reports.tree import Node, place
 from nacdeploy.strategies.search.journal import Evaluation
-from nacdeploy.strategies.search.result import SearchResult
+from nacdeploy.strategies.search.search_result import SearchResult
 
 WIDTH_INCHES = 5.2
 _ROW_INCHES = 0.24

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from nacdeploy.cost import LayerCost, layer_costs
-from nacdeploy.layers.network import Network
+from nacdeploy.network.cost import LayerCost, layer_costs
+from nacdeploy.network.network import Network
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import records
+from nacdeploy.base import records
 from nacdeploy.reports.figures import Panel
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
-from nacdeploy.layers.fake_quant import Rule
+from nacdeploy.network.attachments.fake_quant import Rule
 
 # A gain below this is none: medians of two runs differ by as much.
 GAIN = 1.1

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nacdeploy import records
+from nacdeploy.base import records
 from nacdeploy.metrics import shown, shown_drop
-from nacdeploy.strategies.objective import Figures
+from nacdeploy.strategies.search.objective import Figures
 
 
 def summary_rows(figures: Figures, scores: Any) -> tuple[tuple[str, str], ...]:

@@ -2,15 +2,14 @@
 
 import copy
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy import training
-from nacdeploy.layers.network import Network
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.profile.training import TrainTable
+from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState, measure
-from nacdeploy.task import Task
+from nacdeploy.task import Task, training
+from nacdeploy.task import evaluate as evaluation
 
 
 def plain_network(task: Task, profile: Profile) -> Network:

@@ -7,7 +7,7 @@ They are printed beside ours for comparison and decide nothing.
 
 from dataclasses import dataclass
 
-from nacdeploy.errors import unknown
+from nacdeploy.base.errors import unknown
 from nacdeploy.strategies.chain import Chain
 
 NAC_README = "NAC README, doctorcoal/NAC (MIT)"

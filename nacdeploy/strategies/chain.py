@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nacdeploy import doors
-from nacdeploy.errors import UsageError
+from nacdeploy.base import doors
+from nacdeploy.base.errors import UsageError
 
 Value = bool | int | float | str
 

@@ -20,20 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy.cost import cost
 from nacdeploy.data import Dataset, ImageSet
-from nacdeploy.layers.attachments import Attachment
-from nacdeploy.layers.early_exit import take_exits
-from nacdeploy.layers.fake_quant import ActivationQuantizer
-from nacdeploy.layers.graph import call_with
-from nacdeploy.layers.network import Network, Use, simulated_weight
-from nacdeploy.layers.placement import Plan
 from nacdeploy.metrics import drop, is_surely_better
+from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.attachments.early_exit import take_exits
+from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
+from nacdeploy.network.attachments.placement import Plan
+from nacdeploy.network.captured.graph import call_with
+from nacdeploy.network.cost import cost
+from nacdeploy.network.network import Network, Use, simulated_weight
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 SETTLE_VERSION = 2  # part of the keys of a search's memory: raise it when what settles comes out differently
 SETTLED_BY = {"settle", "quantize"}  # the tables of a profile that `settle` reads: part of these keys too

@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy import records
-from nacdeploy.cost import Cost, cost
-from nacdeploy.errors import UsageError
-from nacdeploy.latency import Latency
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.network import Network, content
-from nacdeploy.layers.sparsity import Sparsity
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.latency import Latency
 from nacdeploy.metrics import DEFAULT, drop, named, scored, spelled
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.attachments.sparsity import Sparsity
+from nacdeploy.network.cost import Cost, cost
+from nacdeploy.network.network import Network, content
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 _LATER: dict[str, Any] = {"layer_bits": {}, "weights": "symmetric"}  # of Rule
 _LATER |= {"ratios": {}, "patterns": {}, "importance": "l1", "rounding": "floor"}  # of Sparsity

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator
 
 from nacdeploy import profile as profiles
-from nacdeploy import records
-from nacdeploy.errors import UsageError, unknown
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import catalog
 from nacdeploy.strategies.chain import Chain

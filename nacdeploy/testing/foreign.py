@@ -17,14 +17,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy import data as datasets
 from nacdeploy import profile as profiles
 from nacdeploy.data import Dataset, ImageSet
-from nacdeploy.layers.network import Network
 from nacdeploy.models import ModelSpec
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps.advance import advance
 from nacdeploy.task import Task
 
 N_CLASSES, N_TRAIN, N_VALIDATION, N_TEST = 10, 32, 16, 16

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nacdeploy.errors import NacdeployError, UnexpectedError
+from nacdeploy.base.errors import NacdeployError, UnexpectedError
 
 DEEP = 100_000
 _DEEP_MARK, _HUGE_MARK = "@deep@", "@huge@"

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nacdeploy import records
-from nacdeploy.cost import cost
-from nacdeploy.errors import NacdeployError, RefusedError
-from nacdeploy.layers.network import Network, content, no_grad_eval
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError, RefusedError
+from nacdeploy.network.cost import cost
+from nacdeploy.network.network import Network, content, no_grad_eval
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint, letters
-from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.state import CompressionState, state_key
+from nacdeploy.strategies.steps import checkpoint, letters
+from nacdeploy.strategies.steps.advance import advance
 from nacdeploy.task import Task
 
 Figure = Callable[[CompressionState, CompressionState], bool]

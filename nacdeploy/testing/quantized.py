@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.base.precision import Precision
 from nacdeploy.exporters.targets import grid_named
-from nacdeploy.layers.attachments import Attachment
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.network import Network, Use
 from nacdeploy.models import resolve
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.network import Network, Use
 
 
 class _Ranges:

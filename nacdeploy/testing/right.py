@@ -14,20 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.exporters import artifact, targets
-from nacdeploy.exporters.artifact import MODEL_FILE
+from nacdeploy.exporters import targets
+from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.artifact import MODEL_FILE
+from nacdeploy.exporters.artifacts.onnx_checks import snr_db
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
-from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.exporters.onnx_checks import snr_db
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
-from nacdeploy.layers import decomposition, low_rank, ranks
-from nacdeploy.layers.network import Simulation
-from nacdeploy.strategies import layer_settings, letters
+from nacdeploy.network.network import Simulation
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.operators.decompose import layer_settings
 from nacdeploy.strategies.operators.decompose.operator import DecomposeDecision, Factored
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import letters
+from nacdeploy.surgery.low_rank import decomposition, low_rank, ranks
 from nacdeploy.testing import counted, zeroed
 from nacdeploy.testing.foreign import Foreign, outputs
 

@@ -12,22 +12,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nacdeploy.environment import availability
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters import artifact, parity, targets
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.commands.doctor import availability
+from nacdeploy.commands.explain import explain
+from nacdeploy.exporters import parity, targets
+from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.onnx_checks import parity as agreement
 from nacdeploy.exporters.bench import Table, bench
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
-from nacdeploy.exporters.onnx_checks import parity as agreement
 from nacdeploy.exporters.targets import Target, pick
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import runtime_of
-from nacdeploy.jobs.explain import explain
 from nacdeploy.profile import Profile
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.reports.explanation import Explanation
-from nacdeploy.strategies.checkpoint import step_data
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps.checkpoint import step_data
 from nacdeploy.task import Task
 from nacdeploy.testing.operators import BrokenLawError
 

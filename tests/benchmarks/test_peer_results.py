@@ -2,7 +2,7 @@
 
 from benchmarks.peers import results
 from benchmarks.peers.results import Row
-from nacdeploy.latency import Ratio
+from nacdeploy.base.latency import Ratio
 
 
 def row(name: str, kind: str, validation: float, speed: float, test: float | None = None) -> Row:

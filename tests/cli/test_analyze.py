@@ -11,7 +11,7 @@ import yaml
 from command_line import run, succeed
 
 from nacdeploy import profile as profiles
-from nacdeploy.strategies import sensitivity
+from nacdeploy.strategies.steps import sensitivity
 
 LAYER = "stages.1.0.conv1"
 

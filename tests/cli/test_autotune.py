@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from command_line import change, run, succeed
 
-from nacdeploy.exporters import artifact
+from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.tune import Measurements
 
 SCRIPT = str(Path(sys.executable).with_name("nacdeploy"))

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from nacdeploy import models
 from nacdeploy.cli.main import COMMANDS
-from nacdeploy.jobs import session
+from nacdeploy.sessions import session
 
 SCRIPT = str(Path(sys.executable).with_name("nacdeploy"))
 NET = """

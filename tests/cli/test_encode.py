@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from command_line import files, run, succeed
 
-from nacdeploy.jobs.code import _parameter
-from nacdeploy.layers.network import Network
-from nacdeploy.strategies import checkpoint, letters
+from nacdeploy.commands.code import _parameter
+from nacdeploy.network.network import Network
+from nacdeploy.strategies.steps import checkpoint, letters
 
 
 def contents(folder: Path) -> dict[str, bytes]:

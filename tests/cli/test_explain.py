@@ -9,7 +9,7 @@ import pytest
 from command_line import files, run, succeed
 
 import nacdeploy
-from nacdeploy.exporters.artifact import LOWERING, MANIFEST
+from nacdeploy.exporters.artifacts.artifact import LOWERING, MANIFEST
 
 ARTIFACT = "runs/export-ort-1"
 
@@ -34,8 +34,8 @@ def test_explain_has_a_row_for_every_layer_of_the_lowering_and_the_exits(home: P
 
 def test_explain_reads_the_graph_and_not_the_request(home: Path) -> None:
     """A file whose Q/DQ pairs are gone is explained as float, whatever the lowering rows still claim."""
-    from nacdeploy import records
-    from nacdeploy.exporters.float_twin import float_twin
+    from nacdeploy.base import records
+    from nacdeploy.exporters.artifacts.float_twin import float_twin
 
     shutil.copytree(ARTIFACT, "float")
     model = Path("float/model.onnx")

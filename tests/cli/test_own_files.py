@@ -263,7 +263,7 @@ def test_folder_that_another_run_writes_is_refused_at_the_start(line: str, home:
 HOLD = """
 import sys
 from pathlib import Path
-from nacdeploy import folders
+from nacdeploy.base import folders
 with folders.reserved(Path(sys.argv[1])):
     print("held", flush=True)
     input()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.coding import container, files
 from nacdeploy.coding.codec import Rule
 from nacdeploy.coding.fixed_point import FixedPoint
-from nacdeploy.errors import NacdeployError
 
 
 def tensors() -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nacdeploy.coding import runs, sizes
+from nacdeploy.coding import run_lengths, sizes
 from nacdeploy.coding.sizes import FIXED_POINT, HUFFMAN, PLAIN, Layout
 
 
@@ -22,16 +22,16 @@ def bits(symbols: np.ndarray, width: int) -> str:
     ],
 )
 def test_run_lengths_are_written_as_the_golden_ones(gaps: list[int], width: int, expected: str) -> None:
-    assert bits(runs.run_symbols(np.array(gaps), width), width) == expected
+    assert bits(run_lengths.run_symbols(np.array(gaps), width), width) == expected
 
 
-@pytest.mark.parametrize("width", range(runs.MIN_BITS, 9))
+@pytest.mark.parametrize("width", range(run_lengths.MIN_BITS, 9))
 def test_places_come_back_from_runs(width: int) -> None:
     present = np.random.default_rng(width).random(3000) < 0.03
-    symbols = runs.run_symbols(runs.gaps(present), width)
-    assert np.array_equal(runs.places(symbols, width), np.flatnonzero(present))
-    zeros, counts = np.unique(runs.gaps(present), return_counts=True)
-    assert np.array_equal(runs.symbol_counts(zeros, counts, width), np.bincount(symbols, minlength=2**width))
+    symbols = run_lengths.run_symbols(run_lengths.gaps(present), width)
+    assert np.array_equal(run_lengths.places(symbols, width), np.flatnonzero(present))
+    zeros, counts = np.unique(run_lengths.gaps(present), return_counts=True)
+    assert np.array_equal(run_lengths.symbol_counts(zeros, counts, width), np.bincount(symbols, minlength=2**width))
 
 
 def sparse(n: int = 4000, kept: float = 0.1) -> sizes.Histogram:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.coding import symbols
-from nacdeploy.errors import NacdeployError
 
 
 def test_code_lengths_are_those_of_the_textbook() -> None:

@@ -23,15 +23,16 @@ from command_line import files, refused_line, run, succeed
 from PIL import Image
 from safetensors.torch import save_file
 
+from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.coding import container
 from nacdeploy.coding import files as coded_files
 from nacdeploy.data import pictures
-from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.strategies import checkpoint, weights
+from nacdeploy.models import weights
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.entries import Entries, entry_name
+from nacdeploy.strategies.memory.entries import Entries, entry_name
+from nacdeploy.strategies.memory.store import Store
 from nacdeploy.strategies.search import journal
-from nacdeploy.strategies.store import Store
+from nacdeploy.strategies.steps import checkpoint
 
 MIB = 2**20
 
@@ -319,7 +320,7 @@ def test_search_whose_folder_is_removed_does_not_end_well(home: Path) -> None:
 TERMINATED = """
 import os, signal, sys, threading
 sys.argv = ["nacdeploy", "train", "--out", "out", "--epochs", "100000"]
-from nacdeploy.jobs import session
+from nacdeploy.sessions import session
 def report(*given):
     return lambda *epoch: os.kill(os.getpid(), signal.SIGTERM)
 session.epoch_report = report

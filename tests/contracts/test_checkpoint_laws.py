@@ -10,14 +10,14 @@ import pytest
 import torch
 from conftest import follow, make_profile
 
-from nacdeploy import evaluate as evaluation
 from nacdeploy import task as tasks
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import checkpoint
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 
 def saved(directory: Path, state: CompressionState, task: Task, profile: Profile) -> Path:

@@ -10,7 +10,7 @@ from torch import Tensor
 from nacdeploy.data import ImageSet
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
-from nacdeploy.strategies.cache import DiskMemory
+from nacdeploy.strategies.memory.cache import DiskMemory
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task
 

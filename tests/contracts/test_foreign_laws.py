@@ -6,8 +6,8 @@ from functools import cache
 import pytest
 import torch
 
-from nacdeploy.errors import RefusedError
-from nacdeploy.exporters.onnx_checks import snr_db
+from nacdeploy.base.errors import RefusedError
+from nacdeploy.exporters.artifacts.onnx_checks import snr_db
 from nacdeploy.strategies.settle import settle
 from nacdeploy.strategies.state import state_key
 from nacdeploy.testing import right

@@ -7,11 +7,12 @@ import pytest
 import torch
 from conftest import follow, make_profile
 
-from nacdeploy.layers.network import Network
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import letters, operators
+from nacdeploy.strategies import operators
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import letters
 from nacdeploy.task import Task
 from nacdeploy.testing import operators as laws
 

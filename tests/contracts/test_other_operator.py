@@ -65,6 +65,9 @@ def test_letter_is_unknown_where_the_package_is_not_installed(tmp_path: Path) ->
 
 
 def test_keys_of_this_packages_letters_do_not_depend_on_what_is_installed(tmp_path: Path) -> None:
-    code = "from nacdeploy import profile, records; print(records.sha256_data(profile.load('demo').model_dump()))"
+    code = (
+        "from nacdeploy import profile; from nacdeploy.base import records; "
+        "print(records.sha256_data(profile.load('demo').model_dump()))"
+    )
     with_it, without = (python(tmp_path, "-c", code, site=site).stdout for site in (True, False))
     assert with_it == without != ""

@@ -12,7 +12,7 @@ from command_line import Outcome, lay_out, refused_line, run, succeed
 from conftest import follow, make_profile
 
 from nacdeploy import profile as profiles
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
@@ -109,7 +109,7 @@ def test_doctor_lists_the_toy() -> None:
 
 CLASHING = """
 from nacdeploy.exporters.targets import Target
-from nacdeploy.precision import Grid
+from nacdeploy.base.precision import Grid
 
 TARGET = Target(name="dsp", title="DSP", runtime="broken_pack:RUNTIME", grids=(Grid("ort", 8, ()),))
 """

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from nacdeploy import data
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data.classes import on_outputs
 from nacdeploy.data.sets import ImageSet, Splits
-from nacdeploy.errors import UsageError
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
 

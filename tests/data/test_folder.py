@@ -9,8 +9,8 @@ import torch
 from PIL import Image, features
 
 from nacdeploy import data
-from nacdeploy.errors import UsageError
-from nacdeploy.profile.training import DataTable
+from nacdeploy.base.errors import UsageError
+from nacdeploy.profile.tables.training import DataTable
 
 
 def _save(path, number=0, mode="L", size=(6, 5)):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nacdeploy import data
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data.normalization import IMAGENET
-from nacdeploy.errors import UsageError
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 SMALL = {"n_train": 50, "n_validation": 20, "n_test": 20, "input_size": 8}
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from nacdeploy import data
+from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.data import digits, downloads, fashion_mnist
-from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data import augmented
 from nacdeploy.data.splits import split_by_fraction, stratified_order
 from nacdeploy.data.transforms import resized
-from nacdeploy.errors import UsageError
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
 

@@ -7,19 +7,20 @@ from typing import Any
 import pytest
 import torch
 
-from nacdeploy.errors import UsageError
-from nacdeploy.experiments import compressors, grammar, vocabulary
-from nacdeploy.experiments.allocation import MacsModel, overall, scaled_to, shifted_to
-from nacdeploy.experiments.amc import within_budget
-from nacdeploy.experiments.annealing import annealed
-from nacdeploy.experiments.run import Run
-from nacdeploy.experiments.selection import select
-from nacdeploy.experiments.sensitivity import tolerances
-from nacdeploy.layers import channel_groups
-from nacdeploy.layers.sparsity import sparsity_of
+from nacdeploy.base.errors import UsageError
+from nacdeploy.experiments.config import grammar, vocabulary
+from nacdeploy.experiments.config.selection import select
+from nacdeploy.experiments.procedures import compressors
+from nacdeploy.experiments.procedures.allocation import MacsModel, overall, scaled_to, shifted_to
+from nacdeploy.experiments.procedures.amc import within_budget
+from nacdeploy.experiments.procedures.annealing import annealed
+from nacdeploy.experiments.procedures.by_sensitivity import tolerances
+from nacdeploy.experiments.procedures.run import Run
+from nacdeploy.network.attachments.sparsity import sparsity_of
 from nacdeploy.profile import Profile, override
-from nacdeploy.strategies import checkpoint as checkpoints
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import checkpoint as checkpoints
+from nacdeploy.surgery.channels import channel_groups
 from nacdeploy.task import Task
 
 SHORT: dict[str, dict[str, Any]] = {

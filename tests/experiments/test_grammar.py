@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from nacdeploy.errors import UsageError
-from nacdeploy.experiments import grammar, vocabulary
+from nacdeploy.base.errors import UsageError
+from nacdeploy.experiments.config import grammar, vocabulary
 
 
 def experiment(compression: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:

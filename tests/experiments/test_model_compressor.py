@@ -10,10 +10,10 @@ from small_networks import FlattenLinear, Residual, images
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.experiments import create_compressor, restore
-from nacdeploy.experiments.reporting import report_result
-from nacdeploy.strategies import checkpoint as checkpoints
+from nacdeploy.experiments.driver.reporting import report_result
+from nacdeploy.strategies.steps import checkpoint as checkpoints
 
 X, Y = images(48), torch.arange(48) % 5
 

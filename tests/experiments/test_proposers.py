@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from nacdeploy.errors import UsageError
-from nacdeploy.experiments import proposers
-from nacdeploy.experiments.early_stop import falls_behind
-from nacdeploy.experiments.grammar import EarlyStop
-from nacdeploy.experiments.space import Space
+from nacdeploy.base.errors import UsageError
+from nacdeploy.experiments.config.grammar import EarlyStop
+from nacdeploy.experiments.config.space import Space
+from nacdeploy.experiments.driver import proposers
+from nacdeploy.experiments.driver.early_stop import falls_behind
 
 SPACES = (Space("a", "float", (0.0, 1.0)), Space("b", "int", (1, 9)), Space("c", "choice", ("x", [1, 2])))
 

@@ -3,8 +3,8 @@
 import pytest
 from small_networks import Plain, Residual
 
-from nacdeploy.errors import UsageError
-from nacdeploy.experiments.selection import select
+from nacdeploy.base.errors import UsageError
+from nacdeploy.experiments.config.selection import select
 
 
 def test_later_entries_override_and_names_win() -> None:

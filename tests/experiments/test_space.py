@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nacdeploy.experiments import space
-from nacdeploy.experiments.space import Space
+from nacdeploy.experiments.config import space
+from nacdeploy.experiments.config.space import Space
 
 RANGE = {"range": [0.1, 0.9], "type": "float"}
 NESTED = [{"quant_bits": {"weight": {"range": [4, 8], "type": "int"}}, "op_names": ["a", "b"]}]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from small_networks import Attention, Depthwise, Plain, Residual, network
 
-from nacdeploy import records
-from nacdeploy.errors import UsageError
-from nacdeploy.exporters import carry, guard
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.latency import Ratio
+from nacdeploy.base.precision import Precision
+from nacdeploy.exporters import carry, speed_guard
 from nacdeploy.exporters.tune import Held, Precisions, member_kinds
-from nacdeploy.latency import Ratio
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments.fake_quant import Rule
 
 
 def measured(**layers: tuple[str, Held]) -> Precisions:
@@ -69,7 +69,7 @@ def test_networks_without_a_kind_in_common_are_refused() -> None:
 def test_taken_precision_puts_layers_in_float_and_times_nothing() -> None:
     made = network(Residual())
     made.quantize(Rule(Precision(8, 8)))
-    found = guard.taken(made, measured(conv1=("conv", "float"), x=("linear", "int8")))
+    found = speed_guard.taken(made, measured(conv1=("conv", "float"), x=("linear", "int8")))
     assert found.floats == {"stem.0", "conv1", "conv2"}
     assert set(found.network.plan.weight_bits) == {"classifier"}
     assert found.precisions is None
@@ -78,7 +78,7 @@ def test_taken_precision_puts_layers_in_float_and_times_nothing() -> None:
 
 def test_taken_precision_of_an_fp32_network_is_refused() -> None:
     with pytest.raises(UsageError, match="the checkpoint is in FP32"):
-        guard.taken(network(Residual()), measured(conv1=("conv", "float")))
+        speed_guard.taken(network(Residual()), measured(conv1=("conv", "float")))
 
 
 def test_precisions_are_read_from_their_file(tmp_path: Path) -> None:

@@ -18,24 +18,25 @@ from small_networks import Concat, Depthwise, Plain, Residual, images, network, 
 from torch import nn
 from torch.nn import functional
 
-from nacdeploy import evaluate as evaluation
 from nacdeploy import task as tasks
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.exporters import export as exporting
-from nacdeploy.exporters import onnx_checks, parity, targets
+from nacdeploy.exporters import parity, targets
+from nacdeploy.exporters.artifacts import onnx_checks
 from nacdeploy.exporters.describe import Context
-from nacdeploy.exporters.lowering import OnnxGraph
-from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
 from nacdeploy.exporters.targets.runtime import answering
-from nacdeploy.layers.network import Network
-from nacdeploy.layers.placement import Plan
 from nacdeploy.metrics import ACCURACY
+from nacdeploy.network.attachments.placement import Plan
+from nacdeploy.network.network import Network
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.settle import settle
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 OPSET = 20
 SESSIONS: list[tuple[str, Optimization]] = [

@@ -12,16 +12,16 @@ from explained import Attention
 from small_networks import BranchOnShape, Depthwise, Residual, network, quantized
 from torch import nn
 
-from nacdeploy import records
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.guard import Guarded, guarded, speed_note
-from nacdeploy.exporters.onnx import Traced, lower, trace
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.latency import Comparison, Ratio
+from nacdeploy.exporters.onnx_graph.trace import Traced, lower, trace
+from nacdeploy.exporters.speed_guard import Guarded, guarded, speed_note
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.timing import timer
 from nacdeploy.exporters.tune import Measurements, Names, Precisions, Tuner, member_kinds, with_float
-from nacdeploy.latency import Comparison, Ratio
-from nacdeploy.layers.network import Network
-from nacdeploy.profile.deployment import BenchTable
+from nacdeploy.network.network import Network
+from nacdeploy.profile.tables.deployment import BenchTable
 
 LAYER = "layers."
 NETWORKS: dict[str, tuple[Network, Traced]] = {}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nacdeploy import metrics
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.testing.metrics import LAWS
 
 RMSE = '''

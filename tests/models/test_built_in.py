@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from nacdeploy import models
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.models import deit, mobilenet
 
 WIDTHS = {"resnet34": 8, "mobilenet_v2": 0.25, "deit_tiny": 24, "deit_small": 24, "deit_base": 24}

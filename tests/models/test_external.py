@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from nacdeploy import models, records
-from nacdeploy.errors import MissingExtraError, UsageError
+from nacdeploy import models
+from nacdeploy.base import records
+from nacdeploy.base.errors import MissingExtraError, UsageError
 from nacdeploy.models.external import GrayToColor
 
 FACTORY = """

@@ -2,10 +2,10 @@
 
 import pytest
 
+from nacdeploy.base.errors import UsageError
 from nacdeploy.data.normalization import IMAGENET
-from nacdeploy.errors import UsageError
 from nacdeploy.models import pretrained
-from nacdeploy.profile.training import DataTable
+from nacdeploy.profile.tables.training import DataTable
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from nacdeploy import models, records
-from nacdeploy.errors import UsageError
+from nacdeploy import models
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
 from nacdeploy.models import ModelSpec, project
 
 NET = """

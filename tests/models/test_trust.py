@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nacdeploy import models
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.models import ModelSpec, trust
 
 EVIL = "from pathlib import Path\nPath('RUN').touch()\nfrom torch import nn\ndef make(): return nn.Linear(1, 1)\n"

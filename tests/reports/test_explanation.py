@@ -2,11 +2,11 @@
 
 import pytest
 
-from nacdeploy.exporters.artifact import Lowering
-from nacdeploy.exporters.onnx_layers import BETWEEN, OnnxLayer
+from nacdeploy.base.precision import Precision
+from nacdeploy.exporters.artifacts.artifact import Lowering
+from nacdeploy.exporters.artifacts.onnx_layers import BETWEEN, OnnxLayer
 from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.reports import explanation
 from nacdeploy.reports.explanation import Row
 

@@ -3,10 +3,10 @@
 import torch
 from small_networks import SHAPE, Plain
 
+from nacdeploy.base.precision import Precision
 from nacdeploy.exporters.targets import grid_named
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.network import Network
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.network import Network
 from nacdeploy.reports.layers import layer_changes
 
 

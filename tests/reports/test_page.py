@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.reports.figures import search_panels
 from nacdeploy.reports.page import Grid, Page, write_page
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import BudgetObjective, Figures
 from nacdeploy.strategies.search.journal import Evaluation, failed
-from nacdeploy.strategies.search.result import SearchResult, result_of
+from nacdeploy.strategies.search.objective import BudgetObjective, Figures
+from nacdeploy.strategies.search.search_result import SearchResult, result_of
 
 
 def evaluation(chain: str, accuracy: float, ratio: float, trained: bool = False) -> Evaluation:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from nacdeploy.base.precision import Precision
 from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.precision import Precision
+from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.reports.reasons import Alignment, alignment, why
 
 FIT = alignment(64, 64, 8)

@@ -10,12 +10,12 @@ from command_line import change, lay_out, refused_line, rows, run, succeed
 from conftest import follow, make_profile
 
 from nacdeploy import profile as profiles
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint, letters
-from nacdeploy.strategies.cache import DiskMemory
 from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.memory.cache import DiskMemory
 from nacdeploy.strategies.state import CompressionState, state_key
+from nacdeploy.strategies.steps import checkpoint, letters
 from nacdeploy.task import Task
 from nacdeploy.testing import operators as laws
 

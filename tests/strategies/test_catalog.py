@@ -2,7 +2,7 @@
 
 import pytest
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.strategies import catalog
 
 

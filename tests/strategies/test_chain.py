@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.strategies.chain import Chain, Link
 
 KEYS = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)

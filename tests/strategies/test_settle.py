@@ -7,10 +7,9 @@ import torch
 from conftest import follow, make_profile
 from torch import nn
 
-from nacdeploy import evaluate as evaluation
 from nacdeploy.exporters.targets import grid_named
-from nacdeploy.layers.fake_quant import ActivationQuantizer
-from nacdeploy.layers.network import Network
+from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.settle import (
     calibrate_gates,
@@ -23,6 +22,7 @@ from nacdeploy.strategies.settle import (
 )
 from nacdeploy.strategies.state import CompressionState, state_key
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 
 @pytest.fixture(scope="module")

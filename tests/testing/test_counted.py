@@ -5,7 +5,7 @@ import torch
 from small_networks import Residual
 from torch import nn
 
-from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.testing import counted
 from nacdeploy.testing.foreign import Foreign, of_module
 

@@ -7,7 +7,7 @@ import torch
 from small_networks import Depthwise, Residual, conv
 from torch import Tensor, nn
 
-from nacdeploy.cost import layer_costs
+from nacdeploy.network.cost import layer_costs
 from nacdeploy.testing import foreign, right, zeroed
 from nacdeploy.testing.foreign import Foreign, of_module, outputs
 

@@ -11,9 +11,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import Literal
 
-from nacdeploy import plugins
-from nacdeploy.errors import UsageError, unknown
-from nacdeploy.precision import Grid
+from nacdeploy.base import plugins
+from nacdeploy.base.errors import UsageError, unknown
+from nacdeploy.base.precision import Grid
 
 Optimization = Literal["all", "basic", "disabled"]
 

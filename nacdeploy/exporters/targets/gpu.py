@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 
 _FIELDS = {
     "name": "name",

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from nacdeploy.exporters import graphs, targets
-from nacdeploy.exporters.artifact import Manifest
+from nacdeploy.exporters import targets
+from nacdeploy.exporters.artifacts import onnx_files
+from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Picked, Runtime, runtime_of
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 _ON_CPU = "ONNX Runtime, CPUExecutionProvider, all graph optimisations"
 
@@ -38,11 +39,11 @@ def pick(
     if own.picked is not None:
         return own.picked(folder, manifest, threads)
     if own.open is not None:
-        return Picked(own.open(graphs.content_of(model), threads=threads), f"{own.version()}, CPU")
+        return Picked(own.open(onnx_files.content_of(model), threads=threads), f"{own.version()}, CPU")
     if host is not None and host.on_gpu is not None:
         return host.on_gpu(folder, manifest, cuda_graph)
     note = "the ONNX graph in ONNX Runtime; the engines' speed is measured on a GPU" if manifest.engines else ""
-    return Picked(OnnxRunner(graphs.content_of(model), threads=threads), _ON_CPU, note)
+    return Picked(OnnxRunner(onnx_files.content_of(model), threads=threads), _ON_CPU, note)
 
 
 def speed_note(runtime: Runtime, table: ExportTable) -> str:

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.artifact import Lowering, Manifest
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.latency import Subject
+from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.targets import Target
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
-from nacdeploy.latency import Subject
-from nacdeploy.layers.network import Network
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.network.network import Network
+from nacdeploy.profile.tables.deployment import ExportTable
 
 Log = Callable[[str], None]
 

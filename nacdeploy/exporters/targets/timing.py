@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 
 from numpy.typing import NDArray
 
-from nacdeploy import latency
+from nacdeploy.base import latency
+from nacdeploy.base.latency import Comparison
 from nacdeploy.exporters.targets.runtime import Maker
-from nacdeploy.latency import Comparison
-from nacdeploy.profile.deployment import BenchTable
+from nacdeploy.profile.tables.deployment import BenchTable
 
 Timer = Callable[[Mapping[str, bytes], str], Comparison]
 """Times serialised models by name, in turns, and gives their ratios to the named baseline."""

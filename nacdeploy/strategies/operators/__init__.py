@@ -1,6 +1,6 @@
 """The letters that there are, and their tables. Adding one: its folder and one line of OPERATORS.
 
-Everything here is light: a profile is read without torch. `strategies/letters.py` makes the operators.
+Everything here is light: a profile is read without torch. `strategies/steps/letters.py` makes the operators.
 """
 
 from nacdeploy.strategies.operators.add_exits.settings import LETTER as EXITS

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
-from nacdeploy.errors import UsageError, nearest
-from nacdeploy.layers.network import Network
+from nacdeploy.base.errors import UsageError, nearest
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.profile.table import Table
-from nacdeploy.profile.training import TrainTable
+from nacdeploy.profile.tables.table import Table
+from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task

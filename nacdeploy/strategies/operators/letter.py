@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nacdeploy.profile.table import Table
+from nacdeploy.profile.tables.table import Table
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 
-from nacdeploy import plugins
-from nacdeploy.errors import UsageError
-from nacdeploy.profile.table import Table
+from nacdeploy.base import plugins
+from nacdeploy.base.errors import UsageError
+from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
 GROUP = "nacdeploy.operators"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nacdeploy import leaving
-from nacdeploy.errors import MissingExtraError, NacdeployError, UsageError
+from nacdeploy.base.errors import MissingExtraError, NacdeployError, UsageError
 from nacdeploy.strategies.search.workers import Opener, Pool
 
 _CONNECT_S, _PROBE_S = 4.0, 7.0

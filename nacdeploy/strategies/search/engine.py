@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
-from nacdeploy.errors import DivergedError, LostWorkerError, NacdeployError, RefusedError
-from nacdeploy.latency import Stopwatch
-from nacdeploy.profile.search import RulesTable
+from nacdeploy.base.errors import DivergedError, LostWorkerError, NacdeployError, RefusedError
+from nacdeploy.base.latency import Stopwatch
+from nacdeploy.profile.tables.search import RulesTable
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import Figures, Objective
 from nacdeploy.strategies.search.journal import Evaluation, Journal, failed
+from nacdeploy.strategies.search.objective import Figures, Objective
 from nacdeploy.strategies.search.observation import Observation, observed
-from nacdeploy.strategies.search.result import SearchResult as SearchResult
-from nacdeploy.strategies.search.result import best_of, result_of
+from nacdeploy.strategies.search.search_result import SearchResult as SearchResult
+from nacdeploy.strategies.search.search_result import best_of, result_of
 
 MAX_REPEATS = 1000
 

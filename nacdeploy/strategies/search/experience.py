@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nacdeploy.strategies.search.journal as journal
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.observation import Observation
 

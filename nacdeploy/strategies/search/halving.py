@@ -8,10 +8,10 @@ counted. Every beginning that ends in F is evaluated by itself, so that one eval
 from collections.abc import Iterator, Sequence
 
 from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.objective import Objective, is_alive
 from nacdeploy.strategies.search.engine import Workers, evaluated
 from nacdeploy.strategies.search.journal import Evaluation, Journal
-from nacdeploy.strategies.search.result import SearchResult, result_of
+from nacdeploy.strategies.search.objective import Objective, is_alive
+from nacdeploy.strategies.search.search_result import SearchResult, result_of
 
 
 def rungs(n_epochs: int, fraction: float) -> tuple[int, ...]:

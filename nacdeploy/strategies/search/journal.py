@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from nacdeploy import doors
-from nacdeploy.errors import NacdeployError, UsageError
-from nacdeploy.records import SCHEMA_VERSION, from_data, to_data, write_text
+from nacdeploy.base import doors
+from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.records import SCHEMA_VERSION, from_data, to_data, write_text
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import Figures, check_figures
+from nacdeploy.strategies.search.objective import Figures, check_figures
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nacdeploy.profile.search import RulesTable
+from nacdeploy.profile.tables.search import RulesTable
 from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.objective import Figures, Objective
 from nacdeploy.strategies.search.journal import Evaluation
+from nacdeploy.strategies.search.objective import Figures, Objective
 from nacdeploy.strategies.search.rules import legal_letters
 
 Word = tuple[str, ...]

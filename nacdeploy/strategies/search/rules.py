@@ -6,10 +6,10 @@ model and comes in from outside. Drops are compared with a small tolerance, so t
 
 from collections.abc import Mapping
 
-from nacdeploy.profile.search import RulesTable
+from nacdeploy.profile.tables.search import RulesTable
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import DROP_TOLERANCE, Figures
 from nacdeploy.strategies.search.alphabet import parsed
+from nacdeploy.strategies.search.objective import DROP_TOLERANCE, Figures
 
 
 def legal_letters(

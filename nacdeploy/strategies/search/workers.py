@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nacdeploy.errors import (
+from nacdeploy.base.errors import (
     DivergedError,
     LostWorkerError,
     NacdeployError,

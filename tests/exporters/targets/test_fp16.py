@@ -7,11 +7,11 @@ import pytest
 from onnx import TensorProto
 from qdq_graph import IMAGE, NetworkWriter
 
-from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.exporters.onnx_checks import snr_db
+from nacdeploy.exporters.artifacts.onnx_checks import snr_db
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets.tensorrt import build as trt
 from nacdeploy.exporters.targets.tensorrt.fp16 import FloatType, fp16_rest
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.testing.quantized import quantized
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.exporters.targets import gpu
 
 # nvidia-smi --query-gpu=... --format=csv,noheader,nounits, with fields that a board does not report.

@@ -4,8 +4,8 @@ import pytest
 from explained import IMAGES, Attention, exported, layers_of
 from small_networks import Plain, Residual
 
-from nacdeploy.exporters.float_twin import float_twin
-from nacdeploy.exporters.onnx_layers import BETWEEN
+from nacdeploy.exporters.artifacts.float_twin import float_twin
+from nacdeploy.exporters.artifacts.onnx_layers import BETWEEN
 from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts, from_onnx_runtime, held_by
 from nacdeploy.exporters.targets.ort.profiling import profile
 

@@ -5,8 +5,8 @@ import pytest
 from explained import IMAGES, exported
 from small_networks import Plain, Residual
 
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.float_twin import float_twin
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts.float_twin import float_twin
 from nacdeploy.exporters.targets.ort.profiling import Profiles, node_shapes, profile
 
 

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.latency import compare
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner, Optimization
-from nacdeploy.latency import compare
 
 
 def two_output_model() -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from command_line import change, run, succeed
 
-from nacdeploy.exporters import artifact
+from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.targets.openvino.runner import version
 
 ARTIFACT = Path("runs/export-openvino-1")

@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from qdq_graph import IMAGE, NetworkWriter
 
-from nacdeploy.errors import MissingExtraError, NacdeployError
+from nacdeploy.base.errors import MissingExtraError, NacdeployError
 from nacdeploy.exporters.targets.openvino import probe
 from nacdeploy.exporters.targets.openvino import runner as openvino
 from nacdeploy.exporters.targets.openvino.runner import Ir, OpenVinoRunner, ir_from_onnx
 from nacdeploy.exporters.targets.ort import probe as probes
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.timing import timer
-from nacdeploy.profile.deployment import BenchTable
+from nacdeploy.profile.tables.deployment import BenchTable
 
 
 @pytest.fixture(scope="module")

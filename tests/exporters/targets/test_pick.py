@@ -8,11 +8,11 @@ import pytest
 import torch
 from qdq_graph import IMAGE, NetworkWriter
 
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.artifact import Manifest, Preprocessing, TensorInfo
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts.artifact import Manifest, Preprocessing, TensorInfo
 from nacdeploy.exporters.targets import parse, pick
 from nacdeploy.exporters.targets.runtime import runtime_of
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 MANIFEST = Manifest(
     target="trt",

@@ -8,13 +8,13 @@ import torch
 from small_networks import Residual, images, network
 from torch import Tensor
 
-from nacdeploy.errors import MissingExtraError, NacdeployError
-from nacdeploy.exporters.onnx_checks import snr_db
+from nacdeploy.base.errors import MissingExtraError, NacdeployError
+from nacdeploy.base.precision import Precision
+from nacdeploy.exporters.artifacts.onnx_checks import snr_db
 from nacdeploy.exporters.targets.torch_trt import build as torch_trt
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.network import Network
-from nacdeploy.precision import Precision
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.network import Network
+from nacdeploy.profile.tables.deployment import ExportTable
 
 
 def quantize(x: Tensor, amax: Tensor, n_bits: int, exponent_bits: int, unsigned: bool, narrow_range: bool) -> Tensor:

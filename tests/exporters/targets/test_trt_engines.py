@@ -10,14 +10,14 @@ import pytest
 from onnx import helper
 from qdq_graph import IMAGE, NetworkWriter
 
-from nacdeploy import records
-from nacdeploy.errors import MissingExtraError, NacdeployError, UsageError
-from nacdeploy.exporters.artifact import Lowering
+from nacdeploy.base import records
+from nacdeploy.base.errors import MissingExtraError, NacdeployError, UsageError
+from nacdeploy.exporters.artifacts.artifact import Lowering
 from nacdeploy.exporters.targets.tensorrt import api as trt_api
 from nacdeploy.exporters.targets.tensorrt import build as trt
 from nacdeploy.exporters.targets.tensorrt import engine as trt_build
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 needs_rtx = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx has wheels for Linux x86-64 only"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
 
 # TensorRT 10's documentation, "Engine Inspector": the detailed form of one layer (its keys, formats and tactic names).

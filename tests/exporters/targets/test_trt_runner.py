@@ -7,16 +7,16 @@ import pytest
 import torch
 from qdq_graph import IMAGE, NetworkWriter
 
-from nacdeploy import latency
-from nacdeploy.errors import MissingExtraError, NacdeployError
-from nacdeploy.exporters.onnx_checks import snr_db
+from nacdeploy.base import latency
+from nacdeploy.base.errors import MissingExtraError, NacdeployError
+from nacdeploy.exporters.artifacts.onnx_checks import snr_db
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.tensorrt import build as trt
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
 from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
 from nacdeploy.exporters.targets.tensorrt.runtime import engine_here
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 
 def test_engine_without_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.layers.attachments import Attachment, OnnxWriter
+from nacdeploy.network.attachments.attachment import Attachment, OnnxWriter
 
 
 class Ceiling(Attachment):

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from clipping.ceiling import Ceiling
 from clipping.settings import ClipTable
-from nacdeploy import evaluate as evaluation
-from nacdeploy.layers.network import Network, Simulation, no_grad_eval
-from nacdeploy.layers.placement import kind_of_node
+from nacdeploy.network.attachments.placement import kind_of_node
+from nacdeploy.network.network import Network, Simulation, no_grad_eval
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from nacdeploy.profile.table import Table
+from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
 

@@ -10,16 +10,16 @@ import torch
 from conftest import follow, make_profile
 from onnx import numpy_helper
 
+from nacdeploy.base.errors import RefusedError, UsageError
 from nacdeploy.coding import container, files
-from nacdeploy.errors import RefusedError, UsageError
-from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets import grid_named
-from nacdeploy.layers.network import Network, masked_weight
-from nacdeploy.layers.weight_sharing import Codebook, Sharing, share
+from nacdeploy.network.attachments.weight_sharing import Codebook, Sharing, share
+from nacdeploy.network.network import Network, masked_weight
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import letters
 from nacdeploy.task import Task
 
 

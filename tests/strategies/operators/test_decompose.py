@@ -11,15 +11,15 @@ from small_networks import SHAPE, Depthwise, Residual, images
 from small_networks import network as small
 from torch import nn
 
-from nacdeploy.errors import RefusedError, UsageError
-from nacdeploy.layers import decomposition, low_rank
-from nacdeploy.layers.low_rank import product, ranks_of
-from nacdeploy.layers.network import no_grad_eval
+from nacdeploy.base.errors import RefusedError, UsageError
+from nacdeploy.network.network import no_grad_eval
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint, letters
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.decompose.operator import DecomposeDecision
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import checkpoint, letters
+from nacdeploy.surgery.low_rank import decomposition, low_rank
+from nacdeploy.surgery.low_rank.low_rank import product, ranks_of
 from nacdeploy.task import Task
 
 LAYER = "stages.2.0.conv2"
@@ -214,7 +214,7 @@ def test_exit_goes_on_reading_a_layer_that_was_taken_apart() -> None:
 
 
 def _plain(net: Any) -> Any:
-    from nacdeploy.layers.network import Simulation
+    from nacdeploy.network.network import Simulation
 
     return Simulation(net)
 

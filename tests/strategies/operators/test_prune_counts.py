@@ -7,16 +7,16 @@ import torch
 from conftest import follow, make_profile
 from torch import nn
 
-from nacdeploy.errors import RefusedError
+from nacdeploy.base.errors import RefusedError
 from nacdeploy.exporters.targets import grid_named
-from nacdeploy.layers import channel_groups, channel_pruning
-from nacdeploy.layers.network import Network
-from nacdeploy.strategies import letters
-from nacdeploy.strategies.advance import advance
+from nacdeploy.network.network import Network
 from nacdeploy.strategies.baseline import initial_state
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.prune.operator import PruneDecision
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import letters
+from nacdeploy.strategies.steps.advance import advance
+from nacdeploy.surgery.channels import channel_groups, channel_pruning
 from nacdeploy.task import Task
 
 N_CHANNELS = 8 + 8 + 16 + 16 + 32 + 32  # the six groups of a ResNet8 of width 8

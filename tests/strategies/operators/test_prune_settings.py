@@ -6,23 +6,23 @@ import pytest
 import torch
 from conftest import follow, make_profile
 
-from nacdeploy import evaluate as evaluation
 from nacdeploy import task as tasks
+from nacdeploy.base.errors import RefusedError, UsageError
 from nacdeploy.data.sets import ImageSet
-from nacdeploy.errors import RefusedError, UsageError
 from nacdeploy.exporters import parity, targets
-from nacdeploy.exporters.onnx import to_onnx
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets.runtime import answering
-from nacdeploy.layers import channel_groups
-from nacdeploy.layers.channel_importance import CRITERIA
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import checkpoint, letters
-from nacdeploy.strategies.advance import advance
 from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.prune.operator import PruneDecision
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import checkpoint, letters
+from nacdeploy.strategies.steps.advance import advance
+from nacdeploy.surgery.channels import channel_groups
+from nacdeploy.surgery.channels.channel_importance import CRITERIA
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 N_CHANNELS = 8 + 8 + 16 + 16 + 32 + 32
 INNER = {f"stages.{stage}.0.conv1": width for stage, width in enumerate((8, 16, 32))}

@@ -3,11 +3,11 @@
 import pytest
 from conftest import follow, make_profile
 
-from nacdeploy.errors import UsageError
-from nacdeploy.strategies import letters
+from nacdeploy.base.errors import UsageError
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.prune.operator import Prune
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import letters
 from nacdeploy.task import Task
 
 

@@ -4,13 +4,14 @@ import onnx
 import pytest
 from conftest import follow, make_profile
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy.errors import RefusedError, UsageError
-from nacdeploy.exporters import onnx_checks, parity
-from nacdeploy.exporters.onnx import to_onnx
-from nacdeploy.strategies import letters
+from nacdeploy.base.errors import RefusedError, UsageError
+from nacdeploy.exporters import parity
+from nacdeploy.exporters.artifacts import onnx_checks
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import letters
 from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
 
 OWN = {"stages.0.0.conv1": "w4a8", "classifier": "w8a6"}
 

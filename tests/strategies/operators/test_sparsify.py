@@ -6,19 +6,21 @@ import pytest
 import torch
 from conftest import follow, make_profile
 
-from nacdeploy.errors import RefusedError, UsageError
-from nacdeploy.jobs import layer_speed
-from nacdeploy.jobs.show import show
-from nacdeploy.layers import channel_groups, fake_quant
-from nacdeploy.layers.network import Network, masked_weight
-from nacdeploy.layers.sparsity import Sparsity, sparsity_of
+from nacdeploy.base.errors import RefusedError, UsageError
+from nacdeploy.commands.show import show
+from nacdeploy.network.attachments import fake_quant
+from nacdeploy.network.attachments.sparsity import Sparsity, sparsity_of
+from nacdeploy.network.network import Network, masked_weight
 from nacdeploy.profile import Profile
 from nacdeploy.reports.layers import layer_changes
-from nacdeploy.strategies import checkpoint, letters, transfer
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.sparsify.operator import SparsifyDecision
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import checkpoint, letters
+from nacdeploy.strategies.steps import follow as transfer
+from nacdeploy.surgery.channels import channel_groups
 from nacdeploy.task import Task
+from nacdeploy.trials import layer_speed
 
 
 def integers(network: Network) -> dict[str, torch.Tensor]:

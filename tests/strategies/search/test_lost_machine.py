@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster as Nodes
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.strategies.search import workers
 from nacdeploy.strategies.search.cluster import ray_cluster
 from nacdeploy.strategies.search.workers import Opener

@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 from search_landscapes import table
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.profile import from_mapping
-from nacdeploy.strategies import letters
 from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search.alphabet import N_CHOICES, Alphabet
+from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.search.rules import legal_letters
+from nacdeploy.strategies.steps import letters
 
 PROFILE = from_mapping({"name": "test"})
 

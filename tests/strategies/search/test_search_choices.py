@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from search_landscapes import BASELINE, Landscape, run, table
 
-from nacdeploy.errors import UsageError
-from nacdeploy.strategies import objective
+from nacdeploy.base.errors import UsageError
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import Figures
-from nacdeploy.strategies.search import SEARCHERS, experience, make_searcher, ratios
+from nacdeploy.strategies.search import experience, objective
 from nacdeploy.strategies.search.journal import Evaluation
+from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.search.observation import observed
+from nacdeploy.strategies.search.searchers import SEARCHERS, make_searcher, ratios
 
 CHOICES = "FP(ratio=0.02~0.2)Q"
 

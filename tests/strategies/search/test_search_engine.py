@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from search_landscapes import Landscape, run, table
 
-from nacdeploy.errors import DivergedError, NacdeployError, UsageError
+from nacdeploy.base.errors import DivergedError, NacdeployError, UsageError
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search import SEARCHERS, make_searcher
 from nacdeploy.strategies.search.engine import Progress
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.observation import Observation
+from nacdeploy.strategies.search.searchers import SEARCHERS, make_searcher
 
 
 class Scripted:

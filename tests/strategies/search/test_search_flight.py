@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from search_landscapes import Landscape, run, table
 
-from nacdeploy.profile.search import SearchTable
-from nacdeploy.strategies import objective
+from nacdeploy.profile.tables.search import SearchTable
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search import SEARCHERS, make_searcher
+from nacdeploy.strategies.search import objective
 from nacdeploy.strategies.search.observation import Observation, observed
+from nacdeploy.strategies.search.searchers import SEARCHERS, make_searcher
 
 
 def walk(asked: SearchTable, window: int, n: int, landscape: Landscape | None = None) -> tuple[list[str], int]:

@@ -7,10 +7,10 @@ import pytest
 from search_landscapes import BASELINE, Landscape, run, table
 
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import make
 from nacdeploy.strategies.search.engine import InProcess, SearchResult
 from nacdeploy.strategies.search.halving import promoted, rungs
 from nacdeploy.strategies.search.journal import Evaluation, Journal
+from nacdeploy.strategies.search.objective import make
 
 SETTINGS = table(budget=10)
 

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from nacdeploy.errors import UsageError
+from nacdeploy.base.errors import UsageError
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import Figures
 from nacdeploy.strategies.search.journal import Evaluation, Journal, failed
+from nacdeploy.strategies.search.objective import Figures
 
 FIGURES = Figures(0.1 + 0.2, 0.98, 16.0, 1.3, 4.0, 16.0, 4.0)
 ROWS = [

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from search_landscapes import Landscape, run, table
 
-from nacdeploy.strategies.objective import make
-from nacdeploy.strategies.pareto import hypervolume
 from nacdeploy.strategies.search.engine import SearchResult
+from nacdeploy.strategies.search.objective import make
+from nacdeploy.strategies.search.pareto import hypervolume
 
 
 def volume(found: SearchResult) -> float:

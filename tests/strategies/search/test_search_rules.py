@@ -2,9 +2,9 @@
 
 import pytest
 
-from nacdeploy.profile.search import RulesTable
+from nacdeploy.profile.tables.search import RulesTable
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.objective import Figures
+from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.search.rules import legal_letters
 
 # (chain, drop in points, letters an operator refuses, drop at which F is due, letters that NAC's masks leave)

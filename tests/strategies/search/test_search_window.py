@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from search_landscapes import Landscape, run, table
 
-from nacdeploy.errors import LostWorkerError
-from nacdeploy.strategies import objective
+from nacdeploy.base.errors import LostWorkerError
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search import engine, make_searcher
+from nacdeploy.strategies.search import engine, objective
 from nacdeploy.strategies.search.engine import InProcess, Limits, Progress, SearchResult, Workers
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.observation import Observation
+from nacdeploy.strategies.search.searchers import make_searcher
 
 F_EARLY = {"finetune_due": 0.1, "forced_factor": 100.0}
 WALKERS = ("surrogate", "beam", "random")

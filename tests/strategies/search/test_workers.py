@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from nacdeploy.errors import DivergedError, LostWorkerError, MissingExtraError, NacdeployError, RefusedError, UsageError
+from nacdeploy.base.errors import (
+    DivergedError,
+    LostWorkerError,
+    MissingExtraError,
+    NacdeployError,
+    RefusedError,
+    UsageError,
+)
 from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
 from nacdeploy.strategies.search.workers import Opener
 

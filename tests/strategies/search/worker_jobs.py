@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nacdeploy.errors import DivergedError, RefusedError, UsageError
+from nacdeploy.base.errors import DivergedError, RefusedError, UsageError
 
 ERRORS = {"refused": RefusedError, "diverged": DivergedError, "usage": UsageError}
 

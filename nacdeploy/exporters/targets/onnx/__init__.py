@@ -1,7 +1,7 @@
 """The plain ONNX file, for whoever runs it: checked in ONNX Runtime, tuned for none."""
 
+from nacdeploy.base.precision import Grid
 from nacdeploy.exporters.targets import Target
-from nacdeploy.precision import Grid
 
 TARGETS = (
     Target(

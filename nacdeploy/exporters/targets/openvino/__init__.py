@@ -1,7 +1,7 @@
 """OpenVINO on the CPU, from its own IR of the graph."""
 
+from nacdeploy.base.precision import Grid
 from nacdeploy.exporters.targets import Package, Target
-from nacdeploy.precision import Grid
 
 IR_FILES = ("model.xml", "model.bin")
 

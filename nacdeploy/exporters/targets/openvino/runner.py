@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nacdeploy import folders
-from nacdeploy.errors import MissingExtraError, NacdeployError
-from nacdeploy.latency import Subject
+from nacdeploy.base import folders
+from nacdeploy.base.errors import MissingExtraError, NacdeployError
+from nacdeploy.base.latency import Subject
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.artifact import Manifest
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.targets.openvino import IR_FILES, probe, runner
 from nacdeploy.exporters.targets.openvino.runner import OpenVinoRunner
 from nacdeploy.exporters.targets.ort.probe import channel_multiple
 from nacdeploy.exporters.targets.runtime import Built, Comparison, Picked, Runtime, Source
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 _REPEATS = "measured with OpenVINO 2026.4.1: conversions of one graph repeat byte for byte"
 

@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: the target whose kernels also check, explain and time the ONNX file of every other."""
 
+from nacdeploy.base.precision import Grid
 from nacdeploy.exporters.targets import Target
-from nacdeploy.precision import Grid
 
 TARGETS = (
     Target(

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nacdeploy.exporters import onnx_layers
-from nacdeploy.exporters.onnx_layers import BETWEEN, INT8_KERNELS, KERNELS, REFORMATS, OnnxLayer
+from nacdeploy.exporters.artifacts import onnx_layers
+from nacdeploy.exporters.artifacts.onnx_layers import BETWEEN, INT8_KERNELS, KERNELS, REFORMATS, OnnxLayer
 from nacdeploy.exporters.targets.ort.profiling import Profile
 
 # What computes something on a layer's output, and can be fused into its kernel.

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from nacdeploy import latency
+from nacdeploy.base import latency
 from nacdeploy.exporters.targets.ort.probe_models import Signs, conv_stack, linear_stack, worst_case
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Maker

@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nacdeploy import folders, latency
+from nacdeploy.base import folders, latency
+from nacdeploy.base.latency import Ratio
 from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, OnnxRunner
-from nacdeploy.latency import Ratio
 
 _NODE_EVENT = "_kernel_time"
 _ROUND_MS = 20.0

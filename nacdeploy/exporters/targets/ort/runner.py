@@ -11,10 +11,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.latency import Subject
 from nacdeploy.exporters.targets import Optimization, gpu
 from nacdeploy.exporters.targets.ort.binding import Binding
-from nacdeploy.latency import Subject
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 OPTIMIZED = "optimized.onnx"

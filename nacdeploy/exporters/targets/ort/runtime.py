@@ -6,7 +6,7 @@ from functools import partial
 from nacdeploy.exporters.targets.ort import probe
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner, version
 from nacdeploy.exporters.targets.runtime import Maker, Runtime
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 
 def _timed(table: ExportTable, threads: int) -> Maker:

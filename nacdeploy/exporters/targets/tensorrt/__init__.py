@@ -1,8 +1,8 @@
 """TensorRT engines: by TensorRT itself where it is here (trt), or ahead of time by TensorRT-RTX (trt, trt-rtx)."""
 
+from nacdeploy.base.precision import Grid
 from nacdeploy.exporters.targets import Package, Target
 from nacdeploy.exporters.targets.tensorrt import doctor
-from nacdeploy.precision import Grid
 
 # The integers and units of tensor cores: 32 channels for INT8, 8 for FP16 (NVIDIA/TensorRT#1310).
 GRID = Grid("trt", 8, (), fuses_outputs=True)

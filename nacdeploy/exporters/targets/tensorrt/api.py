@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from nacdeploy.errors import MissingExtraError, NacdeployError
+from nacdeploy.base.errors import MissingExtraError, NacdeployError
 
 BuilderName = Literal["auto", "tensorrt", "tensorrt_rtx"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from nacdeploy.errors import NacdeployError, UsageError, unknown
-from nacdeploy.exporters.onnx_checks import unsigned_nodes
+from nacdeploy.base.errors import NacdeployError, UsageError, unknown
+from nacdeploy.exporters.artifacts.onnx_checks import unsigned_nodes
 from nacdeploy.exporters.targets.gpu import present_capability
 from nacdeploy.exporters.targets.runtime import Log
 from nacdeploy.exporters.targets.tensorrt import api as trt_api
@@ -21,7 +21,7 @@ from nacdeploy.exporters.targets.tensorrt.api import Api, BuilderName
 from nacdeploy.exporters.targets.tensorrt.doctor import CAPABILITIES as BY_RTX
 from nacdeploy.exporters.targets.tensorrt.engine import BuildRecord
 from nacdeploy.exporters.targets.tensorrt.fp16 import fp16_rest
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 FP16_FILE = "model-fp16.onnx"
 

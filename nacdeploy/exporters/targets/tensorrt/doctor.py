@@ -2,7 +2,7 @@
 
 import platform
 
-from nacdeploy.environment import import_problem
+from nacdeploy.commands.doctor import import_problem
 from nacdeploy.exporters.targets import Package
 
 # What TensorRT-RTX builds for ahead of time.

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.origin import torch_layer
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts.origin import torch_layer
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.runtime import Comparison
 from nacdeploy.exporters.targets.tensorrt import api as trt_api

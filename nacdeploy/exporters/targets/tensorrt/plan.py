@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.artifact import Lowering
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts.artifact import Lowering
 
 _TENSOR = re.compile(rb"\s*(?:sub_)?tensor=\{.*? name=\"([^\"]+)\"")
 _TYPE = re.compile(rb" type=(\w+) \}$")

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nacdeploy.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.latency import Subject
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.tensorrt import api as trt_api
 from nacdeploy.exporters.targets.tensorrt.api import Api, EngineInspector, ICudaEngine, IExecutionContext, Runtime, Trt
-from nacdeploy.latency import Subject
 
 
 class TrtRunner:

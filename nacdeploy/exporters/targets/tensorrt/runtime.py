@@ -6,10 +6,10 @@ from pathlib import Path
 
 import onnx
 
-from nacdeploy import records
-from nacdeploy.errors import NacdeployError
-from nacdeploy.exporters.artifact import Manifest
-from nacdeploy.exporters.onnx import INPUT
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts.artifact import Manifest
+from nacdeploy.exporters.onnx_graph.trace import INPUT
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Built, Comparison, Maker, Picked, Runner, Runtime, Source
@@ -17,7 +17,7 @@ from nacdeploy.exporters.targets.tensorrt import api, build, engine, plan
 from nacdeploy.exporters.targets.tensorrt.api import BuilderName
 from nacdeploy.exporters.targets.tensorrt.engine import BuildRecord
 from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.profile.tables.deployment import ExportTable
 
 
 def engine_here(

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.errors import MissingExtraError, NacdeployError
+from nacdeploy.base.errors import MissingExtraError, NacdeployError
 from nacdeploy.exporters.targets import gpu
-from nacdeploy.layers.attachments import Attachment
-from nacdeploy.layers.fake_quant import symmetric_scale
-from nacdeploy.layers.graph import with_weights
-from nacdeploy.layers.network import Network, Use, masked_weight, simulated_layer
-from nacdeploy.profile.deployment import ExportTable
+from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.attachments.fake_quant import symmetric_scale
+from nacdeploy.network.captured.graph import with_weights
+from nacdeploy.network.network import Network, Use, masked_weight, simulated_layer
+from nacdeploy.profile.tables.deployment import ExportTable
 
 MODEL_FILE = "model.pt2"
 # input, amax, num_bits, exponent_bits, unsigned, narrow_range

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from nacdeploy import metrics
-from nacdeploy.errors import UsageError
-from nacdeploy.layers.early_exit import ExitHead, breadth_first
-from nacdeploy.layers.exit_places import Place, exit_places, named_place
-from nacdeploy.layers.network import Network, Simulation
+from nacdeploy.base.errors import UsageError
+from nacdeploy.network.attachments.early_exit import ExitHead, breadth_first
+from nacdeploy.network.attachments.exit_places import Place, exit_places, named_place
+from nacdeploy.network.network import Network, Simulation
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.add_exits.settings import ExitTable

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from nacdeploy.profile.table import Table
-from nacdeploy.profile.training import TrainTable
+from nacdeploy.profile.tables.table import Table
+from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.operators.letter import Letter
 
 

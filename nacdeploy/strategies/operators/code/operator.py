@@ -12,11 +12,11 @@ from typing import ClassVar, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.base.errors import nearest
 from nacdeploy.coding import sizes
 from nacdeploy.coding.fixed_point import MAX_BITS, FixedPoint
-from nacdeploy.errors import nearest
-from nacdeploy.layers.network import Network, layer_integers, masked_weight
-from nacdeploy.layers.weight_sharing import FIXED_POINT, INTEGERS, Codebook, OnGrid, n_integers, share
+from nacdeploy.network.attachments.weight_sharing import FIXED_POINT, INTEGERS, Codebook, OnGrid, n_integers, share
+from nacdeploy.network.network import Network, layer_integers, masked_weight
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, unknown_layer, with_parameters

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator
 
-from nacdeploy.profile.table import Table
+from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
 Method = Literal["kmeans", "linear", "fixed_point"]

@@ -12,18 +12,18 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from nacdeploy.errors import UsageError, nearest
-from nacdeploy.layers import decomposition, low_rank, ranks
-from nacdeploy.layers.decomposition import Places
-from nacdeploy.layers.network import Network
-from nacdeploy.layers.ranks import Ranks
+from nacdeploy.base.errors import UsageError, nearest
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies import layer_settings, musco
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.layer_settings import Setting
 from nacdeploy.strategies.operators.base import Recovery, decisions, unknown_layer, with_parameters
+from nacdeploy.strategies.operators.decompose import layer_settings, musco
+from nacdeploy.strategies.operators.decompose.layer_settings import Setting
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.surgery.low_rank import decomposition, low_rank, ranks
+from nacdeploy.surgery.low_rank.decomposition import Places
+from nacdeploy.surgery.low_rank.ranks import Ranks
 from nacdeploy.task import Task
 
 N_NAMED = 3

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nacdeploy.profile.table import Table
+from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
 Rank = Annotated[int, Field(ge=1)]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nacdeploy.profile.training import TrainTable
+from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.operators.letter import Letter
 
 

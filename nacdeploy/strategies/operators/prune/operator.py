@@ -11,20 +11,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from nacdeploy import evaluate as evaluation
-from nacdeploy import training
-from nacdeploy.errors import NacdeployError
-from nacdeploy.layers import channel_choice, channel_groups, channel_importance, channel_pruning, reconstruction
-from nacdeploy.layers.channel_choice import ROUNDING, Group
-from nacdeploy.layers.channel_pruning import Cut
-from nacdeploy.layers.network import Network
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
-from nacdeploy.task import Task
+from nacdeploy.surgery.channels import (
+    channel_choice,
+    channel_groups,
+    channel_importance,
+    channel_pruning,
+    reconstruction,
+)
+from nacdeploy.surgery.channels.channel_choice import ROUNDING, Group
+from nacdeploy.surgery.channels.channel_pruning import Cut
+from nacdeploy.task import Task, training
+from nacdeploy.task import evaluate as evaluation
 
 _N_CAUSES = 3
 

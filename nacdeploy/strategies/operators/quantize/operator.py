@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from nacdeploy.errors import UsageError, nearest
-from nacdeploy.layers import placement
-from nacdeploy.layers.fake_quant import Rule
-from nacdeploy.layers.network import Network
-from nacdeploy.layers.weight_quantizers import WEIGHT_QUANTIZERS
-from nacdeploy.precision import FLOAT32, Precision
+from nacdeploy.base.errors import UsageError, nearest
+from nacdeploy.base.precision import FLOAT32, Precision
+from nacdeploy.network.attachments import placement
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.attachments.weight_quantizers import WEIGHT_QUANTIZERS
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, unknown_layer, with_parameters

@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from nacdeploy.errors import UsageError, unknown
+from nacdeploy.base.errors import UsageError, unknown
+from nacdeploy.base.precision import Precision
 from nacdeploy.exporters import targets
-from nacdeploy.precision import Precision
-from nacdeploy.profile.table import Table
+from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
 

@@ -9,17 +9,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from nacdeploy.errors import UsageError, nearest
-from nacdeploy.layers import channel_pruning
-from nacdeploy.layers.channel_permutation import plan_permutation
-from nacdeploy.layers.channel_pruning import Cut
-from nacdeploy.layers.network import Network
-from nacdeploy.layers.sparsity import TWO_FOUR, Sparsity, kept_fraction
+from nacdeploy.base.errors import UsageError, nearest
+from nacdeploy.network.attachments.sparsity import TWO_FOUR, Sparsity, kept_fraction
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, unknown_layer, with_parameters
 from nacdeploy.strategies.operators.sparsify.settings import SparsifyTable
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.surgery.channels import channel_pruning
+from nacdeploy.surgery.channels.channel_permutation import plan_permutation
+from nacdeploy.surgery.channels.channel_pruning import Cut
 from nacdeploy.task import Task
 
 N_NAMED = 3

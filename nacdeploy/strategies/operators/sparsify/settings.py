@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from nacdeploy.profile.table import Table
+from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
 

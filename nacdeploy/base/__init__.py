@@ -1,0 +1,1 @@
+"""What every room uses: errors, files, records, precisions, clocks; imports nothing of the others."""

@@ -1,0 +1,209 @@
+"""Latency: the only module that reads a clock for results.
+
+Subjects are timed in turns, round by round, so that a machine that slows down slows all of them; a ratio is taken
+within each round. A subject is any call that returns when its work is done (a GPU call synchronises itself); one on a
+GPU may also tell the time of the device alone, which is then taken in the same rounds and shown apart.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacdeploy.base.errors import UsageError, unknown
+
+Clock = Callable[[], int]
+
+_N_RESAMPLES = 2000
+_WARM_UP_ROUNDS = 10  # at most so many times round_ms
+_INSTRUCTION_SETS = {
+    "AVX2": {"avx2"},
+    "AVX512": {"avx512f"},
+    "VNNI": {"avx512_vnni", "avx_vnni"},
+    "AMX": {"amx_int8"},
+    "NEON": {"asimd", "neon"},
+    "DOTPROD": {"asimddp"},
+    "I8MM": {"i8mm"},
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed: `run` end to end (with copies to and from a device), and on a device `device_ms`, which runs once
+    and returns the device's own time in ms."""
+
+    run: Callable[[], object]
+    device_ms: Callable[[], float] | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of one subject over all its calls; one call handles one batch."""
+
+    p50_ms: float
+    p90_ms: float
+    mean_ms: float
+    throughput_per_s: float
+    n_calls: int
+    batch_size: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Baseline time over subject time (more is better) and its 95 % bootstrap interval over the paired rounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The latencies of subjects timed together, and their ratios to the baseline.
+
+    `device_latencies` and `device_ratios` hold the device's own times, for the subjects that tell them.
+    """
+
+    latencies: dict[str, Latency]
+    ratios: dict[str, Ratio]
+    baseline: str
+    machine: str
+    device_latencies: dict[str, Latency] = field(default_factory=dict)
+    device_ratios: dict[str, Ratio] = field(default_factory=dict)
+
+
+def compare(
+    subjects: Mapping[str, Callable[[], object] | Subject],
+    *,
+    baseline: str,
+    batch_size: int,
+    threads: int,
+    n_rounds: int,
+    round_ms: float,
+    clock: Clock = time.perf_counter_ns,
+) -> Comparison:
+    """Time subjects interleaved: in each round each of them runs for about `round_ms`, in rotating order.
+
+    `batch_size` and `threads` are recorded; the subjects hold them.
+
+    Raises:
+        UsageError: the baseline is no subject, or there are no rounds.
+    """
+    if baseline not in subjects:
+        raise unknown("baseline", baseline, subjects)
+    if n_rounds < 1:
+        raise UsageError(f"n_rounds is {n_rounds}; at least one round is needed")
+    timers = {name: _timer(subject, clock) for name, subject in subjects.items()}
+    device = {name: s.device_ms for name, s in subjects.items() if isinstance(s, Subject) and s.device_ms is not None}
+    n_calls = {name: _warm_up(timer, round_ms) for name, timer in timers.items()}
+    times: dict[str, list[NDArray[Any]]] = {name: [] for name in subjects}
+    device_times: dict[str, list[NDArray[Any]]] = {name: [] for name in device}
+    for index in range(n_rounds):
+        for name in _rotated(list(subjects), index):
+            times[name].append(_times(timers[name], n_calls[name]))
+            if name in device:
+                device_times[name].append(_times(device[name], n_calls[name]))
+    return Comparison(
+        latencies={name: _latency(np.concatenate(times[name]), batch_size, threads) for name in times},
+        ratios=_ratios(times, baseline),
+        baseline=baseline,
+        machine=machine(),
+        device_latencies={
+            n: _latency(np.concatenate(rounds), batch_size, threads) for n, rounds in device_times.items()
+        },
+        device_ratios=_ratios(device_times, baseline),
+    )
+
+
+def is_stable(times_ms: Sequence[float], window: int = 5, tolerance: float = 0.02) -> bool:
+    """Whether the median of the last `window` times has stopped moving: it lies within `tolerance` (a fraction) of the
+    median of the `window` before them."""
+    if len(times_ms) < 2 * window:
+        return False
+    before, last = np.median(times_ms[-2 * window : -window]), np.median(times_ms[-window:])
+    return bool(abs(last - before) <= tolerance * before)
+
+
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name, the number of its cores and the instruction sets that matter to inference."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    present = [label for label, names in _INSTRUCTION_SETS.items() if names & flags]
+    return ", ".join([name, f"{os.cpu_count()} cores", *([" ".join(present)] if present else [])])
+
+
+def _timer(subject: Callable[[], object] | Subject, clock: Clock) -> Callable[[], float]:
+    """One call and its time in ms; a clock too coarse to see a call counts it as 1 ns."""
+    call = subject.run if isinstance(subject, Subject) else subject
+
+    def timed_ms() -> float:
+        start = clock()
+        call()
+        return max(clock() - start, 1) / 1e6
+
+    return timed_ms
+
+
+def _warm_up(timer: Callable[[], float], round_ms: float) -> int:
+    """Call until the times are stable, for at least one round and not without end; how many calls fit into a round.
+
+    The first call, which allocates, does not count.
+    """
+    timer()
+    times: list[float] = []
+    while len(times) < 10_000 and sum(times) < _WARM_UP_ROUNDS * round_ms:
+        times.append(timer())
+        if sum(times) >= round_ms and is_stable(times):
+            break
+    return min(max(1, round(round_ms / float(np.median(times[-5:])))), 10_000)
+
+
+def _rotated(names: list[str], index: int) -> list[str]:
+    start = index % len(names)
+    return names[start:] + names[:start]
+
+
+def _times(timer: Callable[[], float], n_calls: int) -> NDArray[Any]:
+    return np.array([timer() for _ in range(n_calls)])
+
+
+def _latency(times_ms: NDArray[Any], batch_size: int, threads: int) -> Latency:
+    p50_ms, p90_ms = (float(value) for value in np.percentile(times_ms, [50, 90]))
+    mean_ms = float(times_ms.mean())
+    return Latency(p50_ms, p90_ms, mean_ms, 1000 * batch_size / mean_ms, len(times_ms), batch_size, threads)
+
+
+def _ratios(times: Mapping[str, list[NDArray[Any]]], baseline: str) -> dict[str, Ratio]:
+    """The ratios of the rounds' medians to those of the baseline, where it was timed."""
+    medians = {name: np.array([np.median(turn) for turn in rounds]) for name, rounds in times.items()}
+    return {name: _ratio(medians[baseline], median) for name, median in medians.items()} if baseline in medians else {}
+
+
+def _ratio(baseline_ms: NDArray[Any], subject_ms: NDArray[Any]) -> Ratio:
+    """The median over rounds of the paired ratio; the interval by the percentile bootstrap (Efron, 1979)."""
+    ratios = baseline_ms / subject_ms
+    picks = np.random.default_rng(0).integers(0, len(ratios), (_N_RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])
+    return Ratio(float(np.median(ratios)), float(low), float(high))
+
+
+class Stopwatch:
+    """The wall time since it was made, for records of how long a job took; never for comparing speeds."""
+
+    def __init__(self) -> None:
+        self._start_ns = time.perf_counter_ns()
+
+    def seconds(self) -> float:
+        return (time.perf_counter_ns() - self._start_ns) / 1e9

@@ -1,0 +1,176 @@
+"""Making a checkpoint deployable, and timing what was made."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nacdeploy import data as datasets
+from nacdeploy import models, own
+from nacdeploy import profile as profiles
+from nacdeploy.base import folders, records, tracking
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.exporters import bench as bench_runner
+from nacdeploy.exporters import carry, targets
+from nacdeploy.exporters import export as exporting
+from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.describe import Context
+from nacdeploy.models import pretrained
+from nacdeploy.network.network import Network
+from nacdeploy.profile.tables.deployment import BenchTable
+from nacdeploy.profile.tables.training import DataTable
+from nacdeploy.results.outcome import checkpoint_folder
+from nacdeploy.sessions import measured
+from nacdeploy.sessions.runs import Runs
+from nacdeploy.sessions.session import task_of
+from nacdeploy.strategies.steps import checkpoint as checkpoints
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What a manifest says of the data set: its name and content, and how its images were taken."""
+
+    name: str
+    images: DataTable
+    bench: BenchTable = field(default_factory=BenchTable)
+    fingerprint: str = ""
+    split_seed: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def export(
+    *,
+    target: str | None = None,
+    source: Path | str | None = None,
+    out: Path | str | None = None,
+    profile: str | None = None,
+    autotune: bool = False,
+    guard: bool | None = None,
+    precision: Path | str | None = None,
+    model: str | None = None,
+    runs: Path | str = "runs",
+    wandb: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Make a checkpoint deployable; returns the artifact folder.
+
+    With `autotune` the precision of every layer group is the one that was measured to be fastest; measurements are
+    kept under `runs` and used again. `guard` (the profile's by default) does so only where integers are slower than
+    float as a whole. `precision`, an artifact or its precision.json, is taken in place of measuring. `model` names the
+    file of the network where only the checkpoint does, so that it may run.
+
+    Raises:
+        UsageError: unknown target, no such checkpoint, both `autotune` and `precision`.
+        NacdeployError: the exported graph does not agree with the torch model, or the builder rejects it.
+    """
+    progress, home = progress or Silent(), Runs(Path(runs))
+    models.name_by_user(model)
+    if autotune and precision is not None:
+        raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")
+    given = carry.read(Path(precision)) if precision is not None else None
+    folder = checkpoint_folder(Path(source) if source is not None else home.last())
+    state, record = checkpoints.load(folder)
+    settings = record.settings()
+    if profile is not None:
+        wanted = profiles.load(profile)
+        settings = settings.model_copy(update={"export": wanted.export, "target": wanted.target})
+    if guard is not None:
+        settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
+    chosen = targets.parse(target or settings.target)
+    chosen.check_io(settings.export.io_type)
+    if state.network.quantizers:
+        settings = measured.exact_here(settings, chosen, progress)
+    measurements = home.measurements(state.key, settings, chosen)
+    with home.place(out, f"export-{chosen.name}") as place:
+        original = _original(record, folder) if state.steps else None
+        tuning = exporting.Tuning(autotune, measurements, original, given)
+        context = _context(record, folder)
+        path = exporting.export(state, task_of(record), settings, chosen, place, context, progress, tuning)
+    own.note(path / artifact.MANIFEST)
+    tracker = tracking.open_tracker(
+        home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": chosen.name}, say=progress.say
+    )
+    tracker.artifact(path, f"{record.model.name}-{record.chain or 'fp32'}-{chosen.name}", {"parents": [str(folder)]})
+    tracker.close()
+    return path
+
+
+def bench(
+    artifacts: Sequence[Path | str],
+    *,
+    baseline: Path | str | None = None,
+    data: str | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+    model: str | None = None,
+    progress: Progress | None = None,
+) -> bench_runner.Table:
+    """Time artifacts and the FP32 baseline in turns in one run, and score them on the test split.
+
+    Without `baseline`, the FP32 network that the first artifact came from is exported once and used; `model` names its
+    file where only the artifact does, so that it may run.
+
+    Raises:
+        UsageError: no artifact, or data of another shape.
+        NacdeployError: a file of an artifact is damaged.
+    """
+    progress = progress or Silent()
+    models.name_by_user(model)
+    paths = [Path(path) for path in artifacts]
+    manifest, _ = artifact.load(paths[0])
+    source = records.from_data(DataSource, manifest.data, where=f"data in the manifest of {paths[0]}")
+    images = pretrained.settled(str(manifest.model.get("name")), source.images)
+    dataset = datasets.load(data or source.name, images, manifest.metric)
+    given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
+    wanted = {key: value for key, value in given.items() if value is not None}
+    settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})
+    made = nullcontext(Path(baseline)) if baseline is not None else _exported_baseline(manifest, paths[0], progress)
+    with made as reference:
+        progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
+        return bench_runner.bench(paths, reference, dataset, settings)
+
+
+def _original(record: checkpoints.Record, folder: Path) -> Network | None:
+    """The FP32 network that a compressed checkpoint came from, where it is still there."""
+    baseline = checkpoints.baseline_folder(record, folder)
+    if baseline is None:
+        return None
+    state, _ = checkpoints.load(baseline)
+    return state.network
+
+
+@contextmanager
+def _exported_baseline(manifest: artifact.Manifest, path: Path, progress: Progress) -> Iterator[Path]:
+    """The FP32 artifact of the network that an artifact came from: beside that one's checkpoint, or for this block
+    where somebody else's artifact would write outside of its own folder."""
+    named, record = str(manifest.baseline.get("checkpoint")), path / artifact.MANIFEST
+    home = path.absolute().parent
+    folder = checkpoints.named_folder(named, record, [home])
+    if folder is None:
+        raise UsageError(
+            f"the FP32 checkpoint of this artifact ({named[:200]}) is gone, or lies where somebody else's artifact "
+            f"does not lead; give an FP32 artifact with --baseline, or 'nacdeploy trust {path}'"
+        )
+    place = folder / "onnx"
+    if artifact.is_artifact(place):
+        yield place
+    elif own.is_inside(folder, [home]) or own.is_own(record):
+        yield _export_float(folder, place, progress)
+    else:
+        with folders.scratch() as temporary:
+            yield _export_float(folder, temporary / "onnx", progress)
+
+
+def _export_float(folder: Path, place: Path, progress: Progress) -> Path:
+    state, record = checkpoints.load(folder)
+    context = _context(record, folder)
+    reference = targets.parse(targets.REFERENCE)
+    return exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
+
+
+def _context(record: checkpoints.Record, folder: Path) -> Context:
+    baseline = {"checkpoint": record.baseline_checkpoint or str(folder), "test": record.test}
+    data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
+    return Context(list(record.steps), records.to_data(record.model), data, baseline)

@@ -1,0 +1,292 @@
+"""The search: driver, journal, memory and workers joined with the session; the best chain, or a loud end."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from nacdeploy import models, own
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.progress import Bar, Progress, Silent
+from nacdeploy.metrics import shown_drop
+from nacdeploy.profile import Profile
+from nacdeploy.results.outcome import Job, finish, front_of
+from nacdeploy.results.result import Result
+from nacdeploy.results.run_page import allowed
+from nacdeploy.sessions import resuming
+from nacdeploy.sessions.options import Options, filled
+from nacdeploy.sessions.resuming import Start
+from nacdeploy.sessions.runs import Runs
+from nacdeploy.sessions.session import Session, open_session
+from nacdeploy.sessions.setup import to_search
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.memory.cache import open_store
+from nacdeploy.strategies.search import engine, halving
+from nacdeploy.strategies.search.alphabet import Alphabet
+from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
+from nacdeploy.strategies.search.engine import Limits, Searcher
+from nacdeploy.strategies.search.experience import gathered
+from nacdeploy.strategies.search.journal import Evaluation, Journal
+from nacdeploy.strategies.search.objective import Objective
+from nacdeploy.strategies.search.objective import make as make_objective
+from nacdeploy.strategies.search.search_result import SearchResult
+from nacdeploy.strategies.search.searchers import make_searcher
+from nacdeploy.strategies.steps import letters
+from nacdeploy.trials import candidates, layer_speed, speed
+from nacdeploy.trials.equipment import Equipment, equipped
+from nacdeploy.trials.final import Final, in_full
+
+
+def search(
+    *,
+    out: Path | str | None = None,
+    resume: Path | str | None = None,
+    fork: bool = False,
+    pick: int | None = None,
+    searcher: str | None = None,
+    budget: int | None = None,
+    max_trainings: int | None = None,
+    max_drop: float | None = None,
+    objective: str | None = None,
+    experience: Sequence[Path | str] | None = None,
+    cache: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[Options],
+) -> Result:
+    """Search for the best chain; leaves its checkpoint, strategy.json and the journal. `resume` goes on with a run.
+    `experience` names folders of earlier searches, whose journals teach the searcher what steps do.
+
+    Args:
+        fork: begin a new run as `resume` was asked for, with what is given here in place of its own; rows and memory
+            that still hold are taken over.
+        pick: answer with this member (from 1) of the front of the run that `resume` names.
+        workers: processes that evaluate chains; 1 (the default without `ray`) is this process.
+        ray: address of a Ray cluster that they run on; without `workers` as many as it has CPUs or GPUs.
+
+    Raises:
+        UsageError: wrong options, or a resumed run of other settings, data or code.
+        NacdeployError: no chain meets the budget (the nearest is named), or latency is asked of a target that is not
+            here.
+    """
+    progress, watch = progress or Silent(), Stopwatch()
+    wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
+    wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache, "experience": experience}
+    with _start(out, resume, fork, pick, shared, wanted) as start:
+        _check(start.request.settings.profile)
+        with _cluster(workers, ray) as cluster:
+            session = _opened(start, cluster.n_workers if cluster else 1, progress)
+            _begin(start, session, progress)
+            cache_place = session.profile.search.cache or start.place / resuming.CACHE
+            ours = equipped(session, start.place, cache_place, progress.say)
+            final = _searched(start.place, session, ours, cluster, progress)
+        if pick is not None:
+            final = _picked(final, pick, ours, start.place)
+        elif final.state is None:
+            raise NacdeployError(_nothing(final.found, session.profile, start.place))
+        _say_latency(final, progress)
+        job = Job("search", start.place, start.request.options, progress, watch)
+        state = final.state or session.baseline
+        return finish(job, session, state, found=final.found, speed=final.speed, latency=final.latency)
+
+
+@contextmanager
+def _start(
+    out: Path | str | None,
+    source: Path | str | None,
+    fork: bool,
+    pick: int | None,
+    shared: Options,
+    wanted: dict[str, Any],
+) -> Iterator[Start]:
+    """Where a search begins, its folder reserved within the block, or goes on."""
+    if source is None and (fork or pick is not None):
+        raise UsageError(f"--{'fork' if fork else 'pick'} needs a run that is there: give its folder with --resume RUN")
+    if fork and pick is not None:
+        raise UsageError("--pick answers from a run as it is, --fork begins another; give one of them")
+    models.name_by_user(shared.get("model"))
+    if source is not None and not fork:
+        yield resuming.resumed(Path(source), shared, wanted)
+        return
+    with Runs(Path(filled(shared)["runs"])).place(out, "search") as place:
+        if source is not None:
+            yield resuming.forked(Path(source), place, shared, wanted)
+        else:
+            yield resuming.begun(place, shared, wanted)
+
+
+@contextmanager
+def _cluster(n_workers: int | None, address: str | None) -> Iterator[Cluster | None]:
+    """The Ray that candidates run on; None: this process."""
+    if address is None and (n_workers or 1) == 1:
+        yield None
+        return
+    with ray_cluster(n_workers, address) as cluster:
+        yield cluster
+
+
+def _opened(start: Start, n_workers: int, progress: Progress) -> Session:
+    """The session, its window chosen."""
+    session = open_session(to_search(start.request, n_workers), progress)
+    table = session.profile.search
+    if n_workers > 1 or table.window != 1:
+        progress.say(
+            f"{n_workers} worker{'s' if n_workers > 1 else ''} of {table.threads} CPU thread(s), window "
+            f"{table.window}: what is found depends on the window, not on the workers"
+        )
+    return session
+
+
+def _begin(start: Start, session: Session, progress: Progress) -> None:
+    """The folder of a new run appears whole, with what a fork takes over, so that a kill leaves one that goes on."""
+    if (start.place / resuming.RUN_FILE).is_file():
+        return
+    with records.new_directory(start.place) as folder:
+        if start.source is not None:
+            resuming.take_over(start.source, folder, session, progress)
+        records.write_json(folder / resuming.RUN_FILE, start.run(session.profile))
+    own.note(start.place / resuming.RUN_FILE)
+
+
+def _check_alphabet(profile: Profile) -> None:
+    text = profile.search.alphabet
+    alphabet = Alphabet.parse(text, lambda link: letters.make(link, profile))
+    if not set(alphabet.letters) - {"F"}:
+        raise UsageError(f"search.alphabet '{text}' has no letter that compresses; give some such as 'FPQ'")
+
+
+def _check(profile: Profile) -> None:
+    """Refuse what would not work, before any work."""
+    _check_alphabet(profile)
+    _searcher(profile, make_objective(profile.search))
+    speed.check_target(profile)
+    layer_speed.check_given(profile)
+    if profile.search.cache:
+        open_store(profile.search.cache, profile)
+
+
+def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster | None, progress: Progress) -> Final:
+    """Search, promote short finetunes, and count and time in full what comes out."""
+    table, point = session.profile.search, session.task.metric.point(session.baseline.metrics.chance)
+    objective = make_objective(table, point)
+    limits = Limits(table.budget, table.max_trainings, table.window or 1)
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress.bar("searching"))
+        journal = stack.enter_context(Journal.open(place / resuming.JOURNAL, resuming.fingerprint(session)))
+        workers: engine.Workers = engine.InProcess(ours.evaluator)
+        if cluster is not None:
+            opener = candidates.opener(session, place, ours.evaluator.memory.location)
+            workers = candidates.Candidates(stack.enter_context(cluster.pool(opener)))
+        found = engine.run(
+            _searcher(session.profile, objective),
+            workers,
+            objective,
+            table.rules,
+            table.alphabet,
+            limits,
+            journal,
+            _search_report(bar),
+            resuming.taken(place),
+        )
+        if ours.promotions:
+            found = halving.promoted(found, objective, workers, journal, ours.promotions)
+    return in_full(found, objective, ours.evaluator, ours.speeds, ours.layers)
+
+
+def _searcher(profile: Profile, objective: Objective) -> Searcher:
+    table = profile.search
+    return make_searcher(table.searcher, table, profile.seed, objective, gathered(table.experience))
+
+
+def _search_report(bar: Bar) -> Callable[[engine.Progress], None]:
+    """Show on a bar how far a search is, by the limit that it will meet first, and what it has found."""
+
+    def report(progress: engine.Progress) -> None:
+        by_chains = (progress.n_done, progress.budget)
+        by_trainings = (progress.n_trainings, progress.max_trainings or progress.budget)
+        n_done, total = max(by_chains, by_trainings, key=lambda part: part[0] / part[1])
+        bar.update(n_done, total, standing(progress))
+
+    return report
+
+
+def standing(progress: engine.Progress) -> str:
+    """The best chain so far with its figures, what is left to spend, and the last chain."""
+    left = f"{progress.budget - progress.n_done} chains"
+    if progress.max_trainings is not None:
+        left += f", {progress.max_trainings - progress.n_trainings} trainings"
+    last = f"last {progress.last.chain or 'baseline'}{' (reused)' if progress.reused else ''}"
+    return f"best {_said(progress.best)}; left: {left}; {last}"
+
+
+def _said(best: Evaluation | None) -> str:
+    if best is None or best.figures is None:
+        return "none yet"
+    figures = best.figures
+    gain = (
+        f"{figures.bitops_ratio:.1f}x BitOps" if figures.speed_ratio is None else f"{figures.speed_ratio:.2f}x faster"
+    )
+    return f"{best.chain} ({gain}, {shown_drop(figures.scored_by, figures.drop, '+')} lost)"
+
+
+def _picked(final: Final, pick: int, ours: Equipment, place: Path) -> Final:
+    """A member of the front, as `result.json` numbers them, in place of the best."""
+    members = front_of(final.found)
+    if not 1 <= pick <= len(members):
+        listed = ", ".join(f"{member.number}: {member.chain}" for member in members) or "nothing"
+        raise UsageError(f"--pick {pick} is not in the front of {place}, which holds {listed}")
+    best = next(e for e in final.found.front if e.chain == members[pick - 1].chain)
+    state = ours.evaluator.in_full(Chain.parse(best.chain))
+    speed_of_it = next(iter(ours.speeds.in_full([state]).values())) if ours.speeds else None
+    return replace(final, found=replace(final.found, best=best), state=state, speed=speed_of_it)
+
+
+def _nothing(found: SearchResult, profile: Profile, place: Path) -> str:
+    """What to say where there is no answer: how far the nearest is, and what would work."""
+    limit, further = allowed(profile), _further(found, profile, place)
+    spent = f"evaluations: {len(found.evaluations) - 1}, trainings: {found.n_trainings}"
+    if found.nearest is None or found.nearest.figures is None:
+        failures = [e for e in found.evaluations if e.error]
+        last = f", {len(failures)} of them failed, the last: {failures[-1].error}" if failures else ""
+        return f"NO CHAIN that compresses could be evaluated ({spent}{last}); {further}"
+    figures, metric = found.nearest.figures, found.nearest.figures.scored_by
+    ratio = figures.speed_ratio
+    fast = f" at {ratio:.2f}x the baseline's speed" if ratio is not None else ""
+    return (
+        f"NO CHAIN MEETS THE {metric.title.upper()} BUDGET of {limit}: the nearest, '{found.nearest.chain}', loses "
+        f"{shown_drop(metric, figures.drop)} on validation{fast} ({spent}); {further}; --resume {place} --fork "
+        f"--max-drop {metric.drop_unit.upper()} allows more loss, and reuses what is done"
+    )
+
+
+def _further(found: SearchResult, profile: Profile, place: Path) -> str:
+    """How a run goes on beyond its end."""
+    table = profile.search
+    if len(found.evaluations) > table.budget:
+        return f"--resume {place} --budget N goes on with the run"
+    if table.max_trainings is not None and found.n_trainings >= table.max_trainings:
+        return f"--resume {place} --max-trainings N goes on with the run"
+    return "nothing is left that the rules and the alphabet allow; a profile that allows more would work"
+
+
+def _say_latency(final: Final, progress: Progress) -> None:
+    """How the speeds were found, and how far estimates were off."""
+    report, speed_of_best, best = final.latency, final.speed, final.found.best
+    if report is None or speed_of_best is None or best is None:
+        return
+    low, high = speed_of_best.low or 0.0, speed_of_best.high or 0.0
+    progress.say(
+        f"{best.chain}: {speed_of_best.ratio:.2f}x measured ({low:.2f} to {high:.2f}, 95 %; a fresh run may differ), "
+        f"{report.n_timed_final} networks in turns with the baseline, {report.n_rounds_final} rounds, "
+        f"{report.setting.runtime}, {report.setting.threads} thread(s)"
+    )
+    if table := report.table:
+        progress.say(
+            f"table of {table.n_layers} layers: estimates of {table.n_networks} networks, each with the factor of the "
+            f"others, are off by {100 * table.median_error:.0f} % in the median and {100 * table.worst_error:.0f} % at "
+            "worst"
+        )

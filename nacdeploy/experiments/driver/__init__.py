@@ -1,0 +1,1 @@
+"""Who proposes the jobs of an experiment, and who runs them."""

@@ -1,0 +1,1 @@
+"""The procedures of experiments, as letters of a chain with tables of the profile."""

@@ -1,0 +1,1 @@
+"""An artifact folder: its records, and what its graph says of itself."""

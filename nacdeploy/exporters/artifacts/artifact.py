@@ -1,0 +1,239 @@
+"""Artifact: the folder that is deployed. Model file(s), `manifest.json` (what, how made, hashes), `lowering.json`.
+
+The hashes in the manifest cover every other file of the folder, so that a damaged copy is found before it runs.
+"""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from nacdeploy import own
+from nacdeploy.base import doors, records
+from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.scores import SCHEMAS
+from nacdeploy.exporters import targets
+from nacdeploy.metrics import DEFAULT, Metric, named
+
+MODEL_FILE = "model.onnx"
+MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
+
+_DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output; a dimension that is not fixed has a name, such as "batch"."""
+
+    name: str
+    shape: tuple[Annotated[int, Field(ge=1)] | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From 8-bit pixels to the input tensor: `(pixel * scale - mean) / std`, per channel.
+
+    Grey pixels are repeated where there are three channels. Of files with more than 8 `bits` in use the upper 8 are
+    taken: `pixel >> (bits - 8)`.
+    """
+
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    scale: Annotated[float, Field(gt=0)] = 1 / 255
+    layout: Literal["NCHW"] = "NCHW"
+    bits: Annotated[int, Field(ge=8, le=16)] = 8
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What became of one layer of the network, read from the built graph.
+
+    `layer` is the torch module path, `kind` its type ("conv", "linear"), `asked` the precision of the chain ("w8a8"),
+    `held` what the graph holds ("int8", "float32", "float16"), `reason` why the two differ ("" where they do not) and
+    `node` the name of the ONNX node. `zero_fraction` and `is_two_four` (at most 2 of 4 consecutive input channels)
+    are those of the weight in the graph.
+    """
+
+    layer: str
+    kind: str
+    asked: str
+    held: str
+    reason: str
+    node: str
+    zero_fraction: float = 0.0
+    is_two_four: bool = False
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Agreement of the built graph with the torch model on real images.
+
+    `agreement` is the fraction of equal answers, `snr_db` the signal to noise ratio of the logits (None: equal
+    bit for bit), `optimization` the graph optimisation of ONNX Runtime's session ("all", "basic", "disabled"), or the
+    target whose own runtime answered ("openvino").
+    """
+
+    n_images: int
+    agreement: float
+    snr_db: float | None
+    optimization: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an artifact is and how it was made. `write` fills `files`, `created` and `versions`.
+
+    `files` maps names to sha256, `engines` compute capabilities to files, `builds` to the records of their builds
+    (`trt_build.BuildRecord`); `steps` are the decisions as plain JSON. `parity` is the check that counts, `checks`
+    all of them (with and without graph optimisation), `original` compares with the float network that the chain started
+    from (None where that is gone); `worst_step` is the largest distance of any quantized layer
+    from the simulation, in steps of its output grid.
+    """
+
+    target: str
+    model_file: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] = ()
+    chain: str = ""
+    steps: list[Any] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    parity: Parity | None = None
+    checks: tuple[Parity, ...] = ()
+    original: Parity | None = None
+    worst_step: int | None = None
+    gate: dict[str, Any] | None = None
+    engines: dict[str, str] = field(default_factory=dict)
+    builder: str | None = None
+    builds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    schema: int = records.SCHEMA_VERSION
+
+    @property
+    def metric(self) -> Metric:
+        """What its answers are scored by.
+
+        Raises:
+            UsageError: this version has no metric of that name.
+        """
+        return named(self.metrics.get("metric", DEFAULT))
+
+
+def write(out: Path, files: Mapping[str, bytes], manifest: Manifest, lowering: Sequence[Lowering]) -> Path:
+    """Write an artifact folder, whole or not at all, and return its path.
+
+    Raises:
+        NacdeployError: `out` exists and holds something, or cannot be written.
+    """
+    with records.new_directory(out) as folder:
+        for name, content in files.items():
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        records.write_json(folder / LOWERING, [records.to_data(row) for row in lowering])
+        hashes = {name: records.sha256_file(folder / name) for name in (*files, LOWERING)}
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        records.write_json(folder / MANIFEST, replace(manifest, files=hashes, created=created, versions=versions()))
+    return out
+
+
+def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
+    """Read an artifact and check every file against its hash.
+
+    Raises:
+        UsageError: `path` is no artifact, or one of a schema that this version does not read.
+        NacdeployError: a file is missing or damaged; the message names it.
+    """
+    if not is_artifact(path):
+        raise UsageError(f"{path} is not an artifact: it has no {MANIFEST}; 'nacdeploy export' writes artifacts")
+    data = records.read_json(path / MANIFEST)
+    _check_schema(data, path)
+    manifest = records.from_data(Manifest, _with_height(data), where=str(path / MANIFEST))
+    _check_images(manifest, str(path / MANIFEST))
+    for name in (manifest.model_file, LOWERING, *manifest.engines.values()):
+        if name not in manifest.files:
+            raise UsageError(f"{path / MANIFEST} has no hash of '{name}'; export the artifact again")
+    for name, expected in manifest.files.items():
+        _check_file(path, name, expected)
+    rows = records.from_data(tuple[Lowering, ...], records.read_json(path / LOWERING), where=str(path / LOWERING))
+    return manifest, rows
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether `path` is a folder with a manifest."""
+    return records.is_file(path / MANIFEST)
+
+
+def size_bytes(path: Path, manifest: Manifest) -> int:
+    """The size of what is deployed: the graph, or what the target takes in its place."""
+    deployed = targets.parse(manifest.target).files or (manifest.model_file,)
+    return sum((path / name).stat().st_size for name in deployed)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that shape an artifact, without importing any of them."""
+    found = {"python": platform.python_version()}
+    theirs = (name for target in targets.every() for package in target.packages for name in package.distributions)
+    for name in (*_DISTRIBUTIONS, *theirs):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _with_height(data: dict[str, Any]) -> dict[str, Any]:
+    """Manifests held one `input_size`, the height alone where the two differ: the input's shape has both."""
+    given, inputs = data.get("preprocessing"), data.get("inputs")
+    if not isinstance(given, dict) or "input_size" not in given or not inputs:
+        return data
+    height, width = inputs[0]["shape"][2:]
+    kept = {key: value for key, value in given.items() if key != "input_size"}
+    return {**data, "preprocessing": {"height": height, "width": width, **kept}}
+
+
+def _check_images(manifest: Manifest, where: str) -> None:
+    """Check that there is one input, of images in the size that the preprocessing makes."""
+    taken = manifest.preprocessing
+    size = (taken.channels, taken.height, taken.width)
+    doors.check_pixels(taken.channels * taken.height * taken.width, where, "network_pixels")
+    if len(manifest.inputs) != 1 or manifest.inputs[0].shape[1:] != size:
+        raise UsageError(f"{where}: the images are {size}, and the inputs {[i.shape for i in manifest.inputs[:3]]}")
+    if not all(len(scale) in (1, taken.channels) for scale in (taken.mean, taken.std)):
+        raise UsageError(f"{where}: images of {taken.channels} channels, normalised as of {len(taken.mean)}")
+    if manifest.model_file in (MANIFEST, LOWERING) or not targets.parse(manifest.target):
+        raise UsageError(f"{where}: {manifest.model_file} is no graph")
+
+
+def _check_schema(data: Any, path: Path) -> None:
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema not in SCHEMAS:
+        raise UsageError(
+            f"{path / MANIFEST} has schema {schema!r}; this nacdeploy reads {SCHEMAS[-1]}: export it again"
+        )
+
+
+def _check_file(path: Path, name: str, expected: str) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or not own.is_inside(path / name, [path]):
+        raise UsageError(f"{path / MANIFEST} names '{name[:200]}', which lies outside the artifact")
+    if not records.is_file(path / name):
+        raise NacdeployError(f"{path / name} is missing; copy the whole artifact again or export it again")
+    if records.sha256_file(path / name) != expected:
+        raise NacdeployError(f"{path / name} is damaged: its sha256 is not the one in {MANIFEST}; copy it again")

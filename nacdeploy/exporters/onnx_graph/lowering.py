@@ -1,0 +1,189 @@
+"""Lowering: integers, Q/DQ pairs or floats in place of a traced graph's markers.
+
+Names that stay: `layers.<layer>.weight_q`, `.scale`, `.bias_q` for the parameters of a layer on integers, `.weight`
+and `.bias` in float; `edges.<key>.scale` and `edges/<key>...` for activations; `attached.<key>...` and
+`attached/<key>/<n>` for attachments.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor
+
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts.onnx_checks import Wish
+from nacdeploy.exporters.onnx_graph.parameters import FloatParameters, IntegerParameters, LayerParameters
+from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
+from nacdeploy.network.network import Network, Use
+
+DOMAIN, EDGE, PARAMETER, ATTACHED = "nacdeploy", "Edge", "Parameter", "Attached"
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """A serialised model, the names of its outputs (the network's own first, then the exits in order of execution),
+    what was asked of each layer, and the dequantized tensor that each use of a quantized one reads."""
+
+    model: bytes
+    outputs: tuple[str, ...]
+    asked: dict[str, Wish]
+    edges: dict[Use, str]
+
+
+def lower_markers(
+    traced: onnx.ModelProto, outputs: tuple[str, ...], parameters: Mapping[str, LayerParameters], network: Network
+) -> OnnxGraph:
+    """The graph of `traced` with the parameters of each layer and the quantizers of `network`'s plan.
+
+    Raises:
+        NacdeployError: the plan quantizes what was not marked when the graph was traced.
+    """
+    writer = _Writer()
+    for node in traced.graph.node:
+        if node.domain != DOMAIN:
+            writer.keep(node)
+        elif node.op_type == EDGE:
+            writer.edge(node, network)
+        elif node.op_type == ATTACHED:
+            writer.attached(node, network)
+        else:
+            writer.parameter(node, parameters)
+    planned = {(reader, position) for reader, keys in network.plan.inputs.items() for position in keys}
+    if unmarked := sorted(planned - writer.edges.keys()):
+        raise NacdeployError(f"node '{unmarked[0][0]}' is to read integers, but was traced as one that does not")
+    model = onnx.ModelProto()
+    model.CopyFrom(traced)
+    del model.graph.node[:], model.graph.initializer[:], model.functions[:]
+    model.graph.node.extend(writer.nodes)
+    read = {name for node in writer.nodes for name in node.input} | {output.name for output in model.graph.output}
+    used = [tensor for tensor in (*traced.graph.initializer, *writer.tensors.values()) if tensor.name in read]
+    model.graph.initializer.extend(used)
+    kept = [opset for opset in model.opset_import if opset.domain in ("", *{node.domain for node in writer.nodes})]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    asked = {layer: _asked(layer, each, network) for layer, each in parameters.items()}
+    return OnnxGraph(model.SerializeToString(), outputs, asked, writer.edges)
+
+
+def _asked(layer: str, parameters: LayerParameters, network: Network) -> Wish:
+    tensor = "weight_q" if isinstance(parameters.deployed, IntegerParameters) else "weight"
+    why = network.rule.why_float(layer, network.backbone.get_submodule(layer)) if network.rule else None
+    return Wish(parameters.kind, str(parameters.precision), f"layers.{layer}.{tensor}", why or "")
+
+
+@dataclass
+class _Named:
+    """Writes for one attachment: see `network.attachments.attachment.OnnxWriter`."""
+
+    writer: "_Writer"
+    key: str
+    n_nodes: int = 0
+
+    def constant(self, name: str, value: Tensor) -> str:
+        return self.writer.constant(f"attached.{self.key}.{name}", value.detach().cpu())
+
+    def node(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        self.n_nodes += 1
+        return self.writer.node(operator, inputs, f"attached/{self.key}/{self.n_nodes}", **attributes)
+
+
+@dataclass
+class _Writer:
+    """The nodes and initializers that are written, and what the markers' outputs became."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    edges: dict[Use, str] = field(default_factory=dict)
+    _renamed: dict[str, str] = field(default_factory=dict)
+    _pairs: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def keep(self, node: onnx.NodeProto) -> None:
+        """A node that is no marker, reading what the markers became."""
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        copied.input[:] = [self._now(name) for name in node.input]
+        self.nodes.append(copied)
+
+    def edge(self, marker: onnx.NodeProto, network: Network) -> None:
+        """A Q/DQ pair, shared by all readers of one tensor on one scale, or nothing."""
+        attributes = {a.name: helper.get_attribute_value(a) for a in marker.attribute}
+        reader, position = attributes["reader"].decode(), attributes["position"]
+        source = self._now(marker.input[0])
+        key = network.plan.inputs.get(reader, {}).get(position)
+        self._renamed[marker.output[0]] = source
+        if key is None:
+            return
+        if (source, key) not in self._pairs:
+            self._pairs[source, key] = self._pair(source, key, network.quantizers[key])  # type: ignore[arg-type]
+        self.edges[reader, position] = self._renamed[marker.output[0]] = self._pairs[source, key]
+
+    def parameter(self, marker: onnx.NodeProto, parameters: Mapping[str, LayerParameters]) -> None:
+        """A layer's weight or bias: an initializer, behind DequantizeLinear where it holds integers."""
+        attributes = {a.name: helper.get_attribute_value(a).decode() for a in marker.attribute}
+        layer, kind = attributes["layer"], attributes["kind"]
+        deployed = parameters[layer].deployed
+        name = f"layers.{layer}.{kind}"
+        if isinstance(deployed, FloatParameters):
+            value = self.constant(name, deployed.weight if kind == "weight" else deployed.bias)
+        elif kind == "weight":
+            value = self._dequantized(name, deployed.weight, deployed.scale, f"layers.{layer}.scale", deployed.axis)
+        elif deployed.input_scale is None:
+            value = self.constant(name, deployed.bias)
+        else:
+            scale = deployed.scale * deployed.input_scale
+            integers = torch.round(deployed.bias / scale).to(torch.int32)
+            value = self._dequantized(name, integers, scale, f"layers.{layer}.bias_scale", 0)
+        self._renamed[marker.output[0]] = value
+
+    def attached(self, marker: onnx.NodeProto, network: Network) -> None:
+        """What an attachment writes of itself."""
+        (key,) = (helper.get_attribute_value(a).decode() for a in marker.attribute)
+        written = network.attached[key].lower(_Named(self, key), self._now(marker.input[0]))
+        self._renamed[marker.output[0]] = written
+
+    def _now(self, name: str) -> str:
+        return self._renamed.get(name, name)
+
+    def constant(self, name: str, value: Tensor) -> str:
+        self.tensors[name] = numpy_helper.from_array(value.detach().contiguous().numpy(), name)
+        return name
+
+    def _dequantized(self, name: str, integers: Tensor, scale: Tensor, scale_name: str, axis: int) -> str:
+        zeros = torch.zeros(len(scale), dtype=integers.dtype)
+        inputs = [
+            self.constant(f"{name}_q", integers),
+            self.constant(scale_name, scale),
+            self.constant(f"{name}_zero_point", zeros),
+        ]
+        self.node("DequantizeLinear", inputs, name, axis=axis)
+        return name
+
+    def _pair(self, source: str, key: str, quantizer: ActivationQuantizer) -> str:
+        """Q and DQ; below 8 bits behind a clip, since the integers that carry the values are wider than their grid."""
+        scale, zero_point = quantizer.scale_and_zero_point()
+        kind = torch.uint8 if quantizer.affine else torch.int8
+        constants = [
+            self.constant(f"edges.{key}.scale", scale),
+            self.constant(f"edges.{key}.zero_point", zero_point.to(kind)),
+        ]
+        # a second tensor on the same scale (an operand of a concatenation) has a pair of its own
+        n_before = sum(other == key for _, other in self._pairs)
+        stem = f"edges/{key}" if n_before == 0 else f"edges/{key}/{n_before}"
+        if quantizer.bits < 8:
+            limits = [
+                self.constant(f"edges.{key}.{name}", (limit - zero_point) * scale)
+                for name, limit in zip(("lowest", "highest"), quantizer.limits, strict=True)
+            ]
+            source = self.node("Clip", [source, *limits], f"{stem}/clipped")
+        integers = self.node("QuantizeLinear", [source, *constants], f"{stem}/quantized")
+        return self.node("DequantizeLinear", [integers, *constants], stem)
+
+    def node(self, operator: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], name=f"node_{output}", **attributes))
+        return output

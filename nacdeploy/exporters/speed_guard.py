@@ -1,0 +1,93 @@
+"""The latency guard: no artifact leaves here that is slower than the same network in float.
+
+Where integers do not pay as a whole, or where the user asks for it (`--autotune`), the precision of every layer group
+is chosen by measured time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacdeploy.base import latency
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.latency import Ratio
+from nacdeploy.exporters import carry
+from nacdeploy.exporters.onnx_graph.trace import Traced
+from nacdeploy.exporters.targets.timing import Timer
+from nacdeploy.exporters.tune import FLOAT, Measurements, Names, Precisions, Tuner, with_float
+from nacdeploy.network.network import Network
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """The network that is not slower than its float twin, what was measured, and what to say of it."""
+
+    network: Network
+    precisions: Precisions | None = None
+    floats: Names = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+def guarded(
+    network: Network,
+    traced: Traced,
+    timer: Timer,
+    *,
+    target: str,
+    autotune: bool,
+    measurements: Path | None,
+    report: Callable[[str], None],
+) -> Guarded:
+    """The network with those layers in float that make it fastest, if it is slower than all in float or if `autotune`.
+
+    The ranges of edges that the network did not have before are for `settle` to find.
+    """
+    tuner = Tuner(network, traced, timer, Measurements(measurements), report)
+    everything = tuner.speed(frozenset())
+    if everything.value >= 1 and not autotune:
+        note = f"latency guard: {_times(everything)} the speed of the same network in float"
+        return Guarded(network, tuner.precisions(frozenset(), target, latency.machine()), notes=(note,))
+    report(f"timing precisions by layer group: all in integers is {_times(everything)} as fast as all in float")
+    floats = tuner.tuned()
+    precisions = tuner.precisions(floats, target, latency.machine())
+    return Guarded(with_float(network, floats), precisions, floats, (_note(everything, floats, precisions),))
+
+
+def taken(network: Network, precisions: Precisions) -> Guarded:
+    """The network with those layers in float that were measured elsewhere to be better off so; nothing is timed.
+
+    Raises:
+        UsageError: nothing is quantized, or no layer is of a kind that was measured.
+    """
+    if not network.quantizers:
+        raise UsageError("the checkpoint is in FP32: measured precision says which quantized layers go back to float")
+    found = carry.carried(precisions, network)
+    return Guarded(with_float(network, found.floats), floats=frozenset(found.floats), notes=(str(found),))
+
+
+def speed_note(model: bytes, original: bytes, timer: Timer) -> str:
+    """How fast a model is against the FP32 network that it came from; loud where it is slower."""
+    ratio = timer({"now": model, "original": original}, "original").ratios["now"]
+    if ratio.high >= 1:
+        return f"{_times(ratio)} the speed of the FP32 network that it came from, measured here"
+    return (
+        f"SLOWER than the FP32 network that it came from: {_times(ratio)} its speed, with every layer in its faster "
+        "precision; a chain with larger or aligned steps (prune.multiple) would help; 'nacdeploy explain' says where"
+    )
+
+
+def _note(everything: Ratio, floats: Names, precisions: Precisions) -> str:
+    n_members = len(precisions.layers)
+    kept = f"{n_members - len(floats)} of {n_members} layers stay on integers"
+    outcome = (
+        f"{_times(precisions.speed)} the speed of float" if len(floats) < n_members else "integers never paid here"
+    )
+    why = "" if everything.value >= 1 else ", to be no slower than float"
+    return (
+        f"precision by measured time{why}: all on integers {_times(everything)}; {kept} ({outcome}), "
+        f"in {FLOAT}: {', '.join(sorted(floats)) or 'none'}"
+    )
+
+
+def _times(ratio: Ratio) -> str:
+    return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"

@@ -1,0 +1,1 @@
+"""A plain network with its attachments, and what it costs."""

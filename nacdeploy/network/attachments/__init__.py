@@ -1,0 +1,1 @@
+"""What stands beside a plain network: quantizers, masks, shared values, exit heads, and where."""

@@ -1,0 +1,177 @@
+"""Simulated quantization: integer grids of a target, scales from weights, ranges from data, straight-through rounding.
+
+Weights are symmetric per output channel with scales derived from the weights themselves (never stored); activations
+have one calibrated range per tensor. The uniform affine scheme is that of Jacob et al., 2018, eq. 1, the symmetric
+max-abs grid that of NAC.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nacdeploy.base.precision import Grid, Precision
+
+TINY = 1e-12
+
+
+def symmetric_scale(weight: Tensor, maximum: int, axis: int | None = 0) -> Tensor:
+    """max|w| / maximum, per index of `axis` (shape (C,)) or for the whole tensor (axis None, shape ())."""
+    magnitude = weight.detach().abs()
+    peak = magnitude.amax() if axis is None else magnitude.movedim(axis, 0).flatten(1).amax(1)
+    return peak.clamp(min=TINY) / maximum
+
+
+def fake_quantize_symmetric(weight: Tensor, maximum: int, axis: int | None = 0) -> Tensor:
+    """`weight` rounded to its symmetric grid of 2 * maximum + 1 levels; gradients pass straight through."""
+    scale = symmetric_scale(weight, maximum, axis)
+    if axis is not None:
+        scale = scale.reshape(*[1] * axis, -1, *[1] * (weight.dim() - axis - 1))
+    rounded = torch.round(weight.detach() / scale).mul_(scale)
+    return weight + (rounded - weight.detach())
+
+
+def nearest(steps: Tensor, maximum: int) -> Tensor:
+    """Integers within -maximum and maximum for weights in steps of their grid."""
+    return torch.round(steps).clamp(-maximum, maximum)
+
+
+def balanced(steps: Tensor, maximum: int) -> Tensor:
+    """Integers within -maximum and maximum for weights `(O, ...)` in steps of their grid, of each output channel so
+    that the errors sum to half a step at most.
+
+    The inputs of a channel are alike (neighbouring pixels, and none is negative behind a ReLU): what they have in
+    common meets the sum of the errors, which rounding to the nearest leaves at random. The integers of the largest
+    errors go to their other neighbour (after SQuant: Guo et al., 2022, by channels alone). What is on the grid stays.
+    """
+    exact = steps.flatten(1)
+    whole = exact.round()
+    errors = exact - whole
+    missing = errors.sum(1, keepdim=True).round()
+    n_most = min(int(missing.abs().max()) if missing.numel() else 0, exact.shape[1])
+    if n_most > 0:
+        largest, where = (errors * missing.sign()).topk(n_most, dim=1)
+        moved = (torch.arange(n_most, device=steps.device) < missing.abs()) & (largest > 0)
+        whole.scatter_add_(1, where, moved * missing.sign())
+    return whole.clamp_(-maximum, maximum).reshape(steps.shape)
+
+
+class _RoundToGrid(torch.autograd.Function):
+    """Rounding to multiples of `scale` within integer limits; gradients pass inside them. torch's own fake_quantize
+    takes four times as long on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+        low, high = lowest * scale, highest * scale
+        ctx.save_for_backward(x)
+        ctx.limits = (float(low), float(high))
+        return torch.clamp(x, low, high).div_(scale).round_().mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradients[0], x, *ctx.limits), None, None, None
+
+
+def integers(weight: Tensor, maximum: int, rounded: Callable[[Tensor, int], Tensor] = nearest) -> tuple[Tensor, Tensor]:
+    """The int8 integers (shape of `weight`) and float32 scales (C,) of the per-channel symmetric grid."""
+    scale = symmetric_scale(weight, maximum)
+    shaped = scale.reshape(-1, *[1] * (weight.dim() - 1))
+    return rounded(weight.detach() / shaped, maximum).to(torch.int8), scale
+
+
+def affine_scale(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Float32 scale and int32 zero point of unsigned integers for a range, widened to contain 0 (Jacob et al., 2018,
+    eq. 1 and section 3): (high - low) / (2^bits - 1) and round(-low / scale)."""
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    scale = (high - low).clamp(min=TINY) / (2**bits - 1)
+    return scale, torch.round(-low / scale).to(torch.int32)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which layers a quantization step covers: a function of the network alone, so that it can be applied anew.
+
+    `layer_bits` are the precisions ("w4a8") of layers that have another than `precision`; `weights` names what turns
+    weights into integers (`network/attachments/weight_quantizers.py`).
+    """
+
+    precision: Precision
+    exclude: tuple[str, ...] = ()
+    min_channels: int = 1
+    layer_bits: Mapping[str, str] = field(default_factory=dict)
+    weights: str = "symmetric"
+
+    def precision_of(self, layer: str) -> Precision:
+        """The precision of a layer that is covered, of one that lies in it (a factor), or of another node."""
+        named = layer if layer in self.layer_bits else layer.rpartition(".")[0]
+        own = Precision.parse(self.layer_bits[named]) if named in self.layer_bits else self.precision
+        return replace(own, weight_bits=1) if self.weights == "binary" else own
+
+    def covers(self, name: str, layer: nn.Module) -> bool:
+        """Whether `layer` is quantized."""
+        return self.why_float(name, layer) is None
+
+    def why_float(self, name: str, layer: nn.Module) -> str | None:
+        """Why `layer` stays float: excluded, fewer than `min_channels` outputs or inputs (of each group, except
+        depthwise), or padded with more than zeros (which stands between the integers and the kernel); None where it is
+        quantized."""
+        n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
+        is_depthwise = n_inputs == 1 and getattr(layer, "groups", 1) == n_outputs
+        if self.excludes(name):
+            return "excluded by the profile"
+        if (n_outputs if is_depthwise else min(n_outputs, n_inputs)) < self.min_channels:
+            return f"fewer than {self.min_channels} channels"
+        padding = getattr(layer, "padding_mode", "zeros")
+        return None if padding == "zeros" else f"padding mode {padding}"
+
+    def excludes(self, name: str) -> bool:
+        """Whether a layer, or one of the modules that it lies in, is named to stay float."""
+        return any(name == entry or name.startswith(f"{entry}.") for entry in self.exclude)
+
+
+class ActivationQuantizer(nn.Module):
+    """The quantizer of one tensor: a calibrated range [low, high] that contains 0, and the grid laid over it."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, bits: int, kind: str, grid: Grid) -> None:
+        super().__init__()
+        self.bits, self.kind, self.grid = bits, kind, grid
+        self.register_buffer("low", torch.zeros(()))
+        self.register_buffer("high", torch.ones(()))
+
+    def set_range(self, low: float, high: float) -> None:
+        """Store the calibrated range, widened to contain 0."""
+        self.low.fill_(min(low, 0.0))
+        self.high.fill_(max(high, 0.0))
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The integer range: unsigned for affine inputs, symmetric otherwise."""
+        half = 2 ** (self.bits - 1) - 1
+        return (0, 2**self.bits - 1) if self.affine else (-half, half)
+
+    @property
+    def affine(self) -> bool:
+        return self.kind in self.grid.affine_inputs
+
+    def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
+        """Scalars: float32 scale and int32 zero point of the current range on the current grid."""
+        if not self.affine:
+            peak = torch.maximum(-self.low, self.high).clamp(min=TINY)
+            return peak / self.limits[1], torch.zeros_like(self.low, dtype=torch.int32)
+        return affine_scale(self.low, self.high, self.bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, zero_point = self.scale_and_zero_point()
+        lowest, highest = self.limits
+        return _RoundToGrid.apply(x, scale, lowest - zero_point, highest - zero_point)
+
+
+def kind_of(layer: nn.Module) -> str:
+    """`conv` or `linear`."""
+    return "conv" if isinstance(layer, nn.Conv2d) else "linear"

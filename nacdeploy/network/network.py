@@ -1,0 +1,506 @@
+"""Network: a plain network with its attachments, run through the captured graph.
+
+The plain network is never changed by attaching something to it: fake quantization, masks and exits are submodules
+beside it, found by the names of the graph's nodes and of layers. What happens at a quantized edge or a layer is said by
+a `Semantics`: the simulation here, the observation of ranges in settle, real integers in the exporter.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx, nn
+
+from nacdeploy.base.errors import NacdeployError, RefusedError
+from nacdeploy.base.precision import Grid
+from nacdeploy.network.attachments import placement, sparsity, weight_quantizers
+from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.attachments.early_exit import ExitHead
+from nacdeploy.network.attachments.fake_quant import ActivationQuantizer, Rule
+from nacdeploy.network.attachments.placement import Plan
+from nacdeploy.network.attachments.sparsity import Masks, Sparsity
+from nacdeploy.network.attachments.weight_sharing import Codebook, OnGrid, Sharing, share
+from nacdeploy.network.captured.capture import capture, capture_after_cut, first_tensor
+from nacdeploy.network.captured.graph import (
+    FOLDED,
+    WEIGHTED,
+    Interpreter,
+    call_plain,
+    call_with,
+    carries_images,
+    computed_weight,
+    multiplies,
+    stack,
+    with_weights,
+)
+
+Use = tuple[str, int]
+
+
+class Semantics(Protocol):
+    """What a run does at the quantized edges, at every layer of one tensor, and at tensors with an attachment.
+
+    An edge is the use of a tensor by a node: `key` names its quantizer, `use` the node that reads and the position of
+    the tensor among those that it reads.
+    """
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor: ...
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor: ...
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor: ...
+
+
+class Structure:
+    """Stands for what the copies of a network share until their backbone is cut or rebuilt: what holds whatever the
+    values are may be kept by it. `cut_from` has the same wiring with more channels; None where it was built anew."""
+
+    def __init__(self, cut_from: "Structure | None" = None) -> None:
+        self.cut_from = cut_from
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Structure":
+        return self
+
+
+class Network(nn.Module):
+    """A plain backbone, its quantizers by edge, its masks and shared values by layer, its exit heads by place, and what
+    other operators attach to tensors.
+
+    The backbone keeps the values that a mask hides, so that a mask can be chosen anew after a cut. A weight that is
+    shared is no parameter of the backbone any more, and is not stored: it follows from labels and values.
+
+    `network(x)` answers as the plain network does, (N, K) logits from (N, C, H, W) images; the exits answer through
+    `forward_exits`.
+    """
+
+    def __init__(self, backbone: nn.Module, grid: Grid, input_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.input_shape = input_shape
+        self.quantizers = nn.ModuleDict()
+        self.masks = Masks({})
+        self.sharing = Sharing({}, {})
+        self.exits = nn.ModuleDict()
+        self.attachments = nn.ModuleDict()
+        self.grid = grid
+        self.rule: Rule | None = None
+        self.sparsity: Sparsity | None = None
+        self.plan = Plan()
+        self.structure = Structure()
+        lay_out(backbone, torch.contiguous_format)
+        self.captured = capture(backbone, input_shape)
+        self.register_load_state_dict_post_hook(_lay_out_shared)
+
+    def example_input(self) -> Tensor:
+        """A blank image (1, C, H, W), for tools that trace the network."""
+        return torch.zeros(1, *self.input_shape)
+
+    @property
+    def graph(self) -> fx.Graph | None:
+        """The captured graph of the backbone, None where it cannot be captured."""
+        return self.captured.graph
+
+    @property
+    def layers(self) -> dict[str, nn.Module]:
+        """The convolutions and linear layers that run on every image, by name in the order of the modules: those that a
+        node of the graph calls on what follows from the images. Without a graph: those of torch's own types."""
+        found = {name: m for name, m in self.backbone.named_modules() if isinstance(m, WEIGHTED)}
+        if self.graph is None:
+            return {name: module for name, module in found.items() if type(module) in WEIGHTED}
+        called = {str(node.target) for node in self.graph.nodes if node.op == "call_module" and carries_images(node)}
+        return {name: module for name, module in found.items() if name in called}
+
+    def changed(self, moved: bool = True) -> None:
+        """Say that the backbone was changed: the graph and everything derived from it is made anew. Masks were cut with
+        their weights; those of 2:4 are chosen anew if channels have moved to other fours.
+
+        Raises:
+            NacdeployError: the cut network computes no tensor any more at which something is attached.
+        """
+        shape = self.input_shape
+        self.captured = (
+            capture_after_cut(self.backbone, shape, self.captured) if moved else capture(self.backbone, shape)
+        )
+        self.structure = Structure(self.structure if moved else None)
+        for node in (each.node for each in self.attached.values() if moved):
+            self._check_node(node)
+        if moved and self.sparsity is not None and self.sparsity.pattern == sparsity.TWO_FOUR:
+            self.masks = Masks({})
+            self.sparsify(self.sparsity)
+        if self.rule is not None:
+            self.quantize(self.rule)
+
+    @property
+    def replaceable(self) -> set[str]:
+        """The layers that are all that their module computes, called by themselves with weights of their own: another
+        module may stand in their place."""
+        if self.graph is None:
+            return set(self.layers)
+        alone = {str(n.target) for n in self.graph.nodes if n.op == "call_module" and stack(n)[-1:] == [str(n.target)]}
+        plain = {name for name, layer in self.layers.items() if type(layer) in WEIGHTED}
+        return (plain & alone) - self.captured.weights.keys()
+
+    def left_out(self) -> dict[str, str]:
+        """Why no operator reaches the weights of a module that runs: by its name, its class and what it does."""
+        covered = self.layers
+        called = {str(n.target) for n in self.graph.nodes if n.op == "call_module"} if self.graph else set()
+        constants = [n for n in self.graph.nodes if n.op == "get_attr"] if self.graph else []
+        multiplied = {str(n.target) for n in constants if multiplies(n)}
+        found = {}
+        for name, module in self.backbone.named_modules():
+            matrices = [key for key, p in module.named_parameters(recurse=False) if p.dim() > 1]
+            if name in covered or not matrices:
+                continue
+            kind = type(module).__name__
+            if name in called:
+                is_layer = isinstance(module, WEIGHTED)
+                why = (
+                    "reads no images, so that its output is a constant"
+                    if is_layer
+                    else "layers of this kind stay as they are"
+                )
+                found[name] = f"{kind}: {why}"
+            elif any(f"{name}.{key}".lstrip(".") in multiplied for key in matrices):
+                found[name] = f"{kind}: computes with its weights in a way of its own"
+        return found
+
+    def quantize(self, rule: Rule) -> None:
+        """Attach quantizers by `rule` in place of those there were; the ranges of new edges are for `settle` to
+        find."""
+        self.rule, former = rule, self.quantizers
+        self.plan = placement.plan(self.graph, self.backbone, self.layers, rule, self.grid)
+        bits = self.plan.activation_bits
+        quantizers = {k: ActivationQuantizer(bits[k], kind, self.grid) for k, kind in sorted(self.plan.kinds.items())}
+        for key in quantizers.keys() & former.keys():
+            quantizers[key].load_state_dict(former[key].state_dict())
+        self.quantizers = nn.ModuleDict(quantizers).train(self.training)
+
+    def sparsify(self, rule: Sparsity) -> None:
+        """Attach masks by `rule` to those there were: what these hide stays hidden, but under 2:4."""
+        masks = {}
+        for name, layer in self.layers.items():
+            former = self.masks.get(name)
+            if rule.why_dense(name, layer) is None:
+                masks[name] = sparsity.mask(masked_weight(self, name, layer), rule, name, former)
+            elif former is not None:
+                masks[name] = former
+        self.sparsity, self.masks = rule, Masks(masks).train(self.training)
+
+    def share(self, books: Mapping[str, Codebook]) -> None:
+        """Attach shared values by `books`, found in the weights as they are run: masked, and on the grid where they are
+        quantized."""
+        shared = {}
+        for name, book in books.items():
+            layer = self.backbone.get_submodule(name)
+            shared[name] = share(masked_weight(self, name, layer).detach(), book, layer_integers(self, name, layer))
+            del layer.weight
+            layer.register_buffer("weight", torch.zeros(shared[name].labels.shape), persistent=False)
+        self.sharing = Sharing(books, shared).train(self.training)
+        _lay_out_shared(self)
+
+    def attach(self, node: str, attachment: Attachment) -> None:
+        """Put an attachment on the tensor that a node of the graph computes, behind those that stand there.
+
+        Raises:
+            NacdeployError: the graph has no such node, or there is no graph.
+        """
+        self._check_node(node)
+        keys = (f"{node}_{number}" for number in count(1))  # no name of a module's own, such as `keys`
+        attachment.node = node
+        self.attachments[next(key for key in keys if key not in self.attachments)] = attachment.train(self.training)
+
+    def _check_node(self, node: str) -> None:
+        if self.graph is None or node not in {each.name for each in self.graph.nodes}:
+            raise NacdeployError(f"nothing can be attached to '{node}': the captured graph has no node of that name")
+
+    @property
+    def attached(self) -> dict[str, Attachment]:
+        """The attachments by their key, in the order in which they were attached."""
+        return {key: each for key, each in self.attachments.items() if isinstance(each, Attachment)}
+
+    def renamed(self, now: Mapping[str, str]) -> None:
+        """Say what the nodes are called since the graph was made anew: what stands at one goes on standing there."""
+        for each in (*self.exits.values(), *self.attachments.values()):
+            each.node = now[each.node]  # type: ignore[assignment, index]
+
+    def lay_on(self, grid: Grid) -> None:
+        """Change to another target's grid and its edges.
+
+        Raises:
+            RefusedError: shared integers do not fit the new grid.
+        """
+        for name, bits in self.plan.weight_bits.items():
+            book = self.sharing.books.get(name)
+            if book and book.limits and book.limits[1] > grid.weight_maximum(bits):
+                raise RefusedError(
+                    f"layer '{name}' shares integers up to {book.limits[1]} (C), and the grid {grid.name} takes "
+                    f"{grid.weight_maximum(bits)} at most: share again for that target, its profile given to transfer"
+                )
+        self.grid = grid
+        if self.rule is not None:
+            self.quantize(self.rule)
+
+    @property
+    def heads(self) -> dict[str, ExitHead]:
+        """The exit heads by the graph node they read, in order of execution."""
+        position = {node.name: i for i, node in enumerate(self.graph.nodes)} if self.graph else {}
+        heads = {head.node: head for head in self.exits.values() if isinstance(head, ExitHead)}
+        return dict(sorted(heads.items(), key=lambda item: position[item[0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x, Simulation(self))
+
+    def forward_exits(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The logits (N, K) of every exit in order of execution, the network's own last."""
+        features, logits = self.features(x)
+        return (*(head(features[node]) for node, head in self.heads.items()), logits)
+
+    def features(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The tensors that the exit heads read, by node, and the network's own logits (N, K)."""
+        found: dict[str, Tensor] = {}
+        wanted = {head.node for head in self.heads.values()}
+        logits = self.run(x, Simulation(self), lambda node, value: found.update({node: value}), wanted)
+        return found, logits
+
+    def run(
+        self,
+        x: Tensor,
+        semantics: Semantics,
+        tap: Callable[[str, Any], None] = lambda node, value: None,
+        tapped: set[str] | None = None,
+    ) -> Tensor:
+        """Run the backbone under `semantics`, handing the outputs of the `tapped` nodes (None: all) to `tap`."""
+        if self.graph is None:
+            return self._run_uncaptured(x, semantics)
+        return _Interpreter(self, semantics, tap, tapped).run(x)
+
+    def _run_uncaptured(self, x: Tensor, semantics: Semantics) -> Tensor:
+        with ExitStack() as stack:
+            for layer in self.layers:
+                edge = self.plan.inputs.get(layer, {}).get(0)
+                stack.enter_context(_called_through(self.backbone.get_submodule(layer), layer, edge, semantics))
+            return first_tensor(self.backbone(x))
+
+
+class Simulation:
+    """Fake quantization and masks: edges through their quantizers, weights masked and rounded to their grid."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
+        return self._network.quantizers[key](x)
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        return simulated_layer(self._network, name, module, x)
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        y: Tensor = module(x)
+        return y
+
+
+class _Plain:
+    """The backbone as it is: no quantizer, no mask, no attachment."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
+        return x
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        if name not in self._network.captured.weights:
+            return call_plain(module, x)
+        return with_weights(module, x, plain_weight(self._network, name, module), module.bias)  # type: ignore[arg-type]
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        return x
+
+
+def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
+    """The weight of a layer with zeros where its mask hides it, itself where it has no mask; its shared values where it
+    has such. Hidden values get no gradient."""
+    if name in network.sharing.books:
+        return network.sharing.weight(name)
+    weight = plain_weight(network, name, module)
+    kept = network.masks.get(name)
+    return weight if kept is None else weight.masked_fill(~kept, 0.0)
+
+
+def plain_weight(network: Network, name: str, module: nn.Module) -> Tensor:
+    """The weight that a layer multiplies with in the plain network: its parameter, or what its module computes."""
+    computed = computed_weight(network.backbone, network.captured, name)
+    return module.weight if computed is None else computed  # type: ignore[return-value]
+
+
+def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | None:
+    """The int8 integers and scales (O,) of a quantized layer, shared ones where it has such; None for a float one."""
+    bits = network.plan.weight_bits.get(name)
+    if bits is None or network.rule is None:
+        return None
+    shared = network.sharing.integers(name) if name in network.sharing.books else None
+    weight = masked_weight(network, name, module).detach()
+    return shared or weight_quantizers.integers(weight, network.rule.weights, bits, network.grid)
+
+
+def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
+    """The output of a layer with its weight masked and rounded to its grid, or shared; of a dense float layer as it
+    is."""
+    weight = simulated_weight(network, name, module)
+    return call_with(module, x, weight)
+
+
+def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor | None:
+    """The weight of a layer masked and rounded to its grid, or shared; None of a dense float layer."""
+    bits, is_shared = network.plan.weight_bits.get(name), name in network.sharing.books
+    is_computed = name in network.captured.weights
+    if bits is None and network.masks.get(name) is None and not is_shared and not is_computed:
+        return None
+    weight = masked_weight(network, name, module)
+    if bits is None or network.rule is None or is_shared:
+        return weight
+    return weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
+
+
+@contextmanager
+def _called_through(module: nn.Module, name: str, edge: str | None, semantics: Semantics) -> Iterator[None]:
+    """For the length of one run, calls of `module` go through `semantics`."""
+
+    def forward(*given: Tensor, **named: Tensor) -> Tensor:
+        (x,) = (*given, *named.values())
+        return semantics.layer(name, module, x if edge is None else semantics.edge(edge, x, (name, 0)))
+
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+class _Interpreter(Interpreter):
+    """Runs the graph under a semantics."""
+
+    def __init__(
+        self, network: Network, semantics: Semantics, tap: Callable[[str, Any], None], tapped: set[str] | None
+    ) -> None:
+        super().__init__(network.backbone, network.captured)
+        self._inputs: Mapping[str, Mapping[int, str]] = network.plan.inputs
+        self._attached = network.attached
+        self._semantics, self._tap, self._tapped = semantics, tap, tapped
+
+    def run_node(self, n: fx.Node) -> Any:
+        edges = {n.all_input_nodes[i]: (key, (n.name, i)) for i, key in self._inputs.get(n.name, {}).items()}
+
+        def read(source: fx.Node) -> Any:
+            value = self.env[source]
+            if source not in edges:
+                return value
+            key, use = edges[source]
+            return self._semantics.edge(key, value, use)
+
+        value = self.compute(n, *fx.node.map_arg((n.args, n.kwargs), read))
+        for key, module in self._attached.items():
+            if module.node == n.name:
+                value = self._semantics.attached(key, module, value)
+        if self._tapped is None or n.name in self._tapped:
+            self._tap(n.name, value)
+        return value
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
+        return self._semantics.layer(name, module, x)
+
+
+def _lay_out_shared(network: Network, loaded: object = None) -> None:
+    """Write the shared values into the backbone's weights, for those who read them there: after every change."""
+    with torch.no_grad():
+        for name in network.sharing.layers:
+            network.backbone.get_submodule(name).weight.copy_(network.sharing.weight(name))  # type: ignore[operator]
+
+
+def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
+    """The logits of the exits and of the plain backbone without quantizers and masks, for tools that trace the
+    network."""
+    if not network.exits:
+        return (first_tensor(network.backbone(x)),)
+    found: dict[str, Tensor] = {}
+    plain = _Called(network)
+    logits = network.run(x, plain, lambda node, value: found.update({node: value}), set(network.heads))
+    return (*(head(found[node]) for node, head in network.heads.items()), logits)
+
+
+class _Called(_Plain):
+    """The plain network with its modules really called, for tools that watch their calls."""
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        plainly = super().layer
+        if not isinstance(module, FOLDED):
+            return plainly(name, module, x)
+        module.forward = lambda given: plainly(name, module, given)
+        try:
+            return module(x)
+        finally:
+            del module.forward
+
+
+def layer_inputs(network: Network, x: Tensor) -> list[tuple[str, Tensor]]:
+    """What each convolution or linear layer of the plain network reads when it runs on `x`, call by call in order of
+    execution."""
+    noting = _Noting(network)
+    with no_grad_eval(network):
+        network.run(x, noting)
+    return noting.read
+
+
+class _Noting(_Plain):
+    """The plain network, with what each layer reads kept."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.read: list[tuple[str, Tensor]] = []
+        self._layers = network.layers
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        if name in self._layers:
+            self.read.append((name, x))
+        return super().layer(name, module, x)
+
+
+def masked_backbone(network: Network) -> nn.Module:
+    """A copy of the backbone with zeros where masks hide its weights."""
+    backbone = copy.deepcopy(network.backbone)
+    with torch.no_grad():
+        for name in network.masks.layers:
+            layer = backbone.get_submodule(name)
+            layer.weight.copy_(masked_weight(network, name, layer))  # type: ignore[operator]
+    return backbone
+
+
+def lay_out(module: nn.Module, layout: torch.memory_format) -> None:
+    """Lay out the weights of a module's 2-D convolutions in memory, in place."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of parameter elements."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def content(network: Network, with_exits: bool = True) -> dict[str, Tensor]:
+    """The values of a network by name: its state dict, without the exits' part if so asked."""
+    state = network.state_dict()
+    return state if with_exits else {k: v for k, v in state.items() if not k.startswith("exits.")}
+
+
+@contextmanager
+def no_grad_eval(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, the former mode restored at the end."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)

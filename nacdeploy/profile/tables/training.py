@@ -1,0 +1,65 @@
+"""Images, training recipes, and what follows every letter."""
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from nacdeploy.profile.tables.table import Table
+
+Normalization = float | tuple[float, ...] | Literal["imagenet", "data", "model"] | None
+NORMALIZATIONS = ("imagenet", "data", "model")
+
+
+class DataTable(Table):
+    n_train: int | None = Field(None, ge=2)
+    n_validation: int | None = Field(None, ge=2)
+    n_test: int | None = Field(None, ge=2)
+    input_size: int | None = Field(None, ge=4, le=2**15)
+    augment: Literal["none", "shift", "crop-flip"] = "none"
+    split_seed: int = 0
+    mean: Normalization = None
+    std: Normalization = None
+    classes: str | None = Field(None, min_length=1)
+    n_classes: int | None = Field(None, ge=2, le=10**7)
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _numbers(cls, given: Any, info: ValidationInfo) -> Any:
+        if given is None or given in NORMALIZATIONS:
+            return given
+        numbers = given if isinstance(given, list | tuple) else [given]
+        is_number = all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers)
+        if not is_number or len(numbers) not in (1, 3) or (info.field_name == "std" and min(numbers) <= 0):
+            above = " above 0" if info.field_name == "std" else ""
+            raise ValueError(f"takes a number{above}, a list of three, or one of {', '.join(NORMALIZATIONS)}")
+        return tuple(map(float, numbers)) if len(numbers) == 3 else float(numbers[0])
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            given, missing = ("mean", "std") if self.std is None else ("std", "mean")
+            raise ValueError(f"{given} is given without {missing}; give both")
+        if self.n_classes is not None and self.classes is None:
+            raise ValueError("n_classes is given without classes, which says what outputs the labels are")
+        return self
+
+
+class TrainTable(Table):
+    """A training recipe: the baseline's; F and the exit heads have defaults of their own."""
+
+    epochs: int = Field(30, ge=0, le=10**6)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    batch_size: int = Field(128, ge=1, le=2**24)
+    schedule: Literal["plateau", "cosine", "constant"] = "cosine"
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    plateau_patience: int = Field(1, ge=0)
+    early_stop_patience: int | None = Field(None, ge=0)
+
+
+class SettleTable(Table):
+    n_images: int = Field(2048, ge=1)
+    batch_size: int = Field(128, ge=1)

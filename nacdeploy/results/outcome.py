@@ -1,0 +1,170 @@
+"""What a job leaves behind: scores on the test split, checkpoint, strategy, report and the tracker's rows."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nacdeploy import own
+from nacdeploy.base import records, tracking
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.progress import Progress
+from nacdeploy.metrics import schema, spelled
+from nacdeploy.reports.page import write_page
+from nacdeploy.reports.summary import write_report
+from nacdeploy.results.result import RESULT_FILE, Member, Result
+from nacdeploy.results.run_page import REPORT_FILE, Material, page_of
+from nacdeploy.sessions.options import Options
+from nacdeploy.sessions.runs import Runs
+from nacdeploy.sessions.session import Session, test_scores
+from nacdeploy.strategies.search.objective import Figures
+from nacdeploy.strategies.search.search_result import SearchResult
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import checkpoint as checkpoints
+from nacdeploy.strategies.steps import follow as transferring
+from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
+from nacdeploy.strategies.strategy import Strategy, settings_of
+from nacdeploy.trials.evaluator import figures_of
+from nacdeploy.trials.final import LatencyReport
+from nacdeploy.trials.speed import Speed
+
+CHECKPOINT = "checkpoint"
+_WITH_JOURNAL = ("search", "compress")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command under way: its name, the folder it leaves, its options, where it says what it does, its start."""
+
+    kind: str
+    place: Path
+    options: Options
+    progress: Progress
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+def finish(
+    job: Job,
+    session: Session,
+    state: CompressionState,
+    *,
+    skipped: tuple[transferring.Refusal, ...] = (),
+    found: SearchResult | None = None,
+    speed: Speed | None = None,
+    latency: LatencyReport | None = None,
+) -> Result:
+    """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
+    scores = test_scores(session, state, job.progress)
+    result = Result(
+        kind=job.kind,
+        folder=str(job.place),
+        checkpoint=str(job.place / CHECKPOINT),
+        baseline_checkpoint=str(session.baseline_folder),
+        model=session.task.spec.name,
+        data=session.task.data.name,
+        profile=session.profile.name,
+        chain=str(state.chain),
+        figures=figures_of(state, session.profile, speed),
+        scores=scores,
+        n_epochs=state.n_epochs,
+        seconds=job.watch.seconds(),
+        skipped=skipped,
+        n_evaluations=len(found.evaluations) - 1 if found else 0,
+        n_trainings=found.n_trainings if found else 0,
+        front=front_of(found) if found else (),
+        latency=latency,
+        schema=schema(session.task.metric.name),
+    )
+    record = checkpoints.record_of(
+        state,
+        session.task,
+        session.profile,
+        test=records.to_data(scores),
+        baseline_checkpoint=str(session.baseline_folder),
+    )
+    with _whole(job) as folder:
+        with records.new_directory(folder / CHECKPOINT, replace=True) as inner:
+            checkpoints.write(inner, state, record)
+        records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
+        records.write_json(folder / RESULT_FILE, result)
+    own.note(job.place / CHECKPOINT / checkpoints.RECORD)
+    Runs(Path(job.options["runs"])).finished(job.place)
+    drawn = _report(job.place, Material(found, session.profile, result))
+    _track(job, result, found, session, drawn)
+    return result
+
+
+def _report(place: Path, material: Material) -> dict[str, Path]:
+    """report.html, report.md and the pictures of a result, by name."""
+    assert material.result is not None
+    page = page_of(material)
+    whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
+    pictures = {panel.name: panel.write_png(place) for panel in page.panels}
+    write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
+    return {**pictures, "report": whole}
+
+
+def front_of(found: SearchResult) -> tuple[Member, ...]:
+    """The Pareto front of a search, numbered from the smallest drop on."""
+    rows = sorted(((e.chain, e.figures) for e in found.front if e.figures), key=lambda row: row[1].drop_points)
+    return tuple(
+        Member(number, chain, figures.drop, figures, figures.metric)
+        for number, (chain, figures) in enumerate(rows, start=1)
+    )
+
+
+@contextmanager
+def _whole(job: Job) -> Iterator[Path]:
+    """A result's folder appears whole or not at all; that of a job which keeps a journal there is added to."""
+    if job.kind in _WITH_JOURNAL:
+        yield job.place
+        return
+    with records.new_directory(job.place) as folder:
+        yield folder
+
+
+def _strategy(session: Session, state: CompressionState, result: Result) -> Strategy:
+    settings = settings_of(state.chain, session.profile)
+    del settings["quantize"]["grid"]  # the machine's own, measured again where the strategy is applied
+    origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
+    return Strategy(state.chain, settings, origin)
+
+
+def _track(job: Job, result: Result, found: SearchResult | None, session: Session, drawn: Mapping[str, Path]) -> None:
+    config = {"kind": job.kind, **session.profile.model_dump(mode="json")}
+    use_wandb, say = job.options["wandb"], job.progress.say
+    tracker = tracking.open_tracker(job.place, wandb=use_wandb, project="nacdeploy", config=config, say=say)
+    rows = [e for e in found.evaluations if e.figures] if found else []
+    for evaluation in rows:
+        tracker.row("evaluation", records.to_data(evaluation))
+    if rows:
+        named = (spelled(name, session.task.metric.name) for name in ("score", "drop"))
+        columns = ("chain", *named, "bitops_ratio", "macs_ratio", "bytes_ratio", "seconds")
+        table = [[e.chain, *_columns(e.figures), e.seconds] for e in rows if e.figures]
+        tracker.table("strategies", columns, table)
+    for name, path in drawn.items():
+        tracker.media(name, path)
+    figures = records.to_data(result)
+    tracker.row("result", {"command": figures.pop("kind"), **figures})
+    tracker.artifact(
+        job.place / CHECKPOINT, f"{result.model}-{result.chain}", {"parents": [result.baseline_checkpoint]}
+    )
+    tracker.close()
+
+
+def _columns(figures: Figures) -> tuple[float, ...]:
+    return (figures.score, figures.drop, figures.bitops_ratio, figures.macs_ratio, figures.bytes_ratio)
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """The checkpoint of a result folder, or the checkpoint folder itself.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if checkpoints.is_checkpoint(path):
+        return path
+    if checkpoints.is_checkpoint(path / CHECKPOINT):
+        return path / CHECKPOINT
+    raise UsageError(f"{path} holds no checkpoint; --from takes a folder that search, transfer, finetune or train left")

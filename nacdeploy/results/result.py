@@ -1,0 +1,49 @@
+"""result.json: what a command left behind."""
+
+from dataclasses import dataclass
+
+from nacdeploy.base import records
+from nacdeploy.metrics import DEFAULT, scored
+from nacdeploy.sessions.session import Scores
+from nacdeploy.strategies.search.objective import Figures
+from nacdeploy.strategies.steps import follow as transferring
+from nacdeploy.trials.final import LatencyReport
+
+RESULT_FILE = "result.json"
+
+
+@scored
+@dataclass(frozen=True)
+class Member:
+    """A chain of the Pareto front of a search; `search --resume RUN --pick NUMBER` makes it the answer. Its
+    figures are counted, and where speed matters timed, in full on the validation split."""
+
+    number: int
+    chain: str
+    drop: float
+    figures: Figures
+    metric: str = DEFAULT
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind: result.json. Ratios are analytic but for the speed, scores are on the test split."""
+
+    kind: str
+    folder: str
+    checkpoint: str
+    baseline_checkpoint: str
+    model: str
+    data: str
+    profile: str
+    chain: str
+    figures: Figures
+    scores: Scores
+    n_epochs: int
+    seconds: float
+    skipped: tuple[transferring.Refusal, ...] = ()
+    n_evaluations: int = 0
+    n_trainings: int = 0
+    front: tuple[Member, ...] = ()
+    latency: LatencyReport | None = None
+    schema: int = records.SCHEMA_VERSION

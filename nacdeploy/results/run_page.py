@@ -1,0 +1,171 @@
+"""What `nacdeploy report` makes of a run: one HTML file, of a search under way or of anything that left a result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nacdeploy import models
+from nacdeploy import profile as profiles
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
+from nacdeploy.metrics import ACCURACY, Metric, named, number, shown
+from nacdeploy.profile import Profile
+from nacdeploy.reports.figures import Panel, layers_panel, search_panels
+from nacdeploy.reports.layers import layer_changes
+from nacdeploy.reports.page import Grid, Page, write_page
+from nacdeploy.reports.summary import summary_rows
+from nacdeploy.results.result import RESULT_FILE, Result
+from nacdeploy.sessions.resuming import JOURNAL, RUN_FILE
+from nacdeploy.strategies.search import journal
+from nacdeploy.strategies.search.journal import Evaluation
+from nacdeploy.strategies.search.objective import Figures
+from nacdeploy.strategies.search.objective import make as make_objective
+from nacdeploy.strategies.search.search_result import SearchResult, result_of
+from nacdeploy.strategies.steps import checkpoint as checkpoints
+
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run's folder holds so far: its profile and search, its result, or both."""
+
+    found: SearchResult | None
+    profile: Profile | None
+    result: Result | None
+
+
+def report(run: Path | str, out: Path | str | None = None, *, model: str | None = None) -> Path:
+    """Write the HTML report of a run, by default into its folder. `model` names the file of its network where only the
+    run does, so that it may run.
+
+    Raises:
+        UsageError: the folder holds neither a search nor a result.
+        NacdeployError: the file cannot be written.
+    """
+    folder = Path(run)
+    models.name_by_user(model)
+    path = Path(out) if out is not None else folder / REPORT_FILE
+    return write_page(path, page_of(_material(folder)))
+
+
+def page_of(material: Material) -> Page:
+    """The page of a run: with a result its figures and layers, without one how far the search is."""
+    found, result = material.found, material.result
+    panels: list[Panel] = search_panels(found, _shown_best(found, result)) if found else []
+    if result is not None:
+        panels += _layers(result)
+    tables = _search_tables(found) if found else []
+    return Page(_title(material), _lead(material), _summary(found, result), panels, tables)
+
+
+def _material(folder: Path) -> Material:
+    result = records.read(Result, folder / RESULT_FILE) if records.is_file(folder / RESULT_FILE) else None
+    if records.is_file(folder / JOURNAL) and records.is_file(folder / RUN_FILE):
+        where = folder / RUN_FILE
+        data: Any = records.read_json(where)
+        recorded = data.get("profile") if isinstance(data, dict) else None
+        if not isinstance(recorded, dict):
+            raise UsageError(f"{where} records no settings")
+        profile = profiles.from_mapping(recorded, where=str(where))
+        rows = tuple(journal.read(folder / JOURNAL)[1])
+        if not rows:
+            raise UsageError(f"{folder} has evaluated nothing yet; ask again when its first chain is done")
+        return Material(result_of(rows, make_objective(profile.search, _point(rows))), profile, result)
+    if result is None:
+        raise UsageError(
+            f"{folder} holds neither a search nor a result; report takes the folder of a run, as 'runs/search-1'"
+        )
+    return Material(None, None, result)
+
+
+def _point(rows: Sequence[Evaluation]) -> float:
+    """One point in the unit of the search's metric."""
+    untouched = rows[0].figures
+    return 1.0 if untouched is None else untouched.scored_by.point(untouched.chance_score)
+
+
+def _shown_best(found: SearchResult, result: Result | None) -> Evaluation | None:
+    """The chain that the run answered with, else the best so far."""
+    by_chain = {e.chain: e for e in found.evaluations}
+    return (by_chain.get(result.chain) if result else None) or found.best or found.nearest
+
+
+def _title(material: Material) -> str:
+    if material.result is not None:
+        result = material.result
+        return f"{result.chain or 'FP32'} on {result.model}, {result.data}"
+    profile = material.profile
+    return f"Search on {profile.model}, {profile.data}, under way" if profile else "Run"
+
+
+def _lead(material: Material) -> str:
+    found, profile = material.found, material.profile
+    if found is None or profile is None:
+        return f"{material.result.kind} with profile {material.result.profile}" if material.result else ""
+    n_done = len(found.evaluations) - 1
+    table = profile.search
+    return (
+        f"{n_done} of {table.budget} chains evaluated by '{table.searcher}' over the letters {table.alphabet}, "
+        f"{found.n_trainings} trainings; objective '{table.objective}', at most {allowed(profile)} lost on "
+        "validation. Ratios are baseline / now: more is better."
+    )
+
+
+def _summary(found: SearchResult | None, result: Result | None) -> Grid:
+    if result is not None:
+        return Grid("Result", ("figure", "value"), summary_rows(result.figures, result.scores))
+    best = found and (found.best or found.nearest)
+    if not best:
+        return Grid("So far", ("figure", "value"), (("chains", "only the untouched model is evaluated"),))
+    kind = "best so far" if found and found.best else "nearest to the budget"
+    if best.figures is None:
+        return Grid(kind, ("chain",), ((best.chain,),))
+    return Grid("So far", _columns(best.figures.scored_by), (_chain_row(best),))
+
+
+def allowed(profile: Profile) -> str:
+    """What a search may lose, as people read it."""
+    budget = profile.search.max_drop
+    return "one point" if budget is None else f"{budget:g} {named(profile.metric).drop_unit}"
+
+
+def _columns(metric: Metric) -> tuple[str, ...]:
+    return ("chain", metric.title, "lost", "BitOps", "bytes", "speed")
+
+
+def _chain_row(evaluation: Evaluation) -> tuple[str, ...]:
+    figures = evaluation.figures
+    if figures is None:
+        return (evaluation.chain, evaluation.error or "failed", "", "", "", "")
+    return (evaluation.chain or "(untouched)", *_cells(figures))
+
+
+def _cells(figures: Figures) -> tuple[str, ...]:
+    speed = "" if figures.speed_ratio is None else f"{figures.speed_ratio:.2f}x"
+    return (
+        shown(figures.scored_by, figures.score),
+        number(figures.scored_by, figures.drop),
+        f"{figures.bitops_ratio:.2f}x",
+        f"{figures.bytes_ratio:.2f}x",
+        speed,
+    )
+
+
+def _search_tables(found: SearchResult) -> list[Grid]:
+    front = sorted(found.front, key=lambda e: e.figures.drop_points if e.figures else 0.0)
+    scores = [e.figures.scored_by for e in found.evaluations if e.figures]
+    columns = _columns(scores[0] if scores else ACCURACY)
+    return [
+        Grid("The front (validation)", columns, tuple(map(_chain_row, front))),
+        Grid(f"All {len(found.evaluations)} chains", columns, tuple(map(_chain_row, found.evaluations)), folded=True),
+    ]
+
+
+def _layers(result: Result) -> Sequence[Panel]:
+    """The picture by layer, where both checkpoints are still there."""
+    if not all(checkpoints.is_checkpoint(Path(p)) for p in (result.checkpoint, result.baseline_checkpoint)):
+        return []
+    compressed, baseline = (checkpoints.load(Path(p))[0] for p in (result.checkpoint, result.baseline_checkpoint))
+    return [layers_panel(layer_changes(baseline.network, compressed.network))]

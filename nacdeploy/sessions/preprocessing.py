@@ -1,0 +1,109 @@
+"""How images are normalised and labelled: what options ask, what a network's own training says, and what is said of it.
+
+A normalisation that nobody gave is that of the checkpoint where ours recorded it, the network's own where timm's or
+torchvision's weights may be in a file, and else the training images'.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nacdeploy.base.errors import UsageError
+from nacdeploy.data import Dataset
+from nacdeploy.metrics import named, shown
+from nacdeploy.models import pretrained
+from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import Layer
+from nacdeploy.profile.tables.training import NORMALIZATIONS, DataTable
+from nacdeploy.sessions import first_norm
+from nacdeploy.sessions.first_norm import Normalization
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps.checkpoint import Record
+
+KEYS = ("mean", "std", "classes", "n_classes")
+
+
+def asked(normalize: str | None, classes: str | None) -> dict[str, Any]:
+    """Keys of the table `images` that options give: `--normalize imagenet` or `0.5/0.25`, `--classes FILE`.
+
+    Raises:
+        UsageError: a normalisation is neither a name nor MEAN/STD.
+    """
+    given: dict[str, Any] = {} if classes is None else {"classes": classes}
+    if normalize in NORMALIZATIONS:
+        given |= {"mean": normalize, "std": normalize}
+    elif normalize is not None:
+        given |= dict(zip(("mean", "std"), _numbers(normalize), strict=True))
+    return given
+
+
+def given_keys(profile: Profile) -> dict[str, Any]:
+    """The keys that say how images are seen and labelled, where a profile or an option gives them."""
+    images = profile.images.model_dump(mode="json")
+    return {key: images[key] for key in KEYS if images[key] is not None}
+
+
+def settled(profile: Profile, record: Record | None, is_given: bool) -> Layer:
+    """The keys of the table `images` with every choice made that is not the data's, and where the normalisation comes
+    from.
+
+    `record` is that of the checkpoint folder, where the network comes from one; `is_given`: it comes from any file.
+
+    Raises:
+        UsageError: the network is asked how it was trained, and nobody knows.
+    """
+    images, why = profile.images, "as images.mean and images.std say"
+    if images.mean is None:
+        own = record.data if record is not None else {}
+        known = pretrained.pretraining(profile.model) if is_given and record is None else None
+        why = "the training images' own"
+        if "mean" in own:
+            images, why = _normalised(images, own["mean"], own["std"]), "the checkpoint's own"
+        elif known is not None:
+            images = _normalised(images, known.mean, known.std)
+            why = f"the network's own by {profile.model.partition(':')[0]}"
+    images = pretrained.settled(profile.model, images)
+    before, now = (table.model_dump(mode="json") for table in (profile.images, images))
+    return why, {"images": {key: value for key, value in now.items() if value != before[key]}}
+
+
+def _normalised(images: DataTable, mean: Sequence[float], std: Sequence[float]) -> DataTable:
+    return DataTable.model_validate({**images.model_dump(), "mean": list(mean), "std": list(std)})
+
+
+def line(data: Dataset, why: str) -> str:
+    """What images are normalised by, and why, in one line."""
+    mean, std = (_spoken(scale) for scale in (data.mean, data.std))
+    return f"images normalised by mean {mean} and deviation {std}: {why} (--normalize, images.mean, images.std)"
+
+
+def given_lines(baseline: CompressionState, data: Dataset, model: str, where: str) -> list[str]:
+    """What a network that was given scores, and whether the images arrive as they did in its training."""
+    found, metric = baseline.metrics, named(baseline.metrics.metric)
+    is_near = metric.is_near_chance(found.score, found.chance, found.n_images)
+    chance = f", near the {shown(metric, found.chance)} of chance" if is_near else ""
+    lines = [f"baseline {model} from {where}: {shown(metric, found.score)} on validation{chance}"]
+    mismatch = first_norm.mismatch(baseline.network.backbone, data, _own(model))
+    return lines if mismatch is None else [*lines, f"warning: {mismatch}"]
+
+
+def _own(model: str) -> list[Normalization]:
+    """The normalisation that a network's library names."""
+    known = pretrained.pretraining(model)
+    return [] if known is None else [Normalization("model", known.mean, known.std)]
+
+
+def _numbers(text: str) -> tuple[list[float], list[float]]:
+    parts = [part.split(",") for part in text.split("/")]
+    try:
+        mean, std = ([float(number) for number in part] for part in parts)
+    except ValueError as error:
+        names = ", ".join(NORMALIZATIONS)
+        raise UsageError(
+            f"--normalize takes {names} or MEAN/STD such as 0.5/0.25 (colours apart by commas), not '{text}'"
+        ) from error
+    return mean, std
+
+
+def _spoken(scale: Sequence[float]) -> str:
+    values = scale[:1] if len(set(scale)) == 1 else scale
+    return ", ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,229 @@
+"""What every command starts from (settings, task, baseline) and what each ends with (test scores)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nacdeploy import metrics
+from nacdeploy import task as tasks
+from nacdeploy.base import folders, records
+from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.progress import Progress
+from nacdeploy.metrics import DEFAULT, Metric, scored
+from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import Settings
+from nacdeploy.sessions import preprocessing
+from nacdeploy.sessions.runs import Runs
+from nacdeploy.sessions.setup import Request, Setup, settled
+from nacdeploy.strategies.baseline import control, initial_state, train_network
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
+from nacdeploy.strategies.state import CompressionState, state_key
+from nacdeploy.strategies.steps import checkpoint as checkpoints
+from nacdeploy.strategies.steps.checkpoint import Record
+from nacdeploy.task import Task
+from nacdeploy.task import evaluate as evaluation
+from nacdeploy.task.training import Report
+
+
+@dataclass(frozen=True)
+class Session:
+    """The settings in force, their task, the baseline state and the folder of its checkpoint."""
+
+    settings: Settings
+    task: Task
+    baseline: CompressionState
+    baseline_folder: Path
+
+    @property
+    def profile(self) -> Profile:
+        """The values in force."""
+        return self.settings.profile
+
+
+@scored
+@dataclass(frozen=True)
+class ControlScore:
+    """control-*.json beside a baseline: what `n_epochs` more made of its score on the test split."""
+
+    n_epochs: int
+    test_score: float
+    metric: str = DEFAULT
+
+
+@scored
+@dataclass(frozen=True)
+class Scores:
+    """Scores on the test split, found once at the end.
+
+    `control` is the FP32 baseline given as many more epochs (`n_control_epochs`) as the chain trained; the drop is
+    counted against the better of the two.
+    """
+
+    baseline: float
+    control: float
+    n_control_epochs: int
+    compressed: float
+    n_images: int
+    metric: str = DEFAULT
+
+    @property
+    def scored_by(self) -> Metric:
+        """The metric itself."""
+        return metrics.named(self.metric)
+
+    @property
+    def drop(self) -> float:
+        """What was lost, in the metric's own unit."""
+        is_control_better = metrics.is_better(self.scored_by, self.control, self.baseline)
+        best = self.control if is_control_better else self.baseline
+        return metrics.drop(self.scored_by, best, self.compressed)
+
+
+def open_session(request: Request, progress: Progress) -> Session:
+    """The settings of a request, and their baseline: the user's checkpoint, one trained before with these settings, or
+    one that is trained now.
+
+    Raises:
+        NacdeployError: a name is unknown, data are missing, or the checkpoint does not fit.
+    """
+    setup, runs, path = settled(request, progress), Runs(Path(request.options["runs"])), request.options["checkpoint"]
+    task, profile = setup.task, setup.profile
+    if path is not None:
+        baseline, folder = _given_baseline(Path(path), request.options["new_head"], setup, runs, progress)
+        for line in (setup.normalised, *preprocessing.given_lines(baseline, task.data, profile.model, path)):
+            progress.say(line)
+    else:
+        progress.say(setup.normalised)
+        folder = runs.baseline(baseline_key(task, profile))
+        baseline = _own_baseline(folder, setup, progress)
+    return Session(setup.settings, task, baseline, folder)
+
+
+def baseline_key(task: Task, profile: Profile) -> str:
+    """What a trained baseline depends on, as a hash."""
+    recipe = profile.train.model_dump(mode="json")
+    spec, data = records.to_data(task.spec), _seen(task, profile)
+    return records.sha256_data({"model": spec, "data": data, "seed": profile.seed, "recipe": recipe})
+
+
+def _seen(task: Task, profile: Profile) -> list[Any]:
+    """The images and labels as a network sees them, and what it is trained for. Their own statistics follow from them:
+    keys stay what they were."""
+    data, images = task.data, profile.images
+    is_own = all(scale in (None, "data") for scale in (images.mean, images.std))
+    trained_for = [] if task.metric.name == DEFAULT else [task.metric.name, task.metric.version]
+    return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std]), *trained_for]
+
+
+def train_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
+    """Train the FP32 network by the recipe of the settings, from its first values or from those that it was given, and
+    write its checkpoint."""
+    network, task, profile = setup.network, setup.task, setup.profile
+    with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
+        fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar, task.metric))
+    state = initial_state(network, task)
+    progress.say(
+        f"trained the baseline {task.spec.name} on {task.data.name} for {fit.n_epochs} epochs: "
+        f"{metrics.shown(task.metric, state.metrics.score)} on validation -> {folder}"
+    )
+    with folders.joined_directory(folder) as temporary:
+        checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile))
+    return state
+
+
+def test_scores(session: Session, state: CompressionState, progress: Progress) -> Scores:
+    """Score baseline, control and compressed network on the test split."""
+    task = session.task
+    baseline = evaluation.evaluate(session.baseline.network, task, task.data.test).score
+    control_score = _control_score(session, state.n_epochs, progress) if state.n_epochs else baseline
+    compressed = evaluation.evaluate(state.network, task, task.data.test).score
+    return Scores(baseline, control_score, state.n_epochs, compressed, len(task.data.test), task.metric.name)
+
+
+def epoch_report(bar: Any, metric: Metric, title: str = "epoch") -> Report:
+    """Show epochs on a bar."""
+
+    def report(epoch: int, n_epochs: int, score: float) -> None:
+        bar.update(epoch, n_epochs, f"{title} {epoch}: {metrics.shown(metric, score)} on validation")
+
+    return report
+
+
+def task_of(record: Record) -> Task:
+    """The task that a checkpoint was made for.
+
+    Raises:
+        UsageError: the data are not the ones it was made with.
+    """
+    profile = record.settings()
+    task = tasks.make(record.model.located, profile.data, profile)
+    if task.data.fingerprint != record.data.get("fingerprint"):
+        raise UsageError(f"the data set '{profile.data}' has changed since the checkpoint was made; give it unchanged")
+    return task
+
+
+def _own_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
+    if checkpoints.is_checkpoint(folder):
+        state, _ = checkpoints.load(folder)
+        state.network.lay_on(setup.network.grid)
+        progress.say(f"baseline from {folder}: {metrics.shown(setup.task.metric, state.metrics.score)} on validation")
+        return state
+    folders.check_writable(folder)
+    return train_baseline(folder, setup, progress)
+
+
+def _given_baseline(
+    path: Path, new_head: bool, setup: Setup, runs: Runs, progress: Progress
+) -> tuple[CompressionState, Path]:
+    """The user's network; a plain state dict is written as a checkpoint folder, so that later commands find it."""
+    network, task, profile = setup.network, setup.task, setup.profile
+    if checkpoints.is_checkpoint(path):
+        record = checkpoints.read_record(path)
+        if record.chain:
+            raise UsageError(f"{path} is compressed already ('{record.chain}'); --checkpoint takes the FP32 network")
+        values = checkpoints.read_values(path / checkpoints.VALUES, record.values_sha256)
+        checkpoints.fill(network, values, str(path))
+        _check_finite(network, path)
+        return initial_state(network, task), path
+    found = checkpoints.load_plain(path, network.backbone, new_head=new_head)
+    _check_finite(network, path)
+    for note in found.notes:
+        progress.say(f"{path}: {note}")
+    if found.new_head:  # trained by the recipe, and kept like every baseline
+        folder = runs.baseline(records.sha256_data([baseline_key(task, profile), state_key(network)]))
+        return _own_baseline(folder, setup, progress), folder
+    state = initial_state(network, task)
+    folder = runs.baseline(records.sha256_data([state.key, *_seen(task, profile)]))
+    with folders.joined_directory(folder) as temporary:
+        checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
+    return state, folder
+
+
+def _check_finite(network: nn.Module, path: Path) -> None:
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise UsageError(f"{path}: '{name}' holds values that are not finite numbers; give a network that is well")
+        if name.endswith("running_var") and (value < 0).any():
+            raise UsageError(
+                f"{path}: '{name}' holds negative variances: the file is damaged; give a network that is well"
+            )
+
+
+def _control_score(session: Session, n_epochs: int, progress: Progress) -> float:
+    profile, task = session.profile, session.task
+    recipe = [profile.of(FinetuneTable).model_dump(), profile.seed, *_seen(task, profile)]
+    key = records.sha256_data([session.baseline.key, *recipe])
+    path = session.baseline_folder / f"control-{n_epochs}-{key[:12]}.json"
+    if path.is_file():
+        return records.read(ControlScore, path).test_score
+    with progress.bar(f"control: the FP32 baseline, {n_epochs} epochs more") as bar:
+        state = control(session.baseline, n_epochs, task, profile, epoch_report(bar, task.metric))
+    score = evaluation.evaluate(state.network, task, task.data.test).score
+    try:
+        records.write_json(path, ControlScore(n_epochs, score, task.metric.name))
+    except NacdeployError as error:  # a user's own checkpoint may lie where nothing can be written
+        progress.say(f"the control's score is not kept for the next time: {error}")
+    return score

@@ -1,0 +1,1 @@
+"""The memory of searches: what was trained before is loaded."""

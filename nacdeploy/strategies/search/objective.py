@@ -1,0 +1,327 @@
+"""Objective: what a search maximises, and which models are allowed to win.
+
+An objective sees figures of one evaluated chain, never a model. Its worth depends on the end state only: NAC's rewards
+are differences of a potential, so their sum along a chain telescopes. A destroyed model is admissible to none of them,
+whatever the budget.
+
+Inside a search a drop is in points: hundredths of the quality that the task's metric makes of a score.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+from nacdeploy.base.errors import UsageError, unknown
+from nacdeploy.metrics import DEFAULT, Metric, drop, named, scored, spelled
+from nacdeploy.profile.tables.search import SCORES, SearchTable
+from nacdeploy.strategies.search import pareto
+
+# 100 * (0.95 - 0.94) is a little more than 1: a drop equal to its limit must not fail by rounding.
+DROP_TOLERANCE = 1e-9
+# A model is destroyed once it keeps less than this of what the baseline knows beyond answering without looking.
+ALIVE_FRACTION = 0.25
+
+
+@scored
+@dataclass(frozen=True)
+class Figures:
+    """What an objective may see of an evaluated chain. Ratios are baseline / now: more is better.
+
+    `score` is the named metric's on the validation split, from `n_images` of it, and lies within `half_width` of the
+    whole split's with the confidence that was asked for (0: all were counted); `chance_score` is that of the best
+    answer that looks at no image. `speed_ratio` is set only where it was measured, with its 95 % interval `speed_low`
+    to `speed_high`, or estimated, without one.
+    """
+
+    score: float
+    baseline_score: float
+    bitops_ratio: float
+    macs_ratio: float
+    bytes_ratio: float
+    nac_bitops_ratio: float
+    nac_memory_ratio: float
+    speed_ratio: float | None = None
+    speed_low: float | None = None
+    speed_high: float | None = None
+    n_images: int = 0
+    half_width: float = 0.0
+    chance_score: float = 0.0
+    metric: str = DEFAULT
+
+    @property
+    def scored_by(self) -> Metric:
+        """The metric itself."""
+        return named(self.metric)
+
+    @property
+    def quality(self) -> float:
+        """The score on a scale of which more is better and 1 is perfect."""
+        return self.scored_by.quality(self.score, self.chance_score)
+
+    @property
+    def baseline_quality(self) -> float:
+        """The baseline's score on that scale."""
+        return self.scored_by.quality(self.baseline_score, self.chance_score)
+
+    @property
+    def drop_points(self) -> float:
+        """What was lost against the baseline, in points."""
+        return 100.0 * (self.baseline_quality - self.quality)
+
+    @property
+    def drop(self) -> float:
+        """What was lost against the baseline, in the metric's own unit."""
+        return drop(self.scored_by, self.baseline_score, self.score)
+
+    def with_quality(self, quality: float) -> "Figures":
+        """The same figures with the score of another quality: a plan."""
+        return replace(self, score=self.scored_by.of_quality(quality, self.chance_score))
+
+
+# No ratio of anything to anything is larger: a network of one weight against one of 10^12.
+_LARGEST_RATIO = 1e12
+
+
+def check_figures(figures: Figures) -> None:
+    """Check that figures from a file can be.
+
+    Raises:
+        UsageError: a score is outside the metric's bounds, a ratio not above 0 or absurd, a number of images negative.
+    """
+    low, high = figures.scored_by.bounds
+    for key in ("score", "baseline_score", "chance_score"):
+        if not low <= (value := getattr(figures, key)) <= high:
+            raise UsageError(f"{spelled(key, figures.metric)} is {value:g}, and lies from {low:g} to {high:g}")
+    for key, value in vars(figures).items():
+        if ("_ratio" in key or key.startswith("speed_")) and value is not None and not 0 < value < _LARGEST_RATIO:
+            raise UsageError(f"{key} is {value:g}, and no such ratio is")
+    if figures.n_images < 0 or figures.half_width < 0:
+        raise UsageError(f"figures of {figures.n_images} images within {figures.half_width:g} cannot be")
+
+
+class RewardTerms(NamedTuple):
+    """NAC's five terms: done, accuracy, time, BitOps, memory. NAC never gave the first and the third a value."""
+
+    dr: float
+    ar: float
+    tr: float
+    br: float
+    mr: float
+
+
+@dataclass(frozen=True)
+class NacWeights:
+    """Effective weights (NAC's table times its 0.5); the accuracy weight is 22.5, 15 or 11.25 in the published logs."""
+
+    accuracy: float = 22.5
+    bitops: float = 1.4
+    memory: float = 0.7
+
+
+@dataclass(frozen=True)
+class NacReward:
+    """The reward of one transition."""
+
+    raw: RewardTerms
+    weighted: RewardTerms
+
+    @property
+    def total(self) -> float:
+        """The sum of the weighted terms."""
+        return sum(self.weighted)
+
+
+Point = tuple[float, float, float]
+
+
+def nac_rewards(baseline: float, past: Point, now: Point, weights: NacWeights) -> NacReward:
+    """NAC's reward of one transition; points are (quality in per cent, BitOps ratio with exits, memory ratio)."""
+    ar = _charge(baseline - past[0]) - _charge(baseline - now[0])
+    br = now[0] / baseline * now[1] - past[0] / baseline * past[1]
+    mr = now[0] / baseline * now[2] - past[0] / baseline * past[2]
+    raw = RewardTerms(0.0, ar, 0.0, br, mr)
+    weighted = RewardTerms(0.0, weights.accuracy * ar, 0.0, weights.bitops * br, weights.memory * mr)
+    return NacReward(raw, weighted)
+
+
+def _charge(drop: float) -> float:
+    """What NAC charges for a drop of so many points; a gain counts a quarter and is capped at 0.8 points."""
+    if drop < 0:
+        return math.log2(max(drop, -0.8) + 1.0) / 4.0
+    return math.log2(drop + 1.0)
+
+
+def nac_warmup(step: int) -> float:
+    """The factor on the accuracy term while NAC's agent learns (`--arinc`): from 0.1 up to 1 at step 2000."""
+    return min(0.9 * step / 2000.0 + 0.1, 1.0)
+
+
+def is_alive(figures: Figures) -> bool:
+    """Whether a model still does its task: a score that there is, well beyond that of answering without looking."""
+    metric, without = figures.scored_by, figures.chance_score
+    low, high = metric.bounds
+    chance = metric.quality(without, without)
+    margin = max(0.0, figures.baseline_quality - chance)
+    is_enough = not margin or figures.quality >= chance + ALIVE_FRACTION * margin
+    return low <= figures.score <= high and math.isfinite(figures.score) and is_enough
+
+
+def within(figures: Figures, max_drop: float) -> bool:
+    """Whether a model is alive and within a budget in points; nothing that is not a number is."""
+    return is_alive(figures) and figures.drop_points <= max_drop + DROP_TOLERANCE
+
+
+def ratio(figures: Figures, figure: str) -> float:
+    """The ratio of a figure by its name. A measured speed counts by the lower end of its interval, so that noise wins
+    nothing; one that is not known is taken for the ratio of MACs, for plans only."""
+    if figure != "speed":
+        return float(getattr(figures, f"{figure}_ratio"))
+    known = (figures.speed_low, figures.speed_ratio, figures.macs_ratio)
+    return next(value for value in known if value is not None)
+
+
+class Objective(Protocol):
+    """What a search ranks by."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def max_drop(self) -> float:
+        """The drop that is allowed, in points."""
+        ...
+
+    def score(self, figures: Figures) -> float:
+        """What a searcher plans with, more is better; it may depend on what was noted so far."""
+        ...
+
+    def worth(self, figures: Figures) -> float:
+        """How good a model is by itself: the answer is the admissible one of most worth."""
+        ...
+
+    def admissible(self, figures: Figures) -> bool:
+        """Whether this model may win at all: no destroyed model can."""
+        ...
+
+    def note(self, figures: Figures) -> None:
+        """An evaluated chain, told in the order of the journal."""
+        ...
+
+
+@dataclass(frozen=True)
+class NacObjective:
+    """The sum of NAC's rewards from the untouched model to this state."""
+
+    max_drop: float
+    weights: NacWeights
+    name: str = "nac"
+
+    def score(self, figures: Figures) -> float:
+        baseline = 100.0 * figures.baseline_quality
+        now = (100.0 * figures.quality, figures.nac_bitops_ratio, figures.nac_memory_ratio)
+        return nac_rewards(baseline, (baseline, 1.0, 1.0), now, self.weights).total
+
+    def worth(self, figures: Figures) -> float:
+        return self.score(figures)
+
+    def admissible(self, figures: Figures) -> bool:
+        return within(figures, self.max_drop) and math.isfinite(self.score(figures))
+
+    def note(self, figures: Figures) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class BudgetObjective:
+    """The most of one figure within a budget of points."""
+
+    max_drop: float
+    figure: str
+    name: str = "budget"
+
+    def score(self, figures: Figures) -> float:
+        return ratio(figures, self.figure)
+
+    def worth(self, figures: Figures) -> float:
+        return self.score(figures)
+
+    def admissible(self, figures: Figures) -> bool:
+        is_known = self.figure != "speed" or figures.speed_ratio is not None
+        return is_known and within(figures, self.max_drop) and math.isfinite(self.score(figures))
+
+    def note(self, figures: Figures) -> None:
+        pass
+
+
+@dataclass
+class ParetoObjective:
+    """The front of several figures within a budget of points.
+
+    A score is the hypervolume of the front so far with the model on it, so that the improvement over the best score is
+    the volume gained, and a searcher that plans for improvement widens the front. The axes are the logarithms of
+    ratios, beyond one half, and the quality left beyond a budget one point larger, as a share of that: a model at the
+    limit, or of a little more bytes than the baseline, still counts.
+    """
+
+    max_drop: float
+    figures: tuple[str, ...]
+    name: str = "pareto"
+    _front: list[pareto.Point] = field(default_factory=list)
+    _volume: float = 0.0
+
+    def score(self, figures: Figures) -> float:
+        return self._volume + pareto.gained(self._point(figures), self._front)
+
+    def worth(self, figures: Figures) -> float:
+        return pareto.hypervolume([self._point(figures)])
+
+    def admissible(self, figures: Figures) -> bool:
+        is_known = "speed" not in self.figures or figures.speed_ratio is not None
+        return is_known and within(figures, self.max_drop) and all(map(math.isfinite, self._point(figures)))
+
+    def note(self, figures: Figures) -> None:
+        if self.admissible(figures):
+            self._front = pareto.non_dominated([*self._front, self._point(figures)])
+            self._volume = pareto.hypervolume(self._front)
+
+    def _point(self, figures: Figures) -> pareto.Point:
+        room = self.max_drop + 1.0
+        left = (room - figures.drop_points) / room
+        return tuple(left if f in SCORES else 1.0 + math.log2(max(ratio(figures, f), 1e-9)) for f in self.figures)
+
+
+def _nac(table: SearchTable, max_drop: float) -> Objective:
+    return NacObjective(max_drop, NacWeights(accuracy=table.nac_accuracy_weight))
+
+
+def _budget(table: SearchTable, max_drop: float) -> Objective:
+    return BudgetObjective(max_drop, table.figure)
+
+
+def _latency(table: SearchTable, max_drop: float) -> Objective:
+    return BudgetObjective(max_drop, "speed", "latency")
+
+
+def _pareto(table: SearchTable, max_drop: float) -> Objective:
+    return ParetoObjective(max_drop, table.objectives)
+
+
+OBJECTIVES: dict[str, Callable[[SearchTable, float], Objective]] = {
+    "nac": _nac,
+    "budget": _budget,
+    "latency": _latency,
+    "pareto": _pareto,
+}
+
+
+def make(table: SearchTable, point: float = 1.0) -> Objective:
+    """The objective a profile asks for. `point` is one point in the unit of its `max_drop`; without that one point may
+    be lost.
+
+    Raises:
+        UsageError: there is no objective of that name.
+    """
+    if table.objective not in OBJECTIVES:
+        raise unknown("objective", table.objective, OBJECTIVES)
+    return OBJECTIVES[table.objective](table, 1.0 if table.max_drop is None else table.max_drop / point)

@@ -1,0 +1,1 @@
+"""Steps of a chain: its operators made, taken, guarded, followed and saved."""

@@ -1,0 +1,256 @@
+"""advance(): one letter applied to one state. Everything that follows chains goes through here.
+
+refuse? -> decide -> perform on a copy -> refit -> settle -> guard -> recover -> settle -> measure
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError, RefusedError, UnexpectedError
+from nacdeploy.metrics import DEFAULT, is_better
+from nacdeploy.network.attachments.early_exit import ExitHead
+from nacdeploy.network.network import Network, content
+from nacdeploy.profile import Profile
+from nacdeploy.profile.tables.training import TrainTable
+from nacdeploy.strategies.chain import Link
+from nacdeploy.strategies.operators.base import Operator, Recovery, Refits
+from nacdeploy.strategies.settle import (
+    SETTLE_VERSION,
+    SETTLED_BY,
+    calibrate_gates,
+    choose_statistics,
+    settle,
+    settle_trained,
+)
+from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, Step, measure, plain_key, state_key
+from nacdeploy.strategies.steps import guard, letters
+from nacdeploy.task import Task, training
+from nacdeploy.task import evaluate as evaluation
+
+# What results depend on besides settings and the operators' own versions.
+VERSIONS = {"train": training.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The values of a backbone and its quantizers after a training, and the epochs it took.
+
+    `start` are those before it, where it was run just now: a memory may keep the difference to them.
+    """
+
+    values: dict[str, Tensor]
+    n_epochs: int
+    start: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Memory(Protocol):
+    """What was trained or measured before, by the content it started from."""
+
+    def training(self, key: str, make: Callable[[], Trained]) -> Trained: ...
+    def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics: ...
+
+
+class Meter(Protocol):
+    """A way to measure a network on validation; `key` (plain data) says what its result depends on besides."""
+
+    @property
+    def key(self) -> Any: ...
+
+    def __call__(self, network: Network, task: Task) -> Metrics: ...
+
+
+class NoMemory:
+    """Remembers nothing."""
+
+    def training(self, key: str, make: Callable[[], Trained]) -> Trained:
+        return make()
+
+    def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics:
+        return make()
+
+
+def advance(
+    state: CompressionState,
+    link: Link,
+    task: Task,
+    profile: Profile,
+    memory: Memory | None = None,
+    report: training.Report = lambda epoch, n_epochs, score: None,
+    meter: Meter | None = None,
+) -> CompressionState:
+    """The state after one more letter; `state` itself is left bit-identical.
+
+    Without a `meter`, and after every training, all validation images are counted.
+
+    Raises:
+        RefusedError: the operator does not apply; the text says why.
+        DivergedError: its training produced no number.
+        UnexpectedError: it failed in a way that nobody foresaw.
+    """
+    memory = memory or NoMemory()
+    operator = letters.make(link, profile)
+    reason = letters.refusal(operator, state)
+    if reason is not None:
+        where = f"after '{state.chain}'" if state.steps else "at the start"
+        raise RefusedError(f"{operator.letter} ({operator.name}) is refused {where}: {reason}")
+    with named_exceptions(operator, state, task):
+        return _advance(state, link, operator, task, profile, memory, report, meter)
+
+
+def _advance(
+    state: CompressionState,
+    link: Link,
+    operator: Operator[Any],
+    task: Task,
+    profile: Profile,
+    memory: Memory,
+    report: training.Report,
+    meter: Meter | None,
+) -> CompressionState:
+    decision = operator.decide(state, task)
+    network = operator.perform(state.network, decision)
+    statistics = ""
+    if state_key(network, with_exits=False) != state_key(state.network, with_exits=False):
+        if isinstance(operator, Refits):
+            operator.refit(network, state.network, decision, task)
+        if plain_key(network) != plain_key(state.network):
+            statistics = choose_statistics(network, task, profile)
+        settle(network, task, profile)  # exits alone change nothing that is settled
+    if network is state.network:
+        network = copy.deepcopy(network)
+    guard.check(operator, state.network, network, task)
+    network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
+    trains = operator.letter == "F"
+    metrics = measured(network, task, memory, None if trains else meter)
+    if trains and is_better(task.metric, state.metrics.score, metrics.score):
+        before = state.metrics
+        if before.half_width:  # of a part of the images: the training must not lose to luck
+            before = measured(state.network, task, memory)
+        if is_better(task.metric, before.score, metrics.score):
+            network, metrics = state.network, before
+    step = Step(link, decision, n_epochs, statistics)
+    return replace(state, network=network, metrics=metrics, steps=(*state.steps, step))
+
+
+@contextmanager
+def named_exceptions(operator: Operator[Any], state: CompressionState, task: Task) -> Iterator[None]:
+    """Turn what a letter raises beyond its own errors into one line that names letter, place and network.
+
+    Raises:
+        UnexpectedError: the traceback stands in the file that it names.
+    """
+    try:
+        yield
+    except NacdeployError:
+        raise
+    except Exception as error:
+        place = f"after '{state.chain}'" if state.steps else "at the start"
+        what = f"{operator.letter} ({operator.name}) fails {place} on model '{task.spec.name}'"
+        raise UnexpectedError(what, error) from error
+
+
+def measured(network: Network, task: Task, memory: Memory, meter: Meter | None = None) -> Metrics:
+    """The metrics of a network on validation, once for each content: by `meter`, or of all images."""
+    how = {} if meter is None else {"meter": meter.key}
+    parts = {"state": state_key(network), "code": MEASURE_VERSION, **context(task), **how}
+    return memory.metrics(
+        records.sha256_data(parts), lambda: measure(network, task) if meter is None else meter(network, task)
+    )
+
+
+def _recover(
+    network: Network,
+    recovery: Recovery | None,
+    operator: Operator[Any],
+    task: Task,
+    profile: Profile,
+    memory: Memory,
+    report: training.Report,
+) -> tuple[Network, int]:
+    """The network, in place, after its training, heads and gates; the backbone's training does not see the exits."""
+    n_epochs = 0
+    if recovery and recovery.backbone:
+        recipe = recovery.backbone
+        start = state_key(network, with_exits=False)
+        settings = {"start": start, "recipe": recipe.model_dump(mode="json"), **_training_context(operator, profile)}
+        seed = training.seed_of(profile.seed, start, operator.letter)
+        trained = memory.training(
+            records.sha256_data({**settings, **context(task)}),
+            lambda: _trained_backbone(network, recipe, task, profile, seed, report),
+        )
+        network.load_state_dict({**content(network), **trained.values})
+        n_epochs = trained.n_epochs
+    if recovery and recovery.heads and network.exits:
+        _train_heads(network, recovery.heads, task, training.seed_of(profile.seed, state_key(network, False), "heads"))
+    calibrate_gates(network, task, profile)
+    return network, n_epochs
+
+
+def _trained_backbone(
+    network: Network, recipe: TrainTable, task: Task, profile: Profile, seed: int, report: training.Report
+) -> Trained:
+    """Train and settle; the start is kept where that is not worse on validation."""
+
+    def score_of(candidate: Network) -> float:
+        return evaluation.own_score(candidate, task, task.data.validation)
+
+    trained = copy.deepcopy(network)
+    images = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
+    done = training.fit(trained, images, lambda: score_of(trained), task.metric, recipe, seed, report)
+    settle_trained(trained, task, profile)
+    better = network if is_better(task.metric, score_of(network), score_of(trained)) else trained
+    values = {k: v.clone() for k, v in content(better, with_exits=False).items()}
+    return Trained(values, done.n_epochs, content(network, with_exits=False))
+
+
+def _train_heads(network: Network, recipe: TrainTable, task: Task, seed: int) -> None:
+    """Train every head from zero on the features it reads, the backbone in evaluation mode and out of reach."""
+    features = {name: _head_inputs(network, task, name) for name in ("train", "validation")}
+    for node, head in network.heads.items():
+        torch.nn.init.zeros_(head.linear.weight)
+        torch.nn.init.zeros_(head.linear.bias)
+        (inputs, labels), (held_out, truth) = ((features[s][0][node], features[s][1]) for s in ("train", "validation"))
+
+        def score(head: ExitHead = head, held_out: Tensor = held_out, truth: Tensor = truth) -> float:
+            with torch.no_grad():
+                return task.metric.score(head.linear(held_out.to(head.linear.weight.device)).cpu(), truth)
+
+        batches = training.tensor_batches(inputs, labels, recipe.batch_size, seed)
+        training.fit(head.linear, batches, score, task.metric, recipe, seed)
+
+
+def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Tensor], Tensor]:
+    """What each head's linear layer reads, (N, features) by node, and the labels (N,)."""
+    images = getattr(task.data, split)
+    parts: dict[str, list[Tensor]] = {node: [] for node in network.heads}
+    with torch.no_grad(), evaluation.accelerated(network) as device:
+        for x in evaluation.batches(task.data, images, device=device):
+            values, _ = network.features(x)
+            for node, head in network.heads.items():
+                parts[node].append(head.reduced(values[node]).cpu())
+    return {node: torch.cat(values) for node, values in parts.items()}, images.labels
+
+
+def context(task: Task) -> dict[str, Any]:
+    """What of a task decides how a state of a given content is trained, settled and measured: the network's own code,
+    which its values do not show, the images as it sees them, and what it is trained for."""
+    data, spec = task.data, records.to_data(task.spec)
+    if task.spec.source_sha256 is not None:  # a user's file is its content, wherever it lies
+        spec["name"] = task.spec.name.rpartition(":")[2]
+    seen = {"mean": data.mean, "std": data.std, "augment": data.augment, "split_seed": data.split_seed}
+    trained_for = {} if task.metric.name == DEFAULT else {"metric": [task.metric.name, task.metric.version]}
+    return {"model": spec, "data": data.fingerprint, **seen, **trained_for}
+
+
+def _training_context(operator: Operator[Any], profile: Profile) -> dict[str, Any]:
+    """What besides the start, the recipe and the task decides a training, which settles at its end."""
+    settings = profile.model_dump(mode="json", include={"seed", *SETTLED_BY})
+    versions = {operator.letter: operator.version, "train": training.VERSION, "settle": SETTLE_VERSION}
+    return {"settings": settings, "code": versions}

@@ -1,0 +1,1 @@
+"""Which channels lie along which axis of a captured network."""

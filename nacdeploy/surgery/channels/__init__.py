@@ -1,0 +1,1 @@
+"""Channels that fall together: which there are, which go, and the cut."""

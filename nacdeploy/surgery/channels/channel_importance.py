@@ -1,0 +1,293 @@
+"""How important channels are: one criterion per paper, its scores summed over the layers that share the channels.
+
+What is looked at is the float network: masked weights as zeros, neither quantizers nor exits, batch norms with the
+statistics of the calibration images. So a score follows from weights and images alone, whatever the order of letters.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from nacdeploy.network.attachments.placement import AVERAGES, LABELS, POOLS, kind_of_node
+from nacdeploy.network.captured.capture import first_tensor
+from nacdeploy.network.captured.graph import Captured, Interpreter
+from nacdeploy.network.network import Network, masked_backbone
+from nacdeploy.surgery.channels import next_layer
+from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, READER, Group, Member, ordered
+
+BATCH_SIZE = 64
+MAGNITUDE = "magnitude"  # of `channel_groups.groups` itself
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+RECTIFIERS = {"relu", "relu6", "hardtanh"}
+Scores = dict[str, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a criterion may look at: the float backbone and its graph, normalised calibration images (N, C, H, W) with
+    their labels (N, ...), the loss of outputs and labels, and a seed."""
+
+    backbone: nn.Module
+    captured: Captured
+    images: Tensor
+    labels: Tensor
+    loss: Loss
+    seed: int
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels in parts of at least two images, which batch norms need."""
+        n_parts = math.ceil(len(self.images) / BATCH_SIZE)
+        yield from zip(self.images.tensor_split(n_parts), self.labels.tensor_split(n_parts), strict=True)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Scores by root layer; whether those of different groups can be compared as they are; which groups of a network it
+    can score, and why not the others."""
+
+    score: Callable[[Sequence[Group], Evidence], Scores]
+    is_comparable: bool
+    covers: Callable[[Group, Network], bool] = lambda group, network: True
+    why_not: str = ""
+
+
+def evidence(network: Network, images: Tensor, labels: Tensor, loss: Loss, seed: int) -> Evidence:
+    """What the criteria look at in `network`, on the device of the images."""
+    backbone = masked_backbone(network).to(images.device).eval()
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(True)
+    return Evidence(with_batch_statistics(backbone), network.captured, images, labels, loss, seed)
+
+
+def with_batch_statistics(backbone: nn.Module) -> nn.Module:
+    """The same module, its batch norms alone in training mode."""
+    for module in backbone.modules():
+        if isinstance(module, NORMS):
+            module.train()
+    return backbone
+
+
+def covered(found: Sequence[Group], name: str, network: Network) -> list[Group]:
+    """The groups that a criterion can rank."""
+    return [group for group in found if name == MAGNITUDE or CRITERIA[name].covers(group, network)]
+
+
+def why_not(found: Sequence[Group], name: str, network: Network) -> str:
+    """Why a criterion cannot rank some of the groups."""
+    left_out = [group.root for group in found if group not in covered(found, name, network)]
+    return f"prune.importance '{name}' cannot rank {', '.join(left_out[:3])}: {CRITERIA[name].why_not}"
+
+
+def ranked(found: Sequence[Group], name: str, known: Evidence) -> tuple[Group, ...]:
+    """The groups in the order of a criterion that covers them.
+
+    Scores that depend on a layer's scale are divided by the group's maximum, so that groups can be compared.
+    """
+    scores = CRITERIA[name].score(found, known)
+    return tuple(ordered(group, _scaled(scores[group.root].double().cpu(), CRITERIA[name])) for group in found)
+
+
+def _scaled(scores: Tensor, criterion: Criterion) -> Tensor:
+    return scores if criterion.is_comparable else scores / scores.amax().clamp(min=1e-300)
+
+
+def per_channel(values: Tensor, member: Member, n_channels: int) -> Tensor:
+    """The sums (n_channels,) of values by index over each channel's indices."""
+    return values[torch.tensor(member.indices, device=values.device)].reshape(n_channels, -1).sum(1)
+
+
+def filter_l1(weight: Tensor) -> Tensor:
+    """The sum of magnitudes of each filter (O,) of a weight (O, ...) (Li et al., 2017)."""
+    return weight.abs().flatten(1).sum(1)
+
+
+def filter_l2(weight: Tensor) -> Tensor:
+    """The L2 norm of each filter (O,) of a weight (O, ...)."""
+    return weight.flatten(1).norm(dim=1)
+
+
+def filter_distances(weight: Tensor) -> Tensor:
+    """The sum of each filter's distances to the others (O,): least near their geometric median (He et al., 2019, eq.
+    4)."""
+    flat = weight.flatten(1)
+    return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+
+
+def filter_taylor(weight: Tensor, gradient: Tensor) -> Tensor:
+    """The sum of (w g)^2 over each filter (O,): the squared loss change to first order (Molchanov et al., 2019, eq.
+    8)."""
+    return (weight * gradient).square().flatten(1).sum(1)
+
+
+def nonzero_share(x: Tensor) -> Tensor:
+    """The share of positive values of each row of (C, n): one minus APoZ of its ReLU (Hu et al., 2016, eq. 1)."""
+    return (x > 0).double().mean(1)
+
+
+def _mean_magnitude(x: Tensor) -> Tensor:
+    """The mean magnitude of each row of (C, n); of what a ReLU writes, the mean activation (Molchanov et al., 2017)."""
+    return x.abs().double().mean(1)
+
+
+def _of_weights(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Group], Evidence], Scores]:
+    def score(found: Sequence[Group], known: Evidence) -> Scores:
+        weights = {n: m.weight.detach().double() for n, m in _weighted(known.backbone).items()}
+        return _summed(found, PRODUCER, {name: measure(w) for name, w in weights.items() if name in _names(found)})
+
+    return score
+
+
+def _of_activations(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Group], Evidence], Scores]:
+    """Measures of the tensors that the channels' readers see, as they are before pooling and flattening."""
+
+    def score(found: Sequence[Group], known: Evidence) -> Scores:
+        readers = {m.layer for g in found for m in g.members if m.role == READER}
+        sources = {reader: _source(reader, known.captured.graph, known.backbone) for reader in readers}
+        seen = _means(known, set(sources.values()), measure)
+        return {group.root: _seen_by_readers(group, known, sources, seen) for group in found}
+
+    return score
+
+
+def _source(reader: str, graph: fx.Graph | None, backbone: nn.Module) -> str:
+    """The node whose values a layer reads, as they are before pooling, averaging and flattening."""
+    node = next((n for n in (graph.nodes if graph else ()) if n.op == "call_module" and n.target == reader), None)
+    while node is not None and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+        if kind_of_node(node, backbone) not in POOLS | LABELS | AVERAGES:
+            return str(node.name)
+    return ""
+
+
+def _means(known: Evidence, nodes: set[str], measure: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """The mean measure (C,) over the images of the channels that each of some graph nodes writes."""
+    taps = _Taps(known.backbone, known.captured, nodes, measure)
+    with torch.no_grad():
+        for images, _ in known.batches():
+            taps.weight = len(images) / len(known.images)
+            taps.run(images)
+    return taps.seen
+
+
+class _Taps(Interpreter):
+    def __init__(
+        self, backbone: nn.Module, captured: Captured, nodes: set[str], measure: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__(backbone, captured)
+        self.weight, self.seen = 1.0, dict[str, Tensor]()
+        self._nodes, self._measure = nodes, measure
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if n.name in self._nodes and isinstance(value, Tensor) and value.dim() > 1:
+            rows = value.movedim(-1 if value.dim() == 3 else 1, 0).flatten(1)  # tokens (N, T, C) have channels last
+            self.seen[n.name] = self.seen.get(n.name, 0.0) + self.weight * self._measure(rows)
+        return value
+
+
+def _seen_by_readers(group: Group, known: Evidence, sources: Mapping[str, str], seen: Mapping[str, Tensor]) -> Tensor:
+    """The sum over the distinct tensors that the group's readers see of what was measured of its channels there."""
+    parts = {}
+    for member in (m for m in group.members if m.role == READER and sources[m.layer] in seen):
+        values, layer = seen[sources[member.layer]], known.backbone.get_submodule(member.layer)
+        n_inputs = layer.weight.shape[1]  # type: ignore[index]
+        first = torch.tensor(member.indices, device=values.device).reshape(group.n_channels, -1)[:, 0]
+        channels = first // (n_inputs // len(values))  # a flattened channel has a column for every pixel
+        parts[sources[member.layer], tuple(channels.tolist())] = values[channels]
+    return sum(parts.values(), torch.zeros(group.n_channels, dtype=torch.float64, device=known.images.device))
+
+
+def _taylor(found: Sequence[Group], known: Evidence) -> Scores:
+    layers = {name: layer for name, layer in _weighted(known.backbone).items() if name in _names(found)}
+    totals: dict[str, Tensor] = {}
+    for images, labels in known.batches():
+        loss = known.loss(first_tensor(known.backbone(images)), labels)
+        gradients = torch.autograd.grad(loss, [layer.weight for layer in layers.values()], allow_unused=True)
+        for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
+            if gradient is not None:
+                share = len(images) / len(known.images)
+                part = share * filter_taylor(layer.weight.detach().double(), gradient.double())
+                totals[name] = totals.get(name, 0.0) + part
+    return _summed(found, PRODUCER, totals)
+
+
+def _slim(found: Sequence[Group], known: Evidence) -> Scores:
+    norms = {n: m for n, m in known.backbone.named_modules() if isinstance(m, NORMS) and m.affine}
+    return _summed(found, NORM, {name: norm.weight.detach().abs().double() for name, norm in norms.items()})
+
+
+def _random(found: Sequence[Group], known: Evidence) -> Scores:
+    generator = torch.Generator().manual_seed(known.seed)
+    return {g.root: torch.rand(g.n_channels, generator=generator, dtype=torch.float64) for g in found}
+
+
+def _of_next_layer(measure: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Group], Evidence], Scores]:
+    """Measures of the products of what the channels contribute to the outputs of the layers that read them."""
+
+    def score(found: Sequence[Group], known: Evidence) -> Scores:
+        seen = next_layer.products(known.backbone, found, (images for images, _ in known.batches()))
+        return {root: measure(products) for root, products in seen.items()}
+
+    return score
+
+
+def _summed(found: Sequence[Group], role: str, values: Mapping[str, Tensor]) -> Scores:
+    """The sums over the layers of one role in each group of values by index; groups without such layers are left
+    out."""
+    scores = {}
+    for group in found:
+        members = [m for m in group.members if m.role == role and m.layer in values]
+        if members:
+            scores[group.root] = sum(per_channel(values[m.layer], m, group.n_channels) for m in members)
+    return scores  # type: ignore[return-value]
+
+
+def _weighted(backbone: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    return {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+
+
+def _names(found: Sequence[Group]) -> set[str]:
+    return {layer for group in found for layer in group.layers}
+
+
+def _has_reader(group: Group, network: Network) -> bool:
+    return any(member.role == READER for member in group.members)
+
+
+def _has_norm(group: Group, network: Network) -> bool:
+    layers = [network.backbone.get_submodule(m.layer) for m in group.members if m.role == NORM]
+    return any(isinstance(layer, NORMS) and layer.affine for layer in layers)
+
+
+def _is_seen(group: Group, network: Network) -> bool:
+    return network.graph is not None and _has_reader(group, network)
+
+
+def _is_rectified(group: Group, network: Network) -> bool:
+    nodes = network.graph.nodes if network.graph else ()
+    kinds = {kind_of_node(node, network.backbone) for node in nodes}
+    return bool(kinds & RECTIFIERS) and _has_reader(group, network)
+
+
+_READERS = (_has_reader, "no layer reads these channels")
+
+CRITERIA = {
+    "l1": Criterion(_of_weights(filter_l1), is_comparable=False),
+    "l2": Criterion(_of_weights(filter_l2), is_comparable=False),
+    "fpgm": Criterion(_of_weights(filter_distances), is_comparable=False),
+    "slim": Criterion(_slim, True, _has_norm, "it ranks by the factors of batch norms, and there is none"),
+    "random": Criterion(_random, is_comparable=True),
+    "apoz": Criterion(
+        _of_activations(nonzero_share), True, _is_rectified, "it counts zeros of ReLU, and the graph shows none"
+    ),
+    "mean-activation": Criterion(
+        _of_activations(_mean_magnitude), False, _is_seen, "it looks at activations, and the graph shows none"
+    ),
+    "taylor": Criterion(_taylor, is_comparable=True),
+    "greedy": Criterion(_of_next_layer(next_layer.greedy_scores), True, *_READERS),
+    "lasso": Criterion(_of_next_layer(next_layer.lasso_scores), True, *_READERS),
+}

@@ -1,0 +1,93 @@
+"""Reconstruction: least squares refits the layers that lost input channels to a cut (He et al., 2017, section 3.1).
+
+Layer by layer in the order of execution: a reader of cut channels is fitted from what the cut network gives it, its
+forerunners refitted already, to what it answered in the network as it was. Values alone change.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nacdeploy.network.network import Network, masked_backbone
+from nacdeploy.surgery.channels import next_layer
+from nacdeploy.surgery.channels.channel_importance import with_batch_statistics
+from nacdeploy.surgery.channels.channel_pruning import Cut
+from nacdeploy.surgery.channels.next_layer import Layer
+
+RIDGE = 1e-4
+
+
+def refit(network: Network, former: Network, cut: Cut, images: Tensor) -> tuple[str, ...]:
+    """Fit the readers of cut channels in place, on calibration images (N, C, H, W); the names of those fitted.
+
+    Masked layers keep their weights, since zeros must stay, and so do grouped ones and those that run more than once.
+    """
+    kept = _kept_outputs(network, former, cut)
+    targets = _Targets(kept)
+    with ExitStack() as stack, torch.no_grad():
+        whole = _observed(former, images)
+        for name in kept:
+            stack.callback(whole.get_submodule(name).register_forward_hook(targets.seen(name)).remove)
+        whole(images)
+    return _fit(network, images, {name: each for name, each in targets.found.items() if targets.n_calls[name] == 1})
+
+
+class _Targets:
+    """The outputs of layers at drawn positions, those of outputs that were cut left out."""
+
+    def __init__(self, kept: Mapping[str, Tensor | None]) -> None:
+        self.found: dict[str, Tensor] = {}
+        self.n_calls: dict[str, int] = {}
+        self._kept = kept
+
+    def seen(self, name: str) -> Callable[[Layer, tuple[Tensor, ...], Tensor], None]:
+        """A hook that keeps the outputs of the layer `name`."""
+
+        def hook(layer: Layer, args: tuple[Tensor, ...], output: Tensor) -> None:
+            self.n_calls[name] = self.n_calls.get(name, 0) + 1
+            answers = next_layer.outputs(output, next_layer.positions(layer, args[0]))
+            kept = self._kept[name]
+            self.found[name] = answers if kept is None else answers[:, kept]
+
+        return hook
+
+
+def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Fit each layer in the moment in which it is run, so that the layers behind it see it fitted."""
+    probe = _observed(network, images)
+
+    def fit(name: str, layer: Layer, x: Tensor) -> None:
+        seen = next_layer.rows(layer, x, next_layer.positions(layer, x))
+        now = functional.linear(seen, layer.weight.flatten(1), layer.bias)
+        change, shift = next_layer.least_squares(seen, targets[name] - now, RIDGE, layer.bias is not None)
+        layer.weight += change.T.reshape(layer.weight.shape).to(layer.weight)
+        if layer.bias is not None and shift is not None:
+            layer.bias += shift.to(layer.bias)
+        network.backbone.get_submodule(name).load_state_dict(layer.state_dict())
+
+    with ExitStack() as stack, torch.no_grad():
+        for name in targets:
+            layer = probe.get_submodule(name)
+            stack.callback(layer.register_forward_pre_hook(lambda m, args, n=name: fit(n, m, args[0])).remove)
+        probe(images)
+    return tuple(targets)
+
+
+def _observed(network: Network, images: Tensor) -> nn.Module:
+    """A copy of the float network with masked weights as zeros, norms with the statistics of the images."""
+    return with_batch_statistics(masked_backbone(network).to(images.device).eval())
+
+
+def _kept_outputs(network: Network, former: Network, cut: Cut) -> dict[str, Tensor | None]:
+    """The plain layers that lost inputs, and which of their outputs are left (None: all)."""
+    kept = {(item.tensor, item.axis): torch.tensor(item.kept) for item in cut.slices}
+    layers = {
+        name: layer
+        for name, layer in network.backbone.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear) and getattr(layer, "groups", 1) == 1
+    }
+    tensors = {name: f"backbone.{name}.weight" for name in layers if network.masks.get(name) is None}
+    return {name: kept.get((tensor, 0)) for name, tensor in tensors.items() if (tensor, 1) in kept}

@@ -1,0 +1,180 @@
+"""The only training loop: minimise the metric's loss, keep a real copy of the best epoch by validation."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from nacdeploy.base.errors import DivergedError, NacdeployError, UsageError
+from nacdeploy.data import Dataset, ImageSet, augmented
+from nacdeploy.metrics import Metric, is_better
+from nacdeploy.network.network import lay_out
+from nacdeploy.profile.tables.training import TrainTable
+from nacdeploy.task import evaluate as evaluation
+
+VERSION = 1  # part of the keys of a search's memory: raise it when trainings come out differently
+
+Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+Report = Callable[[int, int, float], None]
+Penalty = Callable[[nn.Module], Tensor]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training did: epochs run, the best one (0 is the start) and its score on validation."""
+
+    n_epochs: int
+    best_epoch: int
+    score: float
+
+
+def seed_of(run_seed: int, state_key: str, purpose: str) -> int:
+    """A seed for one purpose in one state: nothing draws from a global stream."""
+    return int.from_bytes(hashlib.sha256(f"{run_seed}/{state_key}/{purpose}".encode()).digest()[:6])
+
+
+def fit(
+    module: nn.Module,
+    batches: Batches,
+    score: Callable[[], float],
+    metric: Metric,
+    recipe: TrainTable,
+    seed: int,
+    report: Report = lambda epoch, n_epochs, score: None,
+    penalty: Penalty | None = None,
+) -> Fit:
+    """Train `module` (inputs to outputs (N, K)) in place and leave it at its best epoch by `score`, the start included.
+    A `penalty` of the module is added to the metric's loss.
+
+    Raises:
+        DivergedError: the loss is not a number; the module is back at its best epoch.
+    """
+    with torch.random.fork_rng(devices=[]), evaluation.accelerated(module):
+        torch.manual_seed(seed)
+        return _fit(module, batches, score, metric, recipe, report, penalty)
+
+
+def _fit(
+    module: nn.Module,
+    batches: Batches,
+    score: Callable[[], float],
+    metric: Metric,
+    recipe: TrainTable,
+    report: Report,
+    penalty: Penalty | None,
+) -> Fit:
+    lay_out(module, torch.channels_last)  # a fifth faster on a CPU
+    optimizer = _optimizer(module, recipe)
+    schedule = _schedule(optimizer, recipe, metric)
+    best, kept, epoch = Fit(0, 0, score()), _copy(module), 0
+    for epoch in range(1, recipe.epochs + 1):
+        try:
+            _epoch(module, batches(epoch), metric, optimizer, penalty)
+        except (DivergedError, RuntimeError, ValueError, OverflowError) as error:
+            module.load_state_dict(kept)
+            module.eval()
+            if isinstance(error, DivergedError):
+                raise
+            raise NacdeployError(f"training fails in epoch {epoch}: {error}; see the recipe in the profile") from error
+        now = score()
+        report(epoch, recipe.epochs, now)
+        if is_better(metric, now, best.score):
+            best, kept = Fit(epoch, epoch, now), _copy(module)
+        schedule(now)
+        if recipe.early_stop_patience is not None and epoch - best.best_epoch > recipe.early_stop_patience:
+            break
+    module.load_state_dict(kept)
+    lay_out(module, torch.contiguous_format)
+    return Fit(epoch, best.best_epoch, best.score)
+
+
+def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -> Batches:
+    """Shuffled, augmented, normalised batches; the order and the augmentation of an epoch follow from the seed."""
+
+    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(seed + epoch)
+        order = torch.randperm(len(images), generator=generator)
+        for index in _whole_batches(order, batch_size):
+            pictures = augmented(images.images[index], data.augment, generator)
+            yield data.normalize(pictures), images.labels[index]
+
+    return epoch_batches
+
+
+def tensor_batches(inputs: Tensor, labels: Tensor, batch_size: int, seed: int) -> Batches:
+    """Shuffled batches of tensors (N, ...) that are there already, such as the features that an exit head reads."""
+
+    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed + epoch))
+        for index in _whole_batches(order, batch_size):
+            yield inputs[index], labels[index]
+
+    return epoch_batches
+
+
+def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Batches of `batch_size`; a last one of a single image joins its neighbour, since batch norm needs two."""
+    parts = list(order.split(batch_size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def _epoch(
+    module: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    metric: Metric,
+    optimizer: torch.optim.Optimizer,
+    penalty: Penalty | None,
+) -> None:
+    module.train()
+    device = next(module.parameters()).device
+    for inputs, labels in batches:
+        layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
+        outputs = module(inputs.to(device).contiguous(memory_format=layout))
+        loss = metric.loss(outputs, labels.to(device))
+        if penalty is not None:
+            loss = loss + penalty(module)
+        if not math.isfinite(loss.item()):
+            raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    module.eval()
+
+
+def _optimizer(module: nn.Module, recipe: TrainTable) -> torch.optim.Optimizer:
+    """Weight decay spares biases, norms and other vectors."""
+    matrices = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
+    if not matrices and not vectors:
+        raise UsageError("the network has no trainable parameter")
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: TrainTable, metric: Metric) -> Callable[[float], None]:
+    if recipe.schedule == "plateau":
+        mode: Literal["max", "min"] = "max" if metric.higher_is_better else "min"
+        plateau = lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode=mode, factor=recipe.plateau_factor, patience=recipe.plateau_patience
+        )
+        return lambda score: plateau.step(score)
+    if recipe.schedule == "cosine":
+        cosine = lr_scheduler.CosineAnnealingLR(optimizer, max(recipe.epochs, 1))
+        return lambda score: cosine.step()
+    return lambda score: None
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

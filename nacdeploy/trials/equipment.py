@@ -1,0 +1,50 @@
+"""What a search evaluates chains with, in its own process as in a worker: subsets, short finetunes, speeds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacdeploy.sessions.session import Session
+from nacdeploy.strategies.memory.cache import DiskMemory
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
+from nacdeploy.strategies.search import halving
+from nacdeploy.trials.evaluator import Evaluator
+from nacdeploy.trials.fidelity import subsets
+from nacdeploy.trials.layer_speed import LayerSpeeds
+from nacdeploy.trials.speed import Speeds
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """The evaluator of a search, what times whole networks and what knows their layers (None: speed does not count),
+    and the epochs of an F in every promotion (none: F trains in full at once)."""
+
+    evaluator: Evaluator
+    speeds: Speeds | None
+    layers: LayerSpeeds | None
+    promotions: tuple[int, ...]
+
+
+def equipped(session: Session, place: Path, cache: Path | str, say: Say = lambda line: None) -> Equipment:
+    """What a session's profile asks for. `place` is the run's folder, where times are kept, `cache` its memory.
+
+    Raises:
+        UsageError: times in `place` were taken elsewhere.
+        NacdeployError: the memory cannot be reached.
+    """
+    profile, table = session.profile, session.profile.search
+    speeds = Speeds(session, place) if table.on_speed else None
+    layers = LayerSpeeds(session, place) if table.on_speed and table.latency == "table" else None
+    first, *later = halving.rungs(profile.of(FinetuneTable).epochs, table.fidelity.finetune_fraction)
+    evaluator = Evaluator(
+        session.baseline,
+        session.task,
+        profile,
+        DiskMemory.open(cache, session.task, profile, session.baseline, say),
+        speed=layers or speeds,
+        meter=subsets(session.baseline, session.task, table),
+        finetune_epochs=first if later else None,
+    )
+    return Equipment(evaluator, speeds, layers, tuple(later))

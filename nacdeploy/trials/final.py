@@ -1,0 +1,126 @@
+"""The end of a search: its front and its answer counted on all validation images and timed whole, in turns.
+
+What a search decides by may be counted on a part of the images, timed in few rounds or estimated; what it answers with
+is none of that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.search.journal import Evaluation
+from nacdeploy.strategies.search.objective import Objective
+from nacdeploy.strategies.search.search_result import SearchResult, result_of
+from nacdeploy.strategies.state import CompressionState, structure_key
+from nacdeploy.trials.evaluator import Evaluator, figures_of
+from nacdeploy.trials.layer_speed import LayerSpeeds, TableError
+from nacdeploy.trials.speed import Setting, Speed, Speeds
+
+N_TIMED = 6  # networks timed whole at the end at least, where there are so many
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """How speeds of a search were found: where, in how many interleaved rounds, for how many structures in the search
+    and at its end; under `source` "table", the error of the estimates."""
+
+    source: str
+    setting: Setting
+    n_rounds_search: int
+    n_timed_search: int
+    n_rounds_final: int
+    n_timed_final: int
+    table: TableError | None = None
+
+
+@dataclass(frozen=True)
+class Final:
+    """What a search found, its front and best in full; the state of the best, and how fast it runs."""
+
+    found: SearchResult
+    state: CompressionState | None
+    speed: Speed | None = None
+    latency: LatencyReport | None = None
+
+
+def in_full(
+    found: SearchResult,
+    objective: Objective,
+    evaluator: Evaluator,
+    speeds: Speeds | None = None,
+    table: LayerSpeeds | None = None,
+) -> Final:
+    """The same search with its front and best counted in full, and timed in full where speed matters."""
+    found = _counted(found, objective, evaluator)
+    if speeds is not None:
+        return _timed(found, objective, evaluator, speeds, table)
+    return Final(found, evaluator.in_full(Chain.parse(found.best.chain)) if found.best else None)
+
+
+def _counted(found: SearchResult, objective: Objective, evaluator: Evaluator) -> SearchResult:
+    """All images counted of whatever is on the front, best or nearest once they are."""
+    rows = {evaluation.chain: evaluation for evaluation in found.evaluations}
+    while True:
+        found = result_of(tuple(rows.values()), objective)
+        ends = [e for e in (*found.front, found.best, found.nearest) if e and e.figures and e.figures.half_width]
+        if not ends:
+            return found
+        for evaluation in ends:
+            state = evaluator.in_full(Chain.parse(evaluation.chain))
+            rows[evaluation.chain] = _with_figures(evaluation, state, evaluator, None)
+
+
+def _timed(
+    found: SearchResult, objective: Objective, evaluator: Evaluator, speeds: Speeds, table: LayerSpeeds | None
+) -> Final:
+    chosen = _to_time(found, objective)
+    states = {e.chain: evaluator.in_full(Chain.parse(e.chain)) for e in chosen}
+    keys = {chain: structure_key(state.network) for chain, state in states.items()}
+    n_search, profile = speeds.n_kept, evaluator.profile
+    times = speeds.in_full(list(states.values())) if states else {}
+    timed = {e.chain: _with_figures(e, states[e.chain], evaluator, times[keys[e.chain]]) for e in chosen}
+    ends = result_of((found.evaluations[0], *timed.values()), objective)
+    best = _least_loss(ends.best, ends.front, objective)
+    error = table.error({keys[chain]: state for chain, state in states.items()}, times) if table else None
+    source, rounds = ("table" if table else "measured"), (profile.search.n_latency_rounds, profile.bench.n_rounds)
+    report = LatencyReport(source, speeds.setting, rounds[0], n_search, rounds[1], len(times), error)
+    evaluations = tuple(timed.get(e.chain, e) for e in found.evaluations)
+    nearest = found.nearest and timed.get(found.nearest.chain, found.nearest)
+    found = replace(found, evaluations=evaluations, best=best, nearest=nearest, front=ends.front)
+    if best is None:
+        return Final(found, None, None, report)
+    return Final(found, states[best.chain], times[keys[best.chain]], report)
+
+
+def _to_time(found: SearchResult, objective: Objective) -> list[Evaluation]:
+    """The front, the best and the nearest, and of the others those of most worth."""
+    ends = {e.chain: e for e in (*found.front, found.best, found.nearest) if e is not None}
+    others = [e for e in found.evaluations[1:] if e.figures is not None and objective.admissible(e.figures)]
+    others.sort(key=lambda e: -objective.worth(e.figures) if e.figures else 0.0)
+    for evaluation in others:
+        if len(ends) < N_TIMED and not (evaluation.figures and evaluation.figures.half_width):
+            ends.setdefault(evaluation.chain, evaluation)
+    return list(ends.values())
+
+
+def _least_loss(best: Evaluation | None, front: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
+    """Where speed alone ranks, a chain is faster only if its interval is: of those that the best is not surely faster
+    than, the one that loses the least."""
+    if best is None or best.figures is None or objective.name == "pareto":
+        return best
+    low = best.figures.speed_low or 0.0
+    ties = [
+        (e.figures.quality, e)
+        for e in front
+        if e.figures and objective.admissible(e.figures) and (e.figures.speed_high or 0.0) >= low
+    ]
+    return max([(best.figures.quality, best), *ties], key=lambda tie: tie[0])[1]
+
+
+def _with_figures(
+    evaluation: Evaluation, state: CompressionState, evaluator: Evaluator, speed: Speed | None
+) -> Evaluation:
+    figures, was = figures_of(state, evaluator.profile, speed), evaluation.figures
+    if speed is None and was is not None:
+        figures = replace(figures, speed_ratio=was.speed_ratio, speed_low=was.speed_low, speed_high=was.speed_high)
+    return replace(evaluation, figures=figures)
