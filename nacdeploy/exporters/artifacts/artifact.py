@@ -37,7 +37,9 @@ class Preprocessing:
     """From 8-bit pixels to the input tensor: `(pixel * scale - mean) / std`, per channel.
 
     Grey pixels are repeated where there are three channels. Of files with more than 8 `bits` in use the upper 8 are
-    taken: `pixel >> (bits - 8)`.
+    taken: `pixel >> (bits - 8)`. Before that an image gets its size: squashed to height and width, or, where `resize`
+    is given, its shorter side becomes so long (by `interpolation`, antialiased); then, where `crop` is given, its middle
+    square of that side is kept.
     """
 
     height: int
@@ -48,6 +50,9 @@ class Preprocessing:
     scale: float = 1 / 255
     layout: Literal["NCHW"] = "NCHW"
     bits: int = 8
+    resize: int | None = None
+    crop: int | None = None
+    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True)
