@@ -42,6 +42,9 @@ RANKING = (
     "search.window",
 )
 _ASIDE = {"description", "bench", "export"}
+# Keys that runs of older versions do not know: at these values they say what those did.
+_LATER = {"images.resize": None, "images.crop": None, "images.interpolation": "bilinear", "images.broken": "refuse"}
+_PLACES = ("images.in_memory_mib", "images.cache_mib")  # where decoded images lie, not what they are
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def options_of(asked: Mapping[str, Any]) -> Options:
 def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
     """What of a profile decides a search, keyed as a profile names it: `search.max_drop`."""
     flat = _flat(profile.model_dump(mode="json", exclude=_ASIDE))
-    return {key: value for key, value in flat.items() if key not in aside}
+    kept = {key: value for key, value in flat.items() if key not in (*aside, *_PLACES)}
+    return {key: value for key, value in kept.items() if key not in _LATER or value != _LATER[key]}
 
 
 def fingerprint(session: Session) -> dict[str, Any]:

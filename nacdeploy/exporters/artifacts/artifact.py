@@ -38,7 +38,7 @@ class Preprocessing:
 
     Grey pixels are repeated where there are three channels. Of files with more than 8 `bits` in use the upper 8 are
     taken: `pixel >> (bits - 8)`. Before that an image gets its size: squashed to height and width, or, where `resize`
-    is given, its shorter side becomes so long (by `interpolation`, antialiased); then, where `crop` is given, its middle
+    is given, its shorter side becomes so long (by `interpolation`, antialiased). Where `crop` is given, the middle
     square of that side is kept.
     """
 
