@@ -8,7 +8,7 @@ from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.data.classes import on_outputs
 from nacdeploy.data.normalization import in_colour, normalization, statistics
 from nacdeploy.data.sets import Dataset, ImageSet
-from nacdeploy.data.sources import cifar, digits, fashion_mnist, folder
+from nacdeploy.data.sources import arrays, cifar, digits, fashion_mnist, folder, listed, svhn
 from nacdeploy.data.splits import stratified_order
 from nacdeploy.data.transforms import augmented, shaping
 from nacdeploy.metrics import ACCURACY, Metric
@@ -21,7 +21,12 @@ _READERS = {
     "fashion-mnist": fashion_mnist.read,
     "cifar10": cifar.read_cifar10,
     "cifar100": cifar.read_cifar100,
+    "svhn": svhn.read,
+    "tiny-imagenet": listed.read_tiny_imagenet,
     "folder": folder.read,
+    "csv": listed.read_csv,
+    "npz": arrays.read_npz,
+    "npy": arrays.read_npy,
 }
 SOURCES: tuple[str, ...] = tuple(_READERS)
 

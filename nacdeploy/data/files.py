@@ -16,12 +16,14 @@ from torch import Tensor
 from nacdeploy.base.errors import UsageError
 from nacdeploy.data import on_disk, pictures
 from nacdeploy.data.pictures import Header
-from nacdeploy.data.sets import ImageSet
+from nacdeploy.data.sets import ImageSet, Splits
+from nacdeploy.data.splits import split_by_fraction, stratified_order
 from nacdeploy.data.transforms import Shaping
 from nacdeploy.data.transforms import shaping as shaping_of
 from nacdeploy.profile.tables.training import DataTable
 
 USUAL_CROP, USUAL_RESIZE = 224, 256  # ImageNet's: of images that differ in size, where nobody says what to do
+FRACTION = 0.15  # of train, for a split that is missing
 _NAMED = 3  # broken files
 
 
@@ -44,6 +46,51 @@ class Seen:
     bits: int
     shaping: Shaping
     notes: tuple[str, ...] = ()
+
+
+def completed(
+    train: Files,
+    validation: Files | None,
+    test: Files | None,
+    class_names: tuple[str, ...],
+    seed: int,
+    *,
+    some_elsewhere: bool = False,
+) -> tuple[tuple[Files, Files, Files], str]:
+    """The three splits, those that are missing taken from train by seed, and a note that says which.
+
+    Raises:
+        UsageError: a class has fewer images than splits need.
+    """
+    missing = [validation is None, test is None]
+    fractions = [FRACTION * is_missing for is_missing in missing]
+    parts = split_by_fraction(
+        train.labels,
+        class_names,
+        validation=fractions[0],
+        test=fractions[1],
+        seed=seed,
+        some_elsewhere=some_elsewhere,
+    )
+    rest, own_validation, own_test = map(train.subset, parts)
+    made = [name for name, is_made in zip(("validation", "test"), missing, strict=True) if is_made]
+    note = f" ({' and '.join(made)} taken from train by seed)" if made else ""
+    return (rest, validation or own_validation, test or own_test), note
+
+
+def as_splits(given: Sequence[Files], class_names: tuple[str, ...], source: str, table: DataTable) -> Splits:
+    """The images of train, validation and test, no more of each than the table wants.
+
+    Raises:
+        UsageError: a file is broken and `images.broken` does not say "skip".
+    """
+    wanted = (table.n_train, table.n_validation, table.n_test)
+    chosen = [
+        split.subset(stratified_order(split.labels, table.split_seed)[:n])
+        for split, n in zip(given, wanted, strict=True)
+    ]
+    (train, validation, test), seen = read(chosen, table)
+    return Splits(train, validation, test, class_names, source, seen.bits, seen.shaping, seen.notes)
 
 
 def read(splits: Sequence[Files], table: DataTable) -> tuple[list[ImageSet], Seen]:

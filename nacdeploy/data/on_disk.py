@@ -52,7 +52,7 @@ class Store:
             assert self._file is not None
             os.preadv(self._file, [row.numpy().data], index * row.numel())
             return
-        row.copy_(self._decode(self.paths[index]))
+        row.numpy()[:] = self._decode(self.paths[index]).numpy()  # threads are not in the caller's inference mode
         if index < self._n_kept:
             self._keep(index, row)
 

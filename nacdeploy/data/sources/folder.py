@@ -16,10 +16,7 @@ from nacdeploy.data import files, pictures
 from nacdeploy.data.files import Files
 from nacdeploy.data.sets import Splits
 from nacdeploy.data.sources.split_folders import split_folders
-from nacdeploy.data.splits import split_by_fraction, stratified_order
 from nacdeploy.profile.tables.training import DataTable
-
-FRACTION = 0.15
 
 
 def read(argument: str | None, table: DataTable) -> Splits:
@@ -34,13 +31,7 @@ def read(argument: str | None, table: DataTable) -> Splits:
     if not root.is_dir():
         raise UsageError(f"folder {argument} does not exist or is no directory")
     class_names, given, made = _splits(root, table.split_seed, table.classes is not None)
-    wanted = (table.n_train, table.n_validation, table.n_test)
-    chosen = [
-        split.subset(stratified_order(split.labels, table.split_seed)[:n])
-        for split, n in zip(given, wanted, strict=True)
-    ]
-    (train, validation, test), seen = files.read(chosen, table)
-    return Splits(train, validation, test, class_names, argument + made, seen.bits, seen.shaping, seen.notes)
+    return files.as_splits(given, class_names, argument + made, table)
 
 
 def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], tuple[Files, Files, Files], str]:
@@ -52,22 +43,9 @@ def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], 
     others = [split for split in (given.validation, given.test) if split is not None] if are_outputs else []
     class_names = _class_names(given.train, others)
     found = _files(given.train, class_names)
-    missing = [not given.validation, not given.test]
-    train, validation, test = split_by_fraction(
-        found.labels,
-        class_names,
-        validation=FRACTION * missing[0],
-        test=FRACTION * missing[1],
-        seed=seed,
-        some_elsewhere=are_outputs,
-    )
-    splits = (
-        found.subset(train),
-        _files(given.validation, class_names) if given.validation else found.subset(validation),
-        _files(given.test, class_names) if given.test else found.subset(test),
-    )
-    made = [name for name, is_made in zip(("validation", "test"), missing, strict=True) if is_made]
-    return class_names, splits, f" ({' and '.join(made)} taken from train by seed)" if made else ""
+    validation, test = (_files(path, class_names) if path else None for path in (given.validation, given.test))
+    splits, made = files.completed(found, validation, test, class_names, seed, some_elsewhere=are_outputs)
+    return class_names, splits, made
 
 
 def _subdirectories(directory: Path) -> list[Path]:

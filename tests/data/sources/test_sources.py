@@ -257,4 +257,5 @@ def test_load_fails_when_the_name_is_wrong(name, message):
 
 
 def test_sources_are_all_named():
-    assert data.SOURCES == ("digits", "fashion-mnist", "cifar10", "cifar100", "folder")
+    named = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn", "tiny-imagenet", "folder", "csv", "npz", "npy")
+    assert named == data.SOURCES
