@@ -1,4 +1,4 @@
-"""Image files that a table names: a CSV of the user's own, and Tiny ImageNet, with its validation images in one folder."""
+"""Image files that a table names: a CSV of the user's own, and Tiny ImageNet, whose validation has a table too."""
 
 import csv
 from collections.abc import Mapping, Sequence
