@@ -7,13 +7,15 @@ installed by pip into bench-run/ on the first run. The folders of unlabelled cro
 answers, so that accuracy on them is agreement with it. No time is measured, and none decides (`guard=False`).
 """
 
+import math
 import random
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -21,9 +23,10 @@ import numpy as np
 import sklearn
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import nacdeploy
+from benchmarks.foreign import static
 from nacdeploy import data as datasets
 from nacdeploy import profile as profiles
 from nacdeploy.base import latency
@@ -31,6 +34,10 @@ from nacdeploy.cli.render import RichProgress
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.bench import deployed_score
 from nacdeploy.exporters.targets import pick
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.task import evaluate as evaluation
+from nacdeploy.testing.foreign import outputs
+from nacdeploy.testing.right import decibels
 
 FOLDER = Path("bench-run") / "efficientnet-lite"
 PACKAGES = (
@@ -55,8 +62,7 @@ n_classes = 1000
 [export]
 n_parity = 100
 """
-# What the profile's table of `Q` says in each row. "balanced" was found while looking at 100 of the 500 crops.
-SETTINGS = {"`Q`": "", '`Q`, `quantize.weights = "balanced"`': 'weights = "balanced"'}
+N_PARITY = 100  # crops that the dB are of
 OTHERS = {
     "skimage/data": ("astronaut", "camera", "chelsea", "coffee", "coins", "motorcycle_left", "rocket"),
     "sklearn/datasets/images": ("china", "flower"),
@@ -66,13 +72,12 @@ TARGETS = ("ort", "openvino")
 SIZE, MARGIN = 224, 32  # the network's own: 256 pixels, of which the middle 224
 N_CALIBRATION, N_AGREEMENT = 20, 50  # crops of each photograph
 
-Answer = Callable[[Sequence[Image.Image]], list[int]]
-
 
 def main() -> None:
     start = time.monotonic()
     _install()
-    answer = _float_network()
+    network = _float_network()
+    answer = partial(_answers, network)
     files = sorted((INSTALLED / "foolbox" / "data").glob("imagenet_*"))
     labels = [int(re.findall(r"imagenet_\d+_(\d+)", file.name)[0]) for file in files]
     others = _crops(_other_photographs(), N_AGREEMENT)
@@ -85,9 +90,10 @@ def main() -> None:
         _write(place / "data" / "train", calibrating, answer(calibrating))
         _write(place / "data" / "val", others, answer(others))
         _write(place / "data" / "test", [_middle(file) for file in files[fold::2]], labels[fold::2])
-        for name, table in SETTINGS.items():
-            for target, counted in _compressed(place, table).items():
-                found.setdefault((name, target), []).append(counted)
+        rows = {("`Q`", target): counted for target, counted in _compressed(place).items()}
+        rows["`quantize_static`, U8S8, per channel", "ort"] = _static(network, place, calibrating)
+        for row, counted in rows.items():
+            found.setdefault(row, []).append(counted)
     print(
         f"\nmachine: {latency.machine()}; EfficientNet-lite0, {SIZE} px; {(time.monotonic() - start) / 60:.1f} minutes"
     )
@@ -99,11 +105,11 @@ def main() -> None:
         print(f"| {name} | {target} | {before} | {sum(right)} | {' | '.join(cells)} |")
 
 
-def _compressed(place: Path, table: str) -> dict[str, tuple[int, float, float]]:
+def _compressed(place: Path) -> dict[str, tuple[int, float, float]]:
     """By target: how many of ten images the artifact has right, its agreement with float on the crops (fraction), and
     the signal to noise ratio there."""
     profile, weights = FOLDER / "profile.toml", next(INSTALLED.rglob("efficientnet-lite0-*.pth"))
-    profile.write_text(f"{PROFILE}[quantize]\n{table}\n", encoding="utf-8")
+    profile.write_text(PROFILE, encoding="utf-8")
     progress = RichProgress()
     shared = {"runs": place / "runs", "wandb": False, "progress": progress}
     model, data = f"{INSTALLED / 'net.py'}:lite0", f"folder:{place / 'data'}"
@@ -129,19 +135,37 @@ def _install() -> None:
         (INSTALLED / "net.py").write_text(NET, encoding="utf-8")
 
 
-def _float_network() -> Answer:
-    """What answers for images as the float network does, in plain torch, none of nacdeploy in between."""
+def _static(network: nn.Module, place: Path, calibrating: Sequence[Image.Image]) -> tuple[int, float, float]:
+    """The same counts of ONNX Runtime's quantize_static, with its default ranges (the extremes) from the same crops."""
+    file = static.quantized(network, torch.cat([_normalised(image) for image in calibrating]), place)
+    images = datasets.load(f"folder:{place / 'data'}", profiles.load(str(FOLDER / "profile.toml")).images)
+    runner, parts = OnnxRunner(file), {}
+    for name, split in (("test", images.test), ("validation", images.validation)):
+        batches = list(evaluation.batches(images, split, 16))
+        parts[name] = np.concatenate([runner.run(x.numpy())[0] for x in batches])
+        if name == "validation":
+            plain = torch.cat([outputs(network, x) for x in batches[: math.ceil(N_PARITY / 16)]])[:N_PARITY]
+    right = int((parts["test"].argmax(1) == images.test.labels.numpy()).sum())
+    agreed = float((parts["validation"].argmax(1) == images.validation.labels.numpy()).mean())
+    return right, agreed, decibels(plain, torch.from_numpy(parts["validation"][:N_PARITY]))
+
+
+def _float_network() -> nn.Module:
+    """The float network in plain torch, none of nacdeploy in between."""
     sys.path.insert(0, str(INSTALLED))
     from net import lite0
 
     network = lite0().eval()
     network.load_state_dict(torch.load(next(INSTALLED.rglob("efficientnet-lite0-*.pth")), weights_only=True))
+    return network
 
-    def answer(images: Sequence[Image.Image]) -> list[int]:
-        with torch.inference_mode():
-            return [int(network((_tensor(image) / 255 - 0.5) / 0.5).argmax()) for image in images]
 
-    return answer
+def _answers(network: nn.Module, images: Sequence[Image.Image]) -> list[int]:
+    return [int(outputs(network, _normalised(image)).argmax()) for image in images]
+
+
+def _normalised(image: Image.Image) -> Tensor:
+    return (_tensor(image) / 255 - 0.5) / 0.5
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -14,7 +14,7 @@ from nacdeploy.commands.load import load
 from nacdeploy.commands.search import search
 from nacdeploy.commands.show import show
 from nacdeploy.commands.transfer import finetune, preview, train, transfer
-from nacdeploy.jobs.trusting import trust
+from nacdeploy.commands.trust import trust
 from nacdeploy.results.result import Result
 from nacdeploy.results.run_page import report
 

@@ -19,54 +19,78 @@ from nacdeploy.exporters.targets import FOLDERS
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nacdeploy"
 
-# What is known of a target is light and stands low; what it can do is looked up by name, and stands with the exporters.
-RUNTIMES = tuple(
-    f"exporters.targets.{name}"
-    for name in ("runtime", "timing", "pick", "gpu", "onnx", "ort", "openvino", "tensorrt", "torch_trt")
-)
-
-# A module may import modules of its own row and of the rows above it. The longest prefix decides; `*` is any part.
-# What a profile reads of the operators (their letters and tables) stands above what they do.
-ROWS = (
-    ("errors", "doors", "own", "leaving", "folders", "records", "scores", "precision", "progress", "plugins"),
-    (
-        "metrics",
-        "strategies.chain",
-        "strategies.catalog",
-        "profile",
-        "strategies.operators",
-        "tracking",
-        "environment",
-        "exporters.targets",
+# The rooms from the ground up: a module imports modules of its own room and of rooms named before it. A room is a
+# folder. Two folders (targets/, operators/) hold what is known of a thing before anything heavy is imported, beside
+# what it does: each is two rooms, told apart by file names. `*` is one name; the longest prefix decides, then the
+# fewest `*`.
+ROOMS = {
+    "base": ("base",),
+    "facts of targets": ("exporters.targets", "exporters.targets.*", "exporters.targets.*.doctor"),
+    "tables": ("profile.tables",),
+    "letters": ("strategies.operators", "strategies.operators.*", "strategies.operators.*.settings"),
+    "profile": ("profile",),
+    "metrics": ("metrics",),
+    "data": ("data",),
+    "models": ("models",),
+    "coding": ("coding",),
+    "captured": ("network.captured",),
+    "attachments": ("network.attachments",),
+    "network": ("network",),
+    "channel labels": ("surgery.channel_labels",),
+    "channels": ("surgery.channels",),
+    "low rank": ("surgery.low_rank",),
+    "surgery": ("surgery",),
+    "task": ("task",),
+    "strategies": ("strategies",),
+    "operators": ("strategies.operators.base", "strategies.operators.*.*"),
+    "steps": ("strategies.steps",),
+    "memory": ("strategies.memory",),
+    "search": ("strategies.search",),
+    "NAC's searcher": ("strategies.search.searchers.nac",),
+    "searchers": ("strategies.search.searchers",),
+    "artifacts": ("exporters.artifacts",),
+    "ONNX graph": ("exporters.onnx_graph",),
+    "runtimes": (
+        *(f"exporters.targets.{name}" for name in ("runtime", "timing", "pick", "gpu")),
+        "exporters.targets.*.*",
     ),
-    ("coding",),
-    ("layers", "cost", "task", "models", "data"),
-    ("evaluate", "training", "latency"),
-    ("strategies", "strategies.operators.base", "strategies.operators.*.operator"),
-    ("exporters", *RUNTIMES, "strategies.search", "experiments"),
-    ("reports",),
-    ("jobs",),
-    ("api", "testing"),
-    ("cli", ""),
-)
-ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
+    "exporters": ("exporters",),
+    "reports": ("reports",),
+    "sessions": ("sessions",),
+    "trials": ("trials",),
+    "results": ("results",),
+    "config": ("experiments.config",),
+    "driver": ("experiments.driver",),
+    "procedures": ("experiments.procedures",),
+    "script": ("experiments.script",),
+    "experiments": ("experiments",),
+    "commands": ("commands",),
+    "testing": ("testing",),
+    "api": ("api",),
+    "cli": ("cli",),
+    "nacdeploy": ("",),
+}
+ORDER = {room: place for place, room in enumerate(ROOMS)}
+N_FILES = 12
+ONE_FILE_PER_COMMAND = {"cli", "commands"}
+NOT_OF_THE_PACKAGE = {"benchmarks", "contracts", "fixtures", "site_packages"}
 
 HOMES = {
     "bitarray": {"coding.symbols"},
-    "torch_pruning": {"layers.channel_graph"},
+    "torch_pruning": {"surgery.channels.channel_graph"},
     "tensorrt": {"exporters.targets.tensorrt.api"},
     "tensorrt_rtx": {"exporters.targets.tensorrt.api"},
     "torch_tensorrt": {"exporters.targets.torch_trt.build"},
-    "wandb": {"tracking"},
+    "wandb": {"base.tracking"},
     "onnxruntime": {"exporters.targets.ort.runner"},
     "onnxruntime.transformers.float16": {"exporters.targets.tensorrt.fp16"},
     "openvino": {"exporters.targets.openvino.runner"},
     "ray": {"strategies.search.cluster"},
-    "gymnasium": {"strategies.search.environment"},
+    "gymnasium": {"strategies.search.searchers.nac.environment"},
     "timm": {"models"},
-    "fsspec": {"strategies.places"},
-    "tensorly": {"layers.low_rank"},
-    "optuna": {"experiments.proposers"},
+    "fsspec": {"strategies.memory.places"},
+    "tensorly": {"surgery.low_rank.low_rank"},
+    "optuna": {"experiments.driver.proposers"},
 }
 
 
@@ -107,26 +131,69 @@ def _longest(parts: list[str]) -> str:
     return next(prefix for prefix in prefixes if prefix in MODULES)
 
 
-def row_of(module: str) -> int | None:
+def room_of(module: str) -> str | None:
     parts = module.split(".")
     prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-    found = (row for prefix in prefixes for name, row in ROW_OF.items() if fnmatch(prefix, name))
-    return next(found, ROW_OF[""] if module == "" else None)
+    return next((room for prefix in prefixes if (room := _room_named(prefix)) is not None), None)
 
 
-def test_every_module_has_a_row() -> None:
-    homeless = [module for module in MODULES if row_of(module) is None]
-    assert homeless == [], "give each a place in ROWS, and in docs/architecture.md"
+def _room_named(name: str) -> str | None:
+    """The room with a pattern of as many parts that fits the name."""
+    found = [
+        (pattern.count("*"), room)
+        for room, patterns in ROOMS.items()
+        for pattern in patterns
+        if pattern.count(".") == name.count(".") and fnmatch(name, pattern)
+    ]
+    return min(found)[1] if found else None
 
 
-def test_arrows_point_one_way() -> None:
+def test_every_module_has_a_room() -> None:
+    homeless = [module for module in MODULES if room_of(module) is None]
+    assert homeless == [], "give each a place in ROOMS, and in docs/architecture.md"
+
+
+def test_every_room_is_there() -> None:
+    assert {room_of(module) for module in MODULES} == set(ROOMS)
+
+
+def test_arrows_between_rooms_point_one_way() -> None:
     wrong = [
         f"{module} imports {name}"
         for module in MODULES
         for name in own_imports(module)
-        if (row_of(name) or 0) > (row_of(module) or 0)
+        if ORDER[room_of(name) or ""] > ORDER[room_of(module) or ""]
     ]
     assert wrong == []
+
+
+def test_no_folder_is_crowded() -> None:
+    folders = {path.parent for path in MODULES.values()}
+    n_files = {
+        ".".join(folder.relative_to(PACKAGE).parts): sum(p.name != "__init__.py" for p in folder.glob("*.py"))
+        for folder in folders
+    }
+    assert {name for name, n in n_files.items() if n > N_FILES} <= ONE_FILE_PER_COMMAND
+
+
+def test_tests_mirror_the_package_s_folders() -> None:
+    tests = Path(__file__).parent
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    strangers = {
+        str(folder)
+        for folder in folders
+        if not {*folder.parts} & NOT_OF_THE_PACKAGE and not (PACKAGE / folder / "__init__.py").is_file()
+    }
+    assert strangers == set()
+
+
+def test_only_its_command_enters_the_wing_of_experiments() -> None:
+    entering = {
+        module
+        for module in MODULES
+        if not _within(module, "experiments") and any(_within(name, "experiments") for name in own_imports(module))
+    }
+    assert entering == {"commands.compress"}
 
 
 def test_import_graph_has_no_cycle() -> None:
@@ -169,7 +236,9 @@ def _excused(name: str, module: str, exempt: set[str]) -> bool:
 )
 def test_room_never_imports(importer: str, imported: str) -> None:
     """NAC's agent alone is a network: `dqn` is imported where it is asked for."""
-    room = [module for module in MODULES if _within(module, importer) and module != "strategies.search.dqn"]
+    room = [
+        module for module in MODULES if _within(module, importer) and module != "strategies.search.searchers.nac.dqn"
+    ]
     assert [module for module in room if any(_within(name, imported) for name in imports_of(module))] == []
 
 
@@ -183,7 +252,13 @@ def test_operators_never_import_each_other() -> None:
     assert [(m, name) for m in siblings for name in own_imports(m) & siblings] == []
 
 
-LIGHT = ("nacdeploy", "nacdeploy.cli.main", "nacdeploy.profile", "nacdeploy.tracking", "nacdeploy.exporters.targets")
+LIGHT = (
+    "nacdeploy",
+    "nacdeploy.cli.main",
+    "nacdeploy.profile",
+    "nacdeploy.base.tracking",
+    "nacdeploy.exporters.targets",
+)
 
 
 @pytest.mark.parametrize(

@@ -69,16 +69,16 @@ def test_table_of_letters_is_that_of_the_operators() -> None:
 
 
 def test_parameters_of_letters_are_taken() -> None:
-    (sentence,) = re.findall(r"Parameters are optional: (.+?)\. ", README)
+    (sentence,) = re.findall(r"Parameters are optional: (.+?)\.$", README, re.MULTILINE)
     for word in re.findall(r"`([^`]+)`", sentence):
         letters.check(Chain.parse(word), profiles.load("demo"))
 
 
 def test_targets_models_and_data_sets_are_the_known_ones() -> None:
     assert {cell.strip("`") for cell, *_ in rows("| target | what is built |")} == set(FOLDERS)
-    (named,) = re.findall(r"^Models: (.+?) \(any input size", README, re.MULTILINE)
+    (named,) = re.findall(r"^- built in: (.+?), at any input size", README, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", named)) == set(BUILT_IN)
-    (sources,) = re.findall(r"Data: (.+?) \(ImageFolder layout\)", README, re.DOTALL)
+    (sources,) = re.findall(r"^Data:\n\n- (.+?) \(ImageFolder layout\)", README, re.MULTILINE)
     assert {name.partition(":")[0] for name in re.findall(r"`([\w:-]+)`", sources)} - {""} == set(SOURCES)
 
 

@@ -18,7 +18,7 @@ from onnxruntime.quantization import (
     quant_pre_process,
     quantize_static,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.testing.foreign import Foreign, outputs
@@ -51,16 +51,17 @@ def _db(plain: nn.Module, foreign: Foreign) -> float:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            path = _quantized(plain, foreign, Path(folder))
+            path = quantized(plain, foreign.calibration, Path(folder))
         images = foreign.images()
         answer = torch.from_numpy(OnnxRunner(path).run(images.numpy())[0])
         return decibels(outputs(plain, images), answer)
 
 
-def _quantized(plain: nn.Module, foreign: Foreign, folder: Path) -> Path:
+def quantized(plain: nn.Module, calibration: Tensor, folder: Path) -> Path:
+    """The ONNX file of a float network (images (N, C, H, W) to logits) after quantize_static on normalised images."""
     exported, prepared, written = (folder / f"{name}.onnx" for name in ("exported", "prepared", "written"))
     batch = {0: torch.export.Dim("batch", min=1, max=4096)}
-    example = (foreign.images(2),)
+    example = (calibration[:2],)
     torch.onnx.export(plain, example, str(exported), dynamo=True, input_names=["images"], dynamic_shapes=(batch,))
     is_large = sum(p.numel() * p.element_size() for p in plain.parameters()) > LARGEST_FILE_BYTES
     with suppress(Exception):  # its shape inference gives up on some graphs; what it prepares is then left out
@@ -69,7 +70,7 @@ def _quantized(plain: nn.Module, foreign: Foreign, folder: Path) -> Path:
     quantize_static(
         str(source),
         str(written),
-        _Images(np.ascontiguousarray(foreign.calibration.numpy())),
+        _Images(np.ascontiguousarray(calibration.numpy())),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,

@@ -20,6 +20,7 @@ from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.session import Session, open_session
 from nacdeploy.sessions.setup import wanted
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibration_images
 
 FOLDER = Path("bench-run") / "peers"
@@ -58,7 +59,7 @@ def _untrained(session: Session, progress: RichProgress) -> list[Subject]:
     """The FP32 network in both runtimes, and what quantises it without training."""
     fp32 = FOLDER / "fp32.onnx"
     fp32.write_bytes(to_onnx(session.baseline.network, session.profile.export.opset).model)
-    n_images = session.profile.quantize.n_calibration
+    n_images = session.profile.of(QuantizeTable).n_calibration
     images = calibration_images(session.task.data, n_images)
     calibration = timing.written(FOLDER / "calibration.npy", session.task.data, images)
     settings = (*quantisers.STATIC, *quantisers.MODELOPT, *quantisers.NNCF)

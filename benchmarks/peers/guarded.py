@@ -17,6 +17,7 @@ from nacdeploy.cli.render import RichProgress
 from nacdeploy.results.outcome import RESULT_FILE, Result
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.setup import wanted
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibration_images
 
 FOLDER = Path("bench-run") / "peers"
@@ -45,7 +46,7 @@ def _rows(model: str, progress: RichProgress) -> list[Row]:
     data = tasks.make(profile.model, profile.data, profile).data
     fp32, ours = _artifacts(model, place, progress)
     place.mkdir(parents=True, exist_ok=True)
-    few = calibration_images(data, profile.quantize.n_calibration)
+    few = calibration_images(data, profile.of(QuantizeTable).n_calibration)
     calibration = timing.written(place / "calibration.npy", data, few)
     test = timing.written(place / "test.npy", data, data.test)
     settings = (*quantisers.STATIC, *quantisers.MODELOPT)

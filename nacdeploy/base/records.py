@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from nacdeploy.base import doors
 from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.base.folders import cannot_write
 from nacdeploy.base.folders import check_writable as check_writable
 from nacdeploy.base.folders import new_directory as new_directory
+from nacdeploy.base.outside import doors
 from nacdeploy.base.scores import SCHEMAS
 
 SCHEMA_VERSION = SCHEMAS[0]

@@ -14,7 +14,7 @@ def command(measure: bool, as_json: bool) -> None:
     """Say what is installed, what is missing and how to add it, and which targets work here."""
     from nacdeploy.base import records
     from nacdeploy.commands import doctor
-    from nacdeploy.jobs import trusting
+    from nacdeploy.commands import trust as trusting
 
     report = doctor.inspect()
     measured = _measured() if measure else None

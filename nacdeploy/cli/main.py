@@ -9,8 +9,8 @@ import warnings
 
 import click
 
-from nacdeploy import leaving
 from nacdeploy.base.errors import NO_MEMORY, NacdeployError, is_out_of_memory, unknown
+from nacdeploy.base.outside import leaving
 from nacdeploy.cli import options
 
 COMMANDS = (

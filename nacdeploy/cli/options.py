@@ -8,8 +8,9 @@ from typing import Any, TypeVar, cast, get_args
 import click
 from click.core import ParameterSource
 
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError, nearest
+from nacdeploy.base.outside import doors
 from nacdeploy.cli import document
 from nacdeploy.sessions import options
 

@@ -12,7 +12,7 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(path: str | None, remove: bool, as_json: bool) -> None:
     """Let a model file run, or follow what somebody else's record names, as they are now; without PATH: list."""
-    from nacdeploy.jobs import trusting
+    from nacdeploy.commands import trust as trusting
 
     if path is None:
         if remove:
@@ -26,7 +26,7 @@ def command(path: str | None, remove: bool, as_json: bool) -> None:
 
 def lines() -> list[str]:
     """What is trusted, a line each."""
-    from nacdeploy.jobs import trusting
+    from nacdeploy.commands import trust as trusting
 
     found = trusting.trusted()
     state = {True: "may run", False: "has changed or is gone, and does not run"}

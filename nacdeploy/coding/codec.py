@@ -14,8 +14,8 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from nacdeploy.base import doors
 from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.outside import doors
 from nacdeploy.coding import run_lengths as runs
 from nacdeploy.coding import sizes
 from nacdeploy.coding.distinct import Codes, distinct

@@ -21,8 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.coding import codec, headers
 from nacdeploy.coding.codec import ITEM_BYTES, Coded, Rule, Tensor
 from nacdeploy.coding.distinct import Codes

@@ -8,8 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.coding.codec import ITEM_BYTES, Tensor
 from nacdeploy.coding.container import Cut
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from nacdeploy import models
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError, unknown
+from nacdeploy.base.outside import doors
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.metrics import DEFAULT, Metric, scored
 from nacdeploy.network.cost import layer_costs

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from nacdeploy import models, own
+from nacdeploy import models
 from nacdeploy import task as tasks
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.experiments.config import grammar
 from nacdeploy.experiments.config.grammar import Experiment

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy import data as datasets
-from nacdeploy import models, own
+from nacdeploy import models
 from nacdeploy import profile as profiles
 from nacdeploy.base import folders, records, tracking
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters import carry, targets

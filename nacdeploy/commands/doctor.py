@@ -1,12 +1,12 @@
 """Environment: what is installed here, what is missing, and which export targets work. `nacdeploy doctor` prints it."""
 
-import importlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 
 from nacdeploy import profile as profiles
+from nacdeploy.base.packages import import_problem
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.targets import Package, Target
 
@@ -123,17 +123,6 @@ def conflicts(installed: Mapping[str, str]) -> tuple[Conflict, ...]:
         return ()
     problem = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files"
     return (Conflict(problem, ("pip uninstall -y onnxruntime onnxruntime-gpu", "pip install onnxruntime-gpu")),)
-
-
-def import_problem(module: str) -> str | None:
-    """Why a module cannot be imported, or None. Installed is not enough: a library beneath it may be missing."""
-    if util.find_spec(module) is None:
-        return f"{module} is not installed"
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # native packages fail with whatever their loader raises
-        return f"{module} is installed but cannot be imported: {' '.join(str(error).split())}"
-    return None
 
 
 def _gpus() -> tuple[str, ...]:

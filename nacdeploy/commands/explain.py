@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nacdeploy.base import doors, latency, records
+from nacdeploy.base import latency, records
+from nacdeploy.base.outside import doors
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.artifacts import artifact, onnx_files, onnx_layers

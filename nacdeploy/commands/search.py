@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from nacdeploy import models, own
+from nacdeploy import models
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Bar, Progress, Silent
 from nacdeploy.metrics import shown_drop
 from nacdeploy.profile import Profile
@@ -143,6 +144,10 @@ def _opened(start: Start, n_workers: int, progress: Progress) -> Session:
 
 def _begin(start: Start, session: Session, progress: Progress) -> None:
     """The folder of a new run appears whole, with what a fork takes over, so that a kill leaves one that goes on."""
+    if start.kept:
+        progress.say(
+            f"{start.place} keeps the defaults that it began with: {', '.join(map(str, start.kept))} by default now"
+        )
     if (start.place / resuming.RUN_FILE).is_file():
         return
     with records.new_directory(start.place) as folder:

@@ -10,9 +10,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import own
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import own
 
 VARIABLE = own.VARIABLE
 _accepted: set[tuple[str, str]] = set()  # of this process, where the settings cannot be written

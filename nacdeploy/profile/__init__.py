@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from nacdeploy.base import doors
 from nacdeploy.base.errors import UsageError, nearest, unknown
+from nacdeploy.base.outside import doors
 from nacdeploy.base.scores import DEFAULT
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.targets import Target

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nacdeploy import own
 from nacdeploy.base import records, tracking
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
 from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import write_page

@@ -2,16 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from nacdeploy import own
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
 from nacdeploy.profile import Profile
+from nacdeploy.profile.settings import DEFAULT
 from nacdeploy.sessions.options import RECORDED, Options, filled
 from nacdeploy.sessions.session import Session
 from nacdeploy.sessions.setup import Request, wanted
@@ -42,6 +43,9 @@ RANKING = (
     "search.window",
 )
 _ASIDE = {"description", "bench", "export"}
+# Keys that runs of older versions do not know: at these values they say what those did.
+_LATER = {"images.resize": None, "images.crop": None, "images.interpolation": "bilinear", "images.broken": "refuse"}
+_PLACES = ("images.in_memory_mib", "images.cache_mib")  # where decoded images lie, not what they are
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a search begins or goes on: its folder, what it is asked for, also as its record says it, and the run that
-    it is a fork of."""
+    """Where a search begins or goes on: its folder, what it is asked for, also as its record says it, the run that it
+    is a fork of, and the keys that keep the default of the version that began it."""
 
     place: Path
     request: Request
     asked: dict[str, Any]
     source: Path | None = None
+    kept: Sequence[Change] = ()
 
     def run(self, profile: Profile) -> Run:
         """The record of the run that begins here; `profile` is its own with every choice made."""
@@ -105,7 +110,8 @@ def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
         UsageError: it is no run, or its profile says something else now.
     """
     run = recorded(place)
-    if changed := _changed_profile(run):
+    changed, defaults = _changed_profile(run)
+    if changed:
         raise UsageError(
             f"profile {run.asked['profile']} has changed since {place} began: {', '.join(map(str, changed))}; bring "
             f"that back, or begin a new run by it that takes over what still holds: --resume {place} --fork"
@@ -113,7 +119,7 @@ def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
     _check_places(run, place, search)
     new_head = bool(run.asked.get("new_head"))
     request = continued(run.profile, place / RUN_FILE, options, run.checkpoint, new_head, search=search_keys(search))
-    return Start(place, request, run.asked)
+    return Start(place, request, run.asked, kept=defaults)
 
 
 def _check_places(run: Run, place: Path, search: Mapping[str, Any]) -> None:
@@ -161,7 +167,8 @@ def options_of(asked: Mapping[str, Any]) -> Options:
 def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
     """What of a profile decides a search, keyed as a profile names it: `search.max_drop`."""
     flat = _flat(profile.model_dump(mode="json", exclude=_ASIDE))
-    return {key: value for key, value in flat.items() if key not in aside}
+    kept = {key: value for key, value in flat.items() if key not in (*aside, *_PLACES)}
+    return {key: value for key, value in kept.items() if key not in _LATER or value != _LATER[key]}
 
 
 def fingerprint(session: Session) -> dict[str, Any]:
@@ -223,12 +230,15 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _changed_profile(run: Run) -> tuple[Change, ...]:
+def _changed_profile(run: Run) -> tuple[list[Change], list[Change]]:
+    """What the user's sources say differently now, and which keys that they leave open have another default now."""
     name = run.asked["profile"]
     if name.endswith(".toml") and not Path(name).is_file():
-        return ()  # the run's own record is whole: it goes on without the file
-    now = wanted(options_of(run.asked), search=run.asked.get("search", {}))
-    return journal.changes(run.settings, settings_of(now.settings.profile, LIMITS))
+        return [], []  # the run's own record is whole: it goes on without the file
+    now = wanted(options_of(run.asked), search=run.asked.get("search", {})).settings
+    open_keys = {row.key for row in now.rows() if row.source == DEFAULT}
+    changes = journal.changes(run.settings, settings_of(now.profile, LIMITS))
+    return [c for c in changes if c.key not in open_keys], [c for c in changes if c.key in open_keys]
 
 
 def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:

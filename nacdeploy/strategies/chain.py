@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nacdeploy.base import doors
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 
 Value = bool | int | float | str
 

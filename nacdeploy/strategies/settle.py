@@ -12,24 +12,21 @@ running averages of the last batches are taken only if they are surely better.
 """
 
 import copy
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.metrics import drop, is_surely_better
-from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.early_exit import take_exits
-from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
 from nacdeploy.network.attachments.placement import Plan
-from nacdeploy.network.captured.graph import call_with
 from nacdeploy.network.cost import cost
-from nacdeploy.network.network import Network, Use, simulated_weight
+from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
+from nacdeploy.strategies.calibration import Observation, calibrate_ranges
 from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import Task
@@ -37,7 +34,6 @@ from nacdeploy.task import evaluate as evaluation
 
 SETTLE_VERSION = 2  # part of the keys of a search's memory: raise it when what settles comes out differently
 SETTLED_BY = {"settle", "quantize"}  # the tables of a profile that `settle` reads: part of these keys too
-SAMPLES_PER_BATCH = 16384
 N_JUDGED = 1024
 KEPT, ANEW = "kept", "re-estimated"
 
@@ -111,7 +107,7 @@ def reestimated(network: Network, task: Task, profile: Profile) -> Network:
     images = calibration_images(task.data, profile.settle.n_images)
     size = min(profile.settle.batch_size, evaluation.batch_size(images))
     with torch.no_grad(), _averaging(list(running_norms(made).values())), evaluation.accelerated(made) as device:
-        observation = _Observation(made, {})
+        observation = Observation(made, {})
         for x in evaluation.batches(task.data, images, size, device):
             made.run(x, observation)
     for name, norm in running_norms(made).items():
@@ -125,23 +121,6 @@ def calibration_images(data: Dataset, n_images: int) -> ImageSet:
     """The same `n_images` of the training split every time."""
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(data.split_seed))
     return data.train.subset(order[:n_images])
-
-
-def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: QuantizeTable) -> None:
-    """The range of every quantized tensor from its values on `images`."""
-    n_batches = math.ceil(len(images) / evaluation.batch_size(images))
-    seen = {key: _Sample(n_batches) for key in network.quantizers}
-    was_training = network.training
-    network.eval()
-    with torch.no_grad(), evaluation.accelerated(network) as device:
-        observation = _Observation(network, seen)
-        for x in evaluation.batches(data, images, device=device):
-            network.run(x, observation)
-    network.train(was_training)
-    for key, sample in seen.items():
-        quantizer = network.quantizers[key]
-        if isinstance(quantizer, ActivationQuantizer) and len(sample.values):
-            _set_range(quantizer, sample.values, table)
 
 
 def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:
@@ -169,75 +148,6 @@ def _cheapest_threshold(network: Network, task: Task, max_drop: float) -> float:
         if drop(metric, own, metric.score(answer, images.labels)) <= max_drop + 1e-7:
             best = min(best, (expected, threshold))
     return best[1]
-
-
-def _set_range(quantizer: ActivationQuantizer, values: Tensor, table: QuantizeTable) -> None:
-    low, high = float(values.min()), float(values.max())
-    if table.calibration == "percentile":
-        tail = (1 - table.percentile / 100) / (1 if low >= 0 else 2)
-        ordered = values.sort().values
-        n_tail = int(tail * len(ordered))
-        low, high = float(ordered[n_tail if low < 0 else 0]), float(ordered[len(ordered) - 1 - n_tail])
-    elif table.calibration == "mse":
-        factors = [f / 40 for f in range(12, 41)]
-        best = min(factors, key=lambda f: _squared_error(quantizer, values, low * f, high * f))
-        low, high = low * best, high * best
-    quantizer.set_range(low, high)
-
-
-def _squared_error(quantizer: ActivationQuantizer, values: Tensor, low: float, high: float) -> float:
-    quantizer.set_range(low, high)
-    return float((quantizer(values) - values).square().sum())
-
-
-class _Sample:
-    """Values that were seen at one edge: of every batch a drawn sample and its extremes.
-
-    The room for all batches is taken at once: small pieces that outlive the large tensors between which they lie would
-    hold the memory of these.
-    """
-
-    def __init__(self, n_batches: int) -> None:
-        self._room, self._n = torch.empty(n_batches * (SAMPLES_PER_BATCH + 2)), 0
-
-    @property
-    def values(self) -> Tensor:
-        """All that was kept, (n,)."""
-        return self._room[: self._n]
-
-    def add(self, x: Tensor) -> None:
-        """Keep some values of a tensor of any shape."""
-        flat = x.detach().flatten().cpu()
-        generator = torch.Generator().manual_seed(len(flat))  # a stride would alias with rows and channels
-        drawn = torch.randint(len(flat), (SAMPLES_PER_BATCH,), generator=generator)
-        part = torch.cat([flat[drawn], flat.amin()[None], flat.amax()[None]])
-        if self._n + len(part) > len(self._room):  # an edge that is read more than once a batch
-            self._room = torch.cat([self._room, torch.empty_like(self._room)])
-        self._room[self._n : self._n + len(part)] = part
-        self._n += len(part)
-
-
-class _Observation:
-    """Quantized weights, rounded once; float activations, a sample of them kept at the edges."""
-
-    def __init__(self, network: Network, seen: Mapping[str, _Sample]) -> None:
-        self._network, self._seen = network, seen
-        self._weights: dict[str, Tensor | None] = {}
-
-    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
-        if key in self._seen:
-            self._seen[key].add(x)
-        return x
-
-    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
-        y: Tensor = module(x)
-        return y
-
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        if name not in self._weights:
-            self._weights[name] = simulated_weight(self._network, name, module)
-        weight = self._weights[name]
-        return call_with(module, x, weight)
 
 
 @contextmanager

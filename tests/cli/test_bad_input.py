@@ -198,7 +198,6 @@ def test_wrong_settings_file_is_refused(content: str, expected: str, home: Path)
         (images(n=0), "holds no images"),
         (images(n=2), "to split into 3 it needs 3 or more"),
         (images(classes=1), "one class only, 'class0'"),
-        (images(odd_size=9), "images differ in size"),
         (broken_image, "0.png is not a readable image"),
     ],
 )

@@ -1,15 +1,13 @@
 """What `nacdeploy doctor` reports: versions, pip lines, conflicts, and which targets work."""
 
-import importlib
 import importlib.metadata
-import sys
 from pathlib import Path
 
 import pytest
 
 from nacdeploy.base import records
 from nacdeploy.commands import doctor
-from nacdeploy.commands.doctor import Report, conflicts, import_problem, inspect
+from nacdeploy.commands.doctor import Report, conflicts, inspect
 from nacdeploy.exporters.targets.tensorrt import doctor as tensorrt_doctor
 from nacdeploy.exporters.targets.torch_trt import doctor as torch_trt_doctor
 
@@ -101,18 +99,6 @@ def test_rtx_capabilities_are_those_of_the_installed_builder() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     known = {name for name in dir(trt.ComputeCapability) if name.startswith("SM")}
     assert set(tensorrt_doctor.CAPABILITIES) == known
-
-
-def test_import_problem_tells_missing_from_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_native.py").write_text("raise OSError('libnvinfer.so.11:\\n cannot open')")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
-    assert import_problem("json") is None
-    assert import_problem("no_such_module") == "no_such_module is not installed"
-    assert import_problem("broken_native") == (
-        "broken_native is installed but cannot be imported: libnvinfer.so.11: cannot open"
-    )
-    assert "broken_native" not in sys.modules
 
 
 def test_report_is_unhealthy_when_a_required_package_is_missing(report: Report) -> None:

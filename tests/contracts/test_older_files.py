@@ -24,6 +24,7 @@ def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_killed_search_of_an_older_version_resumes_and_keeps_its_rows(older: Path) -> None:
     before = rows(Path("runs/killed"))
     done = succeed("search", "--resume", "runs/killed", "--cache", "cache")
+    assert "keeps the defaults that it began with: quantize.calibration was 'percentile' and is 'auto'" in done.err
     after = rows(Path("runs/killed"))
     assert after[: len(before)] == before
     assert len(after) > len(before)

@@ -33,7 +33,7 @@ from nacdeploy.metrics import ACCURACY
 from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.network import Network
 from nacdeploy.strategies.baseline import initial_state, plain_network
-from nacdeploy.strategies.settle import settle
+from nacdeploy.strategies.settle import settle, unquantized
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
@@ -255,3 +255,30 @@ def test_artifact_is_compared_with_the_original_network(quantized_state: Compres
     assert found.agreement > 0.9
     assert found.snr_db is not None
     assert 10 < found.snr_db < 60
+
+
+# --- where quantization itself is at few decibels ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("strength", "expected"), [(0.9, True), (2.0, False), (20.0, False)])
+def test_outputs_are_excused_only_as_far_from_float_as_the_simulation(
+    strength: float, expected: bool, baseline: CompressionState, task: Task
+) -> None:
+    """Another error of the same size is rounding; a larger one is a wrong graph."""
+    made = follow(baseline, "Q(bits=w4a4)", task, make_profile()).network
+    kept = task.data.validation
+    plain = evaluation.predict(unquantized(made), task.data, kept)
+    simulated = evaluation.predict(made, task.data, kept)
+    error = (simulated - plain).std() * torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
+    is_near = onnx_checks.snr_db(plain.numpy(), simulated.numpy()) > parity.LEAST_DB
+    assert is_near  # else nothing is excused
+    found = parity.only_rounds(made, task, kept, [simulated], [(plain + strength * error).numpy()])
+    assert found == expected
+
+
+def test_outputs_of_a_float_network_and_of_exits_are_not_excused(baseline: CompressionState, task: Task) -> None:
+    for word in ("P", "QE"):
+        made = follow(baseline, word, task, make_profile()).network
+        *exits, logits = evaluation.predict_exits(made, task.data, task.data.validation)
+        outputs = [each.numpy() for each in (logits, *exits)]
+        assert not parity.only_rounds(made, task, task.data.validation, [logits, *exits], outputs)

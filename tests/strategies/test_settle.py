@@ -47,7 +47,7 @@ def ranges(network: Network) -> dict[str, tuple[float, float]]:
     return {key: (float(q.low), float(q.high)) for key, q in network.quantizers.items()}  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("calibration", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize("calibration", ["auto", "minmax", "percentile", "mse"])
 def test_settling_twice_gives_the_same_bits(calibration: str, quantized: CompressionState, task: Task) -> None:
     profile = make_profile(quantize={"calibration": calibration})
     network = copy.deepcopy(quantized.network)

@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.experiments.driver.reporting import MODEL
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.network.network import Network, content

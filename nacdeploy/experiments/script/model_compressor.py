@@ -33,9 +33,9 @@ from nacdeploy.experiments.script.script_run import follower, initial, said_once
 from nacdeploy.network.attachments.sparsity import ELEMENT
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
+from nacdeploy.strategies.calibration import calibrate_ranges
 from nacdeploy.strategies.chain import Link
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
-from nacdeploy.strategies.settle import calibrate_ranges
 from nacdeploy.strategies.state import CompressionState, Step
 from nacdeploy.strategies.steps import letters
 from nacdeploy.surgery.channels import channel_pruning

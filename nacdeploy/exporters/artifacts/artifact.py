@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from nacdeploy import own
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors, own
 from nacdeploy.base.scores import SCHEMAS
 from nacdeploy.exporters import targets
 from nacdeploy.metrics import DEFAULT, Metric, named
@@ -40,7 +40,9 @@ class Preprocessing:
     """From 8-bit pixels to the input tensor: `(pixel * scale - mean) / std`, per channel.
 
     Grey pixels are repeated where there are three channels. Of files with more than 8 `bits` in use the upper 8 are
-    taken: `pixel >> (bits - 8)`.
+    taken: `pixel >> (bits - 8)`. Before that an image gets its size: squashed to height and width, or, where `resize`
+    is given, its shorter side becomes so long (by `interpolation`, antialiased). Where `crop` is given, the middle
+    square of that side is kept.
     """
 
     height: Annotated[int, Field(ge=1)]
@@ -51,6 +53,9 @@ class Preprocessing:
     scale: Annotated[float, Field(gt=0)] = 1 / 255
     layout: Literal["NCHW"] = "NCHW"
     bits: Annotated[int, Field(ge=8, le=16)] = 8
+    resize: Annotated[int, Field(ge=1)] | None = None
+    crop: Annotated[int, Field(ge=1)] | None = None
+    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,16 @@ def nearest(steps: Tensor, maximum: int) -> Tensor:
 
 
 def balanced(steps: Tensor, maximum: int) -> Tensor:
-    """Integers within -maximum and maximum for weights `(O, ...)` in steps of their grid, of each output channel so
-    that the errors sum to half a step at most.
+    """Integers within -maximum and maximum for weights `(O, ...)` in steps of their grid: of a convolution so that the
+    errors of each output channel sum to half a step at most; of a linear layer `(O, I)` the nearest.
 
-    The inputs of a channel are alike (neighbouring pixels, and none is negative behind a ReLU): what they have in
+    The inputs of a convolution are alike (neighbouring pixels, and none is negative behind a ReLU): what they have in
     common meets the sum of the errors, which rounding to the nearest leaves at random. The integers of the largest
     errors go to their other neighbour (after SQuant: Guo et al., 2022, by channels alone). What is on the grid stays.
+    The inputs of a linear layer have a mean of zero wherever a norm stands in front of it.
     """
+    if steps.dim() < 3:
+        return nearest(steps, maximum)
     exact = steps.flatten(1)
     whole = exact.round()
     errors = exact - whole

@@ -25,6 +25,10 @@ class WeightQuantizer:
     soft: Callable[[Tensor], Tensor]
 
 
+# Each integer is one of the two neighbours of its weight: weights that a training has fitted to the one fit the other.
+NEIGHBOURS = ("symmetric", "balanced")
+
+
 def integers(weight: Tensor, kind: str, bits: int, grid: Grid) -> tuple[Tensor, Tensor]:
     """The int8 integers (shape of `weight`) and float32 scales (O,) of a weight."""
     return WEIGHT_QUANTIZERS[kind].integers(weight.detach(), bits, grid)

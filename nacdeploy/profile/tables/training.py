@@ -16,6 +16,12 @@ class DataTable(Table):
     n_validation: int | None = Field(None, ge=2)
     n_test: int | None = Field(None, ge=2)
     input_size: int | None = Field(None, ge=4, le=2**15)
+    resize: int | None = Field(None, ge=4, le=2**15)
+    crop: int | None = Field(None, ge=4, le=2**15)
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    in_memory_mib: int = Field(1024, ge=0)
+    cache_mib: int = Field(8192, ge=0)
+    broken: Literal["refuse", "skip"] = "refuse"
     augment: Literal["none", "shift", "crop-flip"] = "none"
     split_seed: int = 0
     mean: Normalization = None
@@ -40,6 +46,8 @@ class DataTable(Table):
         if (self.mean is None) != (self.std is None):
             given, missing = ("mean", "std") if self.std is None else ("std", "mean")
             raise ValueError(f"{given} is given without {missing}; give both")
+        if self.input_size is not None and (self.resize or self.crop):
+            raise ValueError("input_size squashes an image to a square, resize and crop keep its shape; give one way")
         if self.n_classes is not None and self.classes is None:
             raise ValueError("n_classes is given without classes, which says what outputs the labels are")
         return self

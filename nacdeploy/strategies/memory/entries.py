@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import zstandard
 
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.strategies.memory.store import Say, Store
 
 SCHEMA_VERSION = 2

@@ -14,8 +14,8 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from nacdeploy import leaving
 from nacdeploy.base.errors import MissingExtraError, NacdeployError, UsageError
+from nacdeploy.base.outside import leaving
 from nacdeploy.strategies.search.workers import Opener, Pool
 
 _CONNECT_S, _PROBE_S = 4.0, 7.0

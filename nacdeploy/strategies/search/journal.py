@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from nacdeploy.base import doors
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.base.records import SCHEMA_VERSION, from_data, to_data, write_text
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.objective import Figures, check_figures

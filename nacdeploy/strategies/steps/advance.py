@@ -134,7 +134,7 @@ def _advance(
         if before.half_width:  # of a part of the images: the training must not lose to luck
             before = measured(state.network, task, memory)
         if is_better(task.metric, before.score, metrics.score):
-            network, metrics = state.network, before
+            network, metrics, decision = state.network, before, replace(decision, weights="")
     step = Step(link, decision, n_epochs, statistics)
     return replace(state, network=network, metrics=metrics, steps=(*state.steps, step))
 

@@ -13,10 +13,10 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from nacdeploy import own
 from nacdeploy import profile as profiles
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors, own
 from nacdeploy.base.scores import SCHEMAS, schema
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.models import ModelSpec, weights

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nacdeploy.network.attachments.weight_quantizers import simulated
+from nacdeploy.network.attachments.weight_quantizers import NEIGHBOURS, simulated
 from nacdeploy.network.network import Network, no_grad_eval
 from nacdeploy.surgery.low_rank import low_rank, ranks
 from nacdeploy.surgery.low_rank.low_rank import decompose, structure_only, whole
@@ -83,7 +83,7 @@ def effective(network: Network, name: str) -> nn.Module:
     """A layer with the weights that it answers with: itself, but on DoReFa's and binary integers, which are far from
     what they round."""
     layer, rule = network.backbone.get_submodule(name), network.rule
-    if rule is None or rule.weights == "symmetric" or low_rank.is_structure_only():
+    if rule is None or rule.weights in NEIGHBOURS or low_rank.is_structure_only():
         return layer
     layer = copy.deepcopy(layer)
     with torch.no_grad():

@@ -246,3 +246,9 @@ def test_depthwise_filter_answers_for_even_light_as_in_float() -> None:
     step = fake_quant.symmetric_scale(layer.weight, 127) * light[0, :, 0, 0]
     change = (layer(light) - nn.functional.conv2d(light, rounded, groups=8)).flatten().abs()
     assert (change <= step / 2 + 1e-6).all()
+
+
+def test_linear_layers_are_rounded_to_the_nearest_where_convolutions_are_balanced() -> None:
+    steps = 20 * torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fake_quant.balanced(steps, 127), fake_quant.nearest(steps, 127))
+    assert not torch.equal(fake_quant.balanced(steps[..., None, None], 127)[..., 0, 0], fake_quant.nearest(steps, 127))

@@ -178,7 +178,7 @@ def test_cache_takes_little_more_than_its_distinct_weights(
             state = advance(state, link, task, profile, memory)
             memory.remember(state)
             weights |= {digest(tensor): tensor.nbytes for tensor in content(state.network).values()}
-            assert n_bytes(tmp_path) <= 1.2 * sum(weights.values())
+            assert n_bytes(tmp_path) <= 1.25 * sum(weights.values())
 
 
 def test_workers_that_evaluate_siblings_hold_the_common_weights_once(

@@ -94,7 +94,8 @@ def test_settings_at_their_defaults_leave_keys_as_they_were(baseline: Compressio
     """Training seeds are drawn from keys: they must not change because rules know more settings."""
     from nacdeploy.strategies import state as states
 
-    network = follow(baseline, "QS(pattern=element)", task, make_profile()).network
+    profile = make_profile(quantize={"weights": "symmetric"})
+    network = follow(baseline, "QS(pattern=element)", task, profile).network
     spoken = states._structure(network, True)
     assert spoken["rule"].keys() == {"precision", "exclude", "min_channels"}
     assert spoken["sparsity"].keys() == {"pattern", "ratio", "exclude", "min_channels"}

@@ -13,8 +13,8 @@ from nacdeploy.base.errors import MissingExtraError, NacdeployError
 
 BuilderName = Literal["auto", "tensorrt", "tensorrt_rtx"]
 
-# TensorRT's own types, whose bindings no type checker can read. tests/exporters/test_trt_signatures.py follows these
-# names through the source and checks what is called on them against the real wheels.
+# TensorRT's own types, whose bindings no type checker can read. tests/exporters/targets/test_binding_signatures.py
+# follows these names through the source and checks what is called on them against the real wheels.
 Trt = Any
 Builder = Any
 EngineInspector = Any

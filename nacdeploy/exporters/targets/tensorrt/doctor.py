@@ -2,7 +2,7 @@
 
 import platform
 
-from nacdeploy.commands.doctor import import_problem
+from nacdeploy.base.packages import import_problem
 from nacdeploy.exporters.targets import Package
 
 # What TensorRT-RTX builds for ahead of time.

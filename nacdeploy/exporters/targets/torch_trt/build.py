@@ -18,8 +18,9 @@ from nacdeploy.base.errors import MissingExtraError, NacdeployError
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import symmetric_scale
+from nacdeploy.network.attachments.weight_quantizers import NEIGHBOURS
 from nacdeploy.network.captured.graph import with_weights
-from nacdeploy.network.network import Network, Use, masked_weight, simulated_layer
+from nacdeploy.network.network import Network, Use, masked_weight, simulated_layer, simulated_weight
 from nacdeploy.profile.tables.deployment import ExportTable
 
 MODEL_FILE = "model.pt2"
@@ -50,13 +51,14 @@ class OperatorNetwork(nn.Module):
         return y
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        if name not in self.network.plan.weight_bits:
+        on_grid = simulated_weight(self.network, name, module)
+        if name not in self.network.plan.weight_bits or on_grid is None:
             return simulated_layer(self.network, name, module, x)
         weight = masked_weight(self.network, name, module)
         shared = self.network.sharing.integers(name) if name in self.network.sharing.books else None
         peak = symmetric_scale(weight, 1) if shared is None else shared[1] * _LARGEST
         amax = peak.reshape(-1, *[1] * (weight.dim() - 1))
-        rounded = self._quantize(weight, amax, 8, 0, False, False)
+        rounded = self._quantize(on_grid, amax, 8, 0, False, False)
         return with_weights(module, x, rounded, module.bias)  # type: ignore[arg-type]
 
 
@@ -71,9 +73,9 @@ def compile_network(network: Network, table: ExportTable, *, sparse: bool = Fals
     torch_tensorrt = _module()
     if any(bits != 8 for bits in (*network.plan.weight_bits.values(), *network.plan.activation_bits.values())):
         raise NacdeployError("torch-tensorrt holds INT8 alone: export w4a8 for another target, or Q(bits=w8a8)")
-    if network.rule is not None and network.rule.weights != "symmetric":
+    if network.rule is not None and network.rule.weights not in NEIGHBOURS:
         raise NacdeployError(
-            f"torch-tensorrt holds symmetric weights alone, not {network.rule.weights}: choose ort or trt"
+            f"torch-tensorrt holds weights on its symmetric grid alone, not {network.rule.weights}: choose ort or trt"
         )
     module = OperatorNetwork(network, _quantize_op()) if network.quantizers else network
     smallest, largest = ((n, *network.input_shape) for n in (1, table.max_batch))

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from torch import nn
 
-from nacdeploy.base import doors
 from nacdeploy.base.errors import UsageError, nearest, unknown
+from nacdeploy.base.outside import doors
 from nacdeploy.strategies.operators.decompose.layer_settings import (
     EVBMF,
     RATE,

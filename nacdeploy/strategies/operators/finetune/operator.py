@@ -1,7 +1,8 @@
 """F: recover accuracy by training; quantizers stay alive, the best epoch by validation is kept."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from nacdeploy.network.network import Network
@@ -16,9 +17,14 @@ from nacdeploy.task import Task
 
 @dataclass(frozen=True)
 class FinetuneDecision:
-    """The recipe that is run; how long it ran stands in the step."""
+    """The recipe that is run; how long it ran stands in the step.
+
+    `weights` is what rounds quantized weights from here on, "" where that does not change: weights learn their own
+    errors, and are rounded as they learned to be, to the nearest.
+    """
 
     recipe: FinetuneTable
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,15 @@ class Finetune:
         return None
 
     def decide(self, state: CompressionState, task: Task) -> FinetuneDecision:
-        return FinetuneDecision(self.table)
+        rule = state.network.rule
+        return FinetuneDecision(self.table, "symmetric" if rule is not None and rule.weights == "balanced" else "")
 
     def perform(self, network: Network, decision: FinetuneDecision) -> Network:
-        return network
+        if not decision.weights or network.rule is None:
+            return network
+        trained = copy.deepcopy(network)
+        trained.rule = replace(network.rule, weights=decision.weights)
+        return trained
 
     def recovery(self, profile: Profile) -> Recovery | None:
         return Recovery(backbone=self.table, heads=profile.of(ExitTable).recipe)

@@ -9,7 +9,7 @@ from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.base.precision import FLOAT32, Precision
 from nacdeploy.network.attachments import placement
 from nacdeploy.network.attachments.fake_quant import Rule
-from nacdeploy.network.attachments.weight_quantizers import WEIGHT_QUANTIZERS
+from nacdeploy.network.attachments.weight_quantizers import NEIGHBOURS, WEIGHT_QUANTIZERS
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
@@ -93,7 +93,7 @@ class Quantize:
     def explain(self, decision: QuantizeDecision) -> str:
         rule, own = decision.rule, [name for name in decision.layers if name in decision.rule.layer_bits]
         text = f"{len(decision.layers)} layers to {rule.precision_of('')}, {len(decision.edges)} tensors with a scale"
-        text += f"; {rule.weights} weights" if rule.weights != "symmetric" else ""
+        text += f"; {rule.weights} weights" if rule.weights not in NEIGHBOURS else ""
         text += f"; {', '.join(f'{name} {rule.precision_of(name)}' for name in own)}" if own else ""
         floats = ", ".join(f"{name} ({why})" for name, why in decision.left_out.items())
         return f"{text}; float: {floats}" if floats else text

@@ -14,14 +14,14 @@ from nacdeploy.strategies.operators.letter import Letter
 
 class QuantizeTable(Table):
     ladder: tuple[str, ...] = ("w8a8", "w4a8")
-    calibration: Literal["minmax", "percentile", "mse"] = "percentile"
+    calibration: Literal["auto", "minmax", "percentile", "mse"] = "auto"
     percentile: float = Field(99.99, gt=50, le=100)
     n_calibration: int = Field(512, ge=1)
     grid: str = "measured"
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)
     layer_bits: dict[str, str] = Field({})
-    weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "symmetric"
+    weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "balanced"
 
     @field_validator("grid")
     @classmethod

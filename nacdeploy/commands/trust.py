@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacdeploy import own
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import own
 from nacdeploy.exporters.artifacts.artifact import MANIFEST
 from nacdeploy.models import project
 from nacdeploy.models import trust as code

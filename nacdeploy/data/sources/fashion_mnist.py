@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nacdeploy.base import doors
 from nacdeploy.base.errors import UsageError
-from nacdeploy.data.downloads import SOURCE, cache_directory, downloading
+from nacdeploy.base.outside import doors
 from nacdeploy.data.sets import ImageSet, Splits
+from nacdeploy.data.sources.downloads import SOURCE, cache_directory, downloading
 from nacdeploy.data.splits import take_validation
 from nacdeploy.profile.tables.training import DataTable
 

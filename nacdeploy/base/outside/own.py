@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 
 VARIABLE = "NACDEPLOY_CONFIG"
 _WRITTEN = "written.txt"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nacdeploy.base import doors, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "pipe", "folder"])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import files, refused_line, run, succeed
 
-from nacdeploy import models, own
+from nacdeploy import models
+from nacdeploy.base.outside import own
 from nacdeploy.models import trust
 
 MARK = "from pathlib import Path\nPath('RUN').touch()\n"

@@ -1,0 +1,136 @@
+"""The ranges of quantized activations, found from training images.
+
+One pass with rounded weights and float activations keeps a sample of the values at every quantized edge. A rule turns
+each sample into a range. No rule is best for all networks (a tail that one network needs another is better off
+without), so that by default the network's own answers decide between them.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nacdeploy.data import Dataset, ImageSet
+from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
+from nacdeploy.network.captured.graph import call_with
+from nacdeploy.network.network import Network, Simulation, Use, simulated_weight
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
+from nacdeploy.task import evaluate as evaluation
+
+SAMPLES_PER_BATCH = 16384
+MOST_FOR_MSE = 1 << 16
+RULES = ("percentile", "minmax", "mse")  # that "auto" chooses from
+CLEARLY = 0.94  # of an error: a quarter of a decibel
+
+
+class Sample:
+    """Values that were seen at one edge: of every batch a drawn sample and its extremes.
+
+    The room for all batches is taken at once: small pieces that outlive the large tensors between which they lie would
+    hold the memory of these.
+    """
+
+    def __init__(self, n_batches: int) -> None:
+        self._room, self._n = torch.empty(n_batches * (SAMPLES_PER_BATCH + 2)), 0
+
+    @property
+    def values(self) -> Tensor:
+        """All that was kept, (n,)."""
+        return self._room[: self._n]
+
+    def add(self, x: Tensor) -> None:
+        """Keep some values of a tensor of any shape."""
+        flat = x.detach().flatten().cpu()
+        generator = torch.Generator().manual_seed(len(flat))  # a stride would alias with rows and channels
+        drawn = torch.randint(len(flat), (SAMPLES_PER_BATCH,), generator=generator)
+        part = torch.cat([flat[drawn], flat.amin()[None], flat.amax()[None]])
+        if self._n + len(part) > len(self._room):  # an edge that is read more than once a batch
+            self._room = torch.cat([self._room, torch.empty_like(self._room)])
+        self._room[self._n : self._n + len(part)] = part
+        self._n += len(part)
+
+
+class Observation:
+    """Quantized weights, rounded once; float activations, a sample of them kept at the edges."""
+
+    def __init__(self, network: Network, seen: Mapping[str, Sample]) -> None:
+        self._network, self._seen = network, seen
+        self._weights: dict[str, Tensor | None] = {}
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
+        if key in self._seen:
+            self._seen[key].add(x)
+        return x
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        y: Tensor = module(x)
+        return y
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        if name not in self._weights:
+            self._weights[name] = simulated_weight(self._network, name, module)
+        weight = self._weights[name]
+        return call_with(module, x, weight)
+
+
+def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: QuantizeTable) -> None:
+    """The range of every quantized tensor from its values on `images`: by the rule of the table, or, where that is
+    "auto", by the rule with which the network answers the first batch best."""
+    n_batches = math.ceil(len(images) / evaluation.batch_size(images))
+    seen = {key: Sample(n_batches) for key in network.quantizers}
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), evaluation.accelerated(network) as device:
+        observation, batches = Observation(network, seen), evaluation.batches(data, images, device=device)
+        first = next(batches)
+        unrounded = network.run(first, observation)
+        for x in batches:
+            network.run(x, observation)
+        if table.calibration == "auto":
+            _set_best_ranges(network, seen, table.percentile, first, unrounded)
+        else:
+            _set_ranges(network, seen, table.calibration, table.percentile)
+    network.train(was_training)
+
+
+def _set_best_ranges(
+    network: Network, seen: Mapping[str, Sample], percentile: float, x: Tensor, unrounded: Tensor
+) -> None:
+    """The ranges of the rule whose error is least in the answers to a batch, which are `unrounded` with float
+    activations: of the percentile unless another is clearly better."""
+    best, least = RULES[0], math.inf
+    for rule in RULES:
+        _set_ranges(network, seen, rule, percentile)
+        error = float((network.run(x, Simulation(network)) - unrounded).double().square().sum())
+        if error < CLEARLY * least:
+            best, least = rule, error
+    _set_ranges(network, seen, best, percentile)
+
+
+def _set_ranges(network: Network, seen: Mapping[str, Sample], rule: str, percentile: float) -> None:
+    for key, sample in seen.items():
+        quantizer = network.quantizers[key]
+        if isinstance(quantizer, ActivationQuantizer) and len(sample.values):
+            quantizer.set_range(*_range(quantizer, sample.values, rule, percentile))
+
+
+def _range(quantizer: ActivationQuantizer, values: Tensor, rule: str, percentile: float) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if rule == "percentile":
+        tail = (1 - percentile / 100) / (1 if low >= 0 else 2)
+        ordered = values.sort().values
+        n_tail = int(tail * len(ordered))
+        return float(ordered[n_tail if low < 0 else 0]), float(ordered[len(ordered) - 1 - n_tail])
+    if rule == "mse":
+        few = values[:: math.ceil(len(values) / MOST_FOR_MSE)]
+        factors = [f / 40 for f in range(12, 41)]
+        best = min(factors, key=lambda f: _squared_error(quantizer, few, low * f, high * f))
+        return low * best, high * best
+    return low, high
+
+
+def _squared_error(quantizer: ActivationQuantizer, values: Tensor, low: float, high: float) -> float:
+    quantizer.set_range(low, high)
+    return float((quantizer(values) - values).square().sum())
