@@ -18,6 +18,7 @@ from nacdeploy.commands.search import search
 from nacdeploy.commands.show import show
 from nacdeploy.commands.train import train
 from nacdeploy.commands.transfer import preview, transfer
+from nacdeploy.commands.trust import trust
 from nacdeploy.results.result import Result
 from nacdeploy.results.run_page import report
 
@@ -38,4 +39,5 @@ __all__ = [
     "show",
     "train",
     "transfer",
+    "trust",
 ]

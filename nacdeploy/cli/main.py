@@ -1,17 +1,18 @@
 """The command line: parse, one library call, print. Commands are imported when asked for, torch when they run."""
 
+import errno
 import importlib
 import os
+import signal
 import sys
-import tomllib
 import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nacdeploy.base.errors import NacdeployError, UsageError, nearest, unknown
-from nacdeploy.base.records import read_text
+from nacdeploy.base.errors import NO_MEMORY, NacdeployError, UsageError, is_out_of_memory, nearest, unknown
+from nacdeploy.base.outside import doors, leaving
 from nacdeploy.sessions.options import SETTINGS_FILE
 
 COMMANDS = (
@@ -29,6 +30,7 @@ COMMANDS = (
     "decode",
     "show",
     "report",
+    "trust",
     "doctor",
 )
 
@@ -70,6 +72,7 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line: 0 for success, 1 for a failure, 2 for wrong usage; each failure is one line on stderr."""
+    leaving.on_termination()
     warnings.formatwarning = lambda message, *where, **more: f"warning: {message}\n"
     try:
         code = cli.main(standalone_mode=False) or 0
@@ -80,6 +83,8 @@ def main() -> None:
         code = error.exit_code
     except click.ClickException as error:
         code = _failed(error.format_message() + _usage_hint(error), error.exit_code)
+    except leaving.Terminated:
+        code = _failed("told to end; what was finished is kept", 128 + signal.SIGTERM)
     except (click.Abort, KeyboardInterrupt):
         code = _failed("interrupted; what was finished is kept", 1)
     except NacdeployError as error:
@@ -89,8 +94,20 @@ def main() -> None:
         code = 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        code = _failed(f"{error.strerror or error}{where}; free some space or choose another place", 1)
+        code = _failed(f"{error.strerror or error}{where}; {_what_helps(error)}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        code = _failed(NO_MEMORY, 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _what_helps(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "allow more open files (ulimit -n)"
+    if error.errno == errno.ENOMEM:
+        return "allow more memory, or use a smaller batch, network or image"
+    return "free some space or choose another place"
 
 
 def _usage_hint(error: click.ClickException) -> str:
@@ -113,10 +130,12 @@ def _defaults(group: click.Group) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        given = tomllib.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        given = doors.toml_of(doors.read_text(path), str(path))
+    except OSError as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
     given = {key.replace("-", "_"): value for key, value in given.items()}
+    if isinstance(given.get("limits"), str):
+        doors.raise_limits(given.pop("limits"), str(path))
     commands = {
         name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
     }

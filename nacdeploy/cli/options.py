@@ -1,7 +1,6 @@
 """Options that several commands share: one name means one thing everywhere. nacdeploy.toml gives their defaults."""
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -9,6 +8,8 @@ from typing import Any, TypeVar, cast, get_args
 import click
 from click.core import ParameterSource
 
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
 from nacdeploy.cli import document
 from nacdeploy.sessions import options
 
@@ -108,7 +109,8 @@ def is_model_of(run: Path, name: str | None) -> bool:
     if name is None or ".py:" not in name:
         return False
     try:
-        recorded = json.loads((run / "run.json").read_text(encoding="utf-8"))["profile"]["model"]
-    except (OSError, ValueError, KeyError, TypeError):
+        recorded: Any = records.read_json(run / "run.json")
+    except UsageError:  # said by whoever reads it next
         return False
-    return bool(recorded == name)
+    profile = recorded.get("profile") if isinstance(recorded, dict) else None
+    return isinstance(profile, dict) and profile.get("model") == name

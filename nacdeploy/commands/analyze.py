@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from nacdeploy import models
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError, unknown
+from nacdeploy.base.outside import doors
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.metrics import DEFAULT, Metric, scored
 from nacdeploy.network.cost import layer_costs
@@ -157,12 +158,15 @@ def _read(path: Path) -> list[Sensitivity]:
     """The whole rows of a table that may have been torn by a kill; what follows the last newline is cut off."""
     if not records.is_file(path):
         return []
-    content = path.read_bytes()
+    content = doors.read_bytes(path, "record_mib")
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(path, len(whole))
-    rows = csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))
     where = f"{path} (remove it to measure anew)"
+    try:
+        rows = [*csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{where} is no table ({error})") from error
     return [records.from_data(Sensitivity, {k: v for k, v in row.items() if v != ""}, where) for row in rows]
 
 

@@ -1,6 +1,7 @@
 """Timing artifacts and the FP32 baseline in turns."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from nacdeploy import data as datasets
@@ -45,6 +46,7 @@ def bench(
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
     wanted = {key: value for key, value in given.items() if value is not None}
     settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})
-    reference = Path(baseline) if baseline is not None else exported_baseline(manifest, progress)
-    progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
-    return bench_runner.bench(paths, reference, dataset, settings)
+    made = nullcontext(Path(baseline)) if baseline is not None else exported_baseline(manifest, paths[0], progress)
+    with made as reference:
+        progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
+        return bench_runner.bench(paths, reference, dataset, settings)

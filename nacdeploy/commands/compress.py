@@ -12,6 +12,7 @@ from nacdeploy import task as tasks
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.experiments.config import grammar
 from nacdeploy.experiments.config.grammar import Experiment
@@ -102,6 +103,7 @@ def _compressed(place: Path, asked: Begun, options: Options, progress: Progress,
     with ExitStack() as stack:
         session, worker = _worker(read.experiment, asked, request, progress, stack)
         records.write_json(place / RUN_FILE, asked)
+        own.note(place / RUN_FILE)
         jobs = _run(read.experiment, asked, place, worker, request.settings.profile.seed, progress)
     best = jobs.best()
     if best is None or best.value is None:
@@ -128,7 +130,13 @@ def _begun(
         place = Path(resume)
         if not (place / RUN_FILE).is_file():
             raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
-        yield place, records.read(Begun, place / RUN_FILE)
+        asked = records.read(Begun, place / RUN_FILE)
+        if asked.experiment.get("script") is not None and not own.is_own(place / RUN_FILE):
+            raise UsageError(
+                f"{place / RUN_FILE} was not written by you here, and names a script to run: 'nacdeploy trust {place}' "
+                "if you trust it"
+            )
+        yield place, asked
         return
     if file is None:
         raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")

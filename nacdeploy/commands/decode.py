@@ -1,10 +1,9 @@
 """Decoding a container: the files that were encoded, byte for byte."""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from nacdeploy.base import records
-from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.coding import container
 
@@ -28,15 +27,8 @@ def decode(path: Path | str, out: Path | str, progress: Progress | None = None) 
     with container.Reader(path) as reader, records.new_directory(out) as folder:
         entries = reader.header.files
         for entry in entries:
-            _check_inside(entry.path, path)
             place = folder / entry.path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(reader.file(entry))
     progress.say(f"{len(entries)} files restored")
     return Decoded(str(out), tuple(e.path for e in entries), sum(e.n_bytes for e in entries))
-
-
-def _check_inside(name: str, path: Path) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise NacdeployError(f"{path} names '{name}', which lies outside the folder to write")

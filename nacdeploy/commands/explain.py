@@ -1,6 +1,7 @@
 """Explaining an artifact: read its file, run it and its float twin here, and say why each layer is as fast as it is."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import onnx
 from numpy.typing import NDArray
 
 from nacdeploy.base import latency, records
+from nacdeploy.base.outside import doors
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifacts import artifact, onnx_layers
-from nacdeploy.exporters.artifacts.artifact import Manifest
+from nacdeploy.exporters.artifacts import artifact, onnx_files, onnx_layers
+from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.artifacts.float_twin import float_twin, is_quantized
+from nacdeploy.exporters.artifacts.onnx_layers import OnnxLayer
 from nacdeploy.exporters.targets import Target
 from nacdeploy.exporters.targets.ort import layer_facts
 from nacdeploy.exporters.targets.ort import probe as probes
@@ -26,7 +29,41 @@ from nacdeploy.strategies.operators import OPERATORS
 from nacdeploy.strategies.operators.base import D
 from nacdeploy.strategies.operators.prune.operator import PruneDecision
 from nacdeploy.strategies.operators.quantize.operator import QuantizeDecision
+from nacdeploy.strategies.steps.checkpoint import step_from_data
 from nacdeploy.strategies.steps.letters import kind as operator_of
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An artifact before anything of it is run: its records, the bytes of its graph, and the graph."""
+
+    manifest: Manifest
+    lowering: tuple[Lowering, ...]
+    content: bytes
+    file: onnx.ModelProto
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it has a float twin that differs from it."""
+        return is_quantized(self.file)
+
+    def layers(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[OnnxLayer, ...]:
+        """Its layers; `shapes` are those of the first input and output by node."""
+        return onnx_layers.onnx_layers(self.file, self.lowering, shapes)
+
+
+def opened(path: Path) -> Opened:
+    """The artifact at a path, looked through.
+
+    Raises:
+        UsageError: `path` is no artifact, or its graph is none.
+        NacdeployError: a file of it is damaged.
+    """
+    manifest, lowering = artifact.load(path)
+    content = doors.read_bytes(path / manifest.model_file)
+    _rule(manifest)
+    _rounding(manifest)
+    return Opened(manifest, lowering, content, onnx_files.read(content, str(path / manifest.model_file)))
 
 
 def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: Progress | None = None) -> Explanation:
@@ -37,18 +74,17 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
         NacdeployError: a file of it is damaged, or ONNX Runtime cannot run it.
     """
     progress, path = progress or Silent(), Path(path)
-    manifest, lowering = artifact.load(path)
+    found = opened(path)
+    manifest, lowering, content, file = found.manifest, found.lowering, found.content, found.file
     target = targets.parse(manifest.target)
-    content = (path / manifest.model_file).read_bytes()
-    file = onnx.load_model_from_string(content)
     images = _images(manifest)
     models = {"own": content}
-    if is_quantized(file):
+    if found.is_quantized:
         models["twin"] = float_twin(file).SerializeToString()
     progress.say(f"profiling {path}{' and its float twin, in turns' if len(models) > 1 else ''}")
     profiles = onnx_profile.profile(models, images, baseline=[*models][-1], threads=threads, n_rounds=rounds)
     shapes = {node: (s.input, s.output) for node, s in onnx_profile.node_shapes(content, images).items()}
-    layers = onnx_layers.onnx_layers(file, lowering, shapes)
+    layers = found.layers(shapes)
     own, twin = profiles.by_name["own"], profiles.by_name.get("twin")
     facts = layer_facts.from_onnx_runtime(file, layers, own, twin)
     rows = explanation.make_rows(
@@ -93,10 +129,14 @@ def _images(manifest: Manifest) -> NDArray[Any]:
 
 
 def _decisions(manifest: Manifest, kind: type[D]) -> list[D]:
-    """The decisions of one kind along the chain that made the artifact."""
+    """The decisions of one kind along the chain that made the artifact.
+
+    Raises:
+        UsageError: a step is none.
+    """
     letters = {each.letter for each in OPERATORS if operator_of(each.letter).decision_type is kind}
     made = [step for step in manifest.steps if step.link[:1] in letters]
-    return [records.from_data(kind, step.decision, where=f"step {step.link} of the manifest") for step in made]
+    return [step_from_data(records.to_data(step)).decision for step in made]
 
 
 def _rule(manifest: Manifest) -> Rule | None:

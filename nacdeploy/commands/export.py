@@ -1,11 +1,14 @@
 """Making a checkpoint deployable."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nacdeploy import models
 from nacdeploy import profile as profiles
-from nacdeploy.base import records, tracking
+from nacdeploy.base import folders, records, tracking
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import carry, targets
 from nacdeploy.exporters import export as exporting
@@ -68,6 +71,7 @@ def export(
         tuning = exporting.Tuning(autotune, measurements, original, given)
         task, context = task_of(record), _context(record, folder)
         path = exporting.export(state, task, settings, chosen, place, context, progress, tuning)
+    own.note(path / artifact.MANIFEST)
     tracker = tracking.open_tracker(
         home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": chosen.name}, say=progress.say
     )
@@ -85,20 +89,33 @@ def _original(record: checkpoints.Record, folder: Path) -> Network | None:
     return state.network
 
 
-def exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
-    """The FP32 artifact beside the baseline's checkpoint."""
-    folder = Path(str(manifest.baseline.get("checkpoint")))
-    if not checkpoints.is_checkpoint(folder):
+@contextmanager
+def exported_baseline(manifest: artifact.Manifest, path: Path, progress: Progress) -> Iterator[Path]:
+    """The FP32 artifact of the network that an artifact came from: beside that one's checkpoint, or for this block
+    where somebody else's artifact would write outside of its own folder."""
+    named, record = str(manifest.baseline.get("checkpoint")), path / artifact.MANIFEST
+    home = path.absolute().parent
+    folder = checkpoints.named_folder(named, record, [home])
+    if folder is None:
         raise UsageError(
-            f"the FP32 checkpoint of this artifact ({folder}) is gone; give an FP32 artifact with --baseline"
+            f"the FP32 checkpoint of this artifact ({named[:200]}) is gone, or lies where somebody else's artifact "
+            f"does not lead; give an FP32 artifact with --baseline, or 'nacdeploy trust {path}'"
         )
     place = folder / "onnx"
-    if not artifact.is_artifact(place):
-        state, record = checkpoints.load(folder)
-        task, context = task_of(record), _context(record, folder)
-        reference = targets.parse(targets.REFERENCE)
-        exporting.export(state, task, record.settings(), reference, place, context, progress)
-    return place
+    if artifact.is_artifact(place):
+        yield place
+    elif own.is_inside(folder, [home]) or own.is_own(record):
+        yield _export_float(folder, place, progress)
+    else:
+        with folders.scratch() as temporary:
+            yield _export_float(folder, temporary / "onnx", progress)
+
+
+def _export_float(folder: Path, place: Path, progress: Progress) -> Path:
+    state, record = checkpoints.load(folder)
+    context = _context(record, folder)
+    reference = targets.parse(targets.REFERENCE)
+    return exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
 
 
 def _context(record: checkpoints.Record, folder: Path) -> Context:

@@ -10,6 +10,7 @@ from nacdeploy import models
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Bar, Progress, Silent
 from nacdeploy.metrics import shown_drop
 from nacdeploy.profile import Profile
@@ -146,6 +147,7 @@ def _begin(start: Start, session: Session, progress: Progress) -> None:
         if start.source is not None:
             resuming.take_over(start.source, folder, session, progress)
         records.write_json(folder / resuming.RUN_FILE, start.run(session.profile))
+    own.note(start.place / resuming.RUN_FILE)
 
 
 def _check_alphabet(profile: Profile) -> None:

@@ -53,6 +53,9 @@ def manifest_of(
         mean=task.data.mean,
         std=task.data.std,
         bits=task.data.bits,
+        resize=task.data.shaping.resize,
+        crop=task.data.shaping.crop,
+        interpolation=task.data.shaping.interpolation,
     )
     return Manifest(
         target=target.name,

@@ -4,7 +4,6 @@ Every key is explained in profiles/README.md. All errors of a file are reported 
 known one.
 """
 
-import tomllib
 import warnings
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import (
 )
 
 from nacdeploy.base.errors import UsageError, nearest, unknown
-from nacdeploy.base.records import read_text
+from nacdeploy.base.outside import doors
 from nacdeploy.base.scores import DEFAULT
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.targets import Target
@@ -169,8 +168,8 @@ def read(name: str) -> tuple[dict[str, Any], str]:
             raise UsageError(f"profile file {name} does not exist; shipped: {', '.join(shipped_names())}")
         raise unknown("profile", name, shipped_names())
     try:
-        return {"name": path.stem, **tomllib.loads(read_text(path))}, str(path)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {"name": path.stem, **doors.toml_of(doors.read_text(path), str(path))}, str(path)
+    except OSError as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
 
 

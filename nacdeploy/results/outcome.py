@@ -9,6 +9,7 @@ from typing import Any
 from nacdeploy.base import records, tracking
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
 from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import write_page
@@ -87,6 +88,7 @@ def finish(
             checkpoints.write(inner, state, record)
         records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
         records.write_json(folder / RESULT_FILE, result)
+    own.note(command.place / CHECKPOINT / checkpoints.RECORD)
     Runs(Path(command.options["runs"])).finished(command.place)
     drawn = _report(command.place, Material(found, session.profile, result))
     _track(command, result, found, session, drawn)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nacdeploy import models
 from nacdeploy import profile as profiles
@@ -63,7 +64,11 @@ def _material(folder: Path) -> Material:
     result = records.read(Result, folder / RESULT_FILE) if records.is_file(folder / RESULT_FILE) else None
     if records.is_file(folder / JOURNAL) and records.is_file(folder / RUN_FILE):
         where = folder / RUN_FILE
-        profile = profiles.from_mapping(records.read_json(where)["profile"], where=str(where))
+        data: Any = records.read_json(where)
+        recorded = data.get("profile") if isinstance(data, dict) else None
+        if not isinstance(recorded, dict):
+            raise UsageError(f"{where} records no settings")
+        profile = profiles.from_mapping(recorded, where=str(where))
         rows = tuple(journal.read(folder / JOURNAL)[1])
         if not rows:
             raise UsageError(f"{folder} has evaluated nothing yet; ask again when its first chain is done")

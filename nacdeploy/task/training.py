@@ -101,7 +101,7 @@ def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -
         generator = torch.Generator().manual_seed(seed + epoch)
         order = torch.randperm(len(images), generator=generator)
         for index in _whole_batches(order, batch_size):
-            pictures = augmented(images.images[index], data.augment, generator)
+            pictures = augmented(images.batch(index), data.augment, generator)
             yield data.normalize(pictures), images.labels[index]
 
     return epoch_batches

@@ -130,8 +130,17 @@ def check_given(profile: Profile) -> None:
         _read(Path(profile.search.latency_table), setting_of(profile))
 
 
+def read(path: Path) -> LayerTable:
+    """A table of layers.
+
+    Raises:
+        UsageError: it is not there, or is none.
+    """
+    return records.read(LayerTable, path)
+
+
 def _read(path: Path, here: Setting) -> LayerTable:
-    table = records.read(LayerTable, path)
+    table = read(path)
     check_setting(table.setting, here, path, "leave search.latency_table away to measure here")
     return table
 

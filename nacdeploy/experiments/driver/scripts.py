@@ -4,7 +4,6 @@ The process finds its folder in the environment variable NACDEPLOY_JOB and its c
 it reports is a line of results.jsonl; its output is kept in stdout.log and stderr.log.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import doors
 from nacdeploy.experiments.config.grammar import Experiment
 from nacdeploy.experiments.driver.jobs import Attempt, Job, Report
 from nacdeploy.experiments.driver.reporting import CONFIG_FILE, MODEL, RESULTS_FILE, VARIABLE, handed
@@ -154,10 +154,19 @@ class _Process:
         return None
 
 
+@dataclass(frozen=True)
+class _Reported:
+    """A line of a job's results."""
+
+    value: float
+
+
 def _reported(folder: Path) -> list[float]:
     """The values that a job has reported, in their order; a line counts once it is whole."""
     try:
-        lines = (folder / RESULTS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = doors.read_text(folder / RESULTS_FILE, "record_mib").splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [json.loads(line)["value"] for line in lines if line.endswith("\n")]
+    where = f"{folder / RESULTS_FILE}, a reported value"
+    whole = [doors.json_of(line, where) for line in lines if line.endswith("\n")]
+    return [records.from_data(_Reported, row, where).value for row in whole]

@@ -9,6 +9,7 @@ from functools import cached_property
 import onnx
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_LONGEST = 4000
 
 
 class Links:
@@ -44,8 +45,8 @@ def module_path(node: onnx.NodeProto) -> str:
     `['', 'add']`, of the model's own forward, is nothing."""
     scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
     try:
-        path = ast.literal_eval(scopes)
-    except (ValueError, SyntaxError):
+        path = ast.literal_eval(scopes[:_LONGEST])
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the parser's own, of brackets without end
         return ""
     return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""
 

@@ -1,6 +1,6 @@
 """What an operator is: a letter that refuses or decides, then performs; and its parameters in a chain."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -74,6 +74,23 @@ class Closes(Protocol):
 
     @classmethod
     def closed_to(cls, decision: Any, letter: str) -> str | None: ...
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """An operator that looks at a decision from a file before it is performed: `misfit` says why it is none for this
+    network (it names a layer that the network lacks, an index outside of an axis), None where it may be performed."""
+
+    def misfit(self, network: Network, decision: Any) -> str | None: ...
+
+
+def unknown_layer(names: Iterable[str], network: Network) -> str | None:
+    """What to say of the first of some layers that a network lacks."""
+    layers = network.layers
+    for name in names:
+        if name not in layers:
+            return f"it names the layer '{name[:80]}', which the model lacks{nearest(name[:80], layers)}"
+    return None
 
 
 def with_parameters(

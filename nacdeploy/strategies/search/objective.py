@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-from nacdeploy.base.errors import unknown
-from nacdeploy.metrics import DEFAULT, Metric, drop, named, scored
+from nacdeploy.base.errors import UsageError, unknown
+from nacdeploy.metrics import DEFAULT, Metric, drop, named, scored, spelled
 from nacdeploy.profile.tables.search import SCORES, SearchTable
 from nacdeploy.strategies.search import pareto
 
@@ -77,6 +77,27 @@ class Figures:
     def with_quality(self, quality: float) -> "Figures":
         """The same figures with the score of another quality: a plan."""
         return replace(self, score=self.scored_by.of_quality(quality, self.chance_score))
+
+
+# No ratio of anything to anything is larger: a network of one weight against one of 10^12.
+_LARGEST_RATIO = 1e12
+
+
+def check_figures(figures: Figures) -> None:
+    """Check that figures from a file can be.
+
+    Raises:
+        UsageError: a score is outside the metric's bounds, a ratio not above 0 or absurd, a number of images negative.
+    """
+    low, high = figures.scored_by.bounds
+    for key in ("score", "baseline_score", "chance_score"):
+        if not low <= (value := getattr(figures, key)) <= high:
+            raise UsageError(f"{spelled(key, figures.metric)} is {value:g}, and lies from {low:g} to {high:g}")
+    for key, value in vars(figures).items():
+        if ("_ratio" in key or key.startswith("speed_")) and value is not None and not 0 < value < _LARGEST_RATIO:
+            raise UsageError(f"{key} is {value:g}, and no such ratio is")
+    if figures.n_images < 0 or figures.half_width < 0:
+        raise UsageError(f"figures of {figures.n_images} images within {figures.half_width:g} cannot be")
 
 
 class RewardTerms(NamedTuple):

@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 from nacdeploy.base.errors import UsageError, nearest, unknown
-from nacdeploy.base.records import read_text
+from nacdeploy.base.outside import doors
 from nacdeploy.strategies.operators.decompose.layer_settings import (
     EVBMF,
     RATE,
@@ -76,8 +76,8 @@ def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> 
         UsageError: the file is not there or no YAML, or with everything that is wrong in it.
     """
     try:
-        config = yaml.load(read_text(path), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = doors.parsed(doors.read_text(path), str(path), "YAML", _loaded)
+    except OSError as error:
         raise UsageError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     return settings(config, layers, table, str(path))
 
@@ -97,6 +97,15 @@ def settings(
     if problems:
         raise UsageError(f"{where}: " + "; ".join(problems))
     return {name: _setting(entry, layers[name], table) for name, entry in entries.items() if _is_filled(entry)}
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except (TypeError, AttributeError) as error:  # yaml's own, of a key or a tag that stands where none may
+        raise ValueError(f"a value that cannot stand there: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):

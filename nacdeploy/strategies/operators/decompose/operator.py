@@ -16,7 +16,7 @@ from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, unknown_layer, with_parameters
 from nacdeploy.strategies.operators.decompose import layer_settings, musco
 from nacdeploy.strategies.operators.decompose.layer_settings import LayerSetting
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
@@ -88,6 +88,16 @@ class Decompose:
         smaller = copy.deepcopy(network)
         decomposition.replace(smaller, {name: (found.format, found.ranks) for name, found in decision.layers.items()})
         return smaller
+
+    def misfit(self, network: Network, decision: DecomposeDecision) -> str | None:
+        """See `Fits`; whether ranks fit is asked by whoever makes the factors."""
+        modules = dict(network.backbone.named_modules())
+        for name, found in decision.layers.items():
+            if found.format not in ranks.FORMATS:
+                return f"its format '{found.format[:40]}' is not known"
+            if not isinstance(modules.get(name), nn.Conv2d | nn.Linear | nn.Sequential):
+                return unknown_layer([name], network) or f"'{name[:80]}' cannot be decomposed"
+        return None
 
     def recovery(self, profile: Profile) -> Recovery | None:
         return None
