@@ -301,6 +301,8 @@ def _link(step: StepRecord) -> Link:
     links = Chain.parse(step.link).links
     if len(links) != 1:
         raise UsageError(f"a step of the checkpoint is of '{step.link[:80]}', which is not one letter")
+    if links[0].letter not in profiles.letters():
+        raise UsageError(letters.unknown(links[0].letter))
     return links[0]
 
 
