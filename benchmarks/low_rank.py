@@ -41,7 +41,7 @@ def main() -> None:
         if text == CHAINS[0]:
             half = state
     with tempfile.TemporaryDirectory() as folder:
-        context = Context([], {}, {}, {})
+        context = Context()
         target = parse("ort")
         paths = [export(s, task, profile, target, Path(folder) / str(i), context) for i, s in enumerate((plain, half))]
         fp32, row = bench.bench(paths[1:], paths[0], task.data, profile.bench).rows

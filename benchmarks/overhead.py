@@ -98,7 +98,7 @@ def main() -> None:
         with Journal.open(Path(name) / "journal.jsonl", {}) as journal:
             found = engine.run(
                 searcher,
-                engine.InProcess(evaluator),
+                engine.in_process(evaluator),
                 objective.make(table),
                 table.rules,
                 table.alphabet,

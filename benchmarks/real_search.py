@@ -55,7 +55,7 @@ def searched(name: str, seed: int, runs: Path, n_trainings: int) -> SearchResult
     with Journal.open(folder / f"{name}.jsonl", fingerprint) as journal:
         found = engine.run(
             make_searcher(name, table, profile.seed, objective),
-            engine.InProcess(Evaluator(session.baseline, session.task, profile, memory)),
+            engine.in_process(Evaluator(session.baseline, session.task, profile, memory)),
             objective,
             table.rules,
             table.alphabet,

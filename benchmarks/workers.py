@@ -47,11 +47,11 @@ def session_of(folder: Path, epochs: int) -> Session:
 def evaluated(session: Session, chains: list[Chain], cache: Path, cluster: Cluster) -> tuple[float, list[str]]:
     """The wall time for all chains once every worker is open, and the keys of their states."""
     with cluster.pool(candidates.opener(session, cache.parent, str(cache))) as pool:
-        workers = candidates.Candidates(pool)
-        for opened in [workers.submit(Chain()) for _ in range(cluster.n_workers)]:
-            opened.result()
+        workers = candidates.on_pool(pool)
+        for opened in [workers(Chain()) for _ in range(cluster.n_workers)]:
+            opened()
         start = time.perf_counter()
-        rows = [pending.result() for pending in [workers.submit(chain) for chain in chains]]
+        rows = [pending() for pending in [workers(chain) for chain in chains]]
         return time.perf_counter() - start, [row.state_key for row in rows]
 
 

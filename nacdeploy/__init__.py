@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         show,
         train,
         transfer,
+        trust,
     )
     from nacdeploy.base.errors import NacdeployError, RefusedError, UsageError
     from nacdeploy.strategies.chain import Chain
@@ -54,6 +55,7 @@ __all__ = [
     "show",
     "train",
     "transfer",
+    "trust",
 ]
 
 

@@ -8,14 +8,19 @@ QEF and `export` for ONNX Runtime have run (`tests/test_examples.py`).
 """
 
 from nacdeploy.commands.analyze import analyze
-from nacdeploy.commands.code import decode, encode
+from nacdeploy.commands.bench import bench
 from nacdeploy.commands.compress import compress
-from nacdeploy.commands.deploy import bench, export
+from nacdeploy.commands.decode import decode
+from nacdeploy.commands.encode import encode
 from nacdeploy.commands.explain import explain
+from nacdeploy.commands.export import export
+from nacdeploy.commands.finetune import finetune
 from nacdeploy.commands.load import load
 from nacdeploy.commands.search import search
 from nacdeploy.commands.show import show
-from nacdeploy.commands.transfer import finetune, preview, train, transfer
+from nacdeploy.commands.train import train
+from nacdeploy.commands.transfer import preview, transfer
+from nacdeploy.commands.trust import trust
 from nacdeploy.results.result import Result
 from nacdeploy.results.run_page import report
 
@@ -36,4 +41,5 @@ __all__ = [
     "show",
     "train",
     "transfer",
+    "trust",
 ]

@@ -8,7 +8,7 @@ from nacdeploy.base.errors import DivergedError, RefusedError
 from nacdeploy.profile.tables.search import RulesTable, SearchTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import engine, objective
-from nacdeploy.strategies.search.engine import Limits, Progress, SearchResult
+from nacdeploy.strategies.search.engine import Limits, SearchResult, Standing
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.search.searchers import make_searcher
@@ -66,14 +66,14 @@ def run(
     *,
     searcher: engine.Searcher | None = None,
     seed: int = 0,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[Standing], None] = lambda _: None,
 ) -> SearchResult:
     """A search with a journal at `path`."""
     goal = objective.make(settings)
     with Journal.open(path, {"seed": seed}) as journal:
         return engine.run(
             searcher or make_searcher(settings.searcher, settings, seed, goal),
-            engine.InProcess(evaluate),
+            engine.in_process(evaluate),
             goal,
             settings.rules,
             settings.alphabet,

@@ -72,7 +72,7 @@ ROOMS = {
 }
 ORDER = {room: place for place, room in enumerate(ROOMS)}
 N_FILES = 12
-ONE_FILE_PER_COMMAND = {"cli"}
+ONE_FILE_PER_COMMAND = {"cli", "commands"}
 NOT_OF_THE_PACKAGE = {"benchmarks", "contracts", "fixtures", "site_packages"}
 
 HOMES = {

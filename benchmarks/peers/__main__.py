@@ -15,7 +15,7 @@ from benchmarks.peers.results import Row
 from benchmarks.peers.timing import Subject
 from nacdeploy.base import latency, records
 from nacdeploy.cli.render import RichProgress
-from nacdeploy.commands.transfer import train
+from nacdeploy.commands.train import train
 from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.session import Session, open_session

@@ -1,6 +1,7 @@
 """The exception tree: every error a user can cause is one line that says what, where and what would work."""
 
 import difflib
+import re
 import tempfile
 import traceback
 from collections.abc import Iterable
@@ -22,6 +23,20 @@ class RefusedError(NacdeployError):
     """An operator does not apply to this model in this state; the text says why."""
 
 
+NO_MEMORY = "not enough memory; allow more, or use a smaller batch, network or image"
+# torch's allocator and its kernels have no exception of their own for it.
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|bad_alloc|out of memory|[Cc]annot allocate memory|could not create a \w+"
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means a lack of memory: no fault of the code, and no reason for a traceback."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    )
+
+
 class UnexpectedError(RefusedError):
     """A letter failed in a way that nobody foresaw, by a fault of nacdeploy or of the network's own code.
 
@@ -29,9 +44,11 @@ class UnexpectedError(RefusedError):
     """
 
     def __init__(self, what: str, error: BaseException | None = None) -> None:
-        super().__init__(
-            what if error is None else f"unexpected: {what}: {_one_line(error)}; the traceback is in {_kept(error)}"
-        )
+        if error is not None and is_out_of_memory(error):
+            what = f"{what}: {NO_MEMORY}"
+        elif error is not None:
+            what = f"unexpected: {what}: {_one_line(error)}; the traceback is in {_kept(error)}"
+        super().__init__(what)
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from pathlib import Path
 from nacdeploy.base.errors import NacdeployError
 
 _TEMPORARY = ".nacdeploy-"
+_N_NAMED = 60  # characters of a folder's name in the name of its temporary directory
+_YOUNG_S, _OLD_S = 60, 3600
 _NOTHING = {"lost+found"}  # an entry of the file system itself in an empty volume
 # The folders that this process has reserved, by absolute path, and whether it made them itself.
 _held: dict[Path, bool] = {}
@@ -232,19 +235,50 @@ def _filled(path: Path) -> Iterator[Path]:
 @contextmanager
 def _temporary(path: Path, parent: Path) -> Iterator[Path]:
     """Yield a directory in `parent` for the future content of `path`; remove it after the block unless it was moved."""
-    prefix = _TEMPORARY if parent == path else f".{path.name}."
+    prefix = _TEMPORARY if parent == path else f"{_TEMPORARY}{path.name[:_N_NAMED]}."
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        for place in {parent.absolute(), path.absolute().parent}:
+            _sweep(place)
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
     except OSError as error:
         raise NacdeployError(f"cannot write to {parent}: {error.strerror}; choose another --out") from error
     try:
         temporary.chmod(0o755)
-        yield temporary
+        with _locked(temporary):
+            yield temporary
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a directory for this block in the system's folder for temporary files; remove those of killed processes.
+
+    Raises:
+        NacdeployError: nothing can be written there.
+    """
+    root = Path(tempfile.gettempdir())
+    with _temporary(root / "scratch", root) as temporary:
+        yield temporary
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the remains of killed runs in a folder: temporary directories that no process holds any more, and files
+    that no process can still be writing."""
+    for left in parent.glob(f"{_TEMPORARY}*"):
+        with suppress(OSError):
+            age_s = time.time() - left.lstat().st_mtime
+            if left.is_symlink() or age_s < _YOUNG_S:  # a younger one may not be locked yet
+                continue
+            if left.is_file() and age_s > _OLD_S:
+                left.unlink()
+            elif left.is_dir():
+                with _locked(left) as is_ours:
+                    if is_ours:
+                        shutil.rmtree(left, ignore_errors=True)
 
 
 def _move_in(temporary: Path, path: Path) -> None:
@@ -274,7 +308,7 @@ def _swap(temporary: Path, path: Path) -> None:
     if not path.is_dir():
         temporary.rename(path)
         return
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_TEMPORARY}{path.name[:_N_NAMED]}."))
     try:
         path.rename(old / "old")
         try:

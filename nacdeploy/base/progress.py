@@ -1,8 +1,14 @@
 """Progress: the reports of a long job to its user, however they are shown. The command line shows them with rich."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
+
+Say = Callable[[str], None]
+
+
+def nobody(*_: object) -> None:
+    """Ignore a line: the default of every observer."""
 
 
 class Bar(Protocol):

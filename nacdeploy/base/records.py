@@ -8,17 +8,20 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from nacdeploy.base.errors import UsageError
+from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.base.folders import cannot_write
 from nacdeploy.base.folders import check_writable as check_writable
 from nacdeploy.base.folders import new_directory as new_directory
+from nacdeploy.base.outside import doors
+from nacdeploy.base.scores import SCHEMAS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = SCHEMAS[0]
 
 T = TypeVar("T")
 
@@ -29,9 +32,23 @@ def _adapter(kind: Any) -> Any:
 
 @cache
 def _built_adapter(kind: Any) -> Any:
-    from pydantic import TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
 
+    for each in _dataclasses(kind, set()):
+        if not hasattr(each, "__pydantic_config__"):
+            each.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
     return TypeAdapter(kind)
+
+
+def _dataclasses(kind: Any, seen: set[Any]) -> Iterator[Any]:
+    """Yield the dataclasses in a type."""
+    if isinstance(kind, type) and is_dataclass(kind) and kind not in seen:
+        seen.add(kind)
+        yield kind
+        for hint in get_type_hints(kind).values():
+            yield from _dataclasses(hint, seen)
+    for part in get_args(kind):
+        yield from _dataclasses(part, seen)
 
 
 def to_data(record: Any) -> Any:
@@ -43,34 +60,51 @@ def from_data(kind: type[T], data: Any, where: str = "record") -> T:
     """Build a frozen dataclass from plain data: the inverse of `to_data`.
 
     Raises:
-        UsageError: the data does not have the fields or types of `kind`.
+        UsageError: the data do not have the fields or types of `kind`; unknown keys are named.
     """
     from pydantic import ValidationError
 
     try:
         return _adapter(kind).validate_python(data)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise UsageError(f"{where} is not a valid {kind.__name__}: {problems}") from error
+        problems = "; ".join(_explain(problem, kind) for problem in error.errors()[:5])
+        name = getattr(kind, "__name__", str(kind))
+        raise UsageError(f"{where} is not a valid {name}: {problems}") from error
+
+
+def _explain(problem: Any, kind: Any) -> str:
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _keys_of(kind, problem["loc"][:-1])
+        return f"unknown key '{where}'{nearest(str(problem['loc'][-1]), known) if known else ''}"
+    return f"{where}: {problem['msg']}"
+
+
+def _keys_of(kind: Any, path: tuple[Any, ...]) -> list[str]:
+    """Return the keys of the record at a path within another; none if its type is not stated."""
+    for key in path:
+        kind = get_type_hints(kind).get(str(key)) if is_dataclass(kind) else None
+    return list(kind.__dataclass_fields__) if is_dataclass(kind) else []
 
 
 def read_text(path: Path) -> str:
-    """Read a text file, without the byte order mark that Windows' editors put in front.
+    """Read a text file that people write (see `doors.read_text`).
 
     Raises:
-        OSError, UnicodeDecodeError: the file cannot be read, or is not UTF-8.
+        OSError: the file cannot be read.
+        UsageError: the file is no regular file, too large, or not UTF-8.
     """
-    return path.read_text(encoding="utf-8-sig")
+    return doors.read_text(path)
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UsageError: the file is not there or is not JSON.
+        UsageError: the file is not there or is not JSON within the limits.
     """
     try:
-        return json.loads(read_text(path))
+        return doors.json_of(doors.read_text(path, "record_mib"), str(path))
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:
@@ -81,9 +115,25 @@ def read(kind: type[T], path: Path) -> T:
     """Read the frozen dataclass in a JSON file.
 
     Raises:
-        UsageError: the file is not there, is not JSON or does not have the fields or types of `kind`.
+        UsageError: the file is not there, is not JSON, does not have the fields or types of `kind`, or is of a schema
+            that this version does not know.
     """
-    return from_data(kind, read_json(path), where=str(path))
+    data = read_json(path)
+    check_schema(kind, data, path)
+    return from_data(kind, data, where=str(path))
+
+
+def check_schema(kind: Any, data: Any, path: Path) -> None:
+    """Check the schema number of a record that holds one.
+
+    Raises:
+        UsageError: this version does not read that schema.
+    """
+    if "schema" not in getattr(kind, "__dataclass_fields__", {}) or not isinstance(data, dict):
+        return
+    schema = data.get("schema", SCHEMA_VERSION)
+    if isinstance(schema, bool) or schema not in SCHEMAS:
+        raise UsageError(f"{path} has schema {schema!r}; this nacdeploy reads {SCHEMAS[0]} to {SCHEMAS[-1]}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,7 +153,7 @@ def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".nacdeploy-{path.name[:60]}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.writelines(parts)
@@ -132,10 +182,18 @@ def _json_text(data: Any) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a file is there; a text too long to be a path names none."""
+    """Tell whether a file is there; a text that cannot be a path (too long, with NUL) names none."""
     try:
         return path.is_file()
-    except OSError:
+    except (OSError, ValueError):
+        return False
+
+
+def exists(path: Path) -> bool:
+    """Tell whether something is there; a text that cannot be a path names nothing."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
         return False
 
 

@@ -10,15 +10,15 @@ import math
 import netrc
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlparse
 
 from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.progress import Say
 
-Say = Callable[[str], None]
 Mode = Literal["online", "offline", "disabled"]
 
 RECORD_NAME = "tracking.jsonl"

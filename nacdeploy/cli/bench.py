@@ -16,27 +16,11 @@ from nacdeploy.cli import options, render
 @click.option("--batch", type=click.IntRange(min=1), help="Images per call.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
 @options.as_json
-def command(
-    artifacts: tuple[Path, ...],
-    baseline: Path | None,
-    data: str | None,
-    model: str | None,
-    batch: int | None,
-    threads: int | None,
-    as_json: bool,
-) -> None:
+def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     """Time artifacts against the FP32 baseline, turn by turn, and score them on the test split."""
     from nacdeploy import api
 
-    table = api.bench(
-        artifacts,
-        baseline=baseline,
-        data=data,
-        model=model,
-        batch=batch,
-        threads=threads,
-        progress=render.RichProgress(),
-    )
+    table = api.bench(artifacts, progress=render.RichProgress(), **given)
     render.print_json(table) if as_json else _print_bench(table)
 
 

@@ -13,7 +13,7 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(file: Path, out: Path, as_json: bool) -> None:
     """Restore what `nacdeploy encode` wrote, byte for byte."""
-    from nacdeploy.commands import code
+    from nacdeploy.commands.decode import decode
 
-    decoded = code.decode(file, out, render.RichProgress())
+    decoded = decode(file, out, render.RichProgress())
     render.print_json(decoded) if as_json else click.echo(f"restored {len(decoded.files)} files: {decoded.path}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from nacdeploy.cli import options, render
+from nacdeploy.cli import options, render, trust
 
 
 @click.command("doctor")
@@ -14,13 +14,19 @@ def command(measure: bool, as_json: bool) -> None:
     """Say what is installed, what is missing and how to add it, and which targets work here."""
     from nacdeploy.base import records
     from nacdeploy.commands import doctor
+    from nacdeploy.commands import trust as trusting
 
     report = doctor.inspect()
     measured = _measured() if measure else None
     if as_json:
-        render.print_json({**records.to_data(report), **({"measured": records.to_data(measured)} if measured else {})})
+        found = {"trusted": records.to_data(trusting.trusted())}
+        render.print_json(
+            {**records.to_data(report), **found, **({"measured": records.to_data(measured)} if measured else {})}
+        )
     else:
         _print_doctor(report)
+        for line in trust.lines():
+            click.echo(f"trusted: {line}")
         if measured:
             _print_measured(measured)
     if not report.healthy:

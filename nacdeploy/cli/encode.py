@@ -15,9 +15,9 @@ from nacdeploy.cli import options, render
 @options.as_json
 def command(source: Path, out: Path, rules: Path | None, as_json: bool) -> None:
     """Write a checkpoint or an artifact into one small file, exact to the bit: Huffman codes, zero runs, zstd."""
-    from nacdeploy.commands import code
+    from nacdeploy.commands.encode import encode
 
-    encoded = code.encode(source, out, rules, render.RichProgress())
+    encoded = encode(source, out, rules, render.RichProgress())
     render.print_json(encoded) if as_json else _print_encoded(encoded)
 
 

@@ -1,6 +1,5 @@
 """nacdeploy export"""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,34 +19,12 @@ from nacdeploy.exporters.targets import FOLDERS
 @options.precision
 @options.wandb
 @options.as_json
-def command(
-    source: Path | None,
-    target: str | None,
-    out: Path | None,
-    model: str | None,
-    profile: str | None,
-    autotune: bool,
-    guard: bool | None,
-    precision: Path | None,
-    wandb: bool,
-    as_json: bool,
-) -> None:
+def command(as_json: bool, **given: Any) -> None:
     """Make a checkpoint deployable: ONNX with real INT8, checked; with --target trt also engines."""
     from nacdeploy import api
     from nacdeploy.exporters.artifacts import artifact
 
-    folder = api.export(
-        target=target,
-        source=source,
-        out=out,
-        model=model,
-        profile=profile,
-        autotune=autotune,
-        guard=guard,
-        precision=precision,
-        wandb=wandb,
-        progress=render.RichProgress(),
-    )
+    folder = api.export(progress=render.RichProgress(), **given)
     manifest, rows = artifact.load(folder)
     if as_json:
         render.print_json({"artifact": str(folder), **_plain(manifest)})

@@ -1,17 +1,15 @@
 """Options that several commands share: one name means one thing everywhere. nacdeploy.toml gives their defaults."""
 
 import functools
-import json
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 import click
 from click.core import ParameterSource
 
-from nacdeploy.base.errors import UsageError, nearest
-from nacdeploy.base.records import read_text
+from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
 from nacdeploy.cli import document
 from nacdeploy.sessions import options
 
@@ -42,7 +40,6 @@ rules = click.option(
     "--rules", metavar="FILE", type=click.Path(path_type=Path), help="Rules by layer in the old grammar."
 )
 as_json = click.option("--json", "as_json", is_flag=True, callback=_documented, help="Print one JSON document.")
-NAMES = {"as_json": "json", "source": "from"}
 
 
 def shared(*names: str) -> Callable[[F], F]:
@@ -63,14 +60,23 @@ def shared(*names: str) -> Callable[[F], F]:
 
 def _option(name: str) -> Callable[[F], F]:
     """A shared option as the command line spells it."""
-    spelling, (kind, *_) = options.SPELLINGS[name], get_args(options.HINTS[name])
+    kind, spelling = get_args({**options.HINTS, **options.SEARCH_HINTS}[name])
     flag = f"--{name.replace('_', '-')}"
     if kind is bool:
         flags = f"{flag}/--no-{name}" if spelling.default else flag
         return click.option(flags, default=spelling.default, is_flag=True, help=spelling.help)
-    types: dict[Any, Any] = {float | None: float, int | None: click.IntRange(min=0)}
     shown = {"default": spelling.default, "show_default": True} if spelling.default is not None else {}
-    return click.option(flag, type=types.get(kind), metavar=spelling.metavar, help=spelling.help, **shown)
+    shown |= {"multiple": True} if kind == Sequence[Path | str] | None else {}
+    return click.option(flag, type=_type(kind, spelling), metavar=spelling.metavar, help=spelling.help, **shown)
+
+
+def _type(kind: Any, spelling: options.Spelling) -> Any:
+    """How click reads the value of an option; None: as text."""
+    numbers: dict[Any, tuple[Any, Any]] = {int | None: (int, click.IntRange), float | None: (float, click.FloatRange)}
+    if kind not in numbers:
+        return None
+    plain, ranged = numbers[kind]
+    return plain if spelling.least is None else ranged(min=spelling.least)
 
 
 def _settings_file(given: dict[str, Any]) -> dict[str, Any]:
@@ -86,62 +92,11 @@ task_options = shared(*options.TASK)
 data, wandb = _option("data"), _option("wandb")
 
 
-_SEARCH = (
-    click.option("--searcher", metavar="X", help="surrogate, beam, dqn or random."),
-    click.option("--budget", type=click.IntRange(min=1), help="Chains to evaluate."),
-    click.option("--max-trainings", type=click.IntRange(min=1), metavar="N", help="Trainings after which it ends."),
-    click.option(
-        "--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="What may be lost, in the metric's unit."
-    ),
-    click.option("--objective", metavar="X", help="budget, latency, pareto or nac."),
-    click.option(
-        "--cache", metavar="LOCATION", help="Shared memory of searches: a folder or an fsspec URL (s3://...)."
-    ),
-    click.option(
-        "--experience", metavar="RUN", multiple=True, help="An earlier search whose journal teaches what letters do."
-    ),
-)
-SEARCH = ("searcher", "budget", "max_trainings", "max_drop", "objective", "cache", "experience")
-
-
 def search_options(function: F) -> F:
     """The options of a search that are keys of the profile's search table."""
-    for option in reversed(_SEARCH):
-        function = option(function)
+    for name in reversed(options.SEARCH):
+        function = _option(name)(function)
     return function
-
-
-def defaults(group: click.Group, path: Path = Path(options.SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
-    """nacdeploy.toml as click's default map: every option of every command that the file names.
-
-    Raises:
-        UsageError: the file is not readable, or names an option that no command has.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        given = tomllib.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} is not readable TOML: {error}") from error
-    given = {key.replace("-", "_"): value for key, value in given.items()}
-    commands = {
-        name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
-    }
-    parameters = {
-        name: [p.name for p in command.params if p.name and isinstance(p, click.Option)]
-        for name, command in commands.items()
-        if command
-    }
-    _check_keys(given, {NAMES.get(p, p) for names in parameters.values() for p in names}, path)
-    return {
-        name: {p: _as_typed(given[NAMES.get(p, p)]) for p in names if NAMES.get(p, p) in given}
-        for name, names in parameters.items()
-    }
-
-
-def _as_typed(value: Any) -> Any:
-    """A value as it would stand on the command line, so that the option's own checks apply to it."""
-    return value if isinstance(value, bool) else str(value)
 
 
 def on_command_line(name: str) -> bool:
@@ -154,17 +109,8 @@ def is_model_of(run: Path, name: str | None) -> bool:
     if name is None or ".py:" not in name:
         return False
     try:
-        recorded = json.loads((run / "run.json").read_text(encoding="utf-8"))["profile"]["model"]
-    except (OSError, ValueError, KeyError, TypeError):
+        recorded: Any = records.read_json(run / "run.json")
+    except UsageError:  # said by whoever reads it next
         return False
-    return bool(recorded == name)
-
-
-def _check_keys(given: dict[str, Any], known: set[str], path: Path) -> None:
-    for key, value in given.items():
-        if key not in known:
-            raise UsageError(f"{path}: unknown option '{key}'{nearest(key, known)}")
-        if isinstance(value, dict):
-            raise UsageError(f"{path}: '{key}' is a table; the file holds option names only, tables go into a profile")
-        if not isinstance(value, str | int | float):
-            raise UsageError(f"{path}: '{key}' takes one value, such as {key} = \"...\"")
+    profile = recorded.get("profile") if isinstance(recorded, dict) else None
+    return isinstance(profile, dict) and profile.get("model") == name

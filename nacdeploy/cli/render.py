@@ -20,7 +20,7 @@ _MEMORY_S = 1800  # what the time left is estimated from: chains take from a sec
 
 
 @cache
-def stderr() -> "Console":
+def _stderr() -> "Console":
     """The console of lines and bars; rich is imported when something is shown, so that --help stays quick."""
     from rich.console import Console
 
@@ -42,7 +42,7 @@ class RichProgress:
     """Progress on stderr: lines, and bars that are gone when their job is done or nobody watches."""
 
     def say(self, line: str) -> None:
-        stderr().print(line, soft_wrap=True, markup=False)
+        _stderr().print(line, soft_wrap=True, markup=False)
 
     @contextmanager
     def bar(self, title: str) -> Iterator[RichBar]:
@@ -59,12 +59,12 @@ class RichProgress:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        progress = Progress(*columns, console=stderr(), speed_estimate_period=_MEMORY_S)
+        progress = Progress(*columns, console=_stderr(), speed_estimate_period=_MEMORY_S)
         bar = RichBar(progress, progress.add_task(title, total=1), below := Text(no_wrap=True, overflow="ellipsis"))
-        if not stderr().is_terminal:
+        if not _stderr().is_terminal:
             yield bar
             return
-        with Live(Group(progress, below), console=stderr(), transient=True):
+        with Live(Group(progress, below), console=_stderr(), transient=True):
             yield bar
 
 

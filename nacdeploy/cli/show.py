@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from nacdeploy.cli import options, render
-from nacdeploy.sessions.options import TASK
+from nacdeploy.sessions.options import SEARCH, TASK
 
 
 @click.command("show")
@@ -20,13 +20,13 @@ def command(what: str | None, settings: bool, as_json: bool, **given: Any) -> No
     """Show a strategy (word, strategy.json, catalog:NAME), a checkpoint, an artifact, a run, or settings in force."""
     from nacdeploy.commands import show as showing
 
-    typed = [name for name in ("precision", "rules", *TASK, *options.SEARCH) if options.on_command_line(name)]
+    typed = [name for name in ("precision", "rules", *TASK, *SEARCH) if options.on_command_line(name)]
     if typed and not settings:
         raise click.UsageError(f"--{typed[0].replace('_', '-')} goes with --settings.")
     # What nacdeploy.toml says for `search` has no say in how a strategy is applied, and what is typed is refused there.
-    keys = [name for name in options.SEARCH if what is None or options.on_command_line(name)]
+    keys = [name for name in SEARCH if what is None or options.on_command_line(name)]
     search = {name: given[name] for name in keys}
-    given = {name: value for name, value in given.items() if name not in options.SEARCH}
+    given = {name: value for name, value in given.items() if name not in SEARCH}
     shown = showing.show(what, settings=settings, search=search, progress=render.RichProgress(), **given)
     if as_json:
         render.print_json(shown.data)

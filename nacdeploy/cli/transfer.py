@@ -19,38 +19,17 @@ from nacdeploy.cli import options, render
 @click.option("--post-finetune", type=click.IntRange(min=1), metavar="EPOCHS", help="Train longer at the end.")
 @options.wandb
 @options.as_json
-def command(
-    strategy: str,
-    precision: Path | None,
-    rules: Path | None,
-    out: Path | None,
-    dry_run: bool,
-    skip_refused: bool,
-    post_finetune: int | None,
-    as_json: bool,
-    **shared: Any,
-) -> None:
+def command(out: Path | None, dry_run: bool, post_finetune: int | None, as_json: bool, **given: Any) -> None:
     """Apply a strategy to a model, every letter deciding anew; leaves a checkpoint."""
     from nacdeploy import api
     from nacdeploy.base import records
 
     progress = render.RichProgress()
     if dry_run:
-        rows = api.preview(
-            strategy=strategy, precision=precision, rules=rules, skip_refused=skip_refused, progress=progress, **shared
-        )
+        rows = api.preview(progress=progress, **given)
         render.print_json([records.to_data(r) for r in rows]) if as_json else _print_previews(rows)
         return
-    result = api.transfer(
-        strategy=strategy,
-        precision=precision,
-        rules=rules,
-        out=out,
-        skip_refused=skip_refused,
-        post_finetune=post_finetune or 0,
-        progress=progress,
-        **shared,
-    )
+    result = api.transfer(out=out, post_finetune=post_finetune or 0, progress=progress, **given)
     render.print_json(result) if as_json else render.print_result(result)
 
 

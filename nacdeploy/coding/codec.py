@@ -7,6 +7,7 @@ and compressed by zstd, plain or as planes of like bytes, whichever is smaller.
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.outside import doors
 from nacdeploy.coding import run_lengths as runs
 from nacdeploy.coding import sizes
 from nacdeploy.coding.distinct import Codes, distinct
@@ -116,20 +118,23 @@ def decode(coded: Coded, tensor: Tensor, like: Mapping[str, NDArray[np.integer]]
     `tensor` gives name, type and shape; `like` holds the codes that the coded tensor may refer to.
 
     Raises:
-        NacdeployError: the parts do not make the tensor.
+        NacdeployError, ValueError: the parts do not make the tensor.
     """
-    n = int(np.prod(tensor.shape, dtype=np.int64))
+    n = prod(tensor.shape)
     kind = np.dtype(f"<u{ITEM_BYTES.get(tensor.dtype, 1)}")
     if coded.method in (RAW, ZSTD, PLANES):
         return _unstored(coded, tensor.name, coded.details["n_bytes"])
     book = np.frombuffer(coded.parts[0], np.dtype(f"<u{coded.details.get('item_bytes', kind.itemsize)}"))
     if coded.method == CONSTANT:
+        if len(book) != min(n, 1):
+            raise ValueError(f"{len(book)} values of a constant")
         return np.repeat(book, n).tobytes()
     if coded.method == FIXED_POINT:
         return FixedPoint.of(coded.details).patterns(decode_codes(coded), tensor.dtype)
-    if coded.method == LOOKUP:
-        return book[like[coded.details["of"]]].tobytes()
-    return book[decode_codes(coded)].tobytes()
+    codes = like[coded.details["of"]] if coded.method == LOOKUP else decode_codes(coded)
+    if len(codes) and int(codes.max()) >= len(book):
+        raise ValueError(f"code {int(codes.max())} of a book of {len(book)}")
+    return book[codes].tobytes()
 
 
 def decode_codes(coded: Coded) -> NDArray[np.integer]:
@@ -140,8 +145,10 @@ def decode_codes(coded: Coded) -> NDArray[np.integer]:
     if not about["run_bits"]:
         return codes
     symbols = _read(about["runs"], run_values, run_lengths, about["n_runs"], about["run_bits"])
-    placed = np.zeros(about["n"], np.uint16)
-    placed[runs.places(symbols, about["run_bits"])] = codes + about["shift"]
+    placed, at = np.zeros(about["n"], np.uint16), runs.places(symbols, about["run_bits"])
+    if len(at) != len(codes) or (len(at) and int(at[-1]) >= len(placed)):
+        raise ValueError(f"{len(at)} places for {len(codes)} codes among {len(placed)}")
+    placed[at] = codes + about["shift"]
     return placed
 
 
@@ -239,9 +246,12 @@ def _unstored(coded: Coded, name: str, n_bytes: int) -> bytes:
     (data,) = coded.parts
     if coded.method != RAW:
         try:
-            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=n_bytes)
+            stream = zstandard.ZstdDecompressor().stream_reader(data)
+            data = doors.unpacked(stream, len(data), f"'{name}'", n_bytes)
         except zstandard.ZstdError as error:
             raise NacdeployError(f"'{name}' is damaged ({error})") from error
+    if len(data) != n_bytes or n_bytes % coded.details.get("item_bytes", 1):
+        raise ValueError(f"{len(data)} bytes, where {n_bytes} are said")
     if coded.method == PLANES:
         data = np.frombuffer(data, np.uint8).reshape(coded.details["item_bytes"], -1).T.tobytes()
     return data

@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nacdeploy.base import records
-from nacdeploy.base.errors import NacdeployError
-from nacdeploy.coding import codec
-from nacdeploy.coding.codec import Coded, Rule, Tensor
+from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
+from nacdeploy.coding import codec, headers
+from nacdeploy.coding.codec import ITEM_BYTES, Coded, Rule, Tensor
 from nacdeploy.coding.distinct import Codes
 from nacdeploy.coding.sizes import HUFFMAN, PLAIN
 
@@ -47,7 +49,7 @@ class Entry:
 
     @property
     def n_elements(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return prod(self.shape)
 
     @property
     def n_bytes(self) -> int:
@@ -99,7 +101,8 @@ def write(path: Path, files: list[Cut], rules: Mapping[str, Rule] | None = None)
     `rules` are the codings of tensors by name; every other tensor gets its smallest coding.
 
     Raises:
-        NacdeployError: a rule asks for codes that its tensor does not have, or the file cannot be written.
+        NacdeployError: a rule asks for codes that its tensor does not have, the file cannot be written, or it could not
+            be read again.
     """
     entries, parts = [], []
     for file in files:
@@ -108,6 +111,7 @@ def write(path: Path, files: list[Cut], rules: Mapping[str, Rule] | None = None)
         parts += [part for each in coded for part in each.parts]
     header = Header(tuple(entries))
     text = json.dumps(records.to_data(header), separators=(",", ":")).encode()
+    _header(text, path, sum(map(len, parts)))  # what `decode` would refuse is not written
     preamble = _PREAMBLE.pack(MAGIC, VERSION, len(text), zlib.crc32(text))
     records.write_bytes(path, [preamble, text, *parts])
     return header
@@ -192,8 +196,8 @@ class Reader:
             if keep:
                 codes[row.name] = codec.decode_codes(coded)
             return codec.decode(coded, tensor, codes)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise NacdeployError(f"{self.path} is damaged: '{row.name}' cannot be decoded ({error!r})") from error
+        except ValueError as error:
+            raise NacdeployError(f"{self.path} is damaged: '{row.name}' cannot be decoded ({error})") from error
 
     def _parts(self, row: Entry) -> tuple[bytes, ...]:
         self._file.seek(self._offsets[id(row)])
@@ -213,7 +217,7 @@ class Reader:
         text = self._file.read(min(length, n_bytes))
         if zlib.crc32(text) != crc32:
             raise NacdeployError(f"{self.path} is damaged: the checksum of its header is another; copy it again")
-        header: Header = records.from_data(Header, json.loads(text), where=f"the header of {self.path}")
+        header = _header(text, self.path, n_bytes)
         offsets, end = {}, _PREAMBLE.size + length
         for row in (row for file in header.files for row in file.entries()):
             offsets[id(row)] = end
@@ -223,8 +227,51 @@ class Reader:
         return header, offsets
 
 
+def _header(text: bytes, path: Path, n_packed: int) -> Header:
+    """Read the header of a container and check every number in it.
+
+    Raises:
+        NacdeployError: it is none, or what it says cannot be.
+    """
+    where = f"the header of {path}"
+    header: Header = records.from_data(Header, doors.json_of(text, where), where)
+    headers.check_names((file.path for file in header.files), str(path))
+    for file in header.files:
+        _check_places(file, path)
+        for row in file.entries():
+            try:
+                headers.check_entry(row.method, row.details, row.shape, ITEM_BYTES.get(row.dtype, 0), row.parts)
+            except UsageError as error:
+                raise UsageError(f"{where}: '{row.name[:80]}' of {file.path}: {error}") from error
+    headers.check_total(sum(file.n_bytes for file in header.files), n_packed, str(path))
+    return header
+
+
+def _check_places(file: FileEntry, path: Path) -> None:
+    """Check that the tensors of a file lie in it one after the other, and that tensors and rest fill the file."""
+    end, coded = 0, dict[str, int]()
+    for row in file.tensors:
+        n_bytes = row.n_elements * ITEM_BYTES.get(row.dtype, 0)
+        if row.start < end or not n_bytes or row.name in coded:
+            raise UsageError(f"the header of {path}: '{row.name[:80]}' of {file.path} stands where none can")
+        of = row.details.get("of")
+        if row.method == codec.LOOKUP and coded.get(str(of)) != row.n_elements:
+            raise UsageError(
+                f"the header of {path}: '{row.name[:80]}' of {file.path} refers to what is no tensor of codes"
+            )
+        coded[row.name] = row.n_elements if row.method in (HUFFMAN, PLAIN) else -1
+        end = row.start + n_bytes
+    n_rest = file.rest.n_elements
+    n_tensors = sum(row.n_elements * ITEM_BYTES[row.dtype] for row in file.tensors)
+    if end > file.n_bytes or n_rest + n_tensors != file.n_bytes or file.rest.dtype != "U8":
+        raise UsageError(
+            f"the header of {path}: {file.path} has {file.n_bytes} bytes, and its parts {n_rest + n_tensors}"
+        )
+
+
 def _opened(path: Path) -> BinaryIO:
     try:
+        doors.check_file(path)
         return path.open("rb")
     except OSError as error:
         raise NacdeployError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,10 +1,16 @@
 """The tensors in a file: the positions of their bytes in safetensors and in ONNX. Other files have no known tensors."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Annotated
 
-from nacdeploy.base.errors import NacdeployError
+from pydantic import Field
+
+from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.coding.codec import ITEM_BYTES, Tensor
 from nacdeploy.coding.container import Cut
 
@@ -33,7 +39,7 @@ def cut(folder: Path) -> list[Cut]:
     Raises:
         NacdeployError: nothing is there, or a file cannot be read.
     """
-    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = [folder] if folder.is_file() else sorted(_files(folder))
     if not paths:
         raise NacdeployError(f"{folder} holds no file to encode")
     root = folder.parent if folder.is_file() else folder
@@ -43,14 +49,32 @@ def cut(folder: Path) -> list[Cut]:
         raise NacdeployError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """Return the files of a folder.
+
+    Raises:
+        NacdeployError: something in it leads out of it, or could not be restored.
+    """
+    root = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise NacdeployError(f"{path} is a link that leads out of {folder}; put the file there in its place")
+        if path.is_symlink() and not path.is_file():
+            raise NacdeployError(f"{path} is a link to no file, which 'decode' could not restore; remove it")
+        if not path.is_file() and not path.is_dir():
+            raise NacdeployError(f"{path} is no regular file, and 'decode' could not restore it; remove it")
+        if path.is_file():
+            yield path
+
+
 def _cut(path: Path, name: str) -> Cut:
-    data = path.read_bytes()
+    data = doors.read_bytes(path)
     find = {".safetensors": _in_safetensors, ".onnx": _in_onnx}.get(path.suffix)
     if find is None:
         return Cut(name, data)
     try:
         found = [(start, tensor) for start, tensor in find(data) if len(tensor.data) >= MIN_BYTES]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, UsageError) as error:
         raise NacdeployError(f"{path} is damaged, and cannot be encoded ({error})") from error
     return Cut(name, data, tuple(sorted(found, key=lambda each: each[0])))
 
@@ -61,12 +85,19 @@ def _in_safetensors(data: bytes) -> Iterator[tuple[int, Tensor]]:
     n = int.from_bytes(data[:8], "little")
     if len(data) < 8 or n > len(data) - 8:
         raise ValueError("no header")
-    for name, about in json.loads(data[8 : 8 + n]).items():
-        if name != "__metadata__":
-            start, end = (8 + n + offset for offset in about["data_offsets"])
-            if end > len(data):
-                raise ValueError(f"the bytes of '{name}' are cut off")
-            yield start, _tensor(name, about["dtype"], about["shape"], data[start:end])
+    plain = doors.json_of(data[8 : 8 + n], "its header")
+    if not isinstance(plain, dict):
+        raise ValueError("no header")
+    tensors = {name: about for name, about in plain.items() if name != "__metadata__"}
+    end = 8 + n
+    found = records.from_data(dict[str, _Place], tensors, "its header")
+    for name, place in sorted(found.items(), key=lambda each: each[1].data_offsets):
+        start, last, end = 8 + n + place.data_offsets[0], end, 8 + n + place.data_offsets[1]
+        if end > len(data):
+            raise ValueError(f"the bytes of '{name[:80]}' are cut off")
+        if not last <= start <= end:
+            raise ValueError(f"the bytes of '{name[:80]}' are those of another")
+        yield start, _tensor(name, place.dtype, place.shape, data[start:end])
 
 
 def _in_onnx(data: bytes) -> Iterator[tuple[int, Tensor]]:
@@ -89,11 +120,17 @@ def _in_onnx(data: bytes) -> Iterator[tuple[int, Tensor]]:
             yield start, _tensor(each.name, _ONNX_TYPES.get(each.data_type, "U8"), list(each.dims), raw)
 
 
-def _tensor(name: str, dtype: str, shape: list[int], data: bytes) -> Tensor:
+@dataclass(frozen=True)
+class _Place:
+    """The entry of a tensor in the header of safetensors."""
+
+    dtype: str
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    data_offsets: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+def _tensor(name: str, dtype: str, shape: Sequence[int], data: bytes) -> Tensor:
     """Return a tensor, as plain bytes if its type packs several elements into one byte."""
-    n = 1
-    for length in shape:
-        n *= length
-    if dtype not in ITEM_BYTES or n * ITEM_BYTES[dtype] != len(data):
+    if dtype not in ITEM_BYTES or prod(shape) * ITEM_BYTES[dtype] != len(data) or min(shape, default=0) < 0:
         return Tensor(name, "U8", (len(data),), data)
     return Tensor(name, dtype, tuple(shape), data)

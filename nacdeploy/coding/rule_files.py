@@ -75,7 +75,7 @@ def read(path: Path) -> RuleFile:
     """
     try:
         text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageError(f"{path} is not a readable rule file ({error})") from error
     found = parse(text, str(path))
     if not found.lines:

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from nacdeploy import models
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError, unknown
+from nacdeploy.base.outside import doors
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.metrics import DEFAULT, Metric, scored
 from nacdeploy.network.cost import layer_costs
@@ -165,12 +166,15 @@ def _read(path: Path) -> list[Sensitivity]:
     """The whole rows of a table that may have been torn by a kill; what follows the last newline is cut off."""
     if not records.is_file(path):
         return []
-    content = path.read_bytes()
+    content = doors.read_bytes(path, "record_mib")
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(path, len(whole))
-    rows = csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))
     where = f"{path} (remove it to measure anew)"
+    try:
+        rows = [*csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{where} is no table ({error})") from error
     return [records.from_data(Sensitivity, {k: v for k, v in row.items() if v != ""}, where) for row in rows]
 
 
@@ -204,8 +208,8 @@ def _left(session: Session, found: tuple[Sensitivity, ...], max_drop: float | No
     _write_csv(place / "layers.csv", [asdict(row) for row in analysis.layers])
     rows = [{"root": names[0], "layer": name} for names in sets for name in names]
     _write_csv(place / "dependencies.csv", rows)
-    records.write_json(place / "config_list.json", config_list(suggested))
-    records.write_text(place / "seed.toml", seed(suggested, max_drop, metric))
+    records.write_json(place / "config_list.json", _config_list(suggested))
+    records.write_text(place / "seed.toml", _seed(suggested, max_drop, metric))
     if found:
         write_picture(found, score, metric, place / "sensitivity.png")
     return analysis
@@ -224,13 +228,13 @@ def _layer_rows(network: Network, sets: Sequence[Sequence[str]]) -> tuple[LayerR
     return tuple(rows)
 
 
-def config_list(suggested: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+def _config_list(suggested: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
     """What was suggested as the `config_list` of a compression experiment: sparsity of pruning, else of masks."""
     ratios = suggested.get("prune") or suggested.get("sparsify") or {}
     return [{"sparsity": float(ratio), "op_types": ["default"], "op_names": [name]} for name, ratio in ratios.items()]
 
 
-def seed(suggested: dict[str, dict[str, str]], max_drop: float, metric: Metric) -> str:
+def _seed(suggested: dict[str, dict[str, str]], max_drop: float, metric: Metric) -> str:
     """What was suggested as tables of a profile."""
     tables = {"prune": "prune.ratios", "sparsify": "sparsify.ratios", "quantize": "quantize.layer_bits"}
     lost = f"{max_drop:g} {metric.drop_unit}"

@@ -12,6 +12,7 @@ from nacdeploy import task as tasks
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.experiments.config import grammar
 from nacdeploy.experiments.config.grammar import Experiment
@@ -23,8 +24,7 @@ from nacdeploy.experiments.own_jobs import OwnWorker, PoolWorker, check_layers, 
 from nacdeploy.experiments.script import exporting
 from nacdeploy.models import trust
 from nacdeploy.profile.settings import Settings
-from nacdeploy.results.outcome import Job as Command
-from nacdeploy.results.outcome import finish
+from nacdeploy.results.outcome import Command, finish
 from nacdeploy.results.result import Result
 from nacdeploy.sessions.options import Options, filled
 from nacdeploy.sessions.runs import Runs
@@ -32,7 +32,7 @@ from nacdeploy.sessions.session import Session, open_session
 from nacdeploy.sessions.setup import Request, recorded, wanted
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.search.cluster import ray_cluster
-from nacdeploy.strategies.search.workers import Opener
+from nacdeploy.strategies.search.workers import WorkerOpener
 from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 
@@ -113,6 +113,7 @@ def _compressed(place: Path, asked: Begun, options: Options, progress: Progress,
     with ExitStack() as stack:
         session, worker = _worker(read.experiment, asked, request, progress, stack)
         records.write_json(place / RUN_FILE, asked)
+        own.note(place / RUN_FILE)
         jobs = _run(read.experiment, asked, place, worker, request.settings.profile.seed, progress)
     best = jobs.best()
     if best is None or best.value is None:
@@ -139,7 +140,13 @@ def _begun(
         place = Path(resume)
         if not (place / RUN_FILE).is_file():
             raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
-        yield place, records.read(Begun, place / RUN_FILE)
+        asked = records.read(Begun, place / RUN_FILE)
+        if asked.experiment.get("script") is not None and not own.is_own(place / RUN_FILE):
+            raise UsageError(
+                f"{place / RUN_FILE} was not written by you here, and names a script to run: 'nacdeploy trust {place}' "
+                "if you trust it"
+            )
+        yield place, asked
         return
     if file is None:
         raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")
@@ -193,8 +200,8 @@ def _worker(
     check_layers(experiment, session.task, session.profile, session.baseline.network)
     if experiment.n_parallel > 1:
         cluster = stack.enter_context(ray_cluster(experiment.n_parallel))
-        opener = Opener(f"{opened.__module__}:{opened.__name__}", setup_of(asked.experiment, session))
-        return session, PoolWorker(stack.enter_context(cluster.pool(opener)))
+        opener = WorkerOpener(f"{opened.__module__}:{opened.__name__}", setup_of(asked.experiment, session))
+        return session, PoolWorker(stack.enter_context(cluster.pool(opener)).submit)
     return session, OwnWorker(experiment, session, progress)
 
 

@@ -1,6 +1,7 @@
 """Explaining an artifact: read its file, run it and its float twin here, and say why each layer is as fast as it is."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import onnx
 from numpy.typing import NDArray
 
 from nacdeploy.base import latency, records
+from nacdeploy.base.outside import doors
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifacts import artifact, onnx_layers
-from nacdeploy.exporters.artifacts.artifact import Manifest
+from nacdeploy.exporters.artifacts import artifact, onnx_files, onnx_layers
+from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.artifacts.float_twin import float_twin, is_quantized
+from nacdeploy.exporters.artifacts.onnx_layers import OnnxLayer
 from nacdeploy.exporters.targets import Target
 from nacdeploy.exporters.targets.ort import layer_facts
 from nacdeploy.exporters.targets.ort import probe as probes
@@ -22,6 +25,45 @@ from nacdeploy.exporters.targets.runtime import runtime_of
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.reports import explanation
 from nacdeploy.reports.explanation import Explanation
+from nacdeploy.strategies.operators import OPERATORS
+from nacdeploy.strategies.operators.base import D
+from nacdeploy.strategies.operators.prune.operator import PruneDecision
+from nacdeploy.strategies.operators.quantize.operator import QuantizeDecision
+from nacdeploy.strategies.steps.checkpoint import step_from_data
+from nacdeploy.strategies.steps.letters import kind as operator_of
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An artifact before any of it runs: its records, the bytes of its graph, and the graph."""
+
+    manifest: Manifest
+    lowering: tuple[Lowering, ...]
+    content: bytes
+    file: onnx.ModelProto
+
+    @property
+    def is_quantized(self) -> bool:
+        """Tell whether the artifact has a float twin that differs from it."""
+        return is_quantized(self.file)
+
+    def layers(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[OnnxLayer, ...]:
+        """Return the layers; `shapes` are the shapes of the first input and output by node."""
+        return onnx_layers.onnx_layers(self.file, self.lowering, shapes)
+
+
+def opened(path: Path) -> Opened:
+    """Read the artifact at a path and check its files.
+
+    Raises:
+        UsageError: `path` is no artifact, or its graph is none.
+        NacdeployError: a file of it is damaged.
+    """
+    manifest, lowering = artifact.load(path)
+    content = doors.read_bytes(path / manifest.model_file)
+    _rule(manifest)
+    _rounding(manifest)
+    return Opened(manifest, lowering, content, onnx_files.read(content, str(path / manifest.model_file)))
 
 
 def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: Progress | None = None) -> Explanation:
@@ -37,18 +79,17 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
         NacdeployError: a file of the artifact is damaged, or ONNX Runtime cannot run it.
     """
     progress, path = progress or Silent(), Path(path)
-    manifest, lowering = artifact.load(path)
+    found = opened(path)
+    manifest, lowering, content, file = found.manifest, found.lowering, found.content, found.file
     target = targets.parse(manifest.target)
-    content = (path / manifest.model_file).read_bytes()
-    file = onnx.load_model_from_string(content)
     images = _images(manifest)
     models = {"own": content}
-    if is_quantized(file):
+    if found.is_quantized:
         models["twin"] = float_twin(file).SerializeToString()
     progress.say(f"profiling {path}{' and its float twin, in turns' if len(models) > 1 else ''}")
     profiles = onnx_profile.profile(models, images, baseline=[*models][-1], threads=threads, n_rounds=rounds)
     shapes = {node: (s.input, s.output) for node, s in onnx_profile.node_shapes(content, images).items()}
-    layers = onnx_layers.onnx_layers(file, lowering, shapes)
+    layers = found.layers(shapes)
     own, twin = profiles.by_name["own"], profiles.by_name.get("twin")
     facts = layer_facts.from_onnx_runtime(file, layers, own, twin)
     rows = explanation.make_rows(
@@ -92,21 +133,27 @@ def _images(manifest: Manifest) -> NDArray[Any]:
     return normalised
 
 
-def _decisions(manifest: Manifest, letter: str) -> list[dict[str, Any]]:
-    """The decisions of one letter along the chain that made the artifact."""
-    return [step["decision"] for step in manifest.steps if str(step["link"]).startswith(letter)]
+def _decisions(manifest: Manifest, kind: type[D]) -> list[D]:
+    """Return the decisions of one kind along the chain that made the artifact.
+
+    Raises:
+        UsageError: a step is none.
+    """
+    letters = {each.letter for each in OPERATORS if operator_of(each.letter).decision_type is kind}
+    made = [step for step in manifest.steps if step.link[:1] in letters]
+    return [step_from_data(records.to_data(step)).decision for step in made]
 
 
 def _rule(manifest: Manifest) -> Rule | None:
     """The rule of the chain's last Q."""
-    found = _decisions(manifest, "Q")
-    return records.from_data(Rule, found[-1]["rule"], where="the manifest's last Q") if found else None
+    found = _decisions(manifest, QuantizeDecision)
+    return found[-1].rule if found else None
 
 
 def _rounding(manifest: Manifest) -> list[str]:
     """What each P of the chain took, and what rounding to whole units left."""
-    cuts = _decisions(manifest, "P")
-    return [f"P took {cut['taken']} of {cut['asked']:g} channels asked, {cut['carried']:g} carried" for cut in cuts]
+    cuts = _decisions(manifest, PruneDecision)
+    return [f"P took {cut.taken} of {cut.asked:g} channels asked, {cut.carried:g} carried" for cut in cuts]
 
 
 def _measured(progress: Progress) -> Mapping[str, int]:

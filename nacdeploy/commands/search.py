@@ -1,23 +1,24 @@
 """The search: driver, journal, memory and workers joined with the session; the best chain, or a loud end."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from nacdeploy import models
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Bar, Progress, Silent
 from nacdeploy.metrics import shown_drop
 from nacdeploy.profile import Profile
-from nacdeploy.results.outcome import Job, finish, front_of
+from nacdeploy.results.outcome import Command, finish, front_of
 from nacdeploy.results.result import Result
 from nacdeploy.results.run_page import allowed
 from nacdeploy.sessions import resuming
-from nacdeploy.sessions.options import Options, filled
+from nacdeploy.sessions.options import SEARCH, Options, SearchOptions, filled
 from nacdeploy.sessions.resuming import Start
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, open_session
@@ -46,17 +47,10 @@ def search(
     resume: Path | str | None = None,
     fork: bool = False,
     pick: int | None = None,
-    searcher: str | None = None,
-    budget: int | None = None,
-    max_trainings: int | None = None,
-    max_drop: float | None = None,
-    objective: str | None = None,
-    experience: Sequence[Path | str] | None = None,
-    cache: str | None = None,
     workers: int | None = None,
     ray: str | None = None,
     progress: Progress | None = None,
-    **shared: Unpack[Options],
+    **asked: Unpack[SearchOptions],
 ) -> Result:
     """Search for the best chain, and write its checkpoint, strategy.json and the journal.
 
@@ -80,8 +74,8 @@ def search(
             is not installed.
     """
     progress, watch = progress or Silent(), Stopwatch()
-    wanted: dict[str, Any] = {"searcher": searcher, "budget": budget, "max_trainings": max_trainings}
-    wanted |= {"max_drop": max_drop, "objective": objective, "cache": cache, "experience": experience}
+    wanted = {name: asked.get(name) for name in SEARCH}
+    shared = cast(Options, {name: value for name, value in asked.items() if name not in SEARCH})
     with _start(out, resume, fork, pick, shared, wanted) as start:
         _check(start.request.settings.profile)
         with _cluster(workers, ray) as cluster:
@@ -95,9 +89,9 @@ def search(
         elif final.state is None:
             raise NacdeployError(_nothing(final.found, session.profile, start.place))
         _say_latency(final, progress)
-        job = Job("search", start.place, start.request.options, progress, watch)
+        command = Command("search", start.place, start.request.options, progress, watch)
         state = final.state or session.baseline
-        return finish(job, session, state, found=final.found, speed=final.speed, latency=final.latency)
+        return finish(command, session, state, found=final.found, speed=final.speed, latency=final.latency)
 
 
 @contextmanager
@@ -159,6 +153,7 @@ def _begin(start: Start, session: Session, progress: Progress) -> None:
         if start.source is not None:
             resuming.take_over(start.source, folder, session, progress)
         records.write_json(folder / resuming.RUN_FILE, start.run(session.profile))
+    own.note(start.place / resuming.RUN_FILE)
 
 
 def _check_alphabet(profile: Profile) -> None:
@@ -186,10 +181,10 @@ def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster |
     with ExitStack() as stack:
         bar = stack.enter_context(progress.bar("searching"))
         journal = stack.enter_context(Journal.open(place / resuming.JOURNAL, resuming.fingerprint(session)))
-        workers: engine.Workers = engine.InProcess(ours.evaluator)
+        workers: engine.Workers = engine.in_process(ours.evaluator)
         if cluster is not None:
             opener = candidates.opener(session, place, ours.evaluator.memory.location)
-            workers = candidates.Candidates(stack.enter_context(cluster.pool(opener)))
+            workers = candidates.on_pool(stack.enter_context(cluster.pool(opener)))
         found = engine.run(
             _searcher(session.profile, objective),
             workers,
@@ -211,10 +206,10 @@ def _searcher(profile: Profile, objective: Objective) -> Searcher:
     return make_searcher(table.searcher, table, profile.seed, objective, gathered(table.experience))
 
 
-def _search_report(bar: Bar) -> Callable[[engine.Progress], None]:
+def _search_report(bar: Bar) -> Callable[[engine.Standing], None]:
     """Show on a bar how far a search is, by the limit that it will meet first, and what it has found."""
 
-    def report(progress: engine.Progress) -> None:
+    def report(progress: engine.Standing) -> None:
         by_chains = (progress.n_done, progress.budget)
         by_trainings = (progress.n_trainings, progress.max_trainings or progress.budget)
         n_done, total = max(by_chains, by_trainings, key=lambda part: part[0] / part[1])
@@ -223,7 +218,7 @@ def _search_report(bar: Bar) -> Callable[[engine.Progress], None]:
     return report
 
 
-def standing(progress: engine.Progress) -> str:
+def standing(progress: engine.Standing) -> str:
     """The best chain so far with its figures, what is left to spend, and the last chain."""
     left = f"{progress.budget - progress.n_done} chains"
     if progress.max_trainings is not None:

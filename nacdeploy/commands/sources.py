@@ -12,8 +12,8 @@ from nacdeploy.base.progress import Progress
 from nacdeploy.profile.settings import Settings
 from nacdeploy.results.outcome import CHECKPOINT
 from nacdeploy.sessions.options import SPELLINGS, Options
-from nacdeploy.sessions.resuming import RUN_FILE, search_keys
-from nacdeploy.sessions.setup import settled, to_apply, to_search, wanted
+from nacdeploy.sessions.resuming import RUN_FILE
+from nacdeploy.sessions.setup import search_keys, settled, to_apply, to_search, wanted
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 
 

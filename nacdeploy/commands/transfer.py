@@ -1,49 +1,23 @@
-"""Training a baseline, applying a strategy, finetuning a result."""
+"""Applying a strategy."""
 
 from pathlib import Path
 from typing import Unpack
 
 from nacdeploy import models
-from nacdeploy.base.errors import UsageError
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.metrics import named, shown
 from nacdeploy.profile import Profile
-from nacdeploy.profile.settings import Settings
-from nacdeploy.results.outcome import Job, checkpoint_folder, finish
+from nacdeploy.results.outcome import Command, finish
 from nacdeploy.results.result import Result
-from nacdeploy.sessions.options import Options, filled
+from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.runs import Runs
-from nacdeploy.sessions.session import Session, epoch_report, open_session, task_of, train_baseline
-from nacdeploy.sessions.setup import settled, to_apply, wanted
-from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.sessions.session import Session, epoch_report, open_session
+from nacdeploy.sessions.setup import to_apply
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState
-from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps import follow as transferring
 from nacdeploy.strategies.steps import letters
 from nacdeploy.trials import speed
-
-
-def train(
-    *,
-    out: Path | str | None = None,
-    epochs: int | None = None,
-    progress: Progress | None = None,
-    **shared: Unpack[Options],
-) -> Path:
-    """Train the FP32 baseline of a model and return its checkpoint folder.
-
-    >>> import nacdeploy
-    >>> nacdeploy.train(profile="tiny.toml", epochs=1, out="baseline").name
-    'baseline'
-    """
-    progress = progress or Silent()
-    models.name_by_user(shared.get("model"))
-    request = wanted(shared, train={"epochs": epochs})
-    with Runs(Path(request.options["runs"])).place(out, "train") as place:
-        setup = settled(request, progress)
-        progress.say(setup.normalised)
-        train_baseline(place, setup, progress)
-    return place
 
 
 def transfer(
@@ -79,14 +53,13 @@ def transfer(
     progress, request = progress or Silent(), to_apply(strategy, shared, precision, rules)
     chain, options = request.chain, request.options
     with Runs(Path(options["runs"])).place(out, f"transfer-{chain.word}") as place:
-        job = Job("transfer", place, options, progress)
+        command = Command("transfer", place, options, progress)
         session = open_session(request, progress)
-        state, skipped = _followed(session, chain, skip_refused, post_finetune, progress)
+        state, skipped = followed(session, chain, skip_refused, post_finetune, progress)
         measured = None
         if session.profile.search.on_speed:
-            speed.say_where(session, progress)
             measured = speed.measured(state, session, progress)
-        return finish(job, session, state, skipped=skipped, speed=measured)
+        return finish(command, session, state, skipped=skipped, speed=measured)
 
 
 def preview(
@@ -110,42 +83,7 @@ def preview(
     return transferring.previews(request.chain, session.baseline, session.task, session.profile, skip_refused)
 
 
-def finetune(
-    *,
-    source: Path | str,
-    epochs: int | None = None,
-    out: Path | str | None = None,
-    progress: Progress | None = None,
-    **shared: Unpack[Options],
-) -> Result:
-    """Train a compressed checkpoint further (one more F) and write a new checkpoint.
-
-    >>> import nacdeploy
-    >>> nacdeploy.finetune(source="runs/transfer-QEF-1", epochs=1).chain
-    'QEFF(epochs=1)'
-    """
-    progress, options = progress or Silent(), filled(shared)
-    models.name_by_user(options["model"])
-    with Runs(Path(options["runs"])).place(out, "finetune") as place:
-        job = Job("finetune", place, options, progress)
-        session, state = _reopened(Path(source), progress)
-        chain = Chain((Link("F", () if epochs is None else (("epochs", epochs),)),))
-        letters.check(chain, session.profile)
-        state, _ = _followed(session, chain, False, 0, progress, state)
-        return finish(job, session, state)
-
-
-def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionState]:
-    folder = checkpoint_folder(source)
-    state, record = checkpoints.load(folder)
-    found = checkpoints.baseline_folder(record, folder)
-    if found is None:
-        raise UsageError(f"the baseline of {folder} ({record.baseline_checkpoint}) is gone: its test score is needed")
-    baseline, _ = checkpoints.load(found)
-    return Session(Settings.of(record.settings(), str(folder)), task_of(record), baseline, found), state
-
-
-def _followed(
+def followed(
     session: Session,
     chain: Chain,
     skip_refused: bool,

@@ -6,7 +6,7 @@ from pathlib import Path
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts import artifact, onnx_files
 from nacdeploy.exporters.targets.runtime import Comparison, runtime_of
 
 
@@ -35,10 +35,11 @@ def verify(path: Path | str, progress: Progress | None = None) -> Verified:
 
     Raises:
         UsageError: `path` is no artifact, or the record of a build is malformed.
-        NacdeployError: a file is missing or damaged.
+        NacdeployError: a file is missing or damaged, or the graph takes values from a file without a hash.
     """
     folder, progress = Path(path), progress or Silent()
     manifest, _ = artifact.load(folder)
+    onnx_files.content_of(folder / manifest.model_file)
     progress.say(f"{len(manifest.files)} files as their hashes say")
     runtime = runtime_of(targets.parse(manifest.target))
     engines, unbuilt = [], []

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from nacdeploy.base.errors import UsageError, unknown
-from nacdeploy.data import cifar, digits, fashion_mnist, folder
 from nacdeploy.data.classes import on_outputs
 from nacdeploy.data.normalization import in_colour, normalization, statistics
 from nacdeploy.data.sets import Dataset, ImageSet
+from nacdeploy.data.sources import arrays, cifar, digits, fashion_mnist, folder, listed, svhn
 from nacdeploy.data.splits import stratified_order
-from nacdeploy.data.transforms import augmented, resized
+from nacdeploy.data.transforms import augmented, shaping
 from nacdeploy.metrics import ACCURACY, Metric
 from nacdeploy.profile.tables.training import DataTable
 
@@ -19,7 +21,12 @@ _READERS = {
     "fashion-mnist": fashion_mnist.read,
     "cifar10": cifar.read_cifar10,
     "cifar100": cifar.read_cifar100,
+    "svhn": svhn.read,
+    "tiny-imagenet": listed.read_tiny_imagenet,
     "folder": folder.read,
+    "csv": listed.read_csv,
+    "npz": arrays.read_npz,
+    "npy": arrays.read_npy,
 }
 SOURCES: tuple[str, ...] = tuple(_READERS)
 
@@ -43,10 +50,10 @@ def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
     splits = _READERS[source](argument if colon else None, table)
     if table.classes is not None:
         splits = on_outputs(splits, table.classes, table.n_classes)
-    train = _prepared(splits.train, "train", table.n_train, table)
+    train = _prepared(splits.train, "train", table.n_train, table, splits.shaping is not None)
     mean, std = normalization(table, train.images)
-    validation = _prepared(splits.validation, "validation", table.n_validation, table)
-    test = _prepared(splits.test, "test", table.n_test, table)
+    validation = _prepared(splits.validation, "validation", table.n_validation, table, splits.shaping is not None)
+    test = _prepared(splits.test, "test", table.n_test, table, splits.shaping is not None)
     labelled = [metric.labels(split.labels, splits.class_names) for split in (train, validation, test)]
     train, validation, test = (
         ImageSet(in_colour(split.images, len(mean)), labels)
@@ -64,12 +71,17 @@ def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
         source=splits.source,
         augment=table.augment,
         bits=splits.bits,
+        shaping=splits.shaping or shaping(table),
+        notes=splits.notes,
     )
 
 
-def _prepared(split: ImageSet, name: str, n_images: int | None, table: DataTable) -> ImageSet:
-    """Return the first `n_images` of a split in stratified order, in the size that the table sets."""
+def _prepared(split: ImageSet, name: str, n_images: int | None, table: DataTable, is_shaped: bool) -> ImageSet:
+    """Return the first `n_images` of a split in stratified order, in the size that the table sets unless the source
+    gave it."""
     if len(split) == 0:
         raise UsageError(f"the {name} split is empty; give more images or reduce the other splits")
     reduced = split.subset(stratified_order(split.labels, table.split_seed)[:n_images])
-    return ImageSet(resized(reduced.images, table.input_size), reduced.labels)
+    if is_shaped or not isinstance(reduced.images, Tensor):
+        return reduced
+    return ImageSet(shaping(table)(reduced.images), reduced.labels)

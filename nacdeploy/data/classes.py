@@ -65,7 +65,7 @@ def _of_lines(path: Path) -> list[Row]:
     """Read one name per line, without empty lines at the end; a line may begin with WordNet's number of its class."""
     try:
         lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageError(f"images.classes: {path} is not a readable text file ({error})") from error
     return [(number, [line, *_WORDNET.findall(line)[:1]]) for number, line in enumerate(lines)]
 

@@ -5,13 +5,15 @@ import torch
 from torch import Tensor
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.data.sets import Pictures
 from nacdeploy.profile.tables.training import DataTable, Normalization
 
 Scale = tuple[float, ...]
+_AT_ONCE = 256  # images
 IMAGENET: tuple[Scale, Scale] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def normalization(table: DataTable, images: Tensor) -> tuple[Scale, Scale]:
+def normalization(table: DataTable, images: Tensor | Pictures) -> tuple[Scale, Scale]:
     """Return the mean and deviation of the table, or of the training images, uint8 `(N, C, H, W)`, if the table has
     none.
 
@@ -20,25 +22,30 @@ def normalization(table: DataTable, images: Tensor) -> tuple[Scale, Scale]:
     Raises:
         UsageError: "model" is asked for, which the data do not know.
     """
-    own = statistics(images)
+    is_own = {None, "data"} & {each for each in (table.mean, table.std) if not isinstance(each, tuple)}
+    own = statistics(images) if is_own else IMAGENET  # a large set is not read for what nobody asks
     mean, std = (_scale(given, i, own) for i, given in enumerate((table.mean, table.std)))
     n_channels = max(len(mean), len(std), images.shape[1])
     return _over(mean, n_channels), _over(std, n_channels)
 
 
-def in_colour(images: Tensor, n_channels: int) -> Tensor:
+def in_colour(images: Tensor | Pictures, n_channels: int) -> Tensor | Pictures:
     """Repeat grey images `(N, 1, H, W)` as `n_channels` equal channels; return other images unchanged."""
-    return images.expand(-1, n_channels, -1, -1) if images.shape[1] == 1 else images
+    if images.shape[1] != 1:
+        return images
+    return images.expand(-1, n_channels, -1, -1) if isinstance(images, Tensor) else images.in_channels(n_channels)
 
 
-def statistics(images: Tensor) -> tuple[Scale, Scale]:
+def statistics(images: Tensor | Pictures) -> tuple[Scale, Scale]:
     """Return mean and standard deviation per channel of uint8 `(N, C, H, W)` scaled to [0, 1], exact by counting
     values.
 
     A constant channel gets a deviation of one grey level, so that it can be divided by.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([channel.flatten().int().bincount(minlength=256) for channel in images.transpose(0, 1)])
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in images.split(_AT_ONCE):
+        counts += torch.stack([channel.flatten().int().bincount(minlength=256) for channel in part.transpose(0, 1)])
     weights = counts.double() / counts.sum(dim=1, keepdim=True)
     mean = weights @ values
     variance = (weights * (values - mean[:, None]) ** 2).sum(dim=1)

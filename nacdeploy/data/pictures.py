@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.data.transforms import resized
+from nacdeploy.base.outside import doors
+from nacdeploy.data.transforms import Shaping
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +29,7 @@ _DEPTHS = (8, 10, 12, 14, 16)
 _HALVED = re.compile(r";16[BLN]")  # PIL's names for pixels of 16 bits that it turns into 8
 _GRAY_MODES = ("1", "L", "LA")
 _WIDE_MODES = ("I", "F")
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: how the camera was held, and on its side
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +58,41 @@ def suffixes() -> tuple[str, ...]:
     return (*IMG_EXTENSIONS, ".jpe", ".jfif", *((".avif",) if features.check("avif") else ()))
 
 
-def read(path: Path, input_size: int | None) -> Picture:
-    """Read one image, upright, resized if a size is given: one channel if the image is grey, three otherwise.
+@dataclass(frozen=True)
+class Header:
+    """The facts about an image in its file, before any pixel is decoded: its size, upright, whether it is grey, and
+    whether a pixel may have more than 8 bits."""
+
+    path: Path
+    height: int
+    width: int
+    is_grey: bool
+    is_wide: bool
+
+
+def header(path: Path) -> Header:
+    """Read the header of one image.
+
+    Raises:
+        UsageError: the file is no image.
+    """
+    import PIL.Image
+
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+            mode = image.mode
+            is_wide = mode.startswith("I") or mode in _WIDE_MODES or _is_halved(image)
+            is_grey = mode in _GRAY_MODES or mode.startswith("I")
+    except Exception as error:  # as in `read`
+        raise UsageError(f"{path} is not a readable image ({error})") from error
+    height, width = (width, height) if turned else (height, width)
+    return Header(path, height, width, is_grey, is_wide)
+
+
+def read(path: Path, shaping: Shaping) -> Picture:
+    """Read one image, upright, in the size of the shaping: one channel if the image is grey, three otherwise.
 
     Raises:
         UsageError: the file is no image, or an image of more than 16 bits.
@@ -65,17 +100,21 @@ def read(path: Path, input_size: int | None) -> Picture:
     import PIL.Image
 
     try:
+        doors.check_file(path)
         # PIL warns of broken EXIF
         with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(path) as image:
+            doors.check_pixels(image.width * image.height * len(image.getbands()), str(path))
             is_halved, kind = _is_halved(image), image.format
             image.load()
             pixels = _pixels(_upright(image), kind)
+    except UsageError:
+        raise
     # PIL's decoders fail in many ways on a broken file: OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         raise UsageError(f"{path} is not a readable image ({error})") from error
     largest = int(pixels.max()) if pixels.dtype != np.uint8 or is_halved else 0
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-    return Picture(path, resized(tensor, input_size)[0], largest, is_halved)
+    return Picture(path, shaping(tensor)[0], largest, is_halved)
 
 
 def depth(pictures: Sequence[Picture]) -> int:

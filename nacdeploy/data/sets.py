@@ -1,18 +1,59 @@
 """The values of this room: a set of images, the splits of a source, and a data set ready for use."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from nacdeploy.data.transforms import Shaping
+
+
+class Pictures(Protocol):
+    """Images that are decoded on demand, with the interface of a uint8 tensor `(N, C, H, W)`.
+
+    >>> from pathlib import Path
+    >>> from nacdeploy.data.on_disk import FilePictures, Store
+    >>> paths = (Path("dark.png"), Path("light.png"))
+    >>> store = Store(paths, (1, 2, 2), lambda path: torch.full((1, 2, 2), len(path.stem), dtype=torch.uint8), n_kept=0)
+    >>> pictures: Pictures = FilePictures(store, torch.arange(2), channels=1)
+    >>> pictures.in_channels(3).shape
+    torch.Size([2, 3, 2, 2])
+    >>> pictures.decoded(torch.tensor([1]))
+    tensor([[[[5, 5],
+              [5, 5]]]], dtype=torch.uint8)
+    """
+
+    @property
+    def shape(self) -> torch.Size: ...
+    def __getitem__(self, at: slice) -> Tensor:
+        """Return the images of a range, decoded."""
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield all images in order, decoded, `size` at once."""
+
+    def at(self, indices: Tensor) -> "Pictures":
+        """Return the images at `indices`, int64 `(M,)`, in that order, not decoded."""
+
+    def decoded(self, indices: Tensor) -> Tensor:
+        """Return the images at `indices`, int64 `(M,)`, decoded."""
+
+    def in_channels(self, n_channels: int) -> "Pictures":
+        """Return grey images repeated as `n_channels` equal channels."""
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the content of the images, in pieces: images with the same content are the same."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images, uint8 `(N, C, H, W)`, and their labels: classes, int64 `(N,)`, or what a metric makes of classes."""
+    """Images, uint8 `(N, C, H, W)` in memory or decoded on demand, and their labels: classes, int64 `(N,)`, or what a
+    metric makes of classes."""
 
-    images: Tensor
+    images: Tensor | Pictures
     labels: Tensor
 
     def __len__(self) -> int:
@@ -20,14 +61,33 @@ class ImageSet:
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """Return the images at `indices`, int64 `(M,)`, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices])
+        images = self.images[indices] if isinstance(self.images, Tensor) else self.images.at(indices)
+        return ImageSet(images, self.labels[indices])
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Return the images at `indices`, int64 `(M,)`, as uint8 `(M, C, H, W)`."""
+        return self.images[indices] if isinstance(self.images, Tensor) else self.images.decoded(indices)
+
+    def whole(self) -> Tensor:
+        """Return all images, uint8 `(N, C, H, W)`, in memory: for sets that are known to be small."""
+        return self.images[:]
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes of the images and labels, in pieces."""
+        if isinstance(self.images, Tensor):
+            yield repr(tuple(self.images.shape)).encode()
+            yield self.images.contiguous().numpy().data
+        else:
+            yield from self.images.content()
+        yield self.labels.contiguous().numpy().data
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
     """Three disjoint sets from a source, the names of the labels, and the place where the sets were read.
 
-    `bits` is the depth of the files' pixels: pixels of more than 8 bits were shifted to 8.
+    `bits` is the depth of the files' pixels: pixels of more than 8 bits were shifted to 8. `shaping` is the way in
+    which the source itself brought the images to their size, if it did.
     """
 
     train: ImageSet
@@ -36,6 +96,8 @@ class Splits:
     class_names: tuple[str, ...]
     source: str
     bits: int = 8
+    shaping: Shaping | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +106,8 @@ class Dataset:
 
     `mean` and `std` are per channel, of images scaled to [0, 1]. Any prefix of a split holds its classes in the split's
     own proportions. `augment` is one of "none", "shift" and "crop-flip". `bits` is the depth of the pixels in the
-    files, of which the upper 8 were taken.
+    files, of which the upper 8 were taken; `shaping` gave them their size. `notes` tell a user how they were
+    read.
     """
 
     name: str
@@ -58,6 +121,8 @@ class Dataset:
     source: str
     augment: str
     bits: int = 8
+    shaping: Shaping = field(default_factory=Shaping)
+    notes: tuple[str, ...] = ()
 
     @property
     def n_outputs(self) -> int:
@@ -81,9 +146,8 @@ class Dataset:
         """The sha256 over the images and labels of the three splits, in hex."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            digest.update(repr(tuple(split.images.shape)).encode())
-            digest.update(split.images.contiguous().numpy().data)
-            digest.update(split.labels.contiguous().numpy().data)
+            for piece in split.content():
+                digest.update(piece)
         return digest.hexdigest()
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -1,13 +1,61 @@
 """The transforms of images: resizing once at loading, augmentation at every batch."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nacdeploy.base.errors import unknown
+from nacdeploy.profile.tables.training import DataTable
 
 AUGMENTATIONS = ("none", "shift", "crop-flip")
 _CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """The way from an image to the size that the network takes.
+
+    Attributes:
+        size: both sides become this long, whatever the shape was.
+        resize: the shorter side becomes this long, the other one in proportion.
+        crop: the middle square of this side is kept; missing pixels are black.
+        interpolation: of `resize`: "bilinear" or "bicubic" with antialiasing, or "nearest".
+    """
+
+    size: int | None = None
+    resize: int | None = None
+    crop: int | None = None
+    interpolation: str = "bilinear"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return integers `(N, C, H, W)` in their new size, of the same type."""
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional
+
+        if self.resize is not None and min(images.shape[2:]) != self.resize:
+            mode = InterpolationMode(self.interpolation)
+            images = functional.resize(images, [self.resize], interpolation=mode, antialias=mode.value != "nearest")
+        if self.crop is not None:
+            images = functional.center_crop(images, [self.crop])
+        return resized(images, self.size)
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the `(H, W)` that an image of this height and width gets."""
+        side = self.size or self.crop
+        if side is not None:
+            return side, side
+        if self.resize is None:
+            return height, width
+        short, long = sorted((height, width))
+        longer = int(self.resize * long / short)
+        return (self.resize, longer) if height <= width else (longer, self.resize)
+
+
+def shaping(table: DataTable) -> Shaping:
+    """Return the shaping that a table sets."""
+    return Shaping(table.input_size, table.resize, table.crop, table.interpolation)
 
 
 def resized(images: Tensor, size: int | None) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -40,13 +40,13 @@ def check_layers(experiment: Experiment, task: Task, profile: Profile, network: 
         UsageError: names them, with the nearest.
     """
     compression = experiment.compression
-    selection = selected(experiment, network.backbone, compression.config_list)
+    selection = _selected(experiment, network.backbone, compression.config_list)
     compressors.check(
         compression.compressor, Run(initial(network, None), task, profile, selection, compression.settings)
     )
 
 
-def selected(experiment: Experiment, backbone: nn.Module, entries: Sequence[dict[str, Any]]) -> Selection:
+def _selected(experiment: Experiment, backbone: nn.Module, entries: Sequence[dict[str, Any]]) -> Selection:
     """The layers that entries mean in a network."""
     return select(entries, backbone, with_norms=experiment.compression.compressor == SLIM)
 
@@ -95,7 +95,7 @@ class OwnWorker:
 
     def _compressed(self, job: Job, noted: Any, say: Any) -> tuple[CompressionState, Profile]:
         session, compression = self.session, job.compression
-        selection = selected(self.experiment, session.baseline.network.backbone, compression.config_list)
+        selection = _selected(self.experiment, session.baseline.network.backbone, compression.config_list)
         for note in selection.notes:
             say(note)
         run = Run(session.baseline, session.task, session.profile, selection, compression.settings, noted, say)
@@ -121,34 +121,16 @@ class OwnWorker:
         return goal.score(figures) if goal.admissible(figures) else -figures.drop_points
 
 
-class Pool(Protocol):
-    """Workers that take plain data, such as the pool of `strategies.search.workers`.
-
-    >>> class Now:
-    ...     def submit(self, job):
-    ...         return Done(job)
-    >>> class Done:
-    ...     def __init__(self, job):
-    ...         self.job = job
-    ...     def result(self):
-    ...         return {"value": 0.5, "chain": "P"}
-    >>> pool: Pool = Now()
-    >>> records.from_data(Attempt, pool.submit({"number": 0}).result()).value
-    0.5
-    """
-
-    def submit(self, job: Any) -> Any: ...
-
-
 @dataclass
 class PoolWorker:
-    """Runs the jobs of a window side by side on a pool whose workers were opened by `opened`. Intermediate results come
-    with the end of a job: nothing stops early there."""
+    """Run the jobs of a window side by side on a pool whose workers were opened by `opened`: `submit` begins a job and
+    returns a function that waits for its result. Intermediate results come with the end of a job: nothing stops
+    early there."""
 
-    pool: Pool
+    submit: Callable[[Any], Callable[[], Any]]
 
     def __call__(self, jobs: Sequence[Job], report: Report) -> list[Attempt]:
-        pending = [self.pool.submit(records.to_data(job)) for job in jobs]
+        pending = [self.submit(records.to_data(job)) for job in jobs]
         attempts = [_result(each) for each in pending]
         for job, attempt in zip(jobs, attempts, strict=True):
             for step, value in enumerate(attempt.intermediates, start=1):
@@ -156,9 +138,9 @@ class PoolWorker:
         return attempts
 
 
-def _result(pending: Any) -> Attempt:
+def _result(pending: Callable[[], Any]) -> Attempt:
     try:
-        return records.from_data(Attempt, pending.result())
+        return records.from_data(Attempt, pending())
     except UsageError:
         raise
     except NacdeployError as error:

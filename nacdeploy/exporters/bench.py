@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nacdeploy.base import latency, records
+from nacdeploy.base import latency
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Latency, Ratio
 from nacdeploy.data import Dataset, ImageSet
@@ -70,16 +70,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Exit:
-    """One exit of a manifest's gate: its output, and the confidence (softmax maximum) from which on the exit
-    answers."""
-
-    output: str
-    threshold: float
-    place: str
-
-
-@dataclass(frozen=True)
 class _Subject:
     name: str
     path: Path
@@ -116,7 +106,7 @@ def deployed_score(runner: Runner, manifest: Manifest, data: Dataset, images: Im
     """Score the answers of the artifact, with its gate applied."""
     parts = [runner.run(x.numpy()) for x in evaluation.batches(data, images, 64)]
     outputs = dict(zip(runner.output_names, (np.concatenate(c) for c in zip(*parts, strict=True)), strict=True))
-    exits = records.from_data(tuple[Exit, ...], (manifest.gate or {}).get("exits", ()), where="the manifest's gate")
+    exits = manifest.gate.exits if manifest.gate else ()
     names = [*(e.output for e in exits), runner.output_names[0]]
     if missing := [name for name in names if name not in outputs]:
         raise UsageError(f"the manifest's gate names the output '{missing[0]}', which the model does not have")

@@ -1,10 +1,20 @@
 """The manifest of an artifact before checks, measurements and engines add their part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nacdeploy.base import records
-from nacdeploy.exporters.artifacts.artifact import MODEL_FILE, Manifest, Parity, Preprocessing, TensorInfo
+from nacdeploy.exporters.artifacts.artifact import (
+    MODEL_FILE,
+    DataSource,
+    Exit,
+    Gate,
+    MadeBy,
+    Manifest,
+    Parity,
+    Preprocessing,
+    TensorInfo,
+)
 from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
 from nacdeploy.exporters.onnx_graph.trace import INPUT
 from nacdeploy.exporters.targets import Target
@@ -17,12 +27,12 @@ from nacdeploy.task import Task
 
 @dataclass(frozen=True)
 class Context:
-    """The origin of an artifact for its manifest, as plain data."""
+    """The origin of an artifact for its manifest."""
 
-    steps: list[Any]
-    model: dict[str, Any]
-    data: dict[str, Any]
-    baseline: dict[str, Any]
+    steps: tuple[MadeBy, ...] = ()
+    model: dict[str, Any] = field(default_factory=dict)
+    data: DataSource | None = None
+    baseline: dict[str, Any] = field(default_factory=dict)
 
 
 def manifest_of(
@@ -43,6 +53,9 @@ def manifest_of(
         mean=task.data.mean,
         std=task.data.std,
         bits=task.data.bits,
+        resize=task.data.shaping.resize,
+        crop=task.data.shaping.crop,
+        interpolation=task.data.shaping.interpolation,
     )
     return Manifest(
         target=target.name,
@@ -62,14 +75,11 @@ def manifest_of(
     )
 
 
-def _gate(network: Network, graph: OnnxGraph) -> dict[str, Any] | None:
+def _gate(network: Network, graph: OnnxGraph) -> Gate | None:
     if not network.exits:
         return None
-    exits = [
-        {"output": name, "place": head.place, "threshold": float(head.threshold)}
-        for name, head in zip(graph.outputs[1:], network.heads.values(), strict=True)
-    ]
-    return {"rule": "take the first exit whose softmax maximum reaches its threshold", "exits": exits}
+    heads = zip(graph.outputs[1:], network.heads.values(), strict=True)
+    return Gate(exits=tuple(Exit(name, head.place, float(head.threshold)) for name, head in heads))
 
 
 def note_of_original(parity: Parity, metric: Metric) -> str:

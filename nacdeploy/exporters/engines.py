@@ -7,10 +7,11 @@ from functools import partial
 import torch
 
 from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.progress import Say
 from nacdeploy.exporters import parity
 from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.onnx_graph.trace import OUTPUT
-from nacdeploy.exporters.targets.runtime import Built, Log, Runner, Source
+from nacdeploy.exporters.targets.runtime import Built, Runner, Source
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.deployment import ExportTable
@@ -20,7 +21,7 @@ from nacdeploy.task import evaluate as evaluation
 Files = dict[str, bytes]
 
 
-def source(graph: bytes, rows: Sequence[Lowering], network: Network, task: Task, profile: Profile, log: Log) -> Source:
+def source(graph: bytes, rows: Sequence[Lowering], network: Network, task: Task, profile: Profile, log: Say) -> Source:
     """Return the source of a build: a graph, the network that simulates it, and a function that checks agreement."""
     agrees = partial(_agreement, network=network, task=task, table=profile.export)
     return Source(graph, rows, network, profile.export, profile.seed, agrees, log)

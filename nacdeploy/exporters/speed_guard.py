@@ -4,13 +4,13 @@ If integers do not pay as a whole, or the user asks for it (`--autotune`), measu
 layer group.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy.base import latency
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Ratio
+from nacdeploy.base.progress import Say
 from nacdeploy.exporters import carry
 from nacdeploy.exporters.onnx_graph.trace import Traced
 from nacdeploy.exporters.targets.timing import Timer
@@ -36,7 +36,7 @@ def guarded(
     target: str,
     autotune: bool,
     measurements: Path | None,
-    report: Callable[[str], None],
+    report: Say,
 ) -> Guarded:
     """Return the network with the layers in float that make it fastest, if all integers are slower than all float or
     `autotune` is set.

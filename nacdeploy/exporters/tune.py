@@ -7,7 +7,7 @@ tuning resumes.
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -17,6 +17,7 @@ from torch import nn
 from nacdeploy.base import records
 from nacdeploy.base.latency import Ratio
 from nacdeploy.base.precision import Precision
+from nacdeploy.base.progress import Say, nobody
 from nacdeploy.exporters.onnx_graph.trace import Traced, lower
 from nacdeploy.exporters.targets.timing import Timer
 from nacdeploy.network.attachments import placement
@@ -77,7 +78,7 @@ class Tuner:
     traced: Traced
     timer: Timer
     measured: Measurements = field(default_factory=Measurements)
-    report: Callable[[str], None] = lambda line: None
+    report: Say = nobody
 
     def speed(self, floats: Names) -> Ratio:
         """Measure how many times faster the network with `floats` in float is than the network all in float."""

@@ -57,6 +57,8 @@ def named(name: str) -> Metric:
     Raises:
         UsageError: there is no metric of that name, or it does not load; the text names its package.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"a metric has a name, not {str(name)[:40]}")
     if name not in _KNOWN:
         found = {entry.name: entry for entry in plugins.entries(GROUP)}
         if name not in found:

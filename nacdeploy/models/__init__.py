@@ -2,8 +2,10 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from nacdeploy.base.errors import UsageError, unknown
@@ -31,16 +33,29 @@ class ModelSpec:
     """
 
     name: str
-    n_classes: int
-    channels: int
-    input_size: tuple[int, int]
-    width: float | None = None
+    n_classes: Annotated[int, Field(ge=1, le=10**7)]
+    channels: Annotated[int, Field(ge=1, le=10**4)]
+    input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    width: Annotated[float, Field(gt=0, le=10**6)] | None = None
     source_sha256: str | None = None
 
     @property
     def located(self) -> str:
         """The name; for a user's file with a path that leads to the file from the current folder."""
         return external.located(self.name, self.source_sha256) if is_file(self.name) else self.name
+
+    def n_bytes(self) -> int | None:
+        """Return the bytes of the weights, without making them, or None if unknown: for a user's file, which does not
+        run for this, and for a library that needs the values.
+
+        Raises:
+            UsageError: the name is unknown, or the network cannot be built.
+        """
+        if self.name not in _BUILDERS:
+            return None
+        with torch.device("meta"):
+            model = _build(self)
+        return sum(value.nbytes for value in model.state_dict().values())
 
     def build(self) -> nn.Module:
         """Build the network with torch's default initialisation, drawn from the global generator: the caller seeds it.

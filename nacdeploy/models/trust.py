@@ -1,19 +1,19 @@
 """Trust in code: a user's file runs only if this user named it, with the content that it had then.
 
-Naming a file (--model on a command line or in nacdeploy.toml, `model=` in Python) notes its path and the sha256 of its
-code in this user's own settings folder. No checkpoint, artifact or run that somebody else made can write to that
-folder. A file that only such a record names does not run.
+Naming a file (--model on a command line or in nacdeploy.toml, `model=` in Python, `nacdeploy trust`) notes its path and
+the sha256 of its code in this user's own settings folder. No checkpoint, artifact or run that somebody else made can
+write to that folder. A file that only such a record names does not run.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import own
 
-VARIABLE = "NACDEPLOY_CONFIG"
+VARIABLE = own.VARIABLE
 _accepted: set[tuple[str, str]] = set()  # of this process, where the settings cannot be written
 
 
@@ -71,19 +71,38 @@ def located(path: Path, sha256: str) -> Path | None:
 
 def _place(path: Path, sha256: str) -> Path | None:
     """Return the file that notes that a file may run."""
-    folder = _settings()
+    folder = _folder()
     name = f"{sha256[:16]}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
-    return folder / "trusted" / name if folder is not None else None
+    return folder / name if folder is not None else None
 
 
-def _settings() -> Path | None:
-    """Return this user's own settings folder, or None if no home is known."""
-    given, base = os.environ.get(VARIABLE), os.environ.get("XDG_CONFIG_HOME")
-    if given:
-        return Path(given).absolute()
-    if base and Path(base).is_absolute():
-        return Path(base) / "nacdeploy"
-    try:
-        return Path.home() / ".config" / "nacdeploy"
-    except RuntimeError:
-        return None
+def listed() -> tuple[Trusted, ...]:
+    """Return the files that may run, by path, without damaged notes."""
+    folder = _folder()
+    found = []
+    for place in folder.glob("*.json") if folder is not None and folder.is_dir() else ():
+        try:
+            found.append(records.read(Trusted, place))
+        except UsageError:
+            continue
+    return tuple(sorted(found, key=lambda each: (each.path, each.sha256)))
+
+
+def remove(path: Path) -> int:
+    """Forbid a file to run, with any content; return the number of its contents that might run before.
+
+    Raises:
+        OSError: the settings folder cannot be written.
+    """
+    gone = [each for each in listed() if each.path == str(path)]
+    for each in gone:
+        place = _place(path, each.sha256)
+        if place is not None:
+            place.unlink(missing_ok=True)
+        _accepted.discard((each.path, each.sha256))
+    return len(gone)
+
+
+def _folder() -> Path | None:
+    settings = own.settings_folder()
+    return settings / "trusted" if settings is not None else None

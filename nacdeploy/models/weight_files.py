@@ -11,6 +11,7 @@ import pickletools
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 
 SAFETENSORS = ".safetensors"
 _TORCH = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".model", ".weights")
@@ -34,15 +36,16 @@ def content(path: Path) -> Any:
     Raises:
         UsageError: the file is missing, damaged, of another kind, or cannot be loaded without running code.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"checkpoint {path} does not exist")
+    doors.check_file(path)
     with path.open("rb") as file:
         head = file.read(9)
     suffix = path.suffix.lower()
     if suffix == SAFETENSORS or (suffix not in _TORCH and _is_safetensors(head, path)):
         try:
             return load_file(path)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:  # torch's, where the file cannot be mapped
             raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
     if suffix not in _TORCH and not head.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise UsageError(f"{path}: a checkpoint is a folder, a .safetensors file or a .pt file with a state dict")
@@ -75,12 +78,26 @@ def _loaded(path: Path, stand_ins: dict[str, type]) -> Any:
         allowed: list[Any] = [(kind, name) for name, kind in stand_ins.items()]
         try:
             with torch.serialization.safe_globals(allowed):
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return _by_torch(path)
         except pickle.UnpicklingError as error:
             filled = [n for n, kind in stand_ins.items() if f"'{kind.__module__}.{n}'" in str(error)]
             if "SETITEM" not in str(error) or not filled:
                 raise
             stand_ins = {**stand_ins, **{name: _stand_in(name, as_dict=True) for name in filled}}
+
+
+def _by_torch(path: Path) -> Any:
+    """Read a file with torch's own unpickler.
+
+    Raises:
+        UnpicklingError: the unpickler fails, in whichever way its stack machine ends on a file that is no pickle.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError, RuntimeError):
+        raise
+    except Exception as error:
+        raise pickle.UnpicklingError(f"torch cannot read it ({type(error).__name__}: {error})") from error
 
 
 def _stand_in(name: str, as_dict: bool = False) -> type:
@@ -110,7 +127,7 @@ def _globals(path: Path) -> list[str]:
 
 def _pickles(path: Path) -> Iterator[Any]:
     """Yield the pickles of a file: one in an archive, several one after the other in the older format."""
-    if zipfile.is_zipfile(path):
+    if _is_archive(path):
         with zipfile.ZipFile(path) as archive:
             entry = next((e for e in archive.infolist() if e.filename.endswith("data.pkl")), None)
         if entry is not None:
@@ -119,6 +136,18 @@ def _pickles(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         for _ in range(5):
             yield file
+
+
+def _is_archive(path: Path) -> bool:
+    """Tell whether a file is torch's archive, whole or damaged.
+
+    Raises:
+        UsageError: its directory is damaged.
+    """
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:
+        raise UsageError(f"{path} is damaged ({error}); copy it again") from error
 
 
 def _stored(path: Path, entry: zipfile.ZipInfo) -> bytes:
@@ -142,21 +171,22 @@ def _check_archive(path: Path) -> None:
     Raises:
         UsageError: a checksum does not match, or the archive holds a program.
     """
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         return
     good, damaged = [], []
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            _check_unpacked(archive, path)
             for name in names:
                 try:
                     with archive.open(name) as file:
                         while file.read(1 << 20):
                             pass
                     good.append(name)
-                except zipfile.BadZipFile:
+                except (zipfile.BadZipFile, UnicodeDecodeError, zlib.error):
                     damaged.append(name)
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, zlib.error) as error:
         raise UsageError(f"{path} is damaged ({error}); copy it again") from error
     if damaged and good:  # torch can be set to write no checksums: then all are wrong
         raise UsageError(f"{path} is damaged: the checksum of '{damaged[0]}' in it is another; copy it again")
@@ -165,6 +195,17 @@ def _check_archive(path: Path) -> None:
             f"{path} holds more than tensors (a TorchScript program), and is not loaded; "
             "save the state dict alone: torch.save(model.state_dict(), path)"
         )
+
+
+def _check_unpacked(archive: zipfile.ZipFile, path: Path) -> None:
+    """Check the unpacked size that an archive states: torch's own is not compressed.
+
+    Raises:
+        UsageError: more than the limit.
+    """
+    n_bytes, n_packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if n_bytes > doors.unpacked_limit(n_packed):
+        raise doors.above(str(path), f"says that it unpacks to {n_bytes} bytes", "unpacked_mib")
 
 
 def holds_none(path: Path) -> UsageError:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from nacdeploy.base.errors import NacdeployError, RefusedError
 from nacdeploy.base.precision import Grid
+from nacdeploy.base.progress import nobody
 from nacdeploy.network.attachments import placement, sparsity, weight_quantizers
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.early_exit import ExitHead
@@ -283,7 +284,7 @@ class Network(nn.Module):
         self,
         x: Tensor,
         semantics: Semantics,
-        tap: Callable[[str, Any], None] = lambda node, value: None,
+        tap: Callable[[str, Any], None] = nobody,
         tapped: set[str] | None = None,
     ) -> Tensor:
         """Run the backbone under `semantics`, and hand the outputs of the `tapped` nodes (None: all) to `tap`."""

@@ -4,7 +4,6 @@ Every key is explained in profiles/README.md. All errors of a file are reported 
 known one.
 """
 
-import tomllib
 import warnings
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import (
 )
 
 from nacdeploy.base.errors import UsageError, nearest, unknown
-from nacdeploy.base.records import read_text
+from nacdeploy.base.outside import doors
 from nacdeploy.base.scores import DEFAULT
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.targets import Target
@@ -31,7 +30,7 @@ from nacdeploy.profile.tables.table import Table
 from nacdeploy.profile.tables.training import DataTable, SettleTable, TrainTable
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.operators.letter import Letter
-from nacdeploy.strategies.operators.others import Found, others
+from nacdeploy.strategies.operators.others import OtherLetters, others
 
 T = TypeVar("T", bound=Table)
 
@@ -111,7 +110,7 @@ class Profile(Table):
 
 
 @cache
-def _others() -> Found:
+def _others() -> OtherLetters:
     """Other packages' letters, looked for once: a search makes operators all the time."""
     found = others(operators.OPERATORS, {*Profile.model_fields, *dir(Profile)})
     for problem in found.problems:
@@ -169,8 +168,8 @@ def read(name: str) -> tuple[dict[str, Any], str]:
             raise UsageError(f"profile file {name} does not exist; shipped: {', '.join(shipped_names())}")
         raise unknown("profile", name, shipped_names())
     try:
-        return {"name": path.stem, **tomllib.loads(read_text(path))}, str(path)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {"name": path.stem, **doors.toml_of(doors.read_text(path), str(path))}, str(path)
+    except OSError as error:
         raise UsageError(f"{path} is not readable TOML: {error}") from error
 
 

@@ -17,7 +17,7 @@ Layer = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Given:
+class SourceValue:
     """A value that a source gives a key."""
 
     source: str
@@ -25,13 +25,13 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Row:
+class KeyRow:
     """One key: its value in force, the source of that value, and what weaker sources say, the strongest first."""
 
     key: str
     value: Any
     source: str
-    instead_of: tuple[Given, ...] = ()
+    instead_of: tuple[SourceValue, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Settings:
     """
 
     profile: Profile
-    given: Mapping[str, tuple[Given, ...]] = field(default_factory=dict)
+    given: Mapping[str, tuple[SourceValue, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, profile: Profile, source: str) -> "Settings":
         """The settings of a record, which names every key."""
-        return cls(profile, {key: (Given(source, value),) for key, value in flat(profile).items()})
+        return cls(profile, {key: (SourceValue(source, value),) for key, value in flat(profile).items()})
 
     @classmethod
     def loaded(cls, name: str) -> "Settings":
@@ -62,7 +62,7 @@ class Settings:
         profile = profiles.from_mapping(written, where)
         defaults = flat(profiles.schema()(name=profile.name))
         said = {k: v for k, v in flat(profile).items() if k not in defaults or v != defaults[k] or _names(written, k)}
-        return cls(profile, {key: (Given(f"profile {name}", value),) for key, value in said.items()})
+        return cls(profile, {key: (SourceValue(f"profile {name}", value),) for key, value in said.items()})
 
     def over(self, *layers: Layer) -> "Settings":
         """The settings with further sources over these, the weakest first: names, and tables given in part.
@@ -81,20 +81,22 @@ class Settings:
         profile = profiles.override(self.profile, tables, where)
         before, now, given = flat(self.profile), flat(profile), dict(self.given)
         for key, value in now.items():
-            named = [Given(source, _value(layer, key)) for source, layer in reversed(layers) if _names(layer, key)]
+            named = [
+                SourceValue(source, _value(layer, key)) for source, layer in reversed(layers) if _names(layer, key)
+            ]
             if not named and value != before.get(key, value):  # follows from another key of the strongest source
-                named = [Given(layers[-1][0], value)]
+                named = [SourceValue(layers[-1][0], value)]
             if named:
-                given[key] = (Given(named[0].source, value), *named[1:], *given.get(key, ()))
+                given[key] = (SourceValue(named[0].source, value), *named[1:], *given.get(key, ()))
         return Settings(profile, given)
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[KeyRow, ...]:
         """Every key, in the order of a profile's tables."""
         return tuple(self._row(key, value) for key, value in flat(self.profile).items())
 
-    def _row(self, key: str, value: Any) -> Row:
-        strongest, *weaker = self.given.get(key, (Given(DEFAULT, value),))
-        return Row(key, value, strongest.source, tuple(each for each in weaker if each.value != value))
+    def _row(self, key: str, value: Any) -> KeyRow:
+        strongest, *weaker = self.given.get(key, (SourceValue(DEFAULT, value),))
+        return KeyRow(key, value, strongest.source, tuple(each for each in weaker if each.value != value))
 
 
 def flat(profile: Profile) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Multiples = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerReasons:
     """One layer: `asked` of the chain, `in_file` the precision that the ONNX file holds, `facts` what the runtime runs
     and how fast, `engine` the type in the TensorRT engines as far as that can be read ("" without any)."""
 
@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sparsity:
+class DeployedSparsity:
     """Layers whose weights are 2:4, those that the runtime picked a sparse kernel for and those that gained by it
     (None: not known here), and why."""
 
@@ -62,7 +62,7 @@ class Explanation:
     machine: str
     runtime: str
     threads: int
-    rows: tuple[Row, ...]
+    rows: tuple[LayerReasons, ...]
     between: LayerFacts
     between_fraction: float
     call_ms: float
@@ -71,7 +71,7 @@ class Explanation:
     profiler_overhead_ms: float
     int8_macs_fraction: float
     int8_macs_in_file_fraction: float
-    sparsity: Sparsity
+    sparsity: DeployedSparsity
     top_reasons: tuple[tuple[str, float], ...]
     notes: tuple[str, ...]
 
@@ -83,7 +83,7 @@ def make_rows(
     rule: Rule | None,
     multiples: Multiples,
     engine: Mapping[str, str],
-) -> tuple[Row, ...]:
+) -> tuple[LayerReasons, ...]:
     """The rows, worst first: without a gain before with one, each by share of time.
 
     `multiples` of channels by the precision held, `engine` types by ONNX node.
@@ -102,7 +102,7 @@ def between_fraction(facts: Mapping[str, LayerFacts]) -> float:
     return facts[BETWEEN].time_ms / max(sum(f.time_ms for f in facts.values()), 1e-12)
 
 
-def top_reasons(rows: Sequence[Row], between_fraction: float, n: int = 3) -> tuple[tuple[str, float], ...]:
+def top_reasons(rows: Sequence[LayerReasons], between_fraction: float, n: int = 3) -> tuple[tuple[str, float], ...]:
     """The causes that take most of the time without a gain, with their share of it all."""
     shares: dict[str, float] = defaultdict(float)
     for row in rows:
@@ -113,12 +113,12 @@ def top_reasons(rows: Sequence[Row], between_fraction: float, n: int = 3) -> tup
     return tuple((cause, share) for cause, share in found[:n] if share > 0)
 
 
-def sparsity(layers: Sequence[OnnxLayer], *, on_gpu: bool) -> Sparsity:
+def sparsity(layers: Sequence[OnnxLayer], *, on_gpu: bool) -> DeployedSparsity:
     """How many layers are 2:4, and what is known of their kernels."""
     n_eligible = sum(layer.is_two_four for layer in layers)
     if on_gpu:
-        return Sparsity(n_eligible, None, None, "picked and gained: not verifiable here, without a GPU")
-    return Sparsity(n_eligible, 0, 0, "ONNX Runtime's CPU provider has no sparse kernels")
+        return DeployedSparsity(n_eligible, None, None, "picked and gained: not verifiable here, without a GPU")
+    return DeployedSparsity(n_eligible, 0, 0, "ONNX Runtime's CPU provider has no sparse kernels")
 
 
 def _row(
@@ -130,7 +130,7 @@ def _row(
     engine: Mapping[str, str],
     macs: int,
     time_ms: float,
-) -> Row:
+) -> LayerReasons:
     asked = lowering.asked if lowering else ""
     # A weight that torch's exporter renamed is "absent" to the lowering; the layer itself was found here.
     in_file, lowered = (
@@ -143,7 +143,7 @@ def _row(
         is_depthwise=layer.kind == "depthwise conv",
     )
     types = {engine[node] for node in layer.nodes if node in engine}
-    return Row(
+    return LayerReasons(
         layer=layer.name,
         kind=layer.kind,
         asked=asked,

@@ -9,7 +9,7 @@ from nacdeploy.reports.figures import Panel
 
 
 @dataclass(frozen=True)
-class Grid:
+class Cells:
     """A table of texts; a folded one opens on a tap."""
 
     title: str
@@ -24,9 +24,9 @@ class Page:
 
     title: str
     lead: str
-    summary: Grid
+    summary: Cells
     panels: Sequence[Panel]
-    tables: Sequence[Grid] = ()
+    tables: Sequence[Cells] = ()
 
 
 def write_page(path: Path, page: Page) -> Path:

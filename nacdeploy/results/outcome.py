@@ -1,19 +1,20 @@
 """What a job leaves behind: scores on the test split, checkpoint, strategy, report and the tracker's rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nacdeploy.base import records, tracking
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
 from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import write_page
-from nacdeploy.reports.summary import write_report
-from nacdeploy.results.result import RESULT_FILE, Member, Result
-from nacdeploy.results.run_page import REPORT_FILE, Material, page_of
+from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
+from nacdeploy.results.run_page import REPORT_FILE, Material, page_of, summary_rows
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, test_scores
@@ -33,7 +34,7 @@ _WITH_JOURNAL = ("search", "compress")
 
 
 @dataclass(frozen=True)
-class Job:
+class Command:
     """A command under way: its name, the folder it leaves, its options, where it says what it does, its start."""
 
     kind: str
@@ -44,7 +45,7 @@ class Job:
 
 
 def finish(
-    job: Job,
+    command: Command,
     session: Session,
     state: CompressionState,
     *,
@@ -54,11 +55,11 @@ def finish(
     latency: LatencyReport | None = None,
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
-    scores = test_scores(session, state, job.progress)
+    scores = test_scores(session, state, command.progress)
     result = Result(
-        kind=job.kind,
-        folder=str(job.place),
-        checkpoint=str(job.place / CHECKPOINT),
+        kind=command.kind,
+        folder=str(command.place),
+        checkpoint=str(command.place / CHECKPOINT),
         baseline_checkpoint=str(session.baseline_folder),
         model=session.task.spec.name,
         data=session.task.data.name,
@@ -67,7 +68,7 @@ def finish(
         figures=figures_of(state, session.profile, speed),
         scores=scores,
         n_epochs=state.n_epochs,
-        seconds=job.watch.seconds(),
+        seconds=command.watch.seconds(),
         skipped=skipped,
         n_evaluations=len(found.evaluations) - 1 if found else 0,
         n_trainings=found.n_trainings if found else 0,
@@ -82,14 +83,15 @@ def finish(
         test=records.to_data(scores),
         baseline_checkpoint=str(session.baseline_folder),
     )
-    with _whole(job) as folder:
+    with _whole(command) as folder:
         with records.new_directory(folder / CHECKPOINT, replace=True) as inner:
             checkpoints.write(inner, state, record)
         records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
         records.write_json(folder / RESULT_FILE, result)
-    Runs(Path(job.options["runs"])).finished(job.place)
-    drawn = _report(job.place, Material(found, session.profile, result))
-    _track(job, result, found, session, drawn)
+    own.note(command.place / CHECKPOINT / checkpoints.RECORD)
+    Runs(Path(command.options["runs"])).finished(command.place)
+    drawn = _report(command.place, Material(found, session.profile, result))
+    _track(command, result, found, session, drawn)
     return result
 
 
@@ -99,26 +101,26 @@ def _report(place: Path, material: Material) -> dict[str, Path]:
     page = page_of(material)
     whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
     pictures = {panel.name: panel.write_png(place) for panel in page.panels}
-    write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
+    _write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
     return {**pictures, "report": whole}
 
 
-def front_of(found: SearchResult) -> tuple[Member, ...]:
+def front_of(found: SearchResult) -> tuple[FrontMember, ...]:
     """The Pareto front of a search, numbered from the smallest drop on."""
     rows = sorted(((e.chain, e.figures) for e in found.front if e.figures), key=lambda row: row[1].drop_points)
     return tuple(
-        Member(number, chain, figures.drop, figures, figures.metric)
+        FrontMember(number, chain, figures.drop, figures, figures.metric)
         for number, (chain, figures) in enumerate(rows, start=1)
     )
 
 
 @contextmanager
-def _whole(job: Job) -> Iterator[Path]:
+def _whole(command: Command) -> Iterator[Path]:
     """A result's folder appears whole or not at all; that of a job which keeps a journal there is added to."""
-    if job.kind in _WITH_JOURNAL:
-        yield job.place
+    if command.kind in _WITH_JOURNAL:
+        yield command.place
         return
-    with records.new_directory(job.place) as folder:
+    with records.new_directory(command.place) as folder:
         yield folder
 
 
@@ -129,10 +131,12 @@ def _strategy(session: Session, state: CompressionState, result: Result) -> Stra
     return Strategy(state.chain, settings, origin)
 
 
-def _track(job: Job, result: Result, found: SearchResult | None, session: Session, drawn: Mapping[str, Path]) -> None:
-    config = {"kind": job.kind, **session.profile.model_dump(mode="json")}
-    use_wandb, say = job.options["wandb"], job.progress.say
-    tracker = tracking.open_tracker(job.place, wandb=use_wandb, project="nacdeploy", config=config, say=say)
+def _track(
+    command: Command, result: Result, found: SearchResult | None, session: Session, drawn: Mapping[str, Path]
+) -> None:
+    config = {"kind": command.kind, **session.profile.model_dump(mode="json")}
+    use_wandb, say = command.options["wandb"], command.progress.say
+    tracker = tracking.open_tracker(command.place, wandb=use_wandb, project="nacdeploy", config=config, say=say)
     rows = [e for e in found.evaluations if e.figures] if found else []
     for evaluation in rows:
         tracker.row("evaluation", records.to_data(evaluation))
@@ -146,7 +150,7 @@ def _track(job: Job, result: Result, found: SearchResult | None, session: Sessio
     figures = records.to_data(result)
     tracker.row("result", {"command": figures.pop("kind"), **figures})
     tracker.artifact(
-        job.place / CHECKPOINT, f"{result.model}-{result.chain}", {"parents": [result.baseline_checkpoint]}
+        command.place / CHECKPOINT, f"{result.model}-{result.chain}", {"parents": [result.baseline_checkpoint]}
     )
     tracker.close()
 
@@ -166,3 +170,14 @@ def checkpoint_folder(path: Path) -> Path:
     if checkpoints.is_checkpoint(path / CHECKPOINT):
         return path / CHECKPOINT
     raise UsageError(f"{path} holds no checkpoint; --from takes a folder that search, transfer, finetune or train left")
+
+
+def _write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
+    """Write `report.md` into `folder`: scores on the test split, ratios, pictures beside it."""
+    rows = summary_rows(figures, scores)
+    lines = [f"# {title}", "", "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
+    lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]
+    path = folder / "report.md"
+    records.write_text(path, "\n".join(lines) + "\n")
+    return path

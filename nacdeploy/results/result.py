@@ -14,7 +14,7 @@ RESULT_FILE = "result.json"
 
 @scored
 @dataclass(frozen=True)
-class Member:
+class FrontMember:
     """A chain of the Pareto front of a search; `search --resume RUN --pick NUMBER` makes it the answer. Its
     figures are counted, and where speed matters timed, in full on the validation split."""
 
@@ -44,6 +44,6 @@ class Result:
     skipped: tuple[transferring.Refusal, ...] = ()
     n_evaluations: int = 0
     n_trainings: int = 0
-    front: tuple[Member, ...] = ()
+    front: tuple[FrontMember, ...] = ()
     latency: LatencyReport | None = None
     schema: int = records.SCHEMA_VERSION

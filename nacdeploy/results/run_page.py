@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nacdeploy import models
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
-from nacdeploy.metrics import ACCURACY, Metric, named, number, shown
+from nacdeploy.metrics import ACCURACY, Metric, named, number, shown, shown_drop
 from nacdeploy.profile import Profile
 from nacdeploy.reports.figures import Panel, layers_panel, search_panels
 from nacdeploy.reports.layers import layer_changes
-from nacdeploy.reports.page import Grid, Page, write_page
-from nacdeploy.reports.summary import summary_rows
+from nacdeploy.reports.page import Cells, Page, write_page
 from nacdeploy.results.result import RESULT_FILE, Result
 from nacdeploy.sessions.resuming import JOURNAL, RUN_FILE
+from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.objective import Figures
@@ -69,7 +70,11 @@ def _material(folder: Path) -> Material:
     result = records.read(Result, folder / RESULT_FILE) if records.is_file(folder / RESULT_FILE) else None
     if records.is_file(folder / JOURNAL) and records.is_file(folder / RUN_FILE):
         where = folder / RUN_FILE
-        profile = profiles.from_mapping(records.read_json(where)["profile"], where=str(where))
+        data: Any = records.read_json(where)
+        recorded = data.get("profile") if isinstance(data, dict) else None
+        if not isinstance(recorded, dict):
+            raise UsageError(f"{where} records no settings")
+        profile = profiles.from_mapping(recorded, where=str(where))
         rows = tuple(journal.read(folder / JOURNAL)[1])
         if not rows:
             raise UsageError(f"{folder} has evaluated nothing yet; ask again when its first chain is done")
@@ -114,16 +119,16 @@ def _lead(material: Material) -> str:
     )
 
 
-def _summary(found: SearchResult | None, result: Result | None) -> Grid:
+def _summary(found: SearchResult | None, result: Result | None) -> Cells:
     if result is not None:
-        return Grid("Result", ("figure", "value"), summary_rows(result.figures, result.scores))
+        return Cells("Result", ("figure", "value"), summary_rows(result.figures, result.scores))
     best = found and (found.best or found.nearest)
     if not best:
-        return Grid("So far", ("figure", "value"), (("chains", "only the untouched model is evaluated"),))
+        return Cells("So far", ("figure", "value"), (("chains", "only the untouched model is evaluated"),))
     kind = "best so far" if found and found.best else "nearest to the budget"
     if best.figures is None:
-        return Grid(kind, ("chain",), ((best.chain,),))
-    return Grid("So far", _columns(best.figures.scored_by), (_chain_row(best),))
+        return Cells(kind, ("chain",), ((best.chain,),))
+    return Cells("So far", _columns(best.figures.scored_by), (_chain_row(best),))
 
 
 def allowed(profile: Profile) -> str:
@@ -154,13 +159,13 @@ def _cells(figures: Figures) -> tuple[str, ...]:
     )
 
 
-def _search_tables(found: SearchResult) -> list[Grid]:
+def _search_tables(found: SearchResult) -> list[Cells]:
     front = sorted(found.front, key=lambda e: e.figures.drop_points if e.figures else 0.0)
     scores = [e.figures.scored_by for e in found.evaluations if e.figures]
     columns = _columns(scores[0] if scores else ACCURACY)
     return [
-        Grid("The front (validation)", columns, tuple(map(_chain_row, front))),
-        Grid(f"All {len(found.evaluations)} chains", columns, tuple(map(_chain_row, found.evaluations)), folded=True),
+        Cells("The front (validation)", columns, tuple(map(_chain_row, front))),
+        Cells(f"All {len(found.evaluations)} chains", columns, tuple(map(_chain_row, found.evaluations)), folded=True),
     ]
 
 
@@ -170,3 +175,20 @@ def _layers(result: Result) -> Sequence[Panel]:
         return []
     compressed, baseline = (checkpoints.load(Path(p))[0] for p in (result.checkpoint, result.baseline_checkpoint))
     return [layers_panel(layer_changes(baseline.network, compressed.network))]
+
+
+def summary_rows(figures: Figures, scores: Scores) -> tuple[tuple[str, str], ...]:
+    """Scores on the test split and ratios, each with its name; measured speed where there is one."""
+    metric = figures.scored_by
+    speed = [("measured speed against FP32", f"{figures.speed_ratio:.2f}x")] if figures.speed_ratio else []
+    return (
+        (f"FP32 baseline, test {metric.title}", shown(metric, scores.baseline)),
+        (f"control (FP32, {scores.n_control_epochs} epochs more)", shown(metric, scores.control)),
+        (f"compressed, test {metric.title}", shown(metric, scores.compressed)),
+        (f"{metric.title} lost against the better of the two", shown_drop(metric, scores.drop)),
+        ("BitOps ratio (analytic)", f"{figures.bitops_ratio:.2f}x"),
+        ("MACs ratio (analytic)", f"{figures.macs_ratio:.2f}x"),
+        ("memory ratio (analytic, heads and scales charged)", f"{figures.bytes_ratio:.2f}x"),
+        ("NAC's own BitOpsCR / MemCR", f"{figures.nac_bitops_ratio:.2f} / {figures.nac_memory_ratio:.2f}"),
+        *speed,
+    )

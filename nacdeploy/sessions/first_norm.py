@@ -104,7 +104,7 @@ def arrival(backbone: nn.Module, data: Dataset) -> Arrival | None:
     """What arrives of some training images; None where the network has no batch norm that remembers anything."""
     height, width = data.input_size
     n_images = max(16, min(N_IMAGES, N_PIXELS // (height * width)))
-    images = data.normalize(calibration_images(data, n_images).images)
+    images = data.normalize(calibration_images(data, n_images).whole())
     seen = _first_input(backbone, images)
     if seen is None:
         return None

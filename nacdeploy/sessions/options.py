@@ -4,21 +4,24 @@ Python callers give them as keywords (`**shared: Unpack[Options]`), the command 
 (`cli/options.py`), and a run records those that name what it is about (`RECORDED`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
+
+from nacdeploy.base.errors import unknown
 
 SETTINGS_FILE = "nacdeploy.toml"
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """How the command line spells an option: its help, the name of its value, and its default."""
+    """The spelling of an option at the command line: its help, its value's name, its default, and the least number."""
 
     help: str = ""
     metavar: str | None = None
     default: Any = None
+    least: int | None = None
 
 
 class Options(TypedDict, total=False):
@@ -43,7 +46,7 @@ class Options(TypedDict, total=False):
     ]
     checkpoint: Annotated[str | None, Spelling("FP32 network: a folder of ours, a .safetensors or .pt file.", "C")]
     profile: Annotated[str, Spelling("Shipped name or path/to.toml.", "P", "demo")]
-    seed: Annotated[int | None, Spelling("Seed of everything that is drawn.")]
+    seed: Annotated[int | None, Spelling("Seed of everything that is drawn.", least=0)]
     runs: Annotated[Path | str, Spelling(default="runs")]
     wandb: Annotated[bool, Spelling("Log to Weights & Biases (offline without key or network).", default=True)]
     new_head: Annotated[
@@ -52,13 +55,39 @@ class Options(TypedDict, total=False):
     settings_file: Annotated[Mapping[str, Any], Spelling(default={})]
 
 
+class SearchOptions(Options, total=False):
+    """The options of a search: those that commands share, and keys of the profile's search table."""
+
+    searcher: Annotated[str | None, Spelling("surrogate, beam, dqn or random.", "X")]
+    budget: Annotated[int | None, Spelling("Chains to evaluate.", least=1)]
+    max_trainings: Annotated[int | None, Spelling("Trainings after which it ends.", "N", least=1)]
+    max_drop: Annotated[float | None, Spelling("What may be lost, in the metric's unit.", "POINTS", least=0)]
+    objective: Annotated[str | None, Spelling("budget, latency, pareto or nac.", "X")]
+    cache: Annotated[
+        str | None, Spelling("Shared memory of searches: a folder or an fsspec URL (s3://...).", "LOCATION")
+    ]
+    experience: Annotated[
+        Sequence[Path | str] | None, Spelling("An earlier search whose journal teaches what letters do.", "RUN")
+    ]
+
+
 HINTS: dict[str, Any] = get_type_hints(Options, include_extras=True)
 SPELLINGS: dict[str, Spelling] = {name: get_args(hint)[1] for name, hint in HINTS.items()}
+SEARCH_HINTS = {
+    name: hint for name, hint in get_type_hints(SearchOptions, include_extras=True).items() if name not in HINTS
+}
+SEARCH = tuple(SEARCH_HINTS)
 TASK = ("model", "data", "width", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
 # What a run was asked for; where it lies and who watches it is said anew.
 RECORDED = tuple(name for name in HINTS if name not in ("runs", "wandb", "settings_file"))
 
 
 def filled(options: Options) -> Options:
-    """All options, with the default of each that is left out."""
+    """Return all options, with the default of each that is left out.
+
+    Raises:
+        UsageError: there is no such option.
+    """
+    for name in options.keys() - SPELLINGS.keys():
+        raise unknown("option", name, SPELLINGS)
     return cast(Options, {name: spelling.default for name, spelling in SPELLINGS.items()} | options)

@@ -71,9 +71,10 @@ def _normalised(images: DataTable, mean: Sequence[float], std: Sequence[float]) 
 
 
 def line(data: Dataset, why: str) -> str:
-    """What images are normalised by, and why, in one line."""
+    """Return the normalisation of the images and its reason in one line, and further notes on them, one line each."""
     mean, std = (_spoken(scale) for scale in (data.mean, data.std))
-    return f"images normalised by mean {mean} and deviation {std}: {why} (--normalize, images.mean, images.std)"
+    said = f"images normalised by mean {mean} and deviation {std}: {why} (--normalize, images.mean, images.std)"
+    return "\n".join((said, *data.notes))
 
 
 def given_lines(baseline: CompressionState, data: Dataset, model: str, where: str) -> list[str]:

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import DEFAULT
 from nacdeploy.sessions.options import RECORDED, Options, filled
 from nacdeploy.sessions.session import Session
-from nacdeploy.sessions.setup import Request, wanted
+from nacdeploy.sessions.setup import Request, search_keys, wanted
 from nacdeploy.sessions.setup import recorded as continued
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.search.alphabet import parsed
@@ -42,6 +43,9 @@ RANKING = (
     "search.window",
 )
 _ASIDE = {"description", "bench", "export"}
+# Keys that runs of older versions do not know: at these values they say what those did.
+_LATER = {"images.resize": None, "images.crop": None, "images.interpolation": "bilinear", "images.broken": "refuse"}
+_PLACES = ("images.in_memory_mib", "images.cache_mib")  # where decoded images lie, not what they are
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Start:
 
     def run(self, profile: Profile) -> Run:
         """The record of the run that begins here; `profile` is its own with every choice made."""
-        written = settings_of(self.request.settings.profile, LIMITS)
+        written = _settings_of(self.request.settings.profile, LIMITS)
         return Run(profile.model_dump(mode="json"), self.request.options["checkpoint"], self.asked, written)
 
 
@@ -112,36 +116,51 @@ def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
             f"profile {run.asked['profile']} has changed since {place} began: {', '.join(map(str, changed))}; bring "
             f"that back, or begin a new run by it that takes over what still holds: --resume {place} --fork"
         )
+    _check_places(run, place, search)
     new_head = bool(run.asked.get("new_head"))
     request = continued(run.profile, place / RUN_FILE, options, run.checkpoint, new_head, search=search_keys(search))
     return Start(place, request, run.asked, kept=defaults)
 
 
+def _check_places(run: Run, place: Path, search: Mapping[str, Any]) -> None:
+    """Check that somebody else's run reads and writes no cache outside its own folder, and downloads nothing there.
+
+    Raises:
+        UsageError: it names such a place, and the user does not.
+    """
+    table, data = run.profile.get("search"), str(run.profile.get("data", ""))
+    cache = table.get("cache") if isinstance(table, dict) and search.get("cache") is None else None
+    source, _, folder = data.partition(":")
+    named = {"the cache": cache, "the data": folder if source != "folder" else None}
+    for what, where in named.items():
+        if where and not own.is_own(place / RUN_FILE) and not own.is_inside(Path(str(where)), [place]):
+            more = " pass --cache LOCATION, or" if what == "the cache" else ""
+            raise UsageError(
+                f"{place / RUN_FILE} was not written by you here, and names {what} {str(where)[:200]} outside its "
+                f"folder:{more} 'nacdeploy trust {place}' if you trust it"
+            )
+
+
 def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any]) -> Start:
     """A new run asked for as `source` was, with what is given here in place of its own."""
-    theirs = recorded(source).asked
+    run = recorded(source)
+    _check_places(run, source, search)
+    theirs = run.asked
     given = search_keys(search)
-    merged = {**options_of(theirs), **{name: value for name, value in options.items() if value is not None}}
+    merged = {**_options_of(theirs), **{name: value for name, value in options.items() if value is not None}}
     return replace(begun(place, cast(Options, merged), {**theirs.get("search", {}), **given}), source=source)
 
 
-def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the search table that are given; folders are named whole, so that a run finds them from anywhere."""
-    given = {key: value for key, value in search.items() if value is not None}
-    if experience := given.pop("experience", None):
-        given["experience"] = [str(Path(one).resolve()) for one in experience]
-    return given
-
-
-def options_of(asked: Mapping[str, Any]) -> Options:
+def _options_of(asked: Mapping[str, Any]) -> Options:
     """The options of a record."""
     return cast(Options, {name: asked[name] for name in RECORDED if name in asked})
 
 
-def settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
+def _settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
     """What of a profile decides a search, keyed as a profile names it: `search.max_drop`."""
     flat = _flat(profile.model_dump(mode="json", exclude=_ASIDE))
-    return {key: value for key, value in flat.items() if key not in aside}
+    kept = {key: value for key, value in flat.items() if key not in (*aside, *_PLACES)}
+    return {key: value for key, value in kept.items() if key not in _LATER or value != _LATER[key]}
 
 
 def fingerprint(session: Session) -> dict[str, Any]:
@@ -154,7 +173,7 @@ def fingerprint(session: Session) -> dict[str, Any]:
         **{f"operator.{x}": version for x, version in letters.versions(set(alphabet)).items()},
         **{f"code.{name}": version for name, version in VERSIONS.items()},
         **({"experience_sha256": taught} if taught else {}),
-        **settings_of(session.profile, LIMITS),
+        **_settings_of(session.profile, LIMITS),
     }
 
 
@@ -208,9 +227,9 @@ def _changed_profile(run: Run) -> tuple[list[Change], list[Change]]:
     name = run.asked["profile"]
     if name.endswith(".toml") and not Path(name).is_file():
         return [], []  # the run's own record is whole: it goes on without the file
-    now = wanted(options_of(run.asked), search=run.asked.get("search", {})).settings
+    now = wanted(_options_of(run.asked), search=run.asked.get("search", {})).settings
     open_keys = {row.key for row in now.rows() if row.source == DEFAULT}
-    changes = journal.changes(run.settings, settings_of(now.profile, LIMITS))
+    changes = journal.changes(run.settings, _settings_of(now.profile, LIMITS))
     return [c for c in changes if c.key not in open_keys], [c for c in changes if c.key in open_keys]
 
 

@@ -73,6 +73,6 @@ class Runs:
                 f"nothing in {self.root}/ yet: run 'nacdeploy search' or 'nacdeploy transfer', or give --from"
             )
         path = Path(records.read(Last, self.root / LAST).result)
-        if not path.exists():
+        if not records.exists(path):
             raise UsageError(f"the result finished last, {path}, is gone; name another with --from")
         return path

@@ -97,12 +97,12 @@ def open_session(request: Request, progress: Progress) -> Session:
             progress.say(line)
     else:
         progress.say(setup.normalised)
-        folder = runs.baseline(baseline_key(task, profile))
+        folder = runs.baseline(_baseline_key(task, profile))
         baseline = _own_baseline(folder, setup, progress)
     return Session(setup.settings, task, baseline, folder)
 
 
-def baseline_key(task: Task, profile: Profile) -> str:
+def _baseline_key(task: Task, profile: Profile) -> str:
     """What a trained baseline depends on, as a hash."""
     recipe = profile.train.model_dump(mode="json")
     spec, data = records.to_data(task.spec), _seen(task, profile)
@@ -193,7 +193,7 @@ def _given_baseline(
     for note in found.notes:
         progress.say(f"{path}: {note}")
     if found.new_head:  # trained by the recipe, and kept like every baseline
-        folder = runs.baseline(records.sha256_data([baseline_key(task, profile), state_key(network)]))
+        folder = runs.baseline(records.sha256_data([_baseline_key(task, profile), state_key(network)]))
         return _own_baseline(folder, setup, progress), folder
     state = initial_state(network, task)
     folder = runs.baseline(records.sha256_data([state.key, *_seen(task, profile)]))

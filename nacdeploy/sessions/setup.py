@@ -146,6 +146,14 @@ def recorded(
     return Request(filled({**options, **theirs}), Settings.of(found, str(where)).over(*by_tables))
 
 
+def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the search table that are given; folders are named whole, so that a run finds them from anywhere."""
+    given = {key: value for key, value in search.items() if value is not None}
+    if experience := given.pop("experience", None):
+        given["experience"] = [str(Path(one).resolve()) for one in experience]
+    return given
+
+
 def settled(request: Request, progress: Progress) -> Setup:
     """The settings in force of a request, everything left open filled in, with their task and network.
 
@@ -173,7 +181,10 @@ def _by_options(given: Mapping[str, Any], tables: _Tables, profile: Profile) -> 
     """What nacdeploy.toml and options say, key by key. Another model than the profile's has its own default width."""
     keys = {**_KEYS, **{key: (f"{name}.{key}",) for name, table in tables.items() for key in table}}
     given = {**given, **{key: value for table in tables.values() for key, value in table.items()}}
-    file, named = given["settings_file"], {name: given[name] for name in keys if given.get(name) is not None}
+    file, named = (
+        search_keys(given["settings_file"]),
+        {name: given[name] for name in keys if given.get(name) is not None},
+    )
     if named.get("model", profile.model) != profile.model and "width" not in named:
         keys["model"], named["model"] = ("model", "width"), (named["model"], None)
     for name, value in named.items():

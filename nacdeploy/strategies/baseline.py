@@ -2,6 +2,7 @@
 
 import copy
 
+from nacdeploy.base.progress import nobody
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
@@ -27,7 +28,7 @@ def initial_state(network: Network, task: Task) -> CompressionState:
 
 
 def train_network(
-    network: Network, task: Task, recipe: TrainTable, seed: int, report: training.Report = lambda *progress: None
+    network: Network, task: Task, recipe: TrainTable, seed: int, report: training.Report = nobody
 ) -> training.Fit:
     """Train in place by `recipe`, and keep the best epoch on the validation split."""
 
@@ -43,7 +44,7 @@ def control(
     n_epochs: int,
     task: Task,
     profile: Profile,
-    report: training.Report = lambda *progress: None,
+    report: training.Report = nobody,
 ) -> CompressionState:
     """Train the FP32 baseline for `n_epochs` more of the finetune recipe: the honest opponent of a chain that
     trained."""

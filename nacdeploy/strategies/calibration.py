@@ -52,7 +52,7 @@ class Sample:
         self._n += len(part)
 
 
-class Observation:
+class Observing:
     """A run with rounded weights and float activations that keeps a sample of the activations at the edges."""
 
     def __init__(self, network: Network, seen: Mapping[str, Sample]) -> None:
@@ -85,7 +85,7 @@ def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: Q
     was_training = network.training
     network.eval()
     with torch.no_grad(), evaluation.accelerated(network) as device:
-        observation, batches = Observation(network, seen), evaluation.batches(data, images, device=device)
+        observation, batches = Observing(network, seen), evaluation.batches(data, images, device=device)
         first = next(batches)
         unrounded = network.run(first, observation)
         for x in batches:

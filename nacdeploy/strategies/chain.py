@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 
 Value = bool | int | float | str
 
@@ -45,8 +46,10 @@ class Chain:
         """Read `QPPF` or `Q(bits=w8a8)P(ratio=0.1)F`. Letters are not case-sensitive.
 
         Raises:
-            UsageError: the text does not follow the grammar; the message names the position.
+            UsageError: the text does not follow the grammar (the message names the position), or is too long.
         """
+        if len(text) > doors.limits().chain:
+            raise doors.above("the chain", f"'{text[:20]}...' has {len(text)} characters", "chain")
         links, position = [], 0
         while position < len(text):
             match = _LINK.match(text, position)

@@ -26,7 +26,7 @@ from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.cost import cost
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies.calibration import Observation, calibrate_ranges
+from nacdeploy.strategies.calibration import Observing, calibrate_ranges
 from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import Task
@@ -113,7 +113,7 @@ def reestimated(network: Network, task: Task, profile: Profile) -> Network:
     images = calibration_images(task.data, profile.settle.n_images)
     size = min(profile.settle.batch_size, evaluation.batch_size(images))
     with torch.no_grad(), _averaging(list(running_norms(made).values())), evaluation.accelerated(made) as device:
-        observation = Observation(made, {})
+        observation = Observing(made, {})
         for x in evaluation.batches(task.data, images, size, device):
             made.run(x, observation)
     for name, norm in running_norms(made).items():

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from nacdeploy.base import records
+from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Latency
-from nacdeploy.metrics import DEFAULT, drop, named, scored
+from nacdeploy.metrics import DEFAULT, drop, named, scored, spelled
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.attachments.sparsity import Sparsity
 from nacdeploy.network.cost import Cost, cost
@@ -22,6 +23,7 @@ _LATER: dict[str, Any] = {"layer_bits": {}, "weights": "symmetric"}  # of Rule
 _LATER |= {"ratios": {}, "patterns": {}, "importance": "l1", "rounding": "floor"}  # of Sparsity
 # Part of the keys of a search's memory: raise it when evaluation or cost come out differently.
 MEASURE_VERSION = 1
+_LARGEST_COST = 1e24
 
 
 @scored
@@ -47,6 +49,23 @@ class Metrics:
     def quality(self) -> float:
         """The score on the scale on which more is better and 1 is perfect."""
         return named(self.metric).quality(self.score, self.chance)
+
+
+def check_metrics(metrics: Metrics) -> None:
+    """Check that metrics from a file are possible.
+
+    Raises:
+        UsageError: a score is outside the metric's bounds, or a count or a share is none.
+    """
+    low, high = named(metrics.metric).bounds
+    for key in ("score", "chance"):
+        if not low <= (value := getattr(metrics, key)) <= high:
+            raise UsageError(f"{spelled(key, metrics.metric)} is {value:g}, and lies from {low:g} to {high:g}")
+    costs = vars(metrics.cost)
+    if strange := next((key for key, value in costs.items() if not 0 <= value < _LARGEST_COST), None):
+        raise UsageError(f"{strange} is {costs[strange]:g}, and no network costs that")
+    if metrics.n_images < 0 or not all(0 <= share <= 1 for share in metrics.exit_fractions):
+        raise UsageError(f"metrics of {metrics.n_images} images with exits {metrics.exit_fractions} cannot be")
 
 
 @dataclass(frozen=True)

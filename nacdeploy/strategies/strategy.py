@@ -8,7 +8,7 @@ from pydantic import PlainSerializer, PlainValidator
 
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
-from nacdeploy.base.errors import UsageError
+from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.profile import Profile
 from nacdeploy.strategies import catalog
 from nacdeploy.strategies.chain import Chain
@@ -45,8 +45,17 @@ def settings_of(chain: Chain, profile: Profile) -> dict[str, Any]:
 
 
 def brought(strategy: Strategy) -> dict[str, Any]:
-    """Return the tables with which a strategy's letters were found."""
-    tables = {each.table for each in profiles.letters().values()}
+    """Return the tables with which a strategy's letters were found.
+
+    Raises:
+        UsageError: the strategy holds a table of no letter. If one of its letters is missing too, no error is
+            raised here.
+    """
+    known = profiles.letters()
+    tables = {each.table for each in known.values()}
+    strange = next((name for name in strategy.settings if name not in tables), None)
+    if strange is not None and all(letter in known for letter in strategy.chain.word):
+        raise unknown("table of a strategy", strange, tables)
     return {name: table for name, table in strategy.settings.items() if name in tables}
 
 

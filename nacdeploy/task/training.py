@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from nacdeploy.base.errors import DivergedError, NacdeployError, UsageError
+from nacdeploy.base.progress import nobody
 from nacdeploy.data import Dataset, ImageSet, augmented
 from nacdeploy.metrics import Metric, is_better
 from nacdeploy.network.network import lay_out
@@ -45,7 +46,7 @@ def fit(
     metric: Metric,
     recipe: TrainTable,
     seed: int,
-    report: Report = lambda epoch, n_epochs, score: None,
+    report: Report = nobody,
     penalty: Penalty | None = None,
 ) -> Fit:
     """Train `module` (inputs to outputs (N, K)) in place and leave it at its best epoch by `score`, the start included.
@@ -102,7 +103,7 @@ def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -
         generator = torch.Generator().manual_seed(seed + epoch)
         order = torch.randperm(len(images), generator=generator)
         for index in _whole_batches(order, batch_size):
-            pictures = augmented(images.images[index], data.augment, generator)
+            pictures = augmented(images.batch(index), data.augment, generator)
             yield data.normalize(pictures), images.labels[index]
 
     return epoch_batches

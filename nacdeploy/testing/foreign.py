@@ -69,7 +69,7 @@ class Foreign:
     @cached_property
     def calibration(self) -> Tensor:
         """Return the normalised images (N, C, H, W) for calibrating ranges."""
-        return self.task.data.normalize(self.task.data.train.images)
+        return self.task.data.normalize(self.task.data.train.whole())
 
 
 def foreign(name: str, size: int, *, grid: str = "ort", seed: int = 0) -> Foreign:
@@ -77,14 +77,14 @@ def foreign(name: str, size: int, *, grid: str = "ort", seed: int = 0) -> Foreig
     size)."""
     data = smooth_images(size, seed)
     task = Task(ModelSpec(name, N_CLASSES, 3, (size, size)), data)
-    return Foreign(randomised(task.build(seed), data.normalize(data.train.images), seed), task, small_profile(grid))
+    return Foreign(randomised(task.build(seed), data.normalize(data.train.whole()), seed), task, small_profile(grid))
 
 
 def of_module(module: nn.Module, size: int, *, grid: str = "ort", seed: int = 0) -> Foreign:
     """Make a foreign network of a module with ten classes; the module's weights are changed in place."""
     data = smooth_images(size, seed)
     task = Task(ModelSpec("module.py:make", N_CLASSES, 3, (size, size), source_sha256="0" * 64), data)
-    module = randomised(module.eval(), data.normalize(data.train.images), seed)
+    module = randomised(module.eval(), data.normalize(data.train.whole()), seed)
     return Foreign(module, task, small_profile(grid))
 
 

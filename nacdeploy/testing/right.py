@@ -227,9 +227,7 @@ def _built(foreign: Foreign, state: CompressionState, plain: nn.Module) -> tuple
 
 
 def _artifact(foreign: Foreign, state: CompressionState, target: str, parent: Path) -> Path:
-    return export(
-        state, foreign.task, foreign.profile, targets.parse(target), parent / "artifact", Context([], {}, {}, {})
-    )
+    return export(state, foreign.task, foreign.profile, targets.parse(target), parent / "artifact", Context())
 
 
 def _file_db(foreign: Foreign, folder: Path, plain: nn.Module, is_optimized: bool = True) -> float:

@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.commands.doctor import availability
 from nacdeploy.commands.explain import explain
 from nacdeploy.exporters import parity, targets
 from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.artifact import MadeBy
 from nacdeploy.exporters.artifacts.onnx_checks import parity as agreement
 from nacdeploy.exporters.bench import Table, bench
 from nacdeploy.exporters.describe import Context
@@ -75,8 +77,8 @@ def check_export(target: Target, state: CompressionState, task: Task, profile: P
     Returns:
         The folder of the artifact.
     """
-    steps = [step_data(step) for step in state.steps]
-    path = export(state, task, profile, target, folder / target.name, Context(steps, {}, {}, {}))
+    steps = records.from_data(tuple[MadeBy, ...], [step_data(step) for step in state.steps])
+    path = export(state, task, profile, target, folder / target.name, Context(steps))
     manifest, rows = artifact.load(path)
     _require(manifest.target == target.name, f"{target.name}: the artifact is for {manifest.target}")
     missing = [name for name in target.files if name not in manifest.files]

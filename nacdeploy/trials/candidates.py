@@ -4,7 +4,6 @@ A worker opens the search's session once (profile, data, baseline), and shares t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,16 @@ from nacdeploy.strategies import operators
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.alphabet import parsed
+from nacdeploy.strategies.search.engine import Pending, Workers
 from nacdeploy.strategies.search.journal import Evaluation
-from nacdeploy.strategies.search.workers import Opener, PendingJob, Pool
+from nacdeploy.strategies.search.workers import Pool, WorkerOpener
 from nacdeploy.strategies.state import CompressionState, Metrics
 from nacdeploy.strategies.steps import checkpoint, letters
 from nacdeploy.strategies.steps.advance import VERSIONS
 from nacdeploy.trials.equipment import equipped
 
 
-def opener(session: Session, place: Path, cache: str) -> Opener:
+def opener(session: Session, place: Path, cache: str) -> WorkerOpener:
     """How a worker of a search is opened. The baseline goes by value: a machine need not see its folder."""
     baseline = session.baseline
     values = {name: value.detach().cpu().contiguous() for name, value in content(baseline.network).items()}
@@ -44,7 +44,7 @@ def opener(session: Session, place: Path, cache: str) -> Opener:
         "place": str(place.absolute()),
         "cache": cache,
     }
-    return Opener(f"{__name__}:{evaluator.__name__}", setup)
+    return WorkerOpener(f"{__name__}:{evaluator.__name__}", setup)
 
 
 def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -81,23 +81,11 @@ def _code(alphabet: str) -> dict[str, Any]:
     return {"torch": torch.__version__, **used, **VERSIONS}
 
 
-@dataclass(frozen=True)
-class PendingChain:
-    """A chain under way in a pool."""
+def on_pool(pool: Pool) -> Workers:
+    """Start the workers of a search as a pool of processes."""
 
-    job: PendingJob
+    def begin(chain: Chain) -> Pending:
+        job = pool.submit(str(chain))
+        return lambda: records.from_data(Evaluation, job(), "a worker's row")
 
-    def result(self) -> Evaluation:
-        """See `engine.Pending`."""
-        return records.from_data(Evaluation, self.job.result(), "a worker's row")
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The workers of a search (`engine.Workers`) as a pool of processes."""
-
-    pool: Pool
-
-    def submit(self, chain: Chain) -> PendingChain:
-        """See `engine.Workers`."""
-        return PendingChain(self.pool.submit(str(chain)))
+    return begin

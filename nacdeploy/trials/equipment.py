@@ -1,9 +1,9 @@
 """What a search evaluates chains with, in its own process as in a worker: subsets, short finetunes, speeds."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nacdeploy.base.progress import Say, nobody
 from nacdeploy.sessions.session import Session
 from nacdeploy.strategies.memory.cache import DiskMemory
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
@@ -12,8 +12,6 @@ from nacdeploy.trials.evaluator import Evaluator
 from nacdeploy.trials.fidelity import subsets
 from nacdeploy.trials.layer_speed import LayerSpeeds
 from nacdeploy.trials.speed import Speeds
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Equipment:
     promotions: tuple[int, ...]
 
 
-def equipped(session: Session, place: Path, cache: Path | str, say: Say = lambda line: None) -> Equipment:
+def equipped(session: Session, place: Path, cache: Path | str, say: Say = nobody) -> Equipment:
     """What a session's profile asks for. `place` is the run's folder, where times are kept, `cache` its memory.
 
     Raises:

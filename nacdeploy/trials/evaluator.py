@@ -9,6 +9,7 @@ import torch
 
 from nacdeploy.base.errors import DivergedError, RefusedError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.progress import nobody
 from nacdeploy.network.cost import layer_costs, nac_ratios
 from nacdeploy.network.network import content
 from nacdeploy.profile import Profile
@@ -64,7 +65,7 @@ class Evaluator:
     task: Task
     profile: Profile
     memory: DiskMemory
-    report: training.Report = lambda *progress: None
+    report: training.Report = nobody
     speed: Callable[[CompressionState], Speed] | None = None
     meter: Meter | None = None
     finetune_epochs: int | None = None

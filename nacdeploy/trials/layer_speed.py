@@ -93,7 +93,7 @@ class LayerSpeeds:
     def error(self, states: Mapping[str, CompressionState], speeds: Mapping[str, Speed]) -> TableError | None:
         """The error of the table on networks that were timed whole; None of fewer than two."""
         pairs = [(speeds[key].p50_ms, self.sum_ms(state.network)) for key, state in states.items()]
-        return table_error(pairs, len(self._times)) if len(pairs) > 1 else None
+        return _table_error(pairs, len(self._times)) if len(pairs) > 1 else None
 
     def _opened(self) -> LayerTable | None:
         given = self._session.profile.search.latency_table
@@ -130,13 +130,22 @@ def check_given(profile: Profile) -> None:
         _read(Path(profile.search.latency_table), setting_of(profile))
 
 
+def read(path: Path) -> LayerTable:
+    """Read a table of layers.
+
+    Raises:
+        UsageError: it is not there, or is none.
+    """
+    return records.read(LayerTable, path)
+
+
 def _read(path: Path, here: Setting) -> LayerTable:
-    table = records.read(LayerTable, path)
+    table = read(path)
     check_setting(table.setting, here, path, "leave search.latency_table away to measure here")
     return table
 
 
-def table_error(pairs: Sequence[tuple[float, float]], n_layers: int) -> TableError:
+def _table_error(pairs: Sequence[tuple[float, float]], n_layers: int) -> TableError:
     """The error of estimates from pairs of (measured time, sum of layers), at least two, each left out in turn."""
     errors = []
     for index, (whole, total) in enumerate(pairs):

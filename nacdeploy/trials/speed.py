@@ -119,19 +119,15 @@ def check_setting(theirs: Setting, ours: Setting, path: Path, remedy: str) -> No
 
 
 def measured(state: CompressionState, session: Session, progress: Progress) -> Speed:
-    """How much faster than the baseline a state runs, in full; says so."""
+    """Measure in full how much faster than the baseline a state runs, and say it, and where the profile's own target
+    is not the one that is timed."""
     graphs, profile = Graphs(session.profile.export.opset), session.profile
+    if note := pick.speed_note(runtime_of(profile.parsed_target), profile.export):
+        progress.say(f"note: {note}")
     models = {_BASELINE: graphs.model(session.baseline.network), "now": graphs.model(state.network)}
     speed = _timed(models, session, profile.bench.n_rounds)["now"]
     progress.say(f"{state.chain}: {speed.ratio:.2f}x measured (a fresh run may differ)")
     return speed
-
-
-def say_where(session: Session, progress: Progress) -> None:
-    """A note where speed is not measured on the profile's own target."""
-    profile = session.profile
-    if note := pick.speed_note(runtime_of(profile.parsed_target), profile.export):
-        progress.say(f"note: {note}")
 
 
 class Graphs:

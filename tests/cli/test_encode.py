@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import files, run, succeed
 
-from nacdeploy.commands.code import _parameter
+from nacdeploy.commands.encode import _parameter
 from nacdeploy.network.network import Network
 from nacdeploy.strategies.steps import checkpoint, letters
 

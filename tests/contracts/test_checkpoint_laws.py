@@ -159,8 +159,8 @@ def test_file_without_a_state_dict_is_refused(values: Any, task: Task, tmp_path:
     [
         (lambda record: {**record, "schema": 99}, "schema 99 is not known"),
         (lambda record: {k: v for k, v in record.items() if k != "chain"}, "chain"),
-        (lambda record: {**record, "steps": record["steps"][:1]}, "does not fit"),
-        (lambda record: {**record, "steps": [{"link": "Q", "decision": {}, "n_epochs": 0}]}, "step Q"),
+        (lambda record: {**record, "steps": record["steps"][:1]}, "its steps are 'P'"),
+        (lambda record: {**record, "chain": "Q", "steps": [{"link": "Q", "decision": {}, "n_epochs": 0}]}, "step Q"),
         (lambda record: {**record, "steps": [{"link": "X", "decision": {}, "n_epochs": 0}]}, "X"),
         (lambda record: {**record, "steps": [{"link": "Q"}]}, "step|decision"),
         (lambda record: {**record, "grid": "tpu"}, "tpu"),

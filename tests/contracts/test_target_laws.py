@@ -33,7 +33,7 @@ def quantized(baseline: CompressionState, task: Task, quick: Profile) -> Compres
 @pytest.fixture(scope="session")
 def plain(baseline: CompressionState, task: Task, quick: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("plain") / "ort"
-    return export(baseline, task, quick, targets.parse(targets.REFERENCE), out, Context([], {}, {}, {}))
+    return export(baseline, task, quick, targets.parse(targets.REFERENCE), out, Context())
 
 
 @EVERY

@@ -64,7 +64,7 @@ def test_toy_keeps_the_laws(baseline: CompressionState, task: Task, tmp_path: Pa
     assert laws.absence(target, profile.export) is None
     path = laws.check_export(target, follow(baseline, "Q", task, profile), task, profile, tmp_path)
     laws.check_answers(path, task)
-    plain = export(baseline, task, profile, targets.parse("ort"), tmp_path / "plain", Context([], {}, {}, {}))
+    plain = export(baseline, task, profile, targets.parse("ort"), tmp_path / "plain", Context())
     laws.check_bench(path, plain, task, profile)
     laws.check_explanation(path)
 

@@ -1,6 +1,5 @@
 """EXPERIMENT.json: what is understood, what is ignored by name, what is refused, all of it at once."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,13 +140,6 @@ def test_range_is_checked_against_its_key() -> None:
 def test_malformed_experiment_is_refused(data: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         grammar.read(data)
-
-
-def test_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "e.json"
-    path.write_text("{")
-    with pytest.raises(UsageError, match="not readable JSON"):
-        grammar.load(path)
 
 
 def test_settings_of_the_run_may_stand_in_an_entry_or_beside_them() -> None:

@@ -28,9 +28,8 @@ def test_expand_keeps_an_entry_whole_when_asked_to() -> None:
 
 def test_parameters_are_named_by_expanded_index_and_key() -> None:
     config = [{"sparsity": RANGE, "op_types": ["Conv2d"]}, *NESTED, {"exclude": True, "op_names": ["c"]}]
-    found = space.parameter_config(space.expand(config))
-    assert [row["name"] for row in found] == ["0.sparsity", "1.quant_bits.weight", "2.quant_bits.weight"]
-    assert found[0] == {"name": "0.sparsity", **RANGE}
+    found = space.spaces(space.expand(config))
+    assert [row.name for row in found] == ["0.sparsity", "1.quant_bits.weight", "2.quant_bits.weight"]
 
 
 def test_nested_values_are_separate_per_layer() -> None:

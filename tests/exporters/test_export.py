@@ -43,7 +43,7 @@ def test_norms_that_cannot_be_folded_keep_their_statistics_on_every_target(tmp_p
     models.name_by_user(name := f"{tmp_path / 'nets.py'}:preactivated")
     task = tasks.make(name, "digits", profile)
     state = follow(initial_state(plain_network(task, profile), task), "Q", task, profile)
-    context = Context([], {}, {}, {})
+    context = Context()
     exporting.export(state, task, profile, parse("onnx"), tmp_path / "out", context)
     settled = copy.deepcopy(state.network)
     settled.set_grid(grid_named("onnx"))

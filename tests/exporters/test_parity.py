@@ -215,9 +215,7 @@ def test_nothing_is_written_where_parity_fails(
 
     monkeypatch.setattr(exporting, "lower", damaged)
     with pytest.raises(NacdeployError, match="the first node that diverges is"):
-        exporting.export(
-            quantized_state, task, make_profile(), targets.parse("ort"), tmp_path / "artifact", Context([], {}, {}, {})
-        )
+        exporting.export(quantized_state, task, make_profile(), targets.parse("ort"), tmp_path / "artifact", Context())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from nacdeploy.exporters.artifacts.onnx_layers import BETWEEN, OnnxLayer
 from nacdeploy.exporters.targets.ort.layer_facts import LayerFacts
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.reports import explanation
-from nacdeploy.reports.explanation import Row
+from nacdeploy.reports.explanation import LayerReasons
 
 NAMES = ("fast", "slow", "stem", "product")
 MULTIPLES = {"int8": 4, "float": 16}
@@ -27,7 +27,7 @@ def facts() -> dict[str, LayerFacts]:
 
 
 @pytest.fixture
-def rows(facts: dict[str, LayerFacts]) -> tuple[Row, ...]:
+def rows(facts: dict[str, LayerFacts]) -> tuple[LayerReasons, ...]:
     layers = (
         OnnxLayer("fast", "conv", ("n1",), 600, 32, 36, 0.5, True, "int8"),
         OnnxLayer("slow", "conv", ("n2",), 300, 32, 32, 0.0, False, "int8"),
@@ -43,28 +43,28 @@ def rows(facts: dict[str, LayerFacts]) -> tuple[Row, ...]:
     return explanation.make_rows(layers, lowering, facts, rule, MULTIPLES, {"n1": "int8", "n2": "float16"})
 
 
-def test_rows_stand_worst_first(rows: tuple[Row, ...]) -> None:
+def test_rows_stand_worst_first(rows: tuple[LayerReasons, ...]) -> None:
     assert [row.layer for row in rows] == ["stem", "slow", "product", "fast"]
 
 
-def test_shares_of_time_and_macs_add_up_to_one(rows: tuple[Row, ...], facts: dict[str, LayerFacts]) -> None:
+def test_shares_of_time_and_macs_add_up_to_one(rows: tuple[LayerReasons, ...], facts: dict[str, LayerFacts]) -> None:
     between = explanation.between_fraction(facts)
     assert between == pytest.approx(0.15)
     assert sum(row.time_fraction for row in rows) + between == pytest.approx(1.0)
     assert sum(row.macs_fraction for row in rows) == pytest.approx(1.0)
 
 
-def test_rows_align_by_the_multiple_of_what_they_hold(rows: tuple[Row, ...]) -> None:
+def test_rows_align_by_the_multiple_of_what_they_hold(rows: tuple[LayerReasons, ...]) -> None:
     found = {row.layer: (row.alignment.multiple, row.alignment.wasted_fraction) for row in rows}
     assert found["fast"] == (4, 0.0)
     assert found["stem"] == (16, pytest.approx(1 - 36 / 48))
 
 
-def test_rows_name_the_engines_type_where_it_is_known(rows: tuple[Row, ...]) -> None:
+def test_rows_name_the_engines_type_where_it_is_known(rows: tuple[LayerReasons, ...]) -> None:
     assert {row.layer: row.engine for row in rows} == {"fast": "int8", "slow": "float16", "stem": "", "product": ""}
 
 
-def test_top_reasons_are_those_of_the_time_without_gain(rows: tuple[Row, ...]) -> None:
+def test_top_reasons_are_those_of_the_time_without_gain(rows: tuple[LayerReasons, ...]) -> None:
     assert explanation.top_reasons(rows, 0.15) == (
         ("float: fewer than 16 channels", pytest.approx(0.2)),
         ("between layers", pytest.approx(0.15)),

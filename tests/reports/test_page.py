@@ -7,7 +7,7 @@ import pytest
 
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.reports.figures import search_panels
-from nacdeploy.reports.page import Grid, Page, write_page
+from nacdeploy.reports.page import Cells, Page, write_page
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.journal import Evaluation, failed
 from nacdeploy.strategies.search.objective import BudgetObjective, Figures
@@ -30,8 +30,8 @@ def found() -> SearchResult:
 
 
 def page(found: SearchResult, title: str = "A report") -> Page:
-    table = Grid("Chains", ("chain",), tuple((e.chain,) for e in found.evaluations), folded=True)
-    return Page(title, "lead", Grid("Result", ("figure",), (("x",),)), search_panels(found, found.best), (table,))
+    table = Cells("Chains", ("chain",), tuple((e.chain,) for e in found.evaluations), folded=True)
+    return Page(title, "lead", Cells("Result", ("figure",), (("x",),)), search_panels(found, found.best), (table,))
 
 
 def test_page_holds_its_pictures_and_asks_nothing_of_the_network(tmp_path: Path, found: SearchResult) -> None:

@@ -10,7 +10,7 @@ from command_line import lay_out, refused_line, run, succeed
 
 from nacdeploy import profile as profiles
 from nacdeploy.base.errors import UsageError
-from nacdeploy.profile.settings import Given, Row, Settings, flat
+from nacdeploy.profile.settings import KeyRow, Settings, SourceValue, flat
 from nacdeploy.sessions import session
 from nacdeploy.sessions import setup as settings
 from nacdeploy.sessions.options import HINTS, Options
@@ -30,10 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return lay_out(tmp_path)
 
 
-def shown(*arguments: object) -> dict[str, Row]:
+def shown(*arguments: object) -> dict[str, KeyRow]:
     """`show --settings --json`, by key."""
     rows = succeed("show", "--settings", *arguments, "--json").json
-    found = [Row(r["key"], r["value"], r["source"], tuple(Given(**each) for each in r["instead_of"])) for r in rows]
+    found = [
+        KeyRow(r["key"], r["value"], r["source"], tuple(SourceValue(**each) for each in r["instead_of"])) for r in rows
+    ]
     return {row.key: row for row in found}
 
 
@@ -54,17 +56,36 @@ def test_settings_say_what_the_profile_alone_says(folder: Path) -> None:
 
 def test_strategy_stands_over_the_profile_and_says_so(folder: Path) -> None:
     row = shown("strategy.json")["prune.ratio"]
-    assert row == Row("prune.ratio", 0.2, "strategy strategy.json", (Given("profile tiny.toml", 0.1),))
+    assert row == KeyRow("prune.ratio", 0.2, "strategy strategy.json", (SourceValue("profile tiny.toml", 0.1),))
 
 
 def test_option_stands_over_the_settings_file_and_that_over_the_profile(folder: Path) -> None:
     with Path("nacdeploy.toml").open("a") as file:
         file.write('seed = 3\nmodel = "resnet20"\nbudget = 7\n')
     rows = shown("--seed", 5)
-    assert rows["seed"] == Row("seed", 5, "--seed", (Given("nacdeploy.toml", "3"),))
-    assert rows["model"] == Row("model", "resnet20", "nacdeploy.toml", (Given("profile tiny.toml", "resnet8"),))
-    assert rows["width"] == Row("width", None, "nacdeploy.toml", (Given("profile tiny.toml", 8.0),))
-    assert rows["search.budget"] == Row("search.budget", 7, "nacdeploy.toml", (Given("profile tiny.toml", 4),))
+    assert rows["seed"] == KeyRow("seed", 5, "--seed", (SourceValue("nacdeploy.toml", "3"),))
+    assert rows["model"] == KeyRow(
+        "model", "resnet20", "nacdeploy.toml", (SourceValue("profile tiny.toml", "resnet8"),)
+    )
+    assert rows["width"] == KeyRow("width", None, "nacdeploy.toml", (SourceValue("profile tiny.toml", 8.0),))
+    assert rows["search.budget"] == KeyRow("search.budget", 7, "nacdeploy.toml", (SourceValue("profile tiny.toml", 4),))
+
+
+@pytest.mark.parametrize("line", ['experience = "elder"', 'experience = ["elder", "older"]'])
+def test_settings_file_names_earlier_searches_and_the_command_line_others(line: str, folder: Path) -> None:
+    with Path("nacdeploy.toml").open("a") as file:
+        file.write(line + "\n")
+    named = [str(folder / name) for name in ("elder", "older") if name in line]
+    assert shown()["search.experience"] == KeyRow("search.experience", named, "nacdeploy.toml", ())
+    row = shown("--experience", "new")["search.experience"]
+    assert row == KeyRow(
+        "search.experience", [str(folder / "new")], "--experience", (SourceValue("nacdeploy.toml", named),)
+    )
+
+
+def test_option_that_no_command_has_is_refused_in_python_too(folder: Path) -> None:
+    with pytest.raises(UsageError, match="unknown option 'sed'; did you mean 'seed'"):
+        wanted(Options(sed=3))  # type: ignore[typeddict-unknown-key]
 
 
 def test_precision_adds_to_what_the_strategy_excludes_and_says_so(folder: Path) -> None:
@@ -73,7 +94,10 @@ def test_precision_adds_to_what_the_strategy_excludes_and_says_so(folder: Path) 
     Path("precision.json").write_text(json.dumps(measured))
     row = shown("strategy.json", "--precision", "precision.json")["quantize.exclude"]
     assert row.value == ["stem", "classifier"]
-    assert (row.source, row.instead_of) == ("precision precision.json", (Given("strategy strategy.json", ["stem"]),))
+    assert (row.source, row.instead_of) == (
+        "precision precision.json",
+        (SourceValue("strategy strategy.json", ["stem"]),),
+    )
 
 
 def test_rules_stand_over_strategy_and_profile(folder: Path) -> None:

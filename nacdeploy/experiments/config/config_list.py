@@ -1,14 +1,18 @@
-"""What is wrong with the entries of a config_list, and with the keys for the whole run beside it."""
+"""The problems of the entries of a config_list, and of the keys for the whole run beside it.
 
-from collections.abc import Iterator
+Entries contradict each other if two name the same layer, or the same type, with different values. That a later
+entry overrides an earlier one is the grammar: names override types, and a narrower type a wider one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from nacdeploy.base.errors import nearest
 from nacdeploy.experiments.config import space
-from nacdeploy.experiments.config.contradictions import contradictions
 from nacdeploy.experiments.config.vocabulary import QUANT_BITS, SELECTION, Words
 
 
@@ -18,7 +22,7 @@ def entries_problems(entries: Any, words: Words) -> list[str]:
         return [f"compression.config_list: {entries!r} must be a list of entries"]
     found = [p for i, entry in enumerate(entries) for p in _entry_problems(f"config_list.{i}", entry, words)]
     if all(isinstance(entry, dict) for entry in entries):
-        found += contradictions(entries, words)
+        found += _contradictions(entries, words)
     return found
 
 
@@ -82,3 +86,53 @@ def _mismatch(kind: Any, value: Any) -> str | None:
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(Annotated[kind, Field(allow_inf_nan=False)] if kind is float else kind)
+
+
+def _contradictions(entries: Sequence[Mapping[str, Any]], words: Words) -> list[str]:
+    """What contradicts what."""
+    found = [problem for index, entry in enumerate(entries) for problem in _within(index, entry, words)]
+    for (i, a), (j, b) in combinations(enumerate(entries), 2):
+        for what in _shared(a, b):
+            found += [f"config_list.{i} and config_list.{j} both name {what}: {p}" for p in _differences(a, b, words)]
+    if entries and all(entry.get("exclude") is True for entry in entries):
+        found.append("config_list: every entry excludes layers, and none compresses any")
+    return found
+
+
+def _within(index: int, entry: Mapping[str, Any], words: Words) -> Iterator[str]:
+    where, keys = f"config_list.{index}", [key for key in entry if key in words.per_layer]
+    if entry.get("exclude") is True and keys:
+        yield f"{where}: 'exclude' is true, and '{keys[0]}' is given"
+    if "bits" in entry and "quant_bits" in entry:
+        yield f"{where}: 'bits' and 'quant_bits' are the same: give one"
+    names = entry.get("op_names")
+    if isinstance(names, list):
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        yield from (f"{where}.op_names: '{name}' is named twice" for name in twice)
+    initial, final = entry.get("initial_sparsity", 0.0), entry.get("final_sparsity")
+    if isinstance(final, float | int) and isinstance(initial, float | int) and initial > final:
+        yield f"{where}: initial_sparsity {initial:g} is above final_sparsity {final:g}"
+
+
+def _shared(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """What both entries name: layers, or where neither names any, types."""
+    names = [_listed(entry, "op_names") for entry in (a, b)]
+    if all(names):
+        return [f"layer '{name}'" for name in names[0] if name in names[1]]
+    if any(names):
+        return []
+    types = [_listed(entry, "op_types") or ["default"] for entry in (a, b)]
+    return [f"type '{name}'" for name in types[0] if name in types[1]]
+
+
+def _listed(entry: Mapping[str, Any], key: str) -> list[Any]:
+    value = entry.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], words: Words) -> list[str]:
+    excluded = [entry.get("exclude") is True for entry in (a, b)]
+    if excluded[0] != excluded[1]:
+        return ["one excludes it, the other does not"]
+    keys = [key for key in words.per_layer if key in a and key in b and key not in SELECTION]
+    return [f"{key} {a[key]} or {b[key]}?" for key in keys if a[key] != b[key]]

@@ -6,12 +6,10 @@ it is listed by name as ignored.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
-from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.experiments.config import space, vocabulary
 from nacdeploy.experiments.config.config_list import entries_problems, run_problems
@@ -133,15 +131,6 @@ class Read:
 
     experiment: Experiment
     ignored: tuple[str, ...]
-
-
-def load(path: Path) -> Read:
-    """Read and check a file.
-
-    Raises:
-        UsageError: it is not there, is no JSON, or has errors (all of them are named).
-    """
-    return read(records.read_json(path), str(path), path.stem)
 
 
 def read(data: Any, where: str = "experiment", name: str = "experiment") -> Read:

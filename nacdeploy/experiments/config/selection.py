@@ -28,7 +28,7 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
-def layer_types(backbone: nn.Module) -> dict[str, str]:
+def _layer_types(backbone: nn.Module) -> dict[str, str]:
     """The type of every layer without layers of its own, by name."""
     return {name: type(m).__name__ for name, m in backbone.named_modules() if not any(True for _ in m.children())}
 
@@ -39,7 +39,7 @@ def select(entries: Sequence[Mapping[str, Any]], backbone: nn.Module, *, with_no
     Raises:
         UsageError: names or types that match nothing (the nearest is named), all of them at once; nothing is left.
     """
-    types, allowed = layer_types(backbone), {name for name, m in backbone.named_modules() if isinstance(m, WEIGHTED)}
+    types, allowed = _layer_types(backbone), {name for name, m in backbone.named_modules() if isinstance(m, WEIGHTED)}
     if with_norms:
         allowed |= {name for name, kind in types.items() if kind in NORM_TYPES}
     found = [p for i, entry in enumerate(entries) for p in _problems(f"config_list.{i}", entry, types, allowed)]

@@ -73,15 +73,10 @@ def _expanded(given: Mapping[str, Any]) -> Iterator[Entry]:
     yield from ({"op_names": [name], **rest} for name in entry["op_names"])
 
 
-def parameter_config(tree: Any) -> list[dict[str, Any]]:
-    """Every space in a tree as the old system lists them: `{"name": "0.quant_bits.weight", "range": ..., ...}`."""
-    return [{"name": name_of(path), **copy.deepcopy(value)} for path, value in _found(tree)]
-
-
 def spaces(tree: Any) -> tuple[Space, ...]:
     """Every space in a tree of well-formed ones (`problems` finds none)."""
     return tuple(
-        Space(name_of(p), v["type"], tuple(v["range"]), v.get("interval"), v.get("n")) for p, v in _found(tree)
+        Space(_name_of(p), v["type"], tuple(v["range"]), v.get("interval"), v.get("n")) for p, v in _found(tree)
     )
 
 
@@ -93,7 +88,7 @@ def job_config_list(expanded: Sequence[Entry], proposal: Mapping[str, Any]) -> l
 def filled(tree: Any, proposal: Mapping[str, Any], at: Path = ()) -> Any:
     """A copy of a tree with proposed values in place of its spaces; a name without a proposal keeps its space."""
     if is_space(tree):
-        return copy.deepcopy(proposal.get(name_of(at), tree))
+        return copy.deepcopy(proposal.get(_name_of(at), tree))
     if isinstance(tree, Mapping):
         return {key: filled(value, proposal, (*at, key)) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -101,7 +96,7 @@ def filled(tree: Any, proposal: Mapping[str, Any], at: Path = ()) -> Any:
     return tree
 
 
-def name_of(path: Path) -> str:
+def _name_of(path: Path) -> str:
     """`<index>.<key>[.<subkey>]`."""
     return ".".join(map(str, path))
 

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.progress import Say, nobody
 from nacdeploy.experiments.config.grammar import Compression, Experiment
 from nacdeploy.experiments.driver.early_stop import falls_behind
 from nacdeploy.experiments.driver.proposers import Proposal, Study
@@ -64,22 +65,10 @@ class JobRow:
 Report = Callable[[Job, int, float], bool]
 
 
-class Worker(Protocol):
-    """A function that runs a window of jobs and returns their attempts in the same order.
-
-    `report(job, step, value)` takes an intermediate value, with steps counted from 1, and returns whether the job ends
-    at
-    that step. A job keeps its model in `job.folder / MODEL`.
-
-        >>> def worker(jobs, report):
-        ...     return [Attempt(value=1.0 / (1 + job.number)) for job in jobs]
-        >>> compression = Compression(type="pruner", compressor="l1norm", config_list=())
-        >>> window = [Job(number, compression, Path(f"job-{number}")) for number in range(2)]
-        >>> [attempt.value for attempt in worker(window, lambda job, step, value: False)]
-        [1.0, 0.5]
-    """
-
-    def __call__(self, jobs: Sequence[Job], report: Report) -> list[Attempt]: ...
+# A function that runs a window of jobs and returns their attempts in the same order. `report(job, step, value)` takes
+# an intermediate value, with steps counted from 1, and returns whether the job ends at that step. A job keeps its model
+# in `job.folder / MODEL`.
+Worker = Callable[[Sequence[Job], Report], list[Attempt]]
 
 
 @dataclass
@@ -90,7 +79,7 @@ class Jobs:
     study: Study
     place: Path
     worker: Worker
-    say: Callable[[str], None] = lambda line: None
+    say: Say = nobody
     rows: dict[int, JobRow] = field(default_factory=dict)
 
     def run(self, n_jobs: int) -> list[JobRow]:

@@ -65,12 +65,12 @@ def load_config(path: Path | str | None = None) -> dict[str, Any]:
         raise UsageError(
             f"no configuration: run the script by 'nacdeploy compress', or as {sys.argv[0]} EXPERIMENT.json"
         )
-    config = flat(records.read_json(Path(path)), str(path))
+    config = _flat(records.read_json(Path(path)), str(path))
     _seed(int(config.get("random_seed") or 0))
     return config
 
 
-def flat(data: Any, where: str) -> dict[str, Any]:
+def _flat(data: Any, where: str) -> dict[str, Any]:
     """A configuration as jobs are handed it, from itself or from the file of an experiment."""
     if not isinstance(data, dict):
         raise UsageError(f"{where} holds no configuration of a compression")

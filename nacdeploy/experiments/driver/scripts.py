@@ -4,7 +4,6 @@ The process finds its folder in the environment variable NACDEPLOY_JOB and its c
 it reports is a line of results.jsonl; its output is kept in stdout.log and stderr.log.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
+from nacdeploy.base.outside import doors
 from nacdeploy.experiments.config.grammar import Experiment
 from nacdeploy.experiments.driver.jobs import Attempt, Job, Report
 from nacdeploy.experiments.driver.reporting import CONFIG_FILE, MODEL, RESULTS_FILE, VARIABLE, handed
@@ -45,7 +45,7 @@ def located(experiment: Experiment, beside: Path) -> tuple[Path, Path]:
     raise UsageError(f"script {experiment.script} does not exist in {places[0]}")
 
 
-def configuration(experiment: Experiment, job: Job, seed: int) -> dict[str, Any]:
+def _configuration(experiment: Experiment, job: Job, seed: int) -> dict[str, Any]:
     """What a script is handed as a job."""
     folder = str((job.folder / MODEL).absolute())
     return {**handed(experiment, job.compression, folder, seed), "job_id": job.number}
@@ -72,7 +72,7 @@ class ScriptWorker:
 
     def _started(self, job: Job) -> "_Process":
         folder = job.folder.absolute()
-        records.write_json(folder / CONFIG_FILE, configuration(self.experiment, job, self.seed))
+        records.write_json(folder / CONFIG_FILE, _configuration(self.experiment, job, self.seed))
         command = [sys.executable, str(self.script)] if self.script.suffix == ".py" else [str(self.script)]
         root = str(Path(__file__).absolute().parents[3])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -110,7 +110,7 @@ class _Process:
         if self.seconds is not None:
             return False
         has_ended = self.process.poll() is not None
-        for value in reported(self.job.folder)[len(self.values) :]:
+        for value in _reported(self.job.folder)[len(self.values) :]:
             self.values.append(value)
             if report(self.job, len(self.values), value) and not has_ended:
                 self.stopped = True
@@ -154,10 +154,19 @@ class _Process:
         return None
 
 
-def reported(folder: Path) -> list[float]:
+@dataclass(frozen=True)
+class _Reported:
+    """A line of a job's results."""
+
+    value: float
+
+
+def _reported(folder: Path) -> list[float]:
     """The values that a job has reported, in their order; a line counts once it is whole."""
     try:
-        lines = (folder / RESULTS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = doors.read_text(folder / RESULTS_FILE, "record_mib").splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [json.loads(line)["value"] for line in lines if line.endswith("\n")]
+    where = f"{folder / RESULTS_FILE}, a reported value"
+    whole = [doors.json_of(line, where) for line in lines if line.endswith("\n")]
+    return [records.from_data(_Reported, row, where).value for row in whole]

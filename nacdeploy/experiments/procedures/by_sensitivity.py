@@ -20,7 +20,7 @@ def compress(run: Run) -> CompressionState:
     state, gone, done = run.start, dict.fromkeys(found.shares, 0.0), 0.0
     while done < found.target - 1e-9:
         part = min(step, found.target - done)
-        table = sensitivities(run, state, gone, algorithm, run.setting("ratios", RATIOS), threshold)
+        table = _sensitivities(run, state, gone, algorithm, run.setting("ratios", RATIOS), threshold)
         tolerated = tolerances(table, state.metrics.quality, threshold)
         room = {name: share * (1 - gone[name]) for name, share in tolerated.items()}
         more = scaled_to(room, found.sizes, part, run.setting("max_sparsity_per_iter", MOST))
@@ -30,7 +30,7 @@ def compress(run: Run) -> CompressionState:
     return state
 
 
-def sensitivities(
+def _sensitivities(
     run: Run,
     state: CompressionState,
     gone: Mapping[str, float],

@@ -1,11 +1,15 @@
 """Lottery tickets: prune what is small after training, go back to the first weights, train again (Frankle & Carbin,
 2019)."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from nacdeploy.experiments.procedures.run import LEVEL, Run, units, with_weights_of
+from nacdeploy.experiments.procedures.run import LEVEL, Run, units
+from nacdeploy.network.network import Network
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.settle import choose_statistics, settle
 from nacdeploy.strategies.state import CompressionState, measure
@@ -42,7 +46,14 @@ def _first_weights(run: Run) -> dict[str, Tensor]:
 
 
 def _rewound(run: Run, state: CompressionState, first: dict[str, Tensor]) -> CompressionState:
-    network = with_weights_of(state, first)
+    network = _with_weights_of(state, first)
     choose_statistics(network, run.task, run.profile)
     settle(network, run.task, run.profile)
     return replace(state, network=network, metrics=measure(network, run.task))
+
+
+def _with_weights_of(state: CompressionState, values: Mapping[str, torch.Tensor]) -> Network:
+    """A copy of a state's network with other backbone values of the same shapes; masks and quantizers stay."""
+    network = copy.deepcopy(state.network)
+    network.backbone.load_state_dict(dict(values))
+    return network

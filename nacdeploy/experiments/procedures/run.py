@@ -4,7 +4,6 @@ Every step is letters of a chain with tables of the profile, followed like any o
 state like any other.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from nacdeploy import profile as profiles
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.progress import Say, nobody
 from nacdeploy.experiments.config.selection import Selection
 from nacdeploy.network.attachments.sparsity import ELEMENT
 from nacdeploy.network.network import Network
@@ -42,8 +42,8 @@ class Run:
     profile: Profile
     selection: Selection
     settings: Mapping[str, Any] = field(default_factory=dict)
-    report: Callable[[float], None] = lambda quality: None
-    say: Callable[[str], None] = lambda line: None
+    report: Callable[[float], None] = nobody
+    say: Say = nobody
     follower: Follower | None = None
     _profiles: list[Profile] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ class Run:
 
     def quietly(self) -> "Run":
         """The same run for trials whose results are none of its own."""
-        return replace(self, report=lambda quality: None, _profiles=[])
+        return replace(self, report=nobody, _profiles=[])
 
     def pruned(
         self, state: CompressionState, shares: Mapping[str, float], algorithm: str, word: str = ""
@@ -185,13 +185,6 @@ def slim_shares(run: Run, shares: Shares) -> Shares:
         removed = choose(these, {}, n_channels, run.setting("channel_round", 1), "global")
         by_root |= {g.root: len(removed.get(g.root, ())) / g.n_channels for g in these}
     return by_root
-
-
-def with_weights_of(state: CompressionState, values: Mapping[str, torch.Tensor]) -> Network:
-    """A copy of a state's network with other backbone values of the same shapes; masks and quantizers stay."""
-    network = copy.deepcopy(state.network)
-    network.backbone.load_state_dict(dict(values))
-    return network
 
 
 def _layer(network: Network, name: str) -> torch.nn.Module:

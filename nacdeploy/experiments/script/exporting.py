@@ -1,21 +1,24 @@
 """What `export_model` writes: values by name, masks, and structure that is replayed on a fresh model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.experiments.driver.reporting import MODEL
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.network.network import Network, content
 from nacdeploy.profile import Profile, from_mapping
 from nacdeploy.strategies.state import Step
 from nacdeploy.strategies.steps import checkpoint as checkpoints
-from nacdeploy.strategies.steps import letters
 
 STRUCTURE_FILE, FOLDER = "structure.json", "nacdeploy"
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
@@ -42,6 +45,17 @@ def write_values(path: Path, values: Mapping[str, Tensor]) -> None:
             path.write_bytes(checkpoints.packed(plain))
     except (OSError, RuntimeError) as error:
         raise NacdeployError(f"cannot write {path} ({error}); free some space or choose another folder_name") from error
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The needs of `restore` beside the values."""
+
+    grid: str
+    input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    steps: tuple[dict[str, Any], ...]
+    values_sha256: str | None = None
+    schema: int = records.SCHEMA_VERSION
 
 
 def write(folder: Path, model_path: str, network: Network, steps: Sequence[Step]) -> Path:
@@ -76,11 +90,10 @@ def restore(model: nn.Module, folder: Path | str) -> nn.Module:
 
 def rebuilt(model: nn.Module, folder: Path, profile: Profile) -> tuple[Network, tuple[Step, ...]]:
     """The network that was exported into `folder`, and the steps that led to its structure."""
-    data: dict[str, Any] = records.read_json(folder / STRUCTURE_FILE)
-    steps = tuple(checkpoints.step_from_data(step) for step in data["steps"])
-    network = Network(model, grid_named(data["grid"]), tuple(data["input_shape"])).eval()
-    for step in steps:
-        network = letters.make(step.link, profile).perform(network, step.decision)
-    values = checkpoints.read_values(folder / checkpoints.VALUES, data.get("values_sha256"))
+    found = records.read(Structure, folder / STRUCTURE_FILE)
+    steps = tuple(checkpoints.step_from_data(step) for step in found.steps)
+    doors.check_pixels(prod(found.input_shape), str(folder / STRUCTURE_FILE), "network_pixels")
+    network = checkpoints.performed(Network(model, grid_named(found.grid), found.input_shape).eval(), profile, steps)
+    values = checkpoints.read_values(folder / checkpoints.VALUES, found.values_sha256)
     checkpoints.fill(network, values, str(folder))
     return network, steps

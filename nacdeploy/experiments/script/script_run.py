@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import nn
 
 from nacdeploy.base.errors import RefusedError
+from nacdeploy.base.progress import Say
 from nacdeploy.experiments.procedures.run import Follower
 from nacdeploy.network.cost import cost
 from nacdeploy.network.network import Network
@@ -68,7 +69,7 @@ def _measured(network: Network, evaluator: Evaluator | None) -> Metrics:
     return Metrics(score, "validation", 0, cost(network.eval(), network.example_input()))
 
 
-def said_once(say: Callable[[str], None]) -> Callable[[str], None]:
+def said_once(say: Say) -> Say:
     """Says each line once."""
     said: set[str] = set()
 

@@ -9,13 +9,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors, own
 from nacdeploy.base.scores import SCHEMAS
 from nacdeploy.exporters import targets
 from nacdeploy.metrics import DEFAULT, Metric, named
+from nacdeploy.profile.tables.deployment import BenchTable
+from nacdeploy.profile.tables.training import DataTable
 
 MODEL_FILE = "model.onnx"
 MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
@@ -28,7 +33,7 @@ class TensorInfo:
     """One input or output; a dimension that is not fixed has a name, such as "batch"."""
 
     name: str
-    shape: tuple[int | str, ...]
+    shape: tuple[Annotated[int, Field(ge=1)] | str, ...]
     dtype: str
 
 
@@ -37,17 +42,22 @@ class Preprocessing:
     """From 8-bit pixels to the input tensor: `(pixel * scale - mean) / std`, per channel.
 
     Grey pixels are repeated to make three channels. Of files with more than 8 `bits` in use the upper 8 are taken:
-    `pixel >> (bits - 8)`.
+    `pixel >> (bits - 8)`. Before that an image gets its size: it is squashed to height and width; or, if `resize` is
+    given, its shorter side gets that length (by `interpolation`, antialiased). If `crop` is given, the middle square of
+    that side is kept.
     """
 
-    height: int
-    width: int
-    channels: int
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]
     mean: tuple[float, ...]
-    std: tuple[float, ...]
-    scale: float = 1 / 255
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    scale: Annotated[float, Field(gt=0)] = 1 / 255
     layout: Literal["NCHW"] = "NCHW"
-    bits: int = 8
+    bits: Annotated[int, Field(ge=8, le=16)] = 8
+    resize: Annotated[int, Field(ge=1)] | None = None
+    crop: Annotated[int, Field(ge=1)] | None = None
+    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -90,12 +100,53 @@ class Parity:
     optimization: str
 
 
+@dataclass(frozen=True)
+class Exit:
+    """One exit of a gate: its output, the place in the network, and the confidence (softmax maximum) from which it
+    answers."""
+
+    output: str
+    place: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The rule that picks one of several outputs as the answer."""
+
+    rule: str = "take the first exit whose softmax maximum reaches its threshold"
+    exits: tuple[Exit, ...] = ()
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """A step of the chain as plain data, so that a manifest is read without the operator's package."""
+
+    link: str
+    decision: dict[str, Any]
+    n_epochs: int = 0
+    statistics: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """The data set that the network was trained and measured on: its name, and the choice of its images."""
+
+    name: str
+    fingerprint: str = ""
+    split_seed: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    images: DataTable
+    bench: BenchTable = field(default_factory=BenchTable)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of an artifact, and how it was made. `write` fills `files`, `created` and `versions`.
 
     Attributes:
-        steps: the decisions as plain JSON.
+        steps: the decisions and their letters, as typed records.
         parity: the check that counts.
         checks: all checks, with and without graph optimisation.
         original: the agreement with the float network at the chain's start; None if that network is gone.
@@ -112,20 +163,20 @@ class Manifest:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
     chain: str = ""
-    steps: list[Any] = field(default_factory=list)
+    steps: tuple[MadeBy, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     baseline: dict[str, Any] = field(default_factory=dict)
     parity: Parity | None = None
     checks: tuple[Parity, ...] = ()
     original: Parity | None = None
     worst_step: int | None = None
-    gate: dict[str, Any] | None = None
+    gate: Gate | None = None
     engines: dict[str, str] = field(default_factory=dict)
     builder: str | None = None
     builds: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
+    data: DataSource | None = None
     files: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
@@ -171,6 +222,7 @@ def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
     data = records.read_json(path / MANIFEST)
     _check_schema(data, path)
     manifest = records.from_data(Manifest, _with_height(data), where=str(path / MANIFEST))
+    _check_images(manifest, str(path / MANIFEST))
     for name in (manifest.model_file, LOWERING, *manifest.engines.values()):
         if name not in manifest.files:
             raise UsageError(f"{path / MANIFEST} has no hash of '{name}'; export the artifact again")
@@ -213,6 +265,19 @@ def _with_height(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "preprocessing": {"height": height, "width": width, **kept}}
 
 
+def _check_images(manifest: Manifest, where: str) -> None:
+    """Check that there is one input, of images in the size that the preprocessing makes."""
+    taken = manifest.preprocessing
+    size = (taken.channels, taken.height, taken.width)
+    doors.check_pixels(taken.channels * taken.height * taken.width, where, "network_pixels")
+    if len(manifest.inputs) != 1 or manifest.inputs[0].shape[1:] != size:
+        raise UsageError(f"{where}: the images are {size}, and the inputs {[i.shape for i in manifest.inputs[:3]]}")
+    if not all(len(scale) in (1, taken.channels) for scale in (taken.mean, taken.std)):
+        raise UsageError(f"{where}: images of {taken.channels} channels, normalised as of {len(taken.mean)}")
+    if manifest.model_file in (MANIFEST, LOWERING) or not targets.parse(manifest.target):
+        raise UsageError(f"{where}: {manifest.model_file} is no graph")
+
+
 def _check_schema(data: Any, path: Path) -> None:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema not in SCHEMAS:
@@ -223,9 +288,9 @@ def _check_schema(data: Any, path: Path) -> None:
 
 def _check_file(path: Path, name: str, expected: str) -> None:
     relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise UsageError(f"{path / MANIFEST} names '{name}', which lies outside the artifact")
-    if not (path / name).is_file():
+    if relative.is_absolute() or ".." in relative.parts or not own.is_inside(path / name, [path]):
+        raise UsageError(f"{path / MANIFEST} names '{name[:200]}', which lies outside the artifact")
+    if not records.is_file(path / name):
         raise NacdeployError(f"{path / name} is missing; copy the whole artifact again or export it again")
     if records.sha256_file(path / name) != expected:
         raise NacdeployError(f"{path / name} is damaged: its sha256 is not the one in {MANIFEST}; copy it again")

@@ -8,6 +8,7 @@ from functools import cached_property
 import onnx
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_LONGEST = 4000
 
 
 class Links:
@@ -45,8 +46,8 @@ def module_path(node: onnx.NodeProto) -> str:
     """
     scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
     try:
-        path = ast.literal_eval(scopes)
-    except (ValueError, SyntaxError):
+        path = ast.literal_eval(scopes[:_LONGEST])
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the parser's own, of brackets without end
         return ""
     return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""
 

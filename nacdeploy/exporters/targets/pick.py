@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nacdeploy.exporters import targets
+from nacdeploy.exporters.artifacts import onnx_files
 from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
@@ -42,11 +43,11 @@ def pick(
     if own.picked is not None:
         return own.picked(folder, manifest, threads)
     if own.open is not None:
-        return Picked(own.open(model.read_bytes(), threads=threads), f"{own.version()}, CPU")
+        return Picked(own.open(onnx_files.content_of(model), threads=threads), f"{own.version()}, CPU")
     if host is not None and host.on_gpu is not None:
         return host.on_gpu(folder, manifest, cuda_graph)
     note = "the ONNX graph in ONNX Runtime; the engines' speed is measured on a GPU" if manifest.engines else ""
-    return Picked(OnnxRunner(model, threads=threads), _ON_CPU, note)
+    return Picked(OnnxRunner(onnx_files.content_of(model), threads=threads), _ON_CPU, note)
 
 
 def speed_note(runtime: Runtime, table: ExportTable) -> str:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.latency import Subject
+from nacdeploy.base.progress import Say
 from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.targets import Target
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.network.network import Network
 from nacdeploy.profile.tables.deployment import ExportTable
-
-Log = Callable[[str], None]
 
 
 class Runner(Protocol):
@@ -82,7 +81,7 @@ class Source:
     table: ExportTable
     seed: int
     agrees: Callable[[str, Runner], str]
-    log: Log
+    log: Say
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from nacdeploy.profile.tables.table import Table
 
 
 class ExportTable(Table):
-    opset: int = Field(20, ge=18)
+    opset: int = Field(20, ge=18, le=1000)
     min_agreement: float = Field(0.99, ge=0, le=1)
     min_snr_db: float = 20.0
-    n_parity: int = Field(500, ge=1)
+    n_parity: int = Field(500, ge=1, le=10**9)
     guard: bool = True
-    n_autotune_rounds: int = Field(12, ge=3)
+    n_autotune_rounds: int = Field(12, ge=3, le=100_000)
     float_type: Literal["fp32", "fp16"] = "fp16"
     io_type: Literal["fp32", "fp16"] = "fp32"
     compute_capabilities: tuple[str, ...] = ("SM80", "SM86", "SM89", "SM120")
-    max_batch: int = Field(16, ge=1)
-    workspace_mib: int = Field(1024, ge=1)
+    max_batch: int = Field(16, ge=1, le=2**20)
+    workspace_mib: int = Field(1024, ge=1, le=2**30)
 
     @model_validator(mode="after")
     def _types_agree(self) -> "ExportTable":
@@ -28,7 +28,7 @@ class ExportTable(Table):
 
 
 class BenchTable(Table):
-    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
-    threads: int = Field(1, ge=1)
-    n_rounds: int = Field(30, ge=3)
-    round_ms: float = Field(20.0, gt=0)
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] = Field((1,), min_length=1)
+    threads: int = Field(1, ge=1, le=4096)
+    n_rounds: int = Field(30, ge=3, le=100_000)
+    round_ms: float = Field(20.0, gt=0, le=60_000)

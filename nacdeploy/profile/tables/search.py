@@ -13,8 +13,8 @@ class RulesTable(Table):
 
     finetune_due: float = Field(10.0, ge=0)
     forced_factor: float = Field(1.5, ge=1)
-    max_prunes: int = Field(20, ge=0)
-    max_length: int = Field(66, ge=1)
+    max_prunes: int = Field(20, ge=0, le=10_000)
+    max_length: int = Field(66, ge=1, le=10_000)
 
 
 class DqnTable(Table):
@@ -29,9 +29,9 @@ class DqnTable(Table):
     gamma: float = Field(0.99, ge=0, le=1)
     tau: float = Field(0.005, gt=0, le=1)
     learning_rate: float = Field(1e-4, gt=0)
-    batch_size: int = Field(64, ge=1)
-    width: int = Field(200, ge=1)
-    replay_size: int = Field(1_000_000, ge=1)
+    batch_size: int = Field(64, ge=1, le=2**20)
+    width: int = Field(200, ge=1, le=2**14)
+    replay_size: int = Field(1_000_000, ge=1, le=10**8)
     ramp: bool = True
     best_score: bool = True
 
@@ -65,19 +65,19 @@ class SearchTable(Table):
     searcher: str = "surrogate"
     budget: int = Field(30, ge=1)
     max_trainings: int | None = Field(None, ge=1)
-    window: int | None = Field(None, ge=1)
-    threads: int = Field(1, ge=1)
+    window: int | None = Field(None, ge=1, le=10_000)
+    threads: int = Field(1, ge=1, le=4096)
     objective: str = "budget"
     objectives: tuple[str, ...] = ()
     figure: str = "bitops"
     max_drop: float | None = Field(1.0, ge=0)
     latency: Literal["measured", "table"] = "measured"
     latency_table: str | None = None
-    n_latency_rounds: int = Field(15, ge=3)
-    beam_width: int = Field(2, ge=1)
+    n_latency_rounds: int = Field(15, ge=3, le=100_000)
+    beam_width: int = Field(2, ge=1, le=10**6)
     nac_accuracy_weight: float = Field(22.5, ge=0)
     cache: str = ""
-    cache_gib: float = Field(20.0, gt=0)
+    cache_gib: float = Field(20.0, gt=0, le=2**30)
     experience: tuple[str, ...] = ()
     rules: RulesTable = RulesTable()
     fidelity: FidelityTable = FidelityTable()

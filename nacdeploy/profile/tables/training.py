@@ -15,13 +15,19 @@ class DataTable(Table):
     n_train: int | None = Field(None, ge=2)
     n_validation: int | None = Field(None, ge=2)
     n_test: int | None = Field(None, ge=2)
-    input_size: int | None = Field(None, ge=4)
+    input_size: int | None = Field(None, ge=4, le=2**15)
+    resize: int | None = Field(None, ge=4, le=2**15)
+    crop: int | None = Field(None, ge=4, le=2**15)
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    in_memory_mib: int = Field(1024, ge=0)
+    cache_mib: int = Field(8192, ge=0)
+    broken: Literal["refuse", "skip"] = "refuse"
     augment: Literal["none", "shift", "crop-flip"] = "none"
     split_seed: int = 0
     mean: Normalization = None
     std: Normalization = None
     classes: str | None = Field(None, min_length=1)
-    n_classes: int | None = Field(None, ge=2)
+    n_classes: int | None = Field(None, ge=2, le=10**7)
 
     @field_validator("mean", "std", mode="before")
     @classmethod
@@ -40,6 +46,8 @@ class DataTable(Table):
         if (self.mean is None) != (self.std is None):
             given, missing = ("mean", "std") if self.std is None else ("std", "mean")
             raise ValueError(f"{given} is given without {missing}; give both")
+        if self.input_size is not None and (self.resize or self.crop):
+            raise ValueError("input_size squashes an image to a square, resize and crop keep its shape; give one way")
         if self.n_classes is not None and self.classes is None:
             raise ValueError("n_classes is given without classes, which says what outputs the labels are")
         return self
@@ -48,12 +56,12 @@ class DataTable(Table):
 class TrainTable(Table):
     """A training recipe: the baseline's; F and the exit heads have defaults of their own."""
 
-    epochs: int = Field(30, ge=0)
+    epochs: int = Field(30, ge=0, le=10**6)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1, le=2**24)
     schedule: Literal["plateau", "cosine", "constant"] = "cosine"
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(1, ge=0)

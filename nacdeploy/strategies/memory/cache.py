@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from nacdeploy.base import records
+from nacdeploy.base.progress import Say, nobody
 from nacdeploy.network.network import content
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.memory import difference
 from nacdeploy.strategies.memory.entries import DamagedError, Entries, entry_name
-from nacdeploy.strategies.memory.store import Say, Store
+from nacdeploy.strategies.memory.store import Store
 from nacdeploy.strategies.memory.tensors import Manifest, Tensors, keys_of, manifest_data, manifest_from_data
 from nacdeploy.strategies.settle import SETTLE_VERSION
 from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, state_key
@@ -31,7 +32,7 @@ from nacdeploy.task import Task, training
 _WITHOUT_EFFECT = {"name", "description", "model", "width", "data", "images", "train", "search", "export", "bench"}
 
 
-def open_store(location: Path | str, profile: Profile, say: Say = lambda line: None) -> Store:
+def open_store(location: Path | str, profile: Profile, say: Say = nobody) -> Store:
     """Open the store at a path or a URL of fsspec, with the profile's budget.
 
     Raises:
@@ -57,7 +58,7 @@ class DiskMemory:
         task: Task,
         profile: Profile,
         baseline: CompressionState,
-        say: Say = lambda line: None,
+        say: Say = nobody,
     ) -> "DiskMemory":
         """Open the memory at a path or a URL of fsspec; all processes that open the same location share it.
 

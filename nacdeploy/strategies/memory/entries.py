@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import zstandard
 
 from nacdeploy.base import records
-from nacdeploy.base.errors import NacdeployError
-from nacdeploy.strategies.memory.store import Say, Store
+from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
+from nacdeploy.base.progress import Say
+from nacdeploy.strategies.memory.store import Store
 
 SCHEMA_VERSION = 2
 T = TypeVar("T")
@@ -77,8 +79,9 @@ def _packed(data: Any, kind: str, key: str) -> bytes:
 
 def _unpacked(data: bytes, kind: str, key: str) -> Any:
     try:
-        entry = json.loads(zstandard.ZstdDecompressor().decompress(data))
-    except (zstandard.ZstdError, ValueError, MemoryError) as error:
+        text = doors.unpacked(zstandard.ZstdDecompressor().stream_reader(data), len(data), "it")
+        entry = doors.json_of(text, "it")
+    except (zstandard.ZstdError, UsageError) as error:
         raise DamagedError("it is no JSON that was written here") from error
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA_VERSION:
         schema = entry.get("schema") if isinstance(entry, dict) else None

@@ -15,8 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from nacdeploy.base.errors import NacdeployError
-
 PARTIAL = ".partial"
 OLD_S = 3600
 # The names under which file systems of fsspec tell when a file was written.
@@ -32,10 +30,10 @@ class Item:
     used_ns: int
 
 
-class Place(Protocol):
+class Location(Protocol):
     """Files by key. Every method but `remove` raises OSError if the place cannot be reached or written.
 
-    >>> place: Place = open_place("memory-of-a-search")
+    >>> place: Location = Folder.open(Path("memory-of-a-search").absolute())
     >>> place.write("entry", b"values")
     >>> place.read("entry"), [(item.key, item.n_bytes) for item in place.items()]
     (b'values', [('entry', 6)])
@@ -50,23 +48,6 @@ class Place(Protocol):
     def remove(self, key: str) -> None: ...
     def touch(self, keys: Iterable[str]) -> set[str]: ...
     def items(self) -> list[Item]: ...
-
-
-def open_place(location: Path | str) -> Place:
-    """Open the place at a path or URL; make it if needed.
-
-    Raises:
-        NacdeployError: the place cannot be made or reached; the line says why.
-    """
-    text = str(location)
-    try:
-        if text.startswith("file://") or "://" not in text:
-            return Folder.open(Path(text.removeprefix("file://")).expanduser().absolute())
-        return Remote.open(text)
-    except (OSError, ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        where = "a folder that can be written, or a location of fsspec such as s3://bucket/path"
-        raise NacdeployError(f"the cache {text} cannot be opened ({reason}); give --cache {where}") from error
 
 
 @dataclass(frozen=True)

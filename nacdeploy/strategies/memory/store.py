@@ -6,13 +6,14 @@ Keys are names of entries (`.json.zst`) and of the files they need (`.safetensor
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nacdeploy.strategies.memory.places import Item, Place, open_place
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.progress import Say, nobody
+from nacdeploy.strategies.memory.places import Folder, Item, Location, Remote
 
-Say = Callable[[str], None]
 _OURS = re.compile(r"[a-z]+-[0-9a-f]{32}\.(json\.zst|safetensors)")
 _FULL_FRACTION = 0.9  # what an eviction leaves of the budget, so that not every write evicts
 _BLIND_FRACTION = 0.01  # what a process writes at most before it looks at what the others wrote
@@ -21,20 +22,20 @@ _BLIND_FRACTION = 0.01  # what a process writes at most before it looks at what 
 class Store:
     """At most `budget_bytes` at one place. Made by `Store.open`, from any process that shares the store."""
 
-    def __init__(self, place: Place, budget_bytes: int, say: Say) -> None:
+    def __init__(self, place: Location, budget_bytes: int, say: Say) -> None:
         self._place, self._budget_bytes, self._say = place, budget_bytes, say
         self._said: set[str] = set()
         self._n_bytes = self._n_blind_bytes = 0
         self._is_listed = False
 
     @classmethod
-    def open(cls, location: Path | str, budget_bytes: int, say: Say = lambda line: None) -> "Store":
+    def open(cls, location: Path | str, budget_bytes: int, say: Say = nobody) -> "Store":
         """Open the store at a path or a URL of fsspec.
 
         Raises:
             NacdeployError: the place cannot be made or reached.
         """
-        return cls(open_place(location), budget_bytes, say)
+        return cls(_open_place(location), budget_bytes, say)
 
     @property
     def location(self) -> str:
@@ -116,3 +117,20 @@ class Store:
 
 def _reason(error: OSError) -> str:
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
+def _open_place(location: Path | str) -> Location:
+    """Open the place at a path or URL; make it if needed.
+
+    Raises:
+        NacdeployError: the place cannot be made or reached; the line says why.
+    """
+    text = str(location)
+    try:
+        if text.startswith("file://") or "://" not in text:
+            return Folder.open(Path(text.removeprefix("file://")).expanduser().absolute())
+        return Remote.open(text)
+    except (OSError, ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        where = "a folder that can be written, or a location of fsspec such as s3://bucket/path"
+        raise NacdeployError(f"the cache {text} cannot be opened ({reason}); give --cache {where}") from error

@@ -30,7 +30,7 @@ _ABOUT = {"format": "nacdeploy cache: tensors, and uint8 differences to what the
 
 
 @dataclass(frozen=True)
-class Source:
+class Stored:
     """The way to restore a tensor.
 
     It is `name` in a file; or it is `cut` out of `base` and changed by the difference that `name` of a file holds, if
@@ -40,24 +40,24 @@ class Source:
     digest: str
     file: str = ""
     name: str = ""
-    base: "Source | None" = None
+    base: "Stored | None" = None
     cut: Cut = ()
 
-    def line(self) -> Iterator["Source"]:
+    def line(self) -> Iterator["Stored"]:
         """Yield the source and the sources that it needs, one after the other."""
         yield self
         if self.base is not None:
             yield from self.base.line()
 
 
-Manifest = dict[str, Source]
+Manifest = dict[str, Stored]
 
 
 @dataclass(frozen=True)
 class Near:
     """A held tensor and the indices of it that surgery kept."""
 
-    source: Source
+    source: Stored
     tensor: Tensor
     cut: Cut
 
@@ -87,7 +87,7 @@ class Tensors:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: OrderedDict[str, Source] = OrderedDict()
+        self._known: OrderedDict[str, Stored] = OrderedDict()
 
     def write(
         self, values: Mapping[str, Tensor], near: Mapping[str, Tensor], cuts: Mapping[str, Cut] | None = None
@@ -142,7 +142,7 @@ class Tensors:
     ) -> tuple[Manifest, bytes, str]:
         """Return the source of each tensor, and the file of tensors that are not held yet (empty if all are), with
         its key."""
-        sources: dict[str, Source] = {}
+        sources: dict[str, Stored] = {}
         new: dict[str, Tensor] = {}
         for name, tensor in values.items():
             own = digests[name]
@@ -154,7 +154,7 @@ class Tensors:
             sources[digests[name]] = replace(sources[digests[name]], file=file)
         return {name: sources[own] for name, own in digests.items()}, payload, _key(file)
 
-    def _restored(self, source: Source, found: dict[str, Tensor], files: dict[str, dict[str, Tensor]]) -> Tensor:
+    def _restored(self, source: Stored, found: dict[str, Tensor], files: dict[str, dict[str, Tensor]]) -> Tensor:
         if source.digest not in found:
             base = None if source.base is None else self._restored(source.base, found, files)
             value = None if base is None else difference.cut(base, source.cut)
@@ -165,7 +165,7 @@ class Tensors:
             found[source.digest] = value
         return found[source.digest]
 
-    def _stored(self, source: Source, base: Tensor | None, files: dict[str, dict[str, Tensor]]) -> Tensor:
+    def _stored(self, source: Stored, base: Tensor | None, files: dict[str, dict[str, Tensor]]) -> Tensor:
         key = _key(source.file)
         try:
             if source.file not in files:
@@ -182,20 +182,20 @@ class Tensors:
         return load(data)
 
 
-def _source(name: str, tensor: Tensor, own: str, near: Near | None, new: dict[str, Tensor]) -> Source:
+def _source(name: str, tensor: Tensor, own: str, near: Near | None, new: dict[str, Tensor]) -> Stored:
     """Return the source of a tensor that is not held; put the parts to write among `new`, in a file to be written."""
     if near is not None and sum(1 for _ in near.source.line()) < MAX_DEPTH:
         base, kept, start = near.source, near.cut, difference.cut(near.tensor.detach().cpu(), near.cut)
         if base.base is not None and not base.file:  # a cut of a cut is one cut of what is held
             base, kept = base.base, difference.composed(base.cut, kept)
         if kept and digest(start) == own:
-            return Source(own, base=base, cut=kept)
+            return Stored(own, base=base, cut=kept)
         changes = _worthwhile(tensor, start)
         if changes is not None:
             new[name] = torch.frombuffer(bytearray(changes), dtype=torch.uint8)
-            return Source(own, name=name, base=base, cut=kept)
+            return Stored(own, name=name, base=base, cut=kept)
     new[name] = tensor.detach().cpu().contiguous().clone()
-    return Source(own, name=name)
+    return Stored(own, name=name)
 
 
 def _worthwhile(tensor: Tensor, start: Tensor) -> bytes | None:
@@ -207,17 +207,17 @@ def _worthwhile(tensor: Tensor, start: Tensor) -> bytes | None:
     return changes if len(changes) <= _WORTH_FRACTION * tensor.nbytes else None
 
 
-def _source_data(source: Source) -> list[Any]:
+def _source_data(source: Stored) -> list[Any]:
     base = [_source_data(source.base), source.cut] if source.base else []
     return [source.digest, source.file, source.name, *base]
 
 
-def _source_from_data(data: Any) -> Source:
+def _source_from_data(data: Any) -> Stored:
     own, file, name, *rest = data
     if not rest:
-        return Source(own, file, name)
+        return Stored(own, file, name)
     base, cut = rest
-    return Source(own, file, name, _source_from_data(base), tuple((axis, tuple(kept)) for axis, kept in cut))
+    return Stored(own, file, name, _source_from_data(base), tuple((axis, tuple(kept)) for axis, kept in cut))
 
 
 def _key(file: str) -> str:

@@ -1,8 +1,8 @@
 """Operators: a letter that refuses or decides, then performs; and its parameters in a chain."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -74,6 +74,21 @@ class Refits(Protocol):
 
 
 @runtime_checkable
+class Keeps(Protocol):
+    """An operator that keeps something of the network: the answers of its own end, bit for bit ("end"), the signal of
+    its answers, down to eight bits ("signal"), or its score, with the step undone if the score falls ("score").
+
+    >>> from nacdeploy.profile import load
+    >>> from nacdeploy.strategies.chain import Link
+    >>> from nacdeploy.strategies.steps import letters
+    >>> letters.make(Link("E"), load("demo")).keeps
+    'end'
+    """
+
+    keeps: ClassVar[Literal["end", "signal", "score"]]
+
+
+@runtime_checkable
 class Closes(Protocol):
     """An operator that some letters may not follow: `closed_to` returns the reason, or None if `letter` may follow.
 
@@ -89,6 +104,32 @@ class Closes(Protocol):
 
     @classmethod
     def closed_to(cls, decision: Any, letter: str) -> str | None: ...
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """An operator that checks a decision from a file before it is performed.
+
+    `misfit` returns why the decision does not fit this network (it names a layer that the network lacks, an index
+    outside an axis), or None if it may be performed.
+
+        >>> from nacdeploy.profile import load
+        >>> from nacdeploy.strategies.chain import Link
+        >>> from nacdeploy.strategies.steps import letters
+        >>> isinstance(letters.make(Link("P"), load("demo")), Fits)
+        True
+    """
+
+    def misfit(self, network: Network, decision: Any) -> str | None: ...
+
+
+def unknown_layer(names: Iterable[str], network: Network) -> str | None:
+    """Return a line on the first of some layers that a network lacks, or None."""
+    layers = network.layers
+    for name in names:
+        if name not in layers:
+            return f"it names the layer '{name[:80]}', which the model lacks{nearest(name[:80], layers)}"
+    return None
 
 
 def with_parameters(
@@ -113,6 +154,11 @@ def with_parameters(
     except ValidationError as error:
         problem = error.errors()[0]
         raise UsageError(f"{letter}({problem['loc'][0]}={problem['input']}): {problem['msg']}") from error
+
+
+def kept_by(operator: Operator[Any]) -> str:
+    """Return what an operator keeps of a network, or "" if it does not say."""
+    return operator.keeps if isinstance(operator, Keeps) else ""
 
 
 def decisions(state: CompressionState, kind: type[D]) -> list[D]:

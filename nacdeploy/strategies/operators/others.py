@@ -13,14 +13,14 @@ GROUP = "nacdeploy.operators"
 
 
 @dataclass(frozen=True)
-class Found:
+class OtherLetters:
     """The letters of other packages, and the problems of those left out, one line each."""
 
     letters: tuple[Letter, ...]
     problems: tuple[str, ...]
 
 
-def others(own: Sequence[Letter], reserved: Iterable[str]) -> Found:
+def others(own: Sequence[Letter], reserved: Iterable[str]) -> OtherLetters:
     """Load the letters that other packages register as entry points of the group `nacdeploy.operators`.
 
     A letter that does not load, or whose letter or table is taken (by one of `own`, by a `reserved` name), is left out.
@@ -35,7 +35,7 @@ def others(own: Sequence[Letter], reserved: Iterable[str]) -> Found:
             continue
         letters[found.letter] = found
         tables.add(found.table)
-    return Found(tuple(letters.values())[len(own) :], tuple(problems))
+    return OtherLetters(tuple(letters.values())[len(own) :], tuple(problems))
 
 
 def _loaded(entry: EntryPoint) -> Letter | str:

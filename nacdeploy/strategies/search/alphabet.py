@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import product
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.progress import nobody
 from nacdeploy.strategies.chain import Chain, Link, Value
 
 N_CHOICES = 4
@@ -27,7 +28,7 @@ class Alphabet:
     links: tuple[Link, ...]
 
     @classmethod
-    def parse(cls, text: str, check: Callable[[Link], object] = lambda link: None) -> "Alphabet":
+    def parse(cls, text: str, check: Callable[[Link], object] = nobody) -> "Alphabet":
         """Read an alphabet.
 
         Args:

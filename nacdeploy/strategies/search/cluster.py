@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nacdeploy.base.errors import MissingExtraError, NacdeployError, UsageError
-from nacdeploy.strategies.search.workers import Opener, Pool
+from nacdeploy.base.outside import leaving
+from nacdeploy.strategies.search.workers import Pool, WorkerOpener
 
 _CONNECT_S, _PROBE_S = 4.0, 7.0
 
@@ -28,7 +29,7 @@ class Cluster:
     has_gpus: bool = False
 
     @contextmanager
-    def pool(self, opener: Opener) -> Iterator[Pool]:
+    def pool(self, opener: WorkerOpener) -> Iterator[Pool]:
         """Start the workers; they end with the block."""
         needs = {"num_gpus": 1, "num_cpus": 0} if self.has_gpus else {"num_cpus": 1}
         pool = Pool(_ray(), needs, self.n_workers, opener)
@@ -58,6 +59,7 @@ def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[C
     try:
         if not was_up:
             _start(ray, n_workers, address)
+            leaving.restored()  # Ray's own handler ends in a stack of C++
         with redirect_stdout(sys.stderr):  # where Ray tells of deaths, and a command prints its one JSON document
             yield _sized(ray.cluster_resources(), n_workers, address)
     finally:

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from nacdeploy.base.errors import DivergedError, LostWorkerError, NacdeployError, RefusedError
@@ -58,55 +59,17 @@ class Searcher(Protocol):
 Evaluate = Callable[[Chain], Evaluation]
 
 
-class Pending(Protocol):
-    """An evaluation under way.
-
-    >>> pending: Pending = InProcess(lambda chain: failed(chain, "refused")).submit(Chain.parse("Q"))
-    >>> pending.result().error
-    'refused'
-    """
-
-    def result(self) -> Evaluation:
-        """Wait for the evaluation and return it.
-
-        Raises:
-            RefusedError, DivergedError, LostWorkerError: the chain is a failed one.
-            NacdeployError: the search cannot go on.
-        """
-        ...
+# An evaluation under way: a function that waits for the row. RefusedError, DivergedError and LostWorkerError make the
+# chain a failed one; with any other NacdeployError the search cannot go on.
+Pending = Callable[[], Evaluation]
+# The evaluators of chains, this process or several others: a function that begins an evaluation, at once or when its
+# turn comes.
+Workers = Callable[[Chain], Pending]
 
 
-class Workers(Protocol):
-    """The evaluators of chains: this process, or several others.
-
-    >>> workers: Workers = InProcess(lambda chain: failed(chain, "refused"))
-    >>> workers.submit(Chain.parse("QP")).result().chain
-    'QP'
-    """
-
-    def submit(self, chain: Chain) -> Pending:
-        """Begin an evaluation, at once or when its turn comes."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Later:
-    evaluate: Evaluate
-    chain: Chain
-
-    def result(self) -> Evaluation:
-        return self.evaluate(self.chain)
-
-
-@dataclass(frozen=True)
-class InProcess:
+def in_process(evaluate: Evaluate) -> Workers:
     """One worker, this process: every chain is evaluated when its result is asked for."""
-
-    evaluate: Evaluate
-
-    def submit(self, chain: Chain) -> Pending:
-        """See `Workers`."""
-        return _Later(self.evaluate, chain)
+    return lambda chain: partial(evaluate, chain)
 
 
 @dataclass(frozen=True)
@@ -119,7 +82,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """The standing of a search after an evaluation; the untouched model is number 0.
 
     `seconds` is the wall time since this process began the search. `reused`: the last evaluation came from a journal,
@@ -144,7 +107,7 @@ def run(
     alphabet: str,
     limits: Limits,
     journal: Journal,
-    progress: Callable[[Progress], None],
+    progress: Callable[[Standing], None],
     taken: Mapping[str, Evaluation] | None = None,
 ) -> SearchResult:
     """Search until a limit is reached or the searcher has nothing left.
@@ -165,16 +128,6 @@ def run(
     return result_of(tuple(walk.evaluations), objective)
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A row that exists already."""
-
-    evaluation: Evaluation
-
-    def result(self) -> Evaluation:
-        return self.evaluation
-
-
 @dataclass
 class _Walk:
     """A search under way.
@@ -190,7 +143,7 @@ class _Walk:
     alphabet: str
     limits: Limits
     journal: Journal
-    progress: Callable[[Progress], None]
+    progress: Callable[[Standing], None]
     known: Mapping[str, Evaluation]
     journaled: frozenset[str]
     flight: deque[tuple[Chain, Pending | None]] = field(default_factory=deque)
@@ -227,7 +180,7 @@ class _Walk:
             _check_proposal(chain, self.seen)
             self.proposed.add(name)
             self.n_repeats = 0
-            pending = _Known(self.known[name]) if name in self.known else self.workers.submit(chain)
+            pending = partial(self.known.__getitem__, name) if name in self.known else self.workers(chain)
         self.flight.append((chain, pending))
 
     def land(self) -> None:
@@ -253,8 +206,8 @@ class _Walk:
         self.best = best_of([self.best, evaluation] if self.best else [evaluation], self.objective)
         self.progress(self._progress(evaluation, reused))
 
-    def _progress(self, last: Evaluation, reused: bool) -> Progress:
-        return Progress(
+    def _progress(self, last: Evaluation, reused: bool) -> Standing:
+        return Standing(
             n_done=len(self.evaluations) - 1,
             budget=self.limits.budget,
             best=self.best,
@@ -282,7 +235,7 @@ def _check_proposal(chain: Chain, seen: Mapping[str, Observation]) -> None:
 
 def evaluated(chain: Chain, workers: Workers, journal: Journal) -> Evaluation:
     """Evaluate a chain and return its new row, in the journal."""
-    evaluation = _row(chain, workers.submit(chain))
+    evaluation = _row(chain, workers(chain))
     journal.append(evaluation)
     return evaluation
 
@@ -290,7 +243,7 @@ def evaluated(chain: Chain, workers: Workers, journal: Journal) -> Evaluation:
 def _row(chain: Chain, pending: Pending) -> Evaluation:
     """Return the row of a chain. A failed chain is a row too; a failure of the untouched model ends the search."""
     try:
-        evaluation = pending.result()
+        evaluation = pending()
     except (RefusedError, DivergedError, LostWorkerError) as error:
         evaluation = failed(chain, str(error))
     if evaluation.figures is not None and not _finite(evaluation.figures):

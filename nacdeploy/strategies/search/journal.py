@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.base.records import SCHEMA_VERSION, from_data, to_data, write_text
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search.objective import Figures
+from nacdeploy.strategies.search.objective import Figures, check_figures
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("ab", buffering=0)
             _lock(file, path)
-            lines, n_bytes = _whole_lines(path.read_bytes())
+            lines, n_bytes = _whole_lines(doors.read_bytes(path, "record_mib"), str(path))
             theirs, evaluations = _read(lines, path) if lines else (dict(fingerprint), [])
             _check_fingerprint(theirs, fingerprint, path)
             os.truncate(path, n_bytes)
@@ -112,24 +113,37 @@ class Journal:
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
+            is_there = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            is_there = False
         except OSError as error:
             raise _cannot_write(self.path, error) from error
+        if not is_there:
+            raise NacdeployError(
+                f"{self.path} was removed while the search wrote it; begin a new one with another --out"
+            )
 
 
-def _whole_lines(content: bytes) -> tuple[list[Any], int]:
-    """Return the parsed lines that were written whole, and their number of bytes."""
+def _whole_lines(content: bytes, where: str) -> tuple[list[Any], int]:
+    """Return the parsed lines that were written whole, and their number of bytes.
+
+    Raises:
+        UsageError: a line before the last is damaged.
+    """
     raw = content.splitlines(keepends=True)
-    if raw and _parse(raw[-1]) is None:
-        raw.pop()
-    return [_parse(line) for line in raw], sum(map(len, raw))
+    last = [_last(raw.pop(), where)] if raw else []
+    kept = [line for line in last if line is not None]
+    n_bytes = sum(map(len, raw)) + (len(content) - sum(map(len, raw)) if kept else 0)
+    return [*(doors.json_of(line, f"{where} line {n}") for n, line in enumerate(raw, start=1)), *kept], n_bytes
 
 
-def _parse(line: bytes) -> Any:
+def _last(line: bytes, where: str) -> Any:
+    """Return the last line, or None if it was torn."""
     if not line.endswith(b"\n"):
         return None
     try:
-        return json.loads(line)
-    except ValueError:
+        return doors.json_of(line, where)
+    except UsageError:
         return None
 
 
@@ -140,7 +154,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Evaluation]]:
         UsageError: the journal is missing, has another schema, or is damaged before its last line.
     """
     try:
-        lines, _ = _whole_lines(path.read_bytes())
+        lines, _ = _whole_lines(doors.read_bytes(path, "record_mib"), str(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     return _read(lines, path) if lines else ({}, [])
@@ -167,8 +181,21 @@ def _read(lines: list[Any], path: Path) -> tuple[dict[str, Any], list[Evaluation
     header, *rows = lines
     if not isinstance(header, dict) or header.get("schema") != SCHEMA_VERSION:
         raise UsageError(f"{path} is not a journal of schema {SCHEMA_VERSION}; choose another --out")
-    evaluations = [from_data(Evaluation, row, f"{path} line {number}") for number, row in enumerate(rows, start=2)]
-    return dict(header.get("fingerprint", {})), evaluations
+    if set(header) != {"schema", "fingerprint"} or not isinstance(header["fingerprint"], dict):
+        raise UsageError(f"{path} line 1: a journal begins with its schema and its fingerprint; choose another --out")
+    return header["fingerprint"], [_row(row, f"{path} line {number}") for number, row in enumerate(rows, start=2)]
+
+
+def _row(data: Any, where: str) -> Evaluation:
+    """Return a row that is possible: of a chain, with figures within their bounds."""
+    row = from_data(Evaluation, data, where)
+    try:
+        Chain.parse(row.chain)
+        if row.figures is not None:
+            check_figures(row.figures)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+    return row
 
 
 def _check_fingerprint(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -> None:

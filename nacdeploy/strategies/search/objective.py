@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-from nacdeploy.base.errors import unknown
-from nacdeploy.metrics import DEFAULT, Metric, drop, named, scored
+from nacdeploy.base.errors import UsageError, unknown
+from nacdeploy.metrics import DEFAULT, Metric, drop, named, scored, spelled
 from nacdeploy.profile.tables.search import SCORES, SearchTable
 from nacdeploy.strategies.search import pareto
 
@@ -77,6 +77,27 @@ class Figures:
     def with_quality(self, quality: float) -> "Figures":
         """Return the same figures with the score of another quality: a plan."""
         return replace(self, score=self.scored_by.of_quality(quality, self.chance_score))
+
+
+# No ratio of anything to anything is larger: a network of one weight against one of 10^12.
+_LARGEST_RATIO = 1e12
+
+
+def check_figures(figures: Figures) -> None:
+    """Check that figures from a file are possible.
+
+    Raises:
+        UsageError: a score is outside the metric's bounds, a ratio not above 0 or absurd, a number of images negative.
+    """
+    low, high = figures.scored_by.bounds
+    for key in ("score", "baseline_score", "chance_score"):
+        if not low <= (value := getattr(figures, key)) <= high:
+            raise UsageError(f"{spelled(key, figures.metric)} is {value:g}, and lies from {low:g} to {high:g}")
+    for key, value in vars(figures).items():
+        if ("_ratio" in key or key.startswith("speed_")) and value is not None and not 0 < value < _LARGEST_RATIO:
+            raise UsageError(f"{key} is {value:g}, and no such ratio is")
+    if figures.n_images < 0 or figures.half_width < 0:
+        raise UsageError(f"figures of {figures.n_images} images within {figures.half_width:g} cannot be")
 
 
 class RewardTerms(NamedTuple):
@@ -147,7 +168,7 @@ def is_alive(figures: Figures) -> bool:
     return low <= figures.score <= high and math.isfinite(figures.score) and is_enough
 
 
-def within(figures: Figures, max_drop: float) -> bool:
+def _within(figures: Figures, max_drop: float) -> bool:
     """Tell whether a model is alive and within a budget in points; a value that is not a number never is."""
     return is_alive(figures) and figures.drop_points <= max_drop + DROP_TOLERANCE
 
@@ -215,7 +236,7 @@ class NacObjective:
         return self.score(figures)
 
     def admissible(self, figures: Figures) -> bool:
-        return within(figures, self.max_drop) and math.isfinite(self.score(figures))
+        return _within(figures, self.max_drop) and math.isfinite(self.score(figures))
 
     def note(self, figures: Figures) -> None:
         pass
@@ -237,7 +258,7 @@ class BudgetObjective:
 
     def admissible(self, figures: Figures) -> bool:
         is_known = self.figure != "speed" or figures.speed_ratio is not None
-        return is_known and within(figures, self.max_drop) and math.isfinite(self.score(figures))
+        return is_known and _within(figures, self.max_drop) and math.isfinite(self.score(figures))
 
     def note(self, figures: Figures) -> None:
         pass
@@ -267,7 +288,7 @@ class ParetoObjective:
 
     def admissible(self, figures: Figures) -> bool:
         is_known = "speed" not in self.figures or figures.speed_ratio is not None
-        return is_known and within(figures, self.max_drop) and all(map(math.isfinite, self._point(figures)))
+        return is_known and _within(figures, self.max_drop) and all(map(math.isfinite, self._point(figures)))
 
     def note(self, figures: Figures) -> None:
         if self.admissible(figures):

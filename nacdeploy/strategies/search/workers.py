@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ Run = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Opener:
+class WorkerOpener:
     """The opening of a worker: "package.module:function", and the plain data for the function."""
 
     function: str
@@ -52,7 +53,7 @@ class Pool:
         opener: the opening of each worker.
     """
 
-    def __init__(self, ray: Any, needs: Mapping[str, int], n_workers: int, opener: Opener) -> None:
+    def __init__(self, ray: Any, needs: Mapping[str, int], n_workers: int, opener: WorkerOpener) -> None:
         self._ray = ray
         kind = ray.remote(max_restarts=0, **needs)(_Worker)
         self._new = lambda: kind.remote(opener.function, dict(opener.setup), str(Path.cwd()), sys.path)
@@ -64,12 +65,17 @@ class Pool:
         for _ in range(n_workers):
             self._start()
 
-    def submit(self, job: Any) -> "PendingJob":
-        """Begin a job (plain data) on a free worker, or when one is free."""
+    def submit(self, job: Any) -> Callable[[], Any]:
+        """Begin a job (plain data) on a free worker, or when one is free; return a function that waits for its result.
+
+        Raises:
+            LostWorkerError: (from the returned function) its worker died each time.
+            NacdeployError: raised by the job, of the same kind as there.
+        """
         waiting = _Job(job)
         self._waiting.append(waiting)
         self._dispatch()
-        return PendingJob(self, waiting)
+        return partial(self._result, waiting)
 
     def close(self) -> None:
         """End the workers at once."""
@@ -78,8 +84,8 @@ class Pool:
         self._starting, self._idle, self._running = {}, [], {}
         self._waiting.clear()
 
-    def wait_for(self, job: "_Job") -> tuple[str, Any]:
-        """Run jobs until this one is done; return its outcome.
+    def _result(self, job: "_Job") -> Any:
+        """Run jobs until this one is done; return its worker's result.
 
         Raises:
             NacdeployError: no worker is left, and none can be started.
@@ -91,7 +97,10 @@ class Pool:
                 else:
                     self._collect(reference)
             self._dispatch()
-        return job.outcome
+        kind, value = job.outcome
+        if kind == RESULT:
+            return value
+        raise ERRORS.get(kind, NacdeployError)(value)
 
     def _next(self) -> list[Any]:
         """Return the finished ones of the running jobs and starting workers."""
@@ -161,26 +170,6 @@ class _Job:
         self.n_deaths += 1
         if self.n_deaths >= MAX_DEATHS:
             self.outcome = (LostWorkerError.__name__, f"its worker died {MAX_DEATHS} times, at last: {reason}")
-
-
-@dataclass(frozen=True)
-class PendingJob:
-    """A job under way."""
-
-    pool: Pool
-    job: _Job
-
-    def result(self) -> Any:
-        """Return the worker's result.
-
-        Raises:
-            LostWorkerError: its worker died each time.
-            NacdeployError: raised by the job, of the same kind as there.
-        """
-        kind, value = self.pool.wait_for(self.job)
-        if kind == RESULT:
-            return value
-        raise ERRORS.get(kind, NacdeployError)(value)
 
 
 class _Worker:

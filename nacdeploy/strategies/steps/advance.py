@@ -14,13 +14,14 @@ from torch import Tensor
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, RefusedError, UnexpectedError
+from nacdeploy.base.progress import nobody
 from nacdeploy.metrics import DEFAULT, is_better
 from nacdeploy.network.attachments.early_exit import ExitHead
 from nacdeploy.network.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.base import Operator, Recovery, Refits
+from nacdeploy.strategies.operators.base import Operator, Recovery, Refits, kept_by
 from nacdeploy.strategies.settle import (
     SETTLE_VERSION,
     SETTLED_BY,
@@ -98,7 +99,7 @@ def advance(
     task: Task,
     profile: Profile,
     memory: Memory | None = None,
-    report: training.Report = lambda epoch, n_epochs, score: None,
+    report: training.Report = nobody,
     meter: Meter | None = None,
 ) -> CompressionState:
     """Return the state after one more letter; `state` itself is left bit-identical.
@@ -116,7 +117,7 @@ def advance(
     if reason is not None:
         where = f"after '{state.chain}'" if state.steps else "at the start"
         raise RefusedError(f"{operator.letter} ({operator.name}) is refused {where}: {reason}")
-    with named_exceptions(operator, state, task):
+    with _named_exceptions(operator, state, task):
         return _advance(state, link, operator, task, profile, memory, report, meter)
 
 
@@ -143,7 +144,7 @@ def _advance(
         network = copy.deepcopy(network)
     guard.check(operator, state.network, network, task)
     network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
-    trains = operator.letter == "F"
+    trains = kept_by(operator) == "score"
     metrics = measured(network, task, memory, None if trains else meter)
     if trains and is_better(task.metric, state.metrics.score, metrics.score):
         before = state.metrics
@@ -156,7 +157,7 @@ def _advance(
 
 
 @contextmanager
-def named_exceptions(operator: Operator[Any], state: CompressionState, task: Task) -> Iterator[None]:
+def _named_exceptions(operator: Operator[Any], state: CompressionState, task: Task) -> Iterator[None]:
     """Turn unforeseen errors of a letter into one line that names letter, place and network.
 
     Raises:

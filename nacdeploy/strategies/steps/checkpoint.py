@@ -7,27 +7,40 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors, own
 from nacdeploy.base.scores import SCHEMAS, schema
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.models import ModelSpec, weights
 from nacdeploy.models.weights import Found
 from nacdeploy.network.network import Network, content
 from nacdeploy.profile import Profile, from_mapping
-from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.state import CompressionState, Metrics, Step
+from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.operators.base import Fits
+from nacdeploy.strategies.state import CompressionState, Metrics, Step, check_metrics
 from nacdeploy.strategies.steps import letters
 from nacdeploy.surgery.low_rank import low_rank
 from nacdeploy.task import Task
 
 RECORD, VALUES = "checkpoint.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A step in the form of a record."""
+
+    link: str
+    decision: dict[str, Any]
+    n_epochs: Annotated[int, Field(ge=0)]
+    statistics: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,15 +62,23 @@ class Record:
     note: str = ""
     values_sha256: str | None = None
 
+    def check_letters(self) -> None:
+        """Check that the letters of the chain are there.
+
+        Raises:
+            UsageError: a letter is not there.
+        """
+        for link in Chain.parse(self.chain):
+            if link.letter not in profiles.letters():
+                raise UsageError(letters.unknown(link.letter, f" of the checkpoint's chain '{self.chain}'"))
+
     def settings(self) -> Profile:
         """Return the profile of the checkpoint.
 
         Raises:
             UsageError: it is no profile, or a letter of the chain is not installed, and its table neither.
         """
-        for link in Chain.parse(self.chain) if self.chain else ():
-            if link.letter not in profiles.letters():
-                raise UsageError(letters.unknown(link.letter, f" of the checkpoint's chain '{self.chain}'"))
+        self.check_letters()
         return from_mapping(self.profile, where="the checkpoint's profile")
 
 
@@ -104,19 +125,45 @@ def read_record(path: Path) -> Record:
         raise UsageError(
             f"{path}: checkpoint schema {data.get('schema') if isinstance(data, dict) else '?'} is not known here"
         )
-    return records.from_data(Record, data, where=str(path / RECORD))
+    record = records.from_data(Record, data, where=str(path / RECORD))
+    try:
+        _check(record)
+    except UsageError as error:
+        raise UsageError(f"{path / RECORD}: {error}") from error
+    return record
+
+
+def _check(record: Record) -> None:
+    """Check that the parts of a record agree.
+
+    Raises:
+        UsageError: chain and steps are not the same, or a figure cannot be.
+    """
+    record.check_letters()
+    steps = "".join(str(_link(_step_record(step))) for step in record.steps)
+    if str(Chain.parse(record.chain)) != steps:
+        raise UsageError(f"its chain is '{record.chain[:80]}', and its steps are '{steps[:80]}'")
+    for metrics in (record.metrics, record.baseline):
+        check_metrics(metrics)
 
 
 def baseline_folder(record: Record, path: Path) -> Path | None:
-    """Return the checkpoint folder of the FP32 network behind a checkpoint at `path`, or None if it is gone.
-
-    A relative folder is searched from the current folder, and from the folders around the checkpoint.
-    """
+    """Return the checkpoint folder of the FP32 network behind a checkpoint at `path`, or None if it is gone."""
     if record.baseline_checkpoint is None:
         return None
-    named = Path(record.baseline_checkpoint)
-    places = [named, *(parent / named for parent in path.absolute().parents)]
-    return next((place for place in places if is_checkpoint(place)), None)
+    return named_folder(record.baseline_checkpoint, path / RECORD, path.absolute().parents[:2])
+
+
+def named_folder(named: str, record: Path, homes: Sequence[Path]) -> Path | None:
+    """Return the checkpoint folder that a record names, or None if there is none.
+
+    A relative folder is searched from the current folder, and from the folders around the record. The references of
+    somebody else's record outside `homes` and the current folder are not followed (see `own`).
+    """
+    places = [Path(named), *(parent / named for parent in record.absolute().parents)]
+    found = [place for place in places if is_checkpoint(place)]
+    allowed = (place for place in found if own.is_inside(place, [*homes, Path.cwd()]) or own.is_own(record))
+    return next(allowed, None)
 
 
 def load(path: Path) -> tuple[CompressionState, Record]:
@@ -127,18 +174,60 @@ def load(path: Path) -> tuple[CompressionState, Record]:
     """
     record = read_record(path)
     steps = tuple(step_from_data(step) for step in record.steps)
-    network = rebuild(record.model, record.grid, record.settings(), steps)
-    fill(network, read_values(path / VALUES, record.values_sha256), str(path))
+    values = read_values(path / VALUES, record.values_sha256)
+    check_size(record.model, sum(value.nbytes for value in values.values()), str(path / RECORD))
+    try:
+        network = rebuild(record.model, record.grid, record.settings(), steps)
+    except MisfitError as error:
+        raise UsageError(f"{path / RECORD}: {error}") from error
+    fill(network, values, str(path))
     return CompressionState(network, record.metrics, record.baseline, steps), record
 
 
 def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step]) -> Network:
-    """Build the structure after `steps`; its values are still to be loaded."""
+    """Build the structure after `steps`; its values are still to be loaded.
+
+    Raises:
+        MisfitError: a step does not fit this network.
+    """
     network = Network(spec.build(), grid_named(grid), (spec.channels, *spec.input_size)).eval()
+    return performed(network, profile, steps)
+
+
+def performed(network: Network, profile: Profile, steps: Sequence[Step]) -> Network:
+    """Build the structure after `steps` from a file; check each step against the network before it is performed.
+
+    Raises:
+        MisfitError: a step does not fit this network.
+    """
     with low_rank.structure_only():
-        for step in steps:
-            network = letters.make(step.link, profile).perform(network, step.decision)
+        for number, step in enumerate(steps, start=1):
+            operator = letters.make(step.link, profile)
+            if isinstance(operator, Fits) and (why := operator.misfit(network, step.decision)) is not None:
+                raise MisfitError(f"step {number} ({step.link}) does not fit the model: {why}")
+            is_captured = network.graph is not None
+            network = operator.perform(network, step.decision)
+            if is_captured and network.graph is None:
+                raise MisfitError(f"step {number} ({step.link}) does not fit the model: what it leaves does not run")
     return network
+
+
+class MisfitError(UsageError):
+    """A step that does not fit the network on which it is to be performed."""
+
+
+def check_size(spec: ModelSpec, n_bytes: int, where: str) -> None:
+    """Check the network of a record before it takes memory: by its images, and by its weights against those that lie
+    beside the record.
+
+    Raises:
+        UsageError: it is larger than the limit.
+    """
+    now = doors.limits()
+    doors.check_pixels(spec.channels * spec.input_size[0] * spec.input_size[1], where, "network_pixels")
+    n_built = spec.n_bytes()
+    if n_built is not None and n_built > max(now.network_mib * 2**20, now.network_ratio * n_bytes):
+        raise doors.above(where, f"describes a network of {n_built} bytes", "network_mib")
 
 
 def fill(network: Network, values: Mapping[str, Tensor], where: str) -> None:
@@ -199,17 +288,24 @@ def step_from_data(data: Mapping[str, Any]) -> Step:
     Raises:
         UsageError: the decision is not one of the letter's.
     """
-    try:
-        (link,) = Chain.parse(data["link"])
-        kind = letters.kind(link.letter).decision_type
-        return Step(
-            link,
-            records.from_data(kind, data["decision"], where=f"step {link}"),
-            data["n_epochs"],
-            data.get("statistics", ""),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"a step of the checkpoint is damaged ({error!r})") from error
+    found = _step_record(data)
+    link = _link(found)
+    kind: Any = letters.kind(link.letter).decision_type
+    decision = records.from_data(kind, found.decision, where=f"step {found.link[:80]}")
+    return Step(link, decision, found.n_epochs, found.statistics)
+
+
+def _step_record(data: Mapping[str, Any]) -> StepRecord:
+    return records.from_data(StepRecord, data, "a step of the checkpoint")
+
+
+def _link(step: StepRecord) -> Link:
+    links = Chain.parse(step.link).links
+    if len(links) != 1:
+        raise UsageError(f"a step of the checkpoint is of '{step.link[:80]}', which is not one letter")
+    if links[0].letter not in profiles.letters():
+        raise UsageError(letters.unknown(links[0].letter))
+    return links[0]
 
 
 def _check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from nacdeploy.base.errors import DivergedError, RefusedError
+from nacdeploy.base.progress import nobody
 from nacdeploy.network.cost import cost
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
@@ -39,8 +40,8 @@ def follow(
     *,
     skip_refused: bool = False,
     memory: Memory | None = None,
-    after: Callable[[CompressionState], None] = lambda state: None,
-    report: training.Report = lambda *progress: None,
+    after: Callable[[CompressionState], None] = nobody,
+    report: training.Report = nobody,
 ) -> Transferred:
     """Apply `chain`, which `letters.check` has let pass, letter by letter; F always runs.
 
@@ -109,7 +110,7 @@ def post_finetune(
     n_epochs: int,
     task: Task,
     profile: Profile,
-    report: training.Report = lambda *progress: None,
+    report: training.Report = nobody,
 ) -> CompressionState:
     """Apply one more F of `n_epochs` epochs by NAC's schedule (plateau by 0.2 after 5 epochs).
 

@@ -14,7 +14,7 @@ from nacdeploy.metrics import Metric
 from nacdeploy.network.captured.decibels import snr_db
 from nacdeploy.network.captured.graph import stack
 from nacdeploy.network.network import Network, Simulation, no_grad_eval
-from nacdeploy.strategies.operators.base import Operator
+from nacdeploy.strategies.operators.base import Operator, kept_by
 from nacdeploy.strategies.settle import calibration_images, unquantized
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
@@ -35,13 +35,13 @@ def check(operator: Operator[Any], former: Network, network: Network, task: Task
     """
     name = f"{operator.letter} ({operator.name})"
     with no_grad_eval(network), no_grad_eval(former), evaluation.accelerated(network) as device:
-        is_rounded = operator.letter == "Q" and _n_bits(network) >= LEAST_BITS
+        is_rounded = kept_by(operator) == "signal" and _n_bits(network) >= LEAST_BITS
         n_images = N_IMAGES if is_rounded else N_TAPPED
         x = next(evaluation.batches(task.data, calibration_images(task.data, n_images), n_images, device))
         answer = network(x)
         if not torch.isfinite(answer).all():
             raise RefusedError(f"{name} leaves a network whose answers are not finite numbers")
-        if operator.letter == "E" and not torch.equal(answer.cpu(), _answer(former, x)):
+        if kept_by(operator) == "end" and not torch.equal(answer.cpu(), _answer(former, x)):
             raise RefusedError(f"{name} changes what the network's own end answers")
         if is_rounded:
             _check_rounding(name, unquantized(former).to(device), network, x, answer, task.metric)
@@ -51,7 +51,7 @@ def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answ
     expected = exact(x)
     ratio_db, kept = snr_db(expected, answer), float(metric.agrees(expected, answer).double().mean())
     if ratio_db < LEAST_DB and kept < LEAST_AGREEMENT:
-        layer = first_lost(exact, network, x[:N_TAPPED])
+        layer = _first_lost(exact, network, x[:N_TAPPED])
         raise RefusedError(
             f"{name} destroys the network: signal to noise {ratio_db:.1f} dB, {100 * kept:.0f} % of {len(x)} images "
             f"keep their {metric.answer[0]}; the first to fall below {LOST_DB:g} dB is '{layer}'; quantize.exclude = "
@@ -59,7 +59,7 @@ def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answ
         )
 
 
-def first_lost(exact: Network, network: Network, x: Tensor) -> str:
+def _first_lost(exact: Network, network: Network, x: Tensor) -> str:
     """Return the module (or node) of the first tensor that is further from the exact network's than `LOST_DB`."""
     if network.graph is None:
         return "the network"

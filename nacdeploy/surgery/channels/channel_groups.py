@@ -79,16 +79,6 @@ def left_out(network: Network) -> dict[str, str]:
     return {name: why for name, why in _LEFT[network.structure].items() if why != ANSWER}
 
 
-def dependency_sets(network: Network) -> tuple[tuple[str, ...], ...]:
-    """Return the sets of convolutions and linear layers that share their output channels, in the order of the modules.
-
-    Depthwise layers, which pass channels on, are not named.
-    """
-    order = [name for name, layer in network.backbone.named_modules() if getattr(layer, "groups", 1) == 1]
-    sets = (tuple(sorted({*group.layers} & {*order}, key=order.index)) for group in groups(network))
-    return tuple(sorted((each for each in sets if len(each) > 1), key=lambda each: order.index(each[0])))
-
-
 def couplings(network: Network) -> tuple[Coupling, ...]:
     """Return the places of the channels of every group, exit heads included and parts of grouped convolutions left
     out."""

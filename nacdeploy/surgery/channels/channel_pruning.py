@@ -94,6 +94,33 @@ def slice_tensors(network: Network, cut: Cut) -> None:
         setattr(network.get_submodule(attribute.module), attribute.name, attribute.value)
 
 
+def misfit(network: Network, cut: Cut) -> str | None:
+    """Return why a cut from a file does not fit a network, or None if it does."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict(keep_vars=True).items()}
+    modules, seen = dict(network.named_modules()), set[tuple[str, int]]()
+    for item in cut.slices:
+        shape = shapes.get(item.tensor)
+        if shape is None or not 0 <= item.axis < len(shape) or (item.tensor, item.axis) in seen:
+            return f"it cuts axis {item.axis} of '{item.tensor[:80]}', which the model lacks"
+        seen.add((item.tensor, item.axis))
+        if not item.kept or min(item.kept) < 0 or max(item.kept) >= shape[item.axis]:
+            return f"it keeps indices of '{item.tensor[:80]}' outside of 0 to {shape[item.axis] - 1}"
+        if len(set(item.kept)) != len(item.kept):
+            return f"it keeps an index of '{item.tensor[:80]}' twice"
+    return next((problem for each in cut.attributes if (problem := _strange(each, modules.get(each.module)))), None)
+
+
+def _strange(attribute: Attribute, module: nn.Module | None) -> str | None:
+    """Return why an attribute is no size of a module that a cut makes smaller."""
+    before, now = vars(module).get(attribute.name) if module is not None else None, attribute.value
+    is_alike = type(before) is type(now)
+    old = before if isinstance(before, tuple) else (before,)
+    new = now if isinstance(now, tuple) else (now,)
+    if is_alike and len(old) == len(new) and all(type(o) is int and 0 < n <= o for o, n in zip(old, new, strict=True)):
+        return None
+    return f"it sets '{attribute.module[:80]}.{attribute.name[:40]}' to {str(now)[:40]}, which is no size of the model"
+
+
 def _fill_with_indices(model: nn.Module) -> None:
     with torch.no_grad():
         for tensor in [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]:

@@ -8,7 +8,16 @@ import pytest
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.exporters.artifacts import artifact
-from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest, Parity, Preprocessing, TensorInfo
+from nacdeploy.exporters.artifacts.artifact import (
+    Exit,
+    Gate,
+    Lowering,
+    MadeBy,
+    Manifest,
+    Parity,
+    Preprocessing,
+    TensorInfo,
+)
 
 LOWERING = (
     Lowering("conv1", "conv", "w8a8", "int8", "", "node_conv"),
@@ -25,10 +34,10 @@ def a_manifest() -> Manifest:
         preprocessing=Preprocessing(16, 16, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
         class_names=("zero", "one"),
         chain="QPF",
-        steps=[{"letter": "Q", "decision": {"rung": "w8a8"}}],
+        steps=(MadeBy("Q", {"rung": "w8a8"}),),
         metrics={"accuracy": 0.98},
         parity=Parity(500, 0.998, 31.5, "all"),
-        gate={"threshold": 0.9},
+        gate=Gate(exits=(Exit("exit", "stages.0", 0.9),)),
         engines={"SM89": "model.sm89.engine"},
         notes=("a note",),
     )

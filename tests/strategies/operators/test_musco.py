@@ -9,7 +9,7 @@ from torch import nn
 
 from nacdeploy.base.errors import UsageError
 from nacdeploy.strategies.operators.decompose import musco
-from nacdeploy.strategies.operators.decompose.layer_settings import Setting
+from nacdeploy.strategies.operators.decompose.layer_settings import LayerSetting
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 
 LAYERS: dict[str, nn.Module] = {
@@ -21,7 +21,7 @@ LAYERS: dict[str, nn.Module] = {
 TABLE = DecomposeTable()
 
 
-def read(text: str, tmp_path: Path) -> dict[str, Setting]:
+def read(text: str, tmp_path: Path) -> dict[str, LayerSetting]:
     path = tmp_path / "low.yaml"
     path.write_text(text)
     return musco.read(path, LAYERS, TABLE)

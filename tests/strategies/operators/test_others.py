@@ -12,7 +12,7 @@ from packages import lay_out, lay_out_letter
 
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.operators import OPERATORS
-from nacdeploy.strategies.operators.others import Found, others
+from nacdeploy.strategies.operators.others import OtherLetters, others
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,7 +27,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def found() -> Found:
+def found() -> OtherLetters:
     return others(OPERATORS, Profile.model_fields)
 
 

@@ -7,7 +7,7 @@ from search_landscapes import Landscape, run, table
 
 from nacdeploy.base.errors import DivergedError, NacdeployError, UsageError
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search.engine import Progress
+from nacdeploy.strategies.search.engine import Standing
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.observation import Observation
 from nacdeploy.strategies.search.searchers import SEARCHERS, make_searcher
@@ -41,7 +41,7 @@ def test_the_empty_chain_is_observed_first_and_free(tmp_path: Path) -> None:
 
 
 def test_progress_names_the_best_so_far(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[Standing] = []
     run(tmp_path / "j", Landscape(), table(), searcher=Scripted("P", "Q", "QP"), progress=seen.append)
     assert [p.best.chain if p.best else None for p in seen] == [None, "P", "Q", "QP"]
     assert [p.last.chain for p in seen] == ["", "P", "Q", "QP"]

@@ -7,7 +7,7 @@ import pytest
 from search_landscapes import BASELINE, Landscape, run, table
 
 from nacdeploy.strategies.chain import Chain
-from nacdeploy.strategies.search.engine import InProcess, SearchResult
+from nacdeploy.strategies.search.engine import SearchResult, in_process
 from nacdeploy.strategies.search.halving import promoted, rungs
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.objective import make
@@ -30,7 +30,7 @@ class Trained(Landscape):
 def found(folder: Path, landscape: Landscape) -> SearchResult:
     goal, short = make(SETTINGS), run(folder / "j", landscape, SETTINGS)
     with Journal.open(folder / "j", {"seed": 0}) as journal:
-        return promoted(short, goal, InProcess(landscape), journal, rungs(8, 0.25)[1:])
+        return promoted(short, goal, in_process(landscape), journal, rungs(8, 0.25)[1:])
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_another_run_is_refused_by_the_keys_that_differ(tmp_path: Path) -> None:
 def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(content)
-    with pytest.raises(UsageError, match="is not a journal of schema 1"):
+    with pytest.raises(UsageError, match=r"is not a journal of schema 1|is not readable JSON"):
         Journal.open(path, {})
     assert path.read_text() == content
 
@@ -73,5 +73,5 @@ def test_damage_before_the_last_line_is_named(tmp_path: Path) -> None:
     write(path)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], "garbage\n", *lines[2:]]))
-    with pytest.raises(UsageError, match="line 2 is not a valid Evaluation"):
+    with pytest.raises(UsageError, match="line 2 is not readable JSON"):
         Journal.open(path, FINGERPRINT)

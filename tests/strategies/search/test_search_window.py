@@ -10,7 +10,7 @@ from search_landscapes import Landscape, run, table
 from nacdeploy.base.errors import LostWorkerError
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search import engine, objective
-from nacdeploy.strategies.search.engine import InProcess, Limits, Progress, SearchResult, Workers
+from nacdeploy.strategies.search.engine import Limits, SearchResult, Standing, Workers, in_process
 from nacdeploy.strategies.search.journal import Evaluation, Journal
 from nacdeploy.strategies.search.observation import Observation
 from nacdeploy.strategies.search.searchers import make_searcher
@@ -28,7 +28,7 @@ class Eager:
     most_open: int = 0
     submitted: list[str] = field(default_factory=list)
 
-    def submit(self, chain: Chain) -> "Done":
+    def __call__(self, chain: Chain) -> "Done":
         self.submitted.append(chain.word)
         self.n_open += 1
         self.most_open = max(self.most_open, self.n_open)
@@ -40,7 +40,7 @@ class Done:
     workers: Eager
     evaluation: Evaluation
 
-    def result(self) -> Evaluation:
+    def __call__(self) -> Evaluation:
         self.workers.n_open -= 1
         return self.evaluation
 
@@ -87,7 +87,7 @@ def search(path: Path, workers: Workers, limits: Limits, name: str = "surrogate"
 @pytest.mark.parametrize("window", [1, 2, 5])
 def test_who_evaluates_changes_nothing(tmp_path: Path, name: str, window: int) -> None:
     limits, eager = Limits(14, window=window), Eager(Landscape())
-    assert search(tmp_path / "a", InProcess(Landscape()), limits, name) == search(tmp_path / "b", eager, limits, name)
+    assert search(tmp_path / "a", in_process(Landscape()), limits, name) == search(tmp_path / "b", eager, limits, name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert eager.most_open <= window
     assert len(eager.submitted) == len(set(eager.submitted)) <= 15
@@ -127,7 +127,7 @@ def test_budget_counts_what_is_in_flight(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", WALKERS)
 def test_killed_and_resumed_equals_uninterrupted_with_a_window(tmp_path: Path, name: str) -> None:
     limits, path = Limits(12, window=3), tmp_path / "j"
-    whole = search(path, InProcess(Landscape()), limits, name)
+    whole = search(path, in_process(Landscape()), limits, name)
     lines = path.read_bytes().splitlines(keepends=True)
     for n_lines in range(len(lines)):
         path.write_bytes(b"".join(lines[:n_lines]) + lines[n_lines][:-3])
@@ -138,10 +138,10 @@ def test_killed_and_resumed_equals_uninterrupted_with_a_window(tmp_path: Path, n
 
 
 def test_larger_budget_begins_with_the_same_rows(tmp_path: Path) -> None:
-    short = search(tmp_path / "j", InProcess(Landscape()), Limits(6, window=3))
-    longer = search(tmp_path / "j", InProcess(Landscape()), Limits(12, window=3))
+    short = search(tmp_path / "j", in_process(Landscape()), Limits(6, window=3))
+    longer = search(tmp_path / "j", in_process(Landscape()), Limits(12, window=3))
     assert longer.evaluations[:7] == short.evaluations
-    assert longer == search(tmp_path / "fresh", InProcess(Landscape()), Limits(12, window=3))
+    assert longer == search(tmp_path / "fresh", in_process(Landscape()), Limits(12, window=3))
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -177,14 +177,14 @@ def test_chain_that_loses_its_workers_is_a_failed_row(tmp_path: Path) -> None:
 
 
 def test_rows_taken_from_another_journal_enter_when_they_are_proposed(tmp_path: Path) -> None:
-    settings, landscape, seen = table(), Landscape(), list[Progress]()
+    settings, landscape, seen = table(), Landscape(), list[Standing]()
     whole = run(tmp_path / "a", Landscape(), settings)
     taken = {e.chain: e for e in whole.evaluations[:9]}
     with Journal.open(tmp_path / "b", {"seed": 0}) as journal:
         searcher = make_searcher("surrogate", settings, 0)
         again = engine.run(
             searcher,
-            InProcess(landscape),
+            in_process(landscape),
             objective.make(settings),
             settings.rules,
             settings.alphabet,
@@ -200,7 +200,7 @@ def test_rows_taken_from_another_journal_enter_when_they_are_proposed(tmp_path: 
 
 
 def test_progress_counts_trainings_and_tells_reuse(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[Standing] = []
     searcher = Batches([["P", "Q"], ["PQ"], ["QP"], ["PQF"], ["QPF"]])
     run(tmp_path / "j", Landscape(), table(rules=F_EARLY), searcher=searcher, progress=seen.append)
     assert [p.last.chain for p in seen] == ["", "P", "Q", "PQ", "QP", "PQF", "QPF"]

@@ -18,7 +18,7 @@ from nacdeploy.base.errors import (
     UsageError,
 )
 from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
-from nacdeploy.strategies.search.workers import Opener
+from nacdeploy.strategies.search.workers import WorkerOpener
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 def test_jobs_run_in_other_processes_and_answer_in_order(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
+    with cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
         pending = [pool.submit({"name": str(n)}) for n in range(8)]
-        answers = [job.result() for job in pending]
+        answers = [job() for job in pending]
     assert [answer["name"] for answer in answers] == [str(n) for n in range(8)]
     pids = {answer["pid"] for answer in answers}
     assert os.getpid() not in pids
@@ -40,38 +40,38 @@ def test_jobs_run_in_other_processes_and_answer_in_order(cluster: Cluster, tmp_p
 
 
 def test_jobs_run_at_once(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
+    with cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
         pending = [pool.submit({"name": name, "meets": other}) for name, other in ("ab", "ba")]
-        assert len({job.result()["pid"] for job in pending}) == 2
+        assert len({job()["pid"] for job in pending}) == 2
 
 
 def test_dead_workers_job_is_run_again_and_three_deaths_are_its_end(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
+    with cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
         once = pool.submit({"name": "once", "dies": 1})
         always = pool.submit({"name": "always", "dies": 99})
         after = pool.submit({"name": "after"})
-        assert once.result()["name"] == "once"
+        assert once()["name"] == "once"
         with pytest.raises(LostWorkerError, match="its worker died 3 times"):
-            always.result()
-        assert after.result()["name"] == "after"
+            always()
+        assert after()["name"] == "after"
     assert (tmp_path / "deaths-always").read_text() == "xxx"
 
 
 def test_errors_of_a_job_are_raised_as_what_they_are(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.pool(Opener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
+    with cluster.pool(WorkerOpener("worker_jobs:opened", {"folder": str(tmp_path)})) as pool:
         kinds = {"refused": RefusedError, "diverged": DivergedError, "usage": UsageError}
         for name, kind in kinds.items():
             with pytest.raises(kind, match=f"^job {name} fails$"):
-                pool.submit({"name": f"job {name}", "raises": name}).result()
-        assert pool.submit({"name": "next"}).result()["name"] == "next"
+                pool.submit({"name": f"job {name}", "raises": name})()
+        assert pool.submit({"name": "next"})()["name"] == "next"
 
 
 def test_worker_that_cannot_be_opened_says_why(cluster: Cluster) -> None:
     with (
-        cluster.pool(Opener("worker_jobs:refuses", {"data": "nowhere"})) as pool,
+        cluster.pool(WorkerOpener("worker_jobs:refuses", {"data": "nowhere"})) as pool,
         pytest.raises(UsageError, match="no such data: nowhere"),
     ):
-        pool.submit({}).result()
+        pool.submit({})()
 
 
 def test_more_workers_than_there_are_cpus_are_refused(cluster: Cluster) -> None:

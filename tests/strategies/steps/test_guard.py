@@ -8,6 +8,7 @@ from conftest import follow, make_profile
 
 from nacdeploy.base.errors import RefusedError, UnexpectedError
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.operators.prune.operator import Prune
 from nacdeploy.strategies.operators.quantize.operator import Quantize
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.steps import guard, letters
@@ -32,6 +33,17 @@ def test_network_that_answers_with_no_numbers_is_refused(baseline: CompressionSt
     broken.backbone.stem[0].weight.data.fill_(float("nan"))  # type: ignore[index, operator, union-attr]
     with pytest.raises(RefusedError, match="not finite"):
         guard.check(letters.make(Q, make_profile()), baseline.network, broken, task)
+
+
+def test_letter_that_keeps_the_network_s_end_is_held_to_it(
+    baseline: CompressionState, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned = follow(baseline, "P", task, make_profile())
+    operator = letters.make(pruned.steps[-1].link, make_profile())
+    guard.check(operator, baseline.network, pruned.network, task)
+    monkeypatch.setattr(Prune, "keeps", "end", raising=False)
+    with pytest.raises(RefusedError, match=r"P \(Prune\) changes what the network's own end answers"):
+        guard.check(operator, baseline.network, pruned.network, task)
 
 
 def test_exception_inside_a_letter_is_one_line_and_a_file(

@@ -1,7 +1,6 @@
 """OpenVinoRunner: a model in OpenVINO on the CPU, and the IR that OpenVINO makes of an ONNX graph."""
 
 import io
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nacdeploy.base import folders
 from nacdeploy.base.errors import MissingExtraError, NacdeployError
 from nacdeploy.base.latency import Subject
 
@@ -79,7 +79,7 @@ def ir_from_onnx(model: bytes) -> Ir:
         MissingExtraError: OpenVINO is not installed.
         NacdeployError: OpenVINO cannot read the model.
     """
-    with _failing_in_one_line("convert the ONNX model"), tempfile.TemporaryDirectory() as folder:
+    with _failing_in_one_line("convert the ONNX model"), folders.scratch() as folder:
         read = _core().read_model(io.BytesIO(model))
         _name_by_position(read)
         package().save_model(read, Path(folder) / "ir.xml", compress_to_fp16=False)

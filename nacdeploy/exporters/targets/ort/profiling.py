@@ -6,7 +6,6 @@ time of an unprofiled call.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nacdeploy.base import latency
+from nacdeploy.base import folders, latency
 from nacdeploy.base.latency import Ratio
 from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, OnnxRunner
 
@@ -71,8 +70,8 @@ def profile(
         UsageError: `baseline` names no model, or there are no rounds.
     """
     with ExitStack() as stack:
-        folders = {name: Path(stack.enter_context(tempfile.TemporaryDirectory())) for name in models}
-        traced = {n: OnnxRunner(m, threads=threads, trace=folders[n]) for n, m in models.items()}
+        places = {name: stack.enter_context(folders.scratch()) for name in models}
+        traced = {n: OnnxRunner(m, threads=threads, trace=places[n]) for n, m in models.items()}
         plain = {n: OnnxRunner(m, threads=threads) for n, m in models.items()}
         calls = {n: partial(runner.run, images) for n, runner in plain.items()}
         calls |= {_traced(n): partial(runner.run, images) for n, runner in traced.items()}
@@ -88,15 +87,15 @@ def profile(
         for name, runner in traced.items():
             runs = _runs(_events(runner.end_trace()))[-compared.latencies[_traced(name)].n_calls :]
             node_ms, overhead_ms = _without_overhead(_by_round(runs, n_rounds), compared.latencies[name].p50_ms)
-            graph = onnx.load(folders[name] / OPTIMIZED)
+            graph = onnx.load(places[name] / OPTIMIZED)
             profiles[name] = Profile(graph, node_ms, compared.latencies[name].p50_ms, overhead_ms)
     return Profiles(profiles, {name: compared.ratios[name] for name in models})
 
 
 def node_shapes(model: bytes, images: NDArray[Any]) -> dict[str, NodeShapes]:
     """Return the shapes at every node of the model in its file, from one unoptimised run."""
-    with tempfile.TemporaryDirectory() as folder:
-        runner = OnnxRunner(model, optimization="disabled", trace=Path(folder))
+    with folders.scratch() as folder:
+        runner = OnnxRunner(model, optimization="disabled", trace=folder)
         runner.run(images)
         events = _events(runner.end_trace())
     return {_node(event): _shapes(event["args"]) for event in events if _is_node(event)}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import onnx
 
 from nacdeploy.base.errors import NacdeployError, UsageError, unknown
+from nacdeploy.base.progress import Say
 from nacdeploy.exporters.artifacts.onnx_checks import unsigned_nodes
 from nacdeploy.exporters.targets.gpu import present_capability
-from nacdeploy.exporters.targets.runtime import Log
 from nacdeploy.exporters.targets.tensorrt import api as trt_api
 from nacdeploy.exporters.targets.tensorrt import engine as trt_build
 from nacdeploy.exporters.targets.tensorrt import plan as trt_plan
@@ -61,7 +61,7 @@ def build_engines(
     builder: BuilderName = "auto",
     sparse: bool = False,
     seed: int | None = None,
-    log: Log,
+    log: Say,
 ) -> Engines:
     """Build one engine per compute capability of the table for batches from 1 to `table.max_batch`.
 

@@ -8,6 +8,7 @@ import onnx
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.progress import nobody
 from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.onnx_graph.trace import INPUT
 from nacdeploy.exporters.targets import gpu
@@ -32,7 +33,7 @@ def engine_here(
     wanted = (table or ExportTable()).model_copy(update={"compute_capabilities": (capability,), "float_type": "fp16"})
     images = onnx.load_model_from_string(onnx_model).graph.input[0]
     shape = tuple(size.dim_value for size in images.type.tensor_type.shape.dim[1:])
-    built = build.build_engines(onnx_model, wanted, images.name, shape, builder=builder, log=lambda line: None)
+    built = build.build_engines(onnx_model, wanted, images.name, shape, builder=builder, log=nobody)
     runner = TrtRunner(built.files[capability], built_by=built.builder, cuda_graph=cuda_graph)
     return Picked(runner, f"{built.builder} engine, {capability}, built for this run, float rest in FP16")
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from nacdeploy import metrics
 from nacdeploy.base.errors import UsageError
@@ -44,6 +44,7 @@ class AddExits:
     name: ClassVar[str] = "AddExits"
     version: ClassVar[int] = 1
     decision_type: ClassVar[type] = ExitsDecision
+    keeps: ClassVar[Literal["end"]] = "end"
     table: ExitTable
 
     @classmethod
@@ -72,6 +73,21 @@ class AddExits:
             head = ExitHead(new.place, new.node, (1, *new.shape), decision.n_classes, decision.grid)
             extended.exits[new.node] = head.train(extended.training)
         return extended
+
+    def misfit(self, network: Network, decision: ExitsDecision) -> str | None:
+        """See `Fits`."""
+        nodes = {each.name for each in network.graph.nodes} if network.graph is not None else set()
+        named, taken = [new.node for new in decision.exits], {head.node for head in network.heads.values()}
+        strange = next((node for node in named if node not in nodes), None)
+        if strange is not None:
+            return f"it puts an exit at '{strange[:80]}', which the model lacks"
+        if len({*named, *taken}) < len(named) + len(taken):
+            return "it puts two exits at one place"
+        shapes = _shapes(network, set(named))
+        if any(shapes[new.node] != new.shape for new in decision.exits) or decision.grid < 1:
+            return "its exits read tensors of other shapes than the model computes"
+        n_outputs = network(network.example_input()).shape[1] if decision.exits else decision.n_classes
+        return None if decision.n_classes == n_outputs else f"its exits tell {decision.n_classes} classes apart"
 
     def recovery(self, profile: Profile) -> Recovery | None:
         return Recovery(heads=self.table.recipe)

@@ -7,23 +7,24 @@ The coded values are then the exported ones. Only F may follow: it trains the va
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import nearest
 from nacdeploy.coding import sizes
-from nacdeploy.coding.fixed_point import FixedPoint
+from nacdeploy.coding.fixed_point import MAX_BITS, FixedPoint
 from nacdeploy.network.attachments.weight_sharing import FIXED_POINT, INTEGERS, Codebook, OnGrid, n_integers, share
 from nacdeploy.network.network import Network, layer_integers, masked_weight
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, with_parameters
-from nacdeploy.strategies.operators.code.settings import CodeTable, SharedAs
+from nacdeploy.strategies.operators.base import Recovery, unknown_layer, with_parameters
+from nacdeploy.strategies.operators.code.settings import CodeTable, Init, Method, SharedAs
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
+METHODS, INITS = (*get_args(Method), INTEGERS), ("", *get_args(Init))
 RUN_WIDE = ("codes", "run_bits")  # of the container that is written in the end
 
 
@@ -77,6 +78,21 @@ class Code:
         shared = copy.deepcopy(network)
         shared.share(decision.books)
         return shared
+
+    def misfit(self, network: Network, decision: CodeDecision) -> str | None:
+        """See `Fits`."""
+        for name, book in decision.books.items():
+            if book.method not in METHODS or book.init not in INITS or not 1 <= book.bits <= MAX_BITS:
+                return f"the codebook of '{name[:80]}' is none: {book.method[:40]} of {book.bits} bits"
+            if name in network.sharing.books:
+                return f"it shares the weights of '{name[:80]}' twice"
+            if (reason := unknown_layer([name], network)) is not None:
+                return reason
+            n_outputs, n_weights = len(network.layers[name].weight), _n_weights(network.layers[name])  # type: ignore[arg-type]
+            low, high = book.limits or (0, 0)
+            if not (0 < book.n_values <= max(n_weights, 1) and 0 <= book.n_scales <= n_outputs and low <= high):
+                return f"the codebook of '{name[:80]}' has {book.n_values} values and {book.n_scales} scales"
+        return None
 
     def recovery(self, profile: Profile) -> Recovery | None:
         return None

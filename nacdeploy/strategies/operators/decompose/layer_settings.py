@@ -15,7 +15,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Setting:
+class LayerSetting:
     """The format of one layer and the source of its ranks; `ranks` by hand, one for each pass, go before the rest."""
 
     format: str
@@ -27,7 +27,7 @@ class Setting:
     min_rank: int | None = None
 
 
-def of(table: DecomposeTable, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
+def of(table: DecomposeTable, layers: Mapping[str, nn.Module]) -> dict[str, LayerSetting]:
     """Return the settings of all layers by a table.
 
     Raises:
@@ -66,10 +66,10 @@ def rank_problems(name: str, by_hand: Iterable[Ranks], shape: tuple[int, ...], f
     ]
 
 
-def _by_table(table: DecomposeTable, name: str, shape: tuple[int, ...]) -> Setting:
+def _by_table(table: DecomposeTable, name: str, shape: tuple[int, ...]) -> LayerSetting:
     format = own_format(shape) if table.method == AUTO else table.method
     by_hand = passes(table.ranks[name], format) if name in table.ranks else ()
-    return Setting(format, table.rank, by_hand, table.weaken, table.rate, table.ratio, table.min_rank)
+    return LayerSetting(format, table.rank, by_hand, table.weaken, table.rate, table.ratio, table.min_rank)
 
 
 def _problems(table: DecomposeTable, name: str, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -77,8 +77,3 @@ def _problems(table: DecomposeTable, name: str, shapes: Mapping[str, tuple[int, 
         return [f"no layer is named '{name}'{nearest(name, shapes)}"]
     setting = _by_table(table, name, shapes[name])
     return rank_problems(name, setting.ranks, shapes[name], setting.format)
-
-
-def excluded(table: DecomposeTable, layers: Iterable[str]) -> set[str]:
-    """Return the layers that are to stay whole, and the layers in modules that are."""
-    return {name for name in layers if any(name == e or name.startswith(f"{e}.") for e in table.exclude)}

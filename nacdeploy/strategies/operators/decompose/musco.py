@@ -13,11 +13,11 @@ import yaml
 from torch import nn
 
 from nacdeploy.base.errors import UsageError, nearest, unknown
-from nacdeploy.base.records import read_text
+from nacdeploy.base.outside import doors
 from nacdeploy.strategies.operators.decompose.layer_settings import (
     EVBMF,
     RATE,
-    Setting,
+    LayerSetting,
     own_format,
     passes,
     rank_problems,
@@ -70,20 +70,22 @@ def text(config: Mapping[str, Entry | None]) -> str:
     return yaml.safe_dump(dict(config), sort_keys=False)
 
 
-def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> dict[str, Setting]:
+def read(path: Path, layers: Mapping[str, nn.Module], table: DecomposeTable) -> dict[str, LayerSetting]:
     """Read the settings of the layers that a file names and does not leave whole.
 
     Raises:
         UsageError: the file is missing or no YAML, or has errors, all of which are named.
     """
     try:
-        config = yaml.load(read_text(path), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = doors.parsed(doors.read_text(path), str(path), "YAML", _loaded)
+    except OSError as error:
         raise UsageError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     return settings(config, layers, table, str(path))
 
 
-def settings(config: Any, layers: Mapping[str, nn.Module], table: DecomposeTable, where: str) -> dict[str, Setting]:
+def settings(
+    config: Any, layers: Mapping[str, nn.Module], table: DecomposeTable, where: str
+) -> dict[str, LayerSetting]:
     """Return the settings of a configuration, completed from the table.
 
     Raises:
@@ -96,6 +98,15 @@ def settings(config: Any, layers: Mapping[str, nn.Module], table: DecomposeTable
     if problems:
         raise UsageError(f"{where}: " + "; ".join(problems))
     return {name: _setting(entry, layers[name], table) for name, entry in entries.items() if _is_filled(entry)}
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except (TypeError, AttributeError) as error:  # yaml's own, of a key or a tag that stands where none may
+        raise ValueError(f"a value that cannot stand there: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -127,10 +138,10 @@ def _format(entry: Entry, layer: nn.Module) -> str:
     return entry.get(FORMAT) or own_format(decomposition.shape_of(layer))
 
 
-def _setting(entry: Entry, layer: nn.Module, table: DecomposeTable) -> Setting:
+def _setting(entry: Entry, layer: nn.Module, table: DecomposeTable) -> LayerSetting:
     format, selection = _format(entry, layer), entry[SELECTION]
     by_hand = passes(entry[BY_HAND], format)[entry.get(PASS) or 0 :] if selection == MANUAL else ()
-    return Setting(
+    return LayerSetting(
         format,
         RATE if selection == PARAM_REDUCTION else EVBMF,
         by_hand,

@@ -5,7 +5,7 @@ One D takes all layers apart, or the next `layers_per_step` in a round (MUSCO's 
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
@@ -16,9 +16,9 @@ from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, unknown_layer, with_parameters
 from nacdeploy.strategies.operators.decompose import layer_settings, musco
-from nacdeploy.strategies.operators.decompose.layer_settings import Setting
+from nacdeploy.strategies.operators.decompose.layer_settings import LayerSetting
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.surgery.low_rank import decomposition, low_rank, ranks
@@ -89,6 +89,16 @@ class Decompose:
         decomposition.replace(smaller, {name: (found.format, found.ranks) for name, found in decision.layers.items()})
         return smaller
 
+    def misfit(self, network: Network, decision: DecomposeDecision) -> str | None:
+        """See `Fits`; the code that makes the factors checks the ranks."""
+        modules = dict(network.backbone.named_modules())
+        for name, found in decision.layers.items():
+            if found.format not in ranks.FORMATS:
+                return f"its format '{found.format[:40]}' is not known"
+            if not isinstance(modules.get(name), nn.Conv2d | nn.Linear | nn.Sequential):
+                return unknown_layer([name], network) or f"'{name[:80]}' cannot be decomposed"
+        return None
+
     def recovery(self, profile: Profile) -> Recovery | None:
         return None
 
@@ -125,9 +135,9 @@ class Decompose:
             if name not in modules:
                 raise UsageError(f"decompose.exclude: no module is named '{name}'{nearest(name, modules)}")
 
-    def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, Setting]:
+    def _settings(self, layers: Mapping[str, nn.Module]) -> dict[str, LayerSetting]:
         """Return the settings, by layer, of the layers that may be decomposed."""
-        excluded = layer_settings.excluded(self.table, layers)
+        excluded = _excluded(self.table, layers)
         if self.table.config:
             found = musco.read(Path(self.table.config), layers, self.table)
         else:
@@ -139,7 +149,7 @@ class Decompose:
         network: Network,
         name: str,
         layer: nn.Module,
-        setting: Setting | None,
+        setting: LayerSetting | None,
         places: Places | None,
         n_done: int,
     ) -> Factored | str:
@@ -155,7 +165,7 @@ class Decompose:
             return "no fewer MACs with factors"
         return Factored(setting.format, wanted, before, macs)
 
-    def _ranks(self, network: Network, name: str, layer: nn.Module, setting: Setting, n_done: int) -> Ranks:
+    def _ranks(self, network: Network, name: str, layer: nn.Module, setting: LayerSetting, n_done: int) -> Ranks:
         if setting.ranks:
             return setting.ranks[min(n_done, len(setting.ranks) - 1)]
         shape, format = decomposition.shape_of(layer), setting.format
@@ -187,7 +197,7 @@ def _implied(parameters: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _why_whole(
-    network: Network, name: str, layer: nn.Module, setting: Setting | None, places: Places | None
+    network: Network, name: str, layer: nn.Module, setting: LayerSetting | None, places: Places | None
 ) -> str | None:
     """Return why a layer stays whole at any ranks, or None if the ranks decide."""
     if setting is None:
@@ -223,3 +233,8 @@ def _listed(whole: Mapping[str, str]) -> str:
 def _first(names: list[str]) -> str:
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return f"{', '.join(names[:N_NAMED])}{more}"
+
+
+def _excluded(table: DecomposeTable, layers: Iterable[str]) -> set[str]:
+    """Return the layers that are to stay whole, and the layers in modules that are."""
+    return {name for name in layers if any(name == e or name.startswith(f"{e}.") for e in table.exclude)}

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
@@ -33,6 +33,7 @@ class Finetune:
     name: ClassVar[str] = "Finetune"
     version: ClassVar[int] = 1
     decision_type: ClassVar[type] = FinetuneDecision
+    keeps: ClassVar[Literal["score"]] = "score"
     table: FinetuneTable
 
     @classmethod

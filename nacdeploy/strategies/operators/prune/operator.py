@@ -142,7 +142,7 @@ class Prune:
         images = calibration_images(task.data, self.table.n_calibration)
         seed = training.seed_of(self.seed, str(n_earlier), "random channels")
         with evaluation.accelerated(network) as device:
-            x, labels = task.data.normalize(images.images).to(device), images.labels.to(device)
+            x, labels = task.data.normalize(images.whole()).to(device), images.labels.to(device)
             known = channel_importance.evidence(network, x, labels, task.metric.loss, seed)
             return channel_importance.ranked(channel_importance.covered(found, name, network), name, known)
 
@@ -153,10 +153,14 @@ class Prune:
         channel_pruning.apply_cut(cut, decision.cut)
         return cut
 
+    def misfit(self, network: Network, decision: PruneDecision) -> str | None:
+        """See `Fits`."""
+        return channel_pruning.misfit(network, decision.cut)
+
     def refit(self, network: Network, former: Network, decision: PruneDecision, task: Task) -> None:
         """Fit by least squares on training images, if `prune.reconstruct` asks for it."""
         if self.table.reconstruct and decision.taken:
-            images = calibration_images(task.data, self.table.n_calibration).images
+            images = calibration_images(task.data, self.table.n_calibration).whole()
             with evaluation.accelerated(former), evaluation.accelerated(network) as device:
                 reconstruction.refit(network, former, decision.cut, task.data.normalize(images).to(device))
 

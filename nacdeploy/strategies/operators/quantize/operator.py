@@ -3,17 +3,17 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.base.precision import FLOAT32, Precision
 from nacdeploy.network.attachments import placement
 from nacdeploy.network.attachments.fake_quant import Rule
-from nacdeploy.network.attachments.weight_quantizers import NEIGHBOURS
+from nacdeploy.network.attachments.weight_quantizers import NEIGHBOURS, WEIGHT_QUANTIZERS
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, unknown_layer, with_parameters
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -38,6 +38,7 @@ class Quantize:
     name: ClassVar[str] = "Quantize"
     version: ClassVar[int] = 2
     decision_type: ClassVar[type] = QuantizeDecision
+    keeps: ClassVar[Literal["signal"]] = "signal"
     table: QuantizeTable
     bits: str | None = None
 
@@ -74,6 +75,18 @@ class Quantize:
         quantized = copy.deepcopy(network)
         quantized.quantize(decision.rule)
         return quantized
+
+    def misfit(self, network: Network, decision: QuantizeDecision) -> str | None:
+        """See `Fits`."""
+        rule = decision.rule
+        if rule.weights not in WEIGHT_QUANTIZERS:
+            return f"its weights '{rule.weights[:40]}' are not known"
+        try:
+            for text in (str(rule.precision), *rule.layer_bits.values()):
+                Precision.rung(text)
+        except UsageError as error:
+            return str(error)
+        return unknown_layer(decision.layers, network)
 
     def recovery(self, profile: Profile) -> Recovery | None:
         return None

@@ -15,7 +15,7 @@ from nacdeploy.network.attachments.sparsity import TWO_FOUR, Sparsity, kept_frac
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, unknown_layer, with_parameters
 from nacdeploy.strategies.operators.sparsify.settings import SparsifyTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.surgery.channels import channel_pruning
@@ -24,6 +24,7 @@ from nacdeploy.surgery.channels.channel_pruning import Cut
 from nacdeploy.task import Task
 
 N_NAMED = 3
+PATTERNS, ROUNDINGS, NORMS = (TWO_FOUR, "element", "kernel", "filter"), ("floor", "ceil"), ("l1", "l2")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,21 @@ class Sparsify:
 
     def perform(self, network: Network, decision: SparsifyDecision) -> Network:
         return _sparsified(network, decision.permutation, decision.rule)
+
+    def misfit(self, network: Network, decision: SparsifyDecision) -> str | None:
+        """See `Fits`."""
+        rule = decision.rule
+        named = (*decision.layers, *rule.ratios, *rule.patterns)
+        patterns, shares = {rule.pattern, *rule.patterns.values()}, (rule.ratio, *rule.ratios.values())
+        if strange := patterns - set(PATTERNS):
+            return f"its pattern '{min(strange)[:40]}' is not known"
+        if (
+            not all(0 <= share < 1 for share in shares)
+            or rule.rounding not in ROUNDINGS
+            or rule.importance not in NORMS
+        ):
+            return "its shares, rounding or importance are none"
+        return unknown_layer(named, network) or channel_pruning.misfit(network, decision.permutation)
 
     def recovery(self, profile: Profile) -> Recovery | None:
         return None

@@ -41,7 +41,7 @@ class Spread:
         return math.sqrt(self._sum / self._n)
 
 
-class _Use(NamedTuple):
+class _LetterUse(NamedTuple):
     n_before: int
     n_fresh: int
     log_factors: Array
@@ -59,14 +59,14 @@ class Effects:
     def __init__(self, families: Mapping[str, tuple[str, float]], elders: Sequence["Effects"] = ()) -> None:
         self.spread = Spread()
         self._families, self._elders = families, tuple(elders)
-        self._uses: dict[str, list[_Use]] = {}
+        self._uses: dict[str, list[_LetterUse]] = {}
         self._known: dict[tuple[str, int, int], Effect] = {}
 
     def learn(self, symbol: str, n_before: int, n_fresh: int, log_factors: Array, added: float) -> None:
         """Remember one observed step; `added` is in points."""
         if symbol in self._uses:
             self.spread.learn(added - self.expected(symbol, n_before, n_fresh)[1])
-        self._uses.setdefault(symbol, []).append(_Use(n_before, n_fresh, log_factors, added))
+        self._uses.setdefault(symbol, []).append(_LetterUse(n_before, n_fresh, log_factors, added))
         self._known.clear()
 
     def knows(self, symbol: str) -> bool:
@@ -130,10 +130,10 @@ def medians(rows: Sequence[Array]) -> Array:
     return np.array([np.median(known) if len(known := c[~np.isnan(c)]) else math.nan for c in table.T])
 
 
-class Recovery:
+class TrainingEffects:
     """The drop that an F leaves: linear in the letters since the last F, the drop they added, and the drop before."""
 
-    def __init__(self, n_letters: int, max_drop: float, elders: Sequence["Recovery"] = ()) -> None:
+    def __init__(self, n_letters: int, max_drop: float, elders: Sequence["TrainingEffects"] = ()) -> None:
         self.spread = Spread()
         self._max_drop, self._n_seen = max_drop, 0
         spreads = np.array([*[_PRIOR_SLOPE_SPREAD] * n_letters, _PRIOR_LEFT_SPREAD, *[_PRIOR_SLOPE_SPREAD] * 2])
@@ -145,7 +145,7 @@ class Recovery:
         self._hopeless: dict[int, int] = {}
         self._solve()
 
-    def _heed(self, elder: "Recovery", n_seen: float) -> None:
+    def _heed(self, elder: "TrainingEffects", n_seen: float) -> None:
         """Add the observations of another task as if they had been seen `n_seen` times here."""
         share = min(1.0, n_seen / max(1, elder._n_seen))
         self._precision = self._precision + share * (elder._precision - elder._prior[0])

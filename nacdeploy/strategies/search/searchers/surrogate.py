@@ -17,7 +17,7 @@ from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.objective import Figures, Objective
 from nacdeploy.strategies.search.observation import Observation, Word
-from nacdeploy.strategies.search.searchers.effects import Array, Effects, Recovery
+from nacdeploy.strategies.search.searchers.effects import Array, Effects, TrainingEffects
 from nacdeploy.strategies.search.searchers.improvement import log_improvement, log_normal_cdf
 from nacdeploy.strategies.search.searchers.orders import Orders
 
@@ -30,7 +30,7 @@ Step = tuple[str, str]  # a state's key, and the symbol that goes on from there
 
 
 @dataclass(frozen=True)
-class _State:
+class _ChainState:
     """A distinct state under its shortest chain. `floor` and `settled` are the drop and log ratios at its last F."""
 
     chain: Chain
@@ -84,11 +84,11 @@ class SurrogateSearcher:
         self._trainings = tuple(symbol for symbol, link in self._links.items() if link.letter == "F")
         elders: list[SurrogateSearcher] = [_taught(alphabet, objective, max_drop, told) for told in experience]
         self._effects: Effects = Effects(alphabet.families(), [elder._effects for elder in elders])
-        self._recoveries: dict[str, Recovery] = {
-            symbol: Recovery(len(self._letters), max_drop, [elder._recoveries[symbol] for elder in elders])
+        self._recoveries: dict[str, TrainingEffects] = {
+            symbol: TrainingEffects(len(self._letters), max_drop, [elder._recoveries[symbol] for elder in elders])
             for symbol in self._trainings
         }
-        self._states: dict[str, _State] = {}
+        self._states: dict[str, _ChainState] = {}
         self._orders = Orders()
         self._tried: set[Step] = set()
         self._promises: dict[Step, float] = {}
@@ -128,7 +128,7 @@ class SurrogateSearcher:
             self._best_score = max(self._best_score, observation.score)
         self._note_limits(observation)
 
-    def _learn(self, link: Link, parent: _State, now: _State) -> None:
+    def _learn(self, link: Link, parent: _ChainState, now: _ChainState) -> None:
         counts, fresh = self._counts(parent.chain.word)
         if str(link) in self._recoveries:
             self._learn_recovery(str(link), parent, now)
@@ -136,14 +136,14 @@ class SurrogateSearcher:
             n_before, added = counts[self._letters.index(link.letter)], now.drop - parent.drop
             self._effects.learn(str(link), n_before, sum(fresh), now.log_ratios - parent.log_ratios, added)
 
-    def _learn_recovery(self, symbol: str, parent: _State, now: _State) -> None:
+    def _learn_recovery(self, symbol: str, parent: _ChainState, now: _ChainState) -> None:
         self._promises.clear()  # an F changes what is thought of every step
         counts, fresh = self._counts(parent.chain.word)
         if parent.drop - parent.floor > _MIN_FRESH_POINTS and any(fresh):
             culprit = self._letters.index(max(self._fresh_damage(parent), key=lambda damage: damage[1])[0])
             self._recoveries[symbol].learn(counts, fresh, parent.floor, parent.drop, now.drop, culprit)
 
-    def _fresh_damage(self, state: _State) -> Iterator[tuple[str, float]]:
+    def _fresh_damage(self, state: _ChainState) -> Iterator[tuple[str, float]]:
         """Yield the letters since the last F, each with the estimated points of its last use."""
         n_settled = state.chain.word.rfind("F") + 1
         for at, link in enumerate(state.chain.links[n_settled:], start=n_settled):
@@ -205,7 +205,7 @@ class SurrogateSearcher:
         there = self._further(here, symbol)
         return max([self._gain(there), *(self._climb(self._trained(there, f)) for f in self._trainings[:1])])
 
-    def _here(self, state: _State) -> _Outlook:
+    def _here(self, state: _ChainState) -> _Outlook:
         counts, fresh = self._counts(state.chain.word)
         settled, word = state.settled, state.chain.word
         for at in range(word.rfind("F") + 1, len(word)):
@@ -289,11 +289,11 @@ def _taught(
     return elder
 
 
-def _state_of(observation: Observation, figures: Figures, parent: _State | None) -> _State:
+def _state_of(observation: Observation, figures: Figures, parent: _ChainState | None) -> _ChainState:
     log_ratios, drop = ratios.logs(figures), figures.drop_points
     settles = parent is None or observation.chain.word.endswith("F")
     floor, settled = (drop, log_ratios) if settles or parent is None else (parent.floor, parent.settled)
-    return _State(observation.chain, observation.word, observation.legal, log_ratios, drop, floor, settled)
+    return _ChainState(observation.chain, observation.word, observation.legal, log_ratios, drop, floor, settled)
 
 
 def _one_more(counts: tuple[int, ...], at: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nacdeploy.strategies.search.alphabet import Alphabet
-from nacdeploy.strategies.search.searchers.effects import Effects, Recovery, Spread, medians
+from nacdeploy.strategies.search.searchers.effects import Effects, Spread, TrainingEffects, medians
 
 RANGE = Alphabet.parse("FP(ratio=0.02~0.2)Q")
 WEAK, MILD, STRONG, STRONGEST = (s for s in RANGE.symbols if s[0] == "P")
@@ -83,17 +83,17 @@ def test_medians_pass_over_what_is_not_known() -> None:
     assert found[:2].tolist() == [2.0, 5.0] and math.isnan(found[2])
 
 
-def repaired(recovery: Recovery, drop: float, floor: float = 0.0) -> float:
+def repaired(recovery: TrainingEffects, drop: float, floor: float = 0.0) -> float:
     return recovery.expected((1, 0), (1, 0), floor, drop)[0]
 
 
 def test_f_is_thought_to_repair_nine_tenths() -> None:
-    left, spread = Recovery(2, 1.0).expected((1, 0), (1, 0), 0.0, 5.0)
+    left, spread = TrainingEffects(2, 1.0).expected((1, 0), (1, 0), 0.0, 5.0)
     assert left == pytest.approx(0.5) and spread > 0.5
 
 
 def test_recovery_learns_what_f_leaves_and_grows_sure() -> None:
-    recovery = Recovery(2, 2.0)
+    recovery = TrainingEffects(2, 2.0)
     before = recovery.expected((1, 0), (1, 0), 0.0, 5.0)[1]
     for drop in (4.0, 5.0, 6.0, 5.0, 4.5, 5.5) * 3:
         recovery.learn((1, 0), (1, 0), 0.0, drop, 0.3 * drop, 0)
@@ -102,11 +102,11 @@ def test_recovery_learns_what_f_leaves_and_grows_sure() -> None:
 
 
 def test_no_f_is_expected_to_do_harm() -> None:
-    assert repaired(Recovery(2, 1.0), 0.2, floor=4.0) <= 0.2
+    assert repaired(TrainingEffects(2, 1.0), 0.2, floor=4.0) <= 0.2
 
 
 def test_dead_end_holds_for_its_culprit_alone() -> None:
-    recovery = Recovery(2, 1.0)
+    recovery = TrainingEffects(2, 1.0)
     recovery.learn((0, 3), (0, 1), 0.0, 60.0, 40.0, 1)
     assert recovery.expected((0, 3), (0, 1), 0.0, 60.0)[0] > 30.0
     assert recovery.expected((0, 2), (0, 1), 0.0, 60.0)[0] < 10.0
@@ -114,10 +114,10 @@ def test_dead_end_holds_for_its_culprit_alone() -> None:
 
 
 def test_elder_recovery_is_heeded_but_soon_outweighed() -> None:
-    elder = Recovery(2, 5.0)
+    elder = TrainingEffects(2, 5.0)
     for _ in range(200):
         elder.learn((1, 0), (1, 0), 0.0, 5.0, 1.5, 0)
-    young = Recovery(2, 5.0, [elder])
+    young = TrainingEffects(2, 5.0, [elder])
     assert 0.9 < repaired(young, 5.0) <= 1.6
     for _ in range(30):
         young.learn((1, 0), (1, 0), 0.0, 5.0, 0.2, 0)

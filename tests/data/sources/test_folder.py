@@ -258,11 +258,14 @@ def test_images_are_resized_when_their_sizes_differ(tmp_path):
     assert (loaded.input_size, 9 in set.union(*_splits(loaded))) == ((8, 8), True)
 
 
-def test_load_fails_when_the_sizes_differ(tmp_path):
-    _classes(tmp_path, {"cat": 4, "dog": 4})
+def test_images_of_many_sizes_keep_their_shape_and_that_is_said(tmp_path):
+    _classes(tmp_path, {"cat": 4, "dog": 4}, size=(20, 20))
     _save(tmp_path / "cat" / "large.png", 9, size=(30, 40))
-    with pytest.raises(UsageError, match=r"large\.png is 30x40, most are 6x5; set images\.input_size"):
-        _load(tmp_path)
+    loaded = _load(tmp_path)
+    assert loaded.input_size == (20, 20)
+    (said,) = loaded.notes
+    assert said.startswith("images differ in size: the shorter side becomes 23 pixels, of which the middle 20x20")
+    assert 9 in set.union(*_splits(loaded))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from nacdeploy import data
 from nacdeploy.base.errors import NacdeployError, UsageError
-from nacdeploy.data import digits, downloads, fashion_mnist
+from nacdeploy.data.sources import digits, downloads, fashion_mnist
 from nacdeploy.profile.tables.training import DataTable
 
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -157,7 +157,7 @@ def test_load_fails_when_validation_would_take_all_training_images(mnist, n_vali
 def test_load_fails_when_a_split_is_empty():
     empty = data.ImageSet(torch.zeros(0, 1, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(UsageError, match="the test split is empty"):
-        data._prepared(empty, "test", None, DataTable())
+        data._prepared(empty, "test", None, DataTable(), False)
 
 
 @pytest.mark.skipif(not fashion_mnist.DEBIAN_DIRECTORIES[0].is_dir(), reason="dataset-fashion-mnist is not installed")
@@ -257,4 +257,5 @@ def test_load_fails_when_the_name_is_wrong(name, message):
 
 
 def test_sources_are_all_named():
-    assert data.SOURCES == ("digits", "fashion-mnist", "cifar10", "cifar100", "folder")
+    named = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn", "tiny-imagenet", "folder", "csv", "npz", "npy")
+    assert named == data.SOURCES

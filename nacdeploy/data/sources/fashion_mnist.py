@@ -1,6 +1,7 @@
 """Fashion-MNIST from its four IDX files: 70,000 grey images of clothes, 28x28 (Xiao et al., 2017)."""
 
 import gzip
+import io
 import zlib
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.data.downloads import SOURCE, cache_directory, downloading
+from nacdeploy.base.outside import doors
 from nacdeploy.data.sets import ImageSet, Splits
+from nacdeploy.data.sources.downloads import SOURCE, cache_directory, downloading
 from nacdeploy.data.splits import take_validation
 from nacdeploy.profile.tables.training import DataTable
 
@@ -101,7 +103,9 @@ def read_idx(path: Path, *, n_axes: int) -> Tensor:
         UsageError: the file cannot be read, or is no IDX file of unsigned bytes with that many axes.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = doors.read_bytes(path)
+        if path.suffix == ".gz":
+            content = doors.unpacked(gzip.GzipFile(fileobj=io.BytesIO(content)), len(content), str(path))
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read ({error})") from error
     header = 4 + 4 * n_axes

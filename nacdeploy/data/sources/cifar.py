@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from nacdeploy.data.downloads import SOURCE, cache_directory, downloading
 from nacdeploy.data.sets import ImageSet, Splits
+from nacdeploy.data.sources.downloads import SOURCE, cache_directory, downloading
 from nacdeploy.data.splits import take_validation
 from nacdeploy.profile.tables.training import DataTable
 

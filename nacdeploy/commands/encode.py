@@ -1,11 +1,10 @@
-"""Encoding a checkpoint or an artifact into one file, and decoding it again."""
+"""Encoding a checkpoint or an artifact into one file."""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import zstandard
 
-from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.coding import container, files, rule_files
@@ -48,15 +47,6 @@ class Encoded:
     ignored: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """Where files were restored, and how many."""
-
-    path: str
-    files: tuple[str, ...]
-    n_bytes: int
-
-
 def encode(
     source: Path | str, out: Path | str, rules: Path | str | None = None, progress: Progress | None = None
 ) -> Encoded:
@@ -96,30 +86,6 @@ def encode(
         rows=tuple(_rows(header)),
         ignored=_ignored(found, names),
     )
-
-
-def decode(path: Path | str, out: Path | str, progress: Progress | None = None) -> Decoded:
-    """Restore the files of a container into a new folder, byte for byte, all of them or none.
-
-        >>> import nacdeploy
-        >>> encoded = nacdeploy.encode("runs/export-ort-1", "artifact.nac")
-        >>> decoded = nacdeploy.decode("artifact.nac", "restored")
-        >>> "manifest.json" in decoded.files
-        True
-
-    Raises:
-        NacdeployError: the file is no container or a damaged one, or the folder `out` is not empty.
-    """
-    path, out, progress = Path(path), Path(out), progress or Silent()
-    with container.Reader(path) as reader, records.new_directory(out) as folder:
-        entries = reader.header.files
-        for entry in entries:
-            _check_inside(entry.path, path)
-            place = folder / entry.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(reader.file(entry))
-    progress.say(f"{len(entries)} files restored")
-    return Decoded(str(out), tuple(e.path for e in entries), sum(e.n_bytes for e in entries))
 
 
 def _of_profile(source: Path, cuts: list[Cut]) -> dict[str, Rule]:
@@ -187,9 +153,3 @@ def _row(file: str, entry: Entry) -> TensorRow:
     run_bits = entry.details.get("run_bits", 0)
     shape, method = entry.shape, entry.method
     return TensorRow(file, entry.name, entry.dtype, shape, method, run_bits, entry.n_bytes, bits, n_before)
-
-
-def _check_inside(name: str, path: Path) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise NacdeployError(f"{path} names '{name}', which lies outside the folder to write")

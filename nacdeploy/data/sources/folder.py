@@ -7,53 +7,31 @@ count. The files are split and counted before any file is read.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.data import pictures
-from nacdeploy.data.sets import ImageSet, Splits
-from nacdeploy.data.split_folders import split_folders
-from nacdeploy.data.splits import split_by_fraction, stratified_order
+from nacdeploy.data import files, pictures
+from nacdeploy.data.files import Files
+from nacdeploy.data.sets import Splits
+from nacdeploy.data.sources.split_folders import split_folders
 from nacdeploy.profile.tables.training import DataTable
-
-FRACTION = 0.15
-
-
-@dataclass(frozen=True, eq=False)
-class Files:
-    """Image files that are not read yet, and their labels, int64 `(N,)`."""
-
-    paths: tuple[Path, ...]
-    labels: Tensor
-
-    def subset(self, indices: Tensor) -> "Files":
-        """Return the files at `indices`, int64 `(M,)`, in that order."""
-        return Files(tuple(self.paths[i] for i in indices.tolist()), self.labels[indices])
 
 
 def read(argument: str | None, table: DataTable) -> Splits:
     """Read the images below a folder. The images stay grey if all are grey; otherwise all become RGB.
 
     Raises:
-        UsageError: the folder is missing, empty or too small to split, or an image is broken or of another size.
+        UsageError: the folder is missing, empty or too small to split, or an image is broken.
     """
     if not argument:
         raise UsageError("data set 'folder' needs a path: folder:PATH")
     root = Path(argument).expanduser()
     if not root.is_dir():
         raise UsageError(f"folder {argument} does not exist or is no directory")
-    class_names, given, notes = _splits(root, table.split_seed, table.classes is not None)
-    wanted = (table.n_train, table.n_validation, table.n_test)
-    chosen = [
-        files.subset(stratified_order(files.labels, table.split_seed)[:n])
-        for files, n in zip(given, wanted, strict=True)
-    ]
-    (train, validation, test), bits = _read_all(chosen, table.input_size)
-    return Splits(train, validation, test, class_names, argument + notes, bits)
+    class_names, given, made = _splits(root, table.split_seed, table.classes is not None)
+    return files.as_splits(given, class_names, argument + made, table)
 
 
 def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], tuple[Files, Files, Files], str]:
@@ -65,23 +43,10 @@ def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], 
     given = split_folders(root, _subdirectories)
     others = [split for split in (given.validation, given.test) if split is not None] if are_outputs else []
     class_names = _class_names(given.train, others)
-    files = _files(given.train, class_names)
-    missing = [not given.validation, not given.test]
-    train, validation, test = split_by_fraction(
-        files.labels,
-        class_names,
-        validation=FRACTION * missing[0],
-        test=FRACTION * missing[1],
-        seed=seed,
-        some_elsewhere=are_outputs,
-    )
-    splits = (
-        files.subset(train),
-        _files(given.validation, class_names) if given.validation else files.subset(validation),
-        _files(given.test, class_names) if given.test else files.subset(test),
-    )
-    made = [name for name, is_made in zip(("validation", "test"), missing, strict=True) if is_made]
-    return class_names, splits, f" ({' and '.join(made)} taken from train by seed)" if made else ""
+    found = _files(given.train, class_names)
+    validation, test = (_files(path, class_names) if path else None for path in (given.validation, given.test))
+    splits, made = files.completed(found, validation, test, class_names, seed, some_elsewhere=are_outputs)
+    return class_names, splits, made
 
 
 def _subdirectories(directory: Path) -> list[Path]:
@@ -123,29 +88,3 @@ def _nothing(directory: Path, suffixes: tuple[str, ...]) -> str:
     others = Counter(path.suffix for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
     there = f", but {others.most_common(1)[0][1]} of '{others.most_common(1)[0][0]}'" if others else ""
     return f"folder {directory} holds no images by their suffix ({', '.join(suffixes)}){there}"
-
-
-def _read_all(splits: list[Files], input_size: int | None) -> tuple[list[ImageSet], int]:
-    """Read the images of each split, all in one size and number of channels; return also the depth of the files."""
-    read = [[pictures.read(path, input_size) for path in files.paths] for files in splits]
-    bits = pictures.depth([picture for split in read for picture in split])
-    images = [[pictures.in_eight_bits(picture, bits) for picture in split] for split in read]
-    _check_sizes(splits, images)
-    channels = max(image.shape[0] for split in images for image in split)
-    sets = [
-        ImageSet(torch.stack([image.expand(channels, -1, -1) for image in split]), files.labels)
-        for files, split in zip(splits, images, strict=True)
-    ]
-    return sets, bits
-
-
-def _check_sizes(splits: list[Files], images: list[list[Tensor]]) -> None:
-    paths = [path for files in splits for path in files.paths]
-    sizes = [(image.shape[1], image.shape[2]) for split in images for image in split]
-    usual, _ = Counter(sizes).most_common(1)[0]
-    for path, size in zip(paths, sizes, strict=True):
-        if size != usual:
-            raise UsageError(
-                f"images differ in size: {path} is {size[0]}x{size[1]}, most are {usual[0]}x{usual[1]}; "
-                "set images.input_size"
-            )

@@ -1,38 +1,26 @@
-"""Making a checkpoint deployable, and timing what was made."""
+"""Making a checkpoint deployable."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from nacdeploy import data as datasets
 from nacdeploy import models
 from nacdeploy import profile as profiles
-from nacdeploy.base import records, tracking
+from nacdeploy.base import folders, records, tracking
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, Silent
-from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters import carry, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.artifact import DataSource, MadeBy
 from nacdeploy.exporters.describe import Context
-from nacdeploy.models import pretrained
 from nacdeploy.network.network import Network
-from nacdeploy.profile.tables.deployment import BenchTable
-from nacdeploy.profile.tables.training import DataTable
 from nacdeploy.results.outcome import checkpoint_folder
 from nacdeploy.sessions import measured
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import task_of
 from nacdeploy.strategies.steps import checkpoint as checkpoints
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """What a manifest says of the data set: its name, and how its images were taken."""
-
-    name: str
-    images: DataTable
-    bench: BenchTable = field(default_factory=BenchTable)
 
 
 def export(
@@ -87,56 +75,15 @@ def export(
     with home.place(out, f"export-{chosen.name}") as place:
         original = _original(record, folder) if state.steps else None
         tuning = exporting.Tuning(autotune, measurements, original, given)
-        context = _context(record, folder)
-        path = exporting.export(state, task_of(record), settings, chosen, place, context, progress, tuning)
+        task, context = task_of(record), _context(record, folder)
+        path = exporting.export(state, task, settings, chosen, place, context, progress, tuning)
+    own.note(path / artifact.MANIFEST)
     tracker = tracking.open_tracker(
         home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": chosen.name}, say=progress.say
     )
     tracker.artifact(path, f"{record.model.name}-{record.chain or 'fp32'}-{chosen.name}", {"parents": [str(folder)]})
     tracker.close()
     return path
-
-
-def bench(
-    artifacts: Sequence[Path | str],
-    *,
-    baseline: Path | str | None = None,
-    data: str | None = None,
-    batch: int | None = None,
-    threads: int | None = None,
-    model: str | None = None,
-    progress: Progress | None = None,
-) -> bench_runner.Table:
-    """Time artifacts and the FP32 baseline in turns in one run, and score them on the test split.
-
-    Without `baseline`, the FP32 network of the first artifact is exported once and used.
-
-        >>> import nacdeploy
-        >>> artifact = nacdeploy.export(source="runs/transfer-QEF-1", target="onnx", out="artifact")
-        >>> table = nacdeploy.bench([artifact], baseline="runs/export-ort-1", batch=1)
-        >>> [row.target for row in table.rows]
-        ['ort', 'onnx']
-
-    Args:
-        model: the file of the network. A file that only the artifact names does not run until the user names it here.
-
-    Raises:
-        UsageError: no artifact, or data of another shape.
-        NacdeployError: a file of an artifact is damaged.
-    """
-    progress = progress or Silent()
-    models.name_by_user(model)
-    paths = [Path(path) for path in artifacts]
-    manifest, _ = artifact.load(paths[0])
-    source = records.from_data(DataSource, manifest.data, where=f"data in the manifest of {paths[0]}")
-    images = pretrained.settled(str(manifest.model.get("name")), source.images)
-    dataset = datasets.load(data or source.name, images, manifest.metric)
-    given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
-    wanted = {key: value for key, value in given.items() if value is not None}
-    settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})
-    reference = Path(baseline) if baseline is not None else _exported_baseline(manifest, progress)
-    progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
-    return bench_runner.bench(paths, reference, dataset, settings)
 
 
 def _original(record: checkpoints.Record, folder: Path) -> Network | None:
@@ -148,23 +95,38 @@ def _original(record: checkpoints.Record, folder: Path) -> Network | None:
     return state.network
 
 
-def _exported_baseline(manifest: artifact.Manifest, progress: Progress) -> Path:
-    """The FP32 artifact beside the baseline's checkpoint."""
-    folder = Path(str(manifest.baseline.get("checkpoint")))
-    if not checkpoints.is_checkpoint(folder):
+@contextmanager
+def exported_baseline(manifest: artifact.Manifest, path: Path, progress: Progress) -> Iterator[Path]:
+    """Yield the FP32 artifact of the network behind an artifact: beside the network's checkpoint, or for this block
+    only if somebody else's artifact would write outside its own folder."""
+    named, record = str(manifest.baseline.get("checkpoint")), path / artifact.MANIFEST
+    home = path.absolute().parent
+    folder = checkpoints.named_folder(named, record, [home])
+    if folder is None:
         raise UsageError(
-            f"the FP32 checkpoint of this artifact ({folder}) is gone; give an FP32 artifact with --baseline"
+            f"the FP32 checkpoint of this artifact ({named[:200]}) is gone, or lies where somebody else's artifact "
+            f"does not lead; give an FP32 artifact with --baseline, or 'nacdeploy trust {path}'"
         )
     place = folder / "onnx"
-    if not artifact.is_artifact(place):
-        state, record = checkpoints.load(folder)
-        context = _context(record, folder)
-        reference = targets.parse(targets.REFERENCE)
-        exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
-    return place
+    if artifact.is_artifact(place):
+        yield place
+    elif own.is_inside(folder, [home]) or own.is_own(record):
+        yield _export_float(folder, place, progress)
+    else:
+        with folders.scratch() as temporary:
+            yield _export_float(folder, temporary / "onnx", progress)
+
+
+def _export_float(folder: Path, place: Path, progress: Progress) -> Path:
+    state, record = checkpoints.load(folder)
+    context = _context(record, folder)
+    reference = targets.parse(targets.REFERENCE)
+    return exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
 
 
 def _context(record: checkpoints.Record, folder: Path) -> Context:
     baseline = {"checkpoint": record.baseline_checkpoint or str(folder), "test": record.test}
     data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
-    return Context(list(record.steps), records.to_data(record.model), data, baseline)
+    steps = records.from_data(tuple[MadeBy, ...], record.steps, where=f"the steps of {folder}")
+    source = records.from_data(DataSource, data, where=f"the data of {folder}")
+    return Context(steps, records.to_data(record.model), source, baseline)

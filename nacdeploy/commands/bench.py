@@ -1,0 +1,60 @@
+"""Timing artifacts and the FP32 baseline in turns."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from nacdeploy import data as datasets
+from nacdeploy import models
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.commands.export import exported_baseline
+from nacdeploy.exporters import bench as bench_runner
+from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.models import pretrained
+from nacdeploy.profile.tables.deployment import BenchTable
+
+
+def bench(
+    artifacts: Sequence[Path | str],
+    *,
+    baseline: Path | str | None = None,
+    data: str | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+    model: str | None = None,
+    progress: Progress | None = None,
+) -> bench_runner.Table:
+    """Time artifacts and the FP32 baseline in turns in one run, and score them on the test split.
+
+    Without `baseline`, the FP32 network of the first artifact is exported once and used.
+
+        >>> import nacdeploy
+        >>> artifact = nacdeploy.export(source="runs/transfer-QEF-1", target="onnx", out="artifact")
+        >>> table = nacdeploy.bench([artifact], baseline="runs/export-ort-1", batch=1)
+        >>> [row.target for row in table.rows]
+        ['ort', 'onnx']
+
+    Args:
+        model: the file of the network. A file that only the artifact names does not run until the user names it here.
+
+    Raises:
+        UsageError: no artifact, or data of another shape.
+        NacdeployError: a file of an artifact is damaged.
+    """
+    progress = progress or Silent()
+    models.name_by_user(model)
+    paths = [Path(path) for path in artifacts]
+    manifest, _ = artifact.load(paths[0])
+    source = manifest.data
+    if source is None:
+        raise UsageError(f"{paths[0]} does not say which data it was made with; export it again")
+    images = pretrained.settled(str(manifest.model.get("name")), source.images)
+    dataset = datasets.load(data or source.name, images, manifest.metric)
+    given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
+    wanted = {key: value for key, value in given.items() if value is not None}
+    settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})
+    made = nullcontext(Path(baseline)) if baseline is not None else exported_baseline(manifest, paths[0], progress)
+    with made as reference:
+        progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
+        return bench_runner.bench(paths, reference, dataset, settings)

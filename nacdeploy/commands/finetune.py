@@ -1,0 +1,54 @@
+"""Training a result further."""
+
+from pathlib import Path
+from typing import Unpack
+
+from nacdeploy import models
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.commands.transfer import followed
+from nacdeploy.profile.settings import Settings
+from nacdeploy.results.outcome import Command, checkpoint_folder, finish
+from nacdeploy.results.result import Result
+from nacdeploy.sessions.options import Options, filled
+from nacdeploy.sessions.runs import Runs
+from nacdeploy.sessions.session import Session, task_of
+from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import checkpoint as checkpoints
+from nacdeploy.strategies.steps import letters
+
+
+def finetune(
+    *,
+    source: Path | str,
+    epochs: int | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[Options],
+) -> Result:
+    """Train a compressed checkpoint further (one more F) and write a new checkpoint.
+
+    >>> import nacdeploy
+    >>> nacdeploy.finetune(source="runs/transfer-QEF-1", epochs=1).chain
+    'QEFF(epochs=1)'
+    """
+    progress, options = progress or Silent(), filled(shared)
+    models.name_by_user(options["model"])
+    with Runs(Path(options["runs"])).place(out, "finetune") as place:
+        command = Command("finetune", place, options, progress)
+        session, state = _reopened(Path(source), progress)
+        chain = Chain((Link("F", () if epochs is None else (("epochs", epochs),)),))
+        letters.check(chain, session.profile)
+        state, _ = followed(session, chain, False, 0, progress, state)
+        return finish(command, session, state)
+
+
+def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionState]:
+    folder = checkpoint_folder(source)
+    state, record = checkpoints.load(folder)
+    found = checkpoints.baseline_folder(record, folder)
+    if found is None:
+        raise UsageError(f"the baseline of {folder} ({record.baseline_checkpoint}) is gone: its test score is needed")
+    baseline, _ = checkpoints.load(found)
+    return Session(Settings.of(record.settings(), str(folder)), task_of(record), baseline, found), state

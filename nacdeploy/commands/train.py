@@ -1,0 +1,34 @@
+"""Training a baseline."""
+
+from pathlib import Path
+from typing import Unpack
+
+from nacdeploy import models
+from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.sessions.options import Options
+from nacdeploy.sessions.runs import Runs
+from nacdeploy.sessions.session import train_baseline
+from nacdeploy.sessions.setup import settled, wanted
+
+
+def train(
+    *,
+    out: Path | str | None = None,
+    epochs: int | None = None,
+    progress: Progress | None = None,
+    **shared: Unpack[Options],
+) -> Path:
+    """Train the FP32 baseline of a model and return its checkpoint folder.
+
+    >>> import nacdeploy
+    >>> nacdeploy.train(profile="tiny.toml", epochs=1, out="baseline").name
+    'baseline'
+    """
+    progress = progress or Silent()
+    models.name_by_user(shared.get("model"))
+    request = wanted(shared, train={"epochs": epochs})
+    with Runs(Path(request.options["runs"])).place(out, "train") as place:
+        setup = settled(request, progress)
+        progress.say(setup.normalised)
+        train_baseline(place, setup, progress)
+    return place
