@@ -58,7 +58,7 @@ def _print_doctor(report: Any) -> None:
 
 
 def _print_measured(measured: Any) -> None:
-    """What the probes of this CPU found."""
+    """Print the findings of this CPU's probes."""
     rows = [
         [t.model, t.signs, f"{t.p50_ms:.3f}", *(["chosen", str(e.weight_bits)] if t.signs == e.signs else ["", ""])]
         for e in measured.encodings

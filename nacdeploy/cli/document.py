@@ -12,7 +12,7 @@ _stdout: list[TextIO] = []
 
 @contextmanager
 def only_document_on_stdout() -> Iterator[None]:
-    """Within the block prints go to stderr, those of native code and of child processes too; `write` alone reaches
+    """Send prints to stderr within the block, also those of native code and of child processes; only `write` reaches
     stdout."""
     sys.stdout.flush()
     with _own_descriptor() as stdout, redirect_stdout(sys.stderr):
@@ -32,7 +32,8 @@ def write(text: str) -> None:
 
 @contextmanager
 def _own_descriptor() -> Iterator[TextIO]:
-    """stdout on a descriptor of its own, with that of stderr in its place; stdout as it is where it has none."""
+    """Yield stdout on a descriptor of its own, with stderr's in its place; a stdout without a descriptor is
+    unchanged."""
     kept = -1
     with suppress(OSError, ValueError):
         if sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2:

@@ -22,7 +22,7 @@ def command(source: Path, out: Path, rules: Path | None, as_json: bool) -> None:
 
 
 def _print_encoded(encoded: Any) -> None:
-    """What each tensor weighs in the container, and the container beside zstd of the same tensors."""
+    """Print the size of each tensor in the container, and the container beside zstd of the same tensors."""
     columns = ["tensor", "type", "shape", "method", "run bits", "bits per element", "bytes", "before"]
     rows = [
         [

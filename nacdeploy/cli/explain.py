@@ -60,7 +60,7 @@ def _explained(row: Any, with_engine: bool) -> list[str]:
 
 
 def _times(facts: Any) -> list[str]:
-    """The time of a layer and that of its float twin, in microseconds."""
+    """Print the time of a layer and of its float twin, in microseconds."""
     return [f"{1000 * t:.1f}" if t is not None else "" for t in (facts.time_ms, facts.twin_ms)]
 
 

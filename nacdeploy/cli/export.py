@@ -40,7 +40,7 @@ def _plain(manifest: Any) -> dict[str, Any]:
 
 
 def _print_artifact(folder: Any, manifest: Any, rows: Any) -> None:
-    """What became of each layer, and where the artifact lies."""
+    """Print the fate of each layer, and the place of the artifact."""
     table = [[row.layer, row.kind, row.asked, row.held, row.reason] for row in rows]
     render.print_table(
         f"{manifest.chain or 'FP32'} for {manifest.target}", ["layer", "kind", "asked", "held", "why"], table

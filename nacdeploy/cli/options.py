@@ -80,8 +80,8 @@ def _type(kind: Any, spelling: options.Spelling) -> Any:
 
 
 def _settings_file(given: dict[str, Any]) -> dict[str, Any]:
-    """What nacdeploy.toml says of a command's options: as the command takes it, or as it stands there where the command
-    line says something else."""
+    """Return the values of nacdeploy.toml for a command's options: as the command takes them, or as written in the
+    file if the command line overrides them."""
     context = click.get_current_context()
     taken = [name for name in context.default_map or {} if name in given]
     is_from_file = {name: context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP for name in taken}

@@ -1,5 +1,7 @@
-"""What commands share of how things look: tables on stdout, bars and lines on stderr; plain where there is no
-terminal. What one command alone prints stands with that command."""
+"""The common look of commands: tables on stdout, bars and lines on stderr; plain without a terminal.
+
+The prints of a single command stand with that command.
+"""
 
 import json
 from collections.abc import Iterator

@@ -42,8 +42,11 @@ def command(
 
 
 def _typed(wanted: dict[str, Any], fork: bool, resume: Path) -> dict[str, Any]:
-    """What was typed beside --resume: a run goes on with its own settings, whatever nacdeploy.toml says now. The file
-    of its own network may be named, so that it may run."""
+    """Return the options typed beside --resume: a run continues with its own settings, whatever nacdeploy.toml says
+    now.
+
+    The file of its own network may be named, so that it may run.
+    """
     typed = [name for name in ("out", *TASK) if options.on_command_line(name)]
     if not fork:
         typed = [name for name in typed if name != "model" or not options.is_model_of(resume, wanted["model"])]

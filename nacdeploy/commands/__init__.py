@@ -1,1 +1,1 @@
-"""The jobs behind the commands: what each starts from, does and leaves behind. `nacdeploy.api` names them."""
+"""The jobs behind the commands: the start, work and result of each. `nacdeploy.api` names them."""

@@ -1,7 +1,8 @@
-"""The analysis of a network before it is compressed: layers, dependency sets, sensitivity; and what follows from them.
+"""The analysis of a network before it is compressed: layers, dependency sets, sensitivity; and the settings that
+follow.
 
-sensitivity.csv is both result and journal: a row is on the disk when its probe is done, and `resume` goes on behind the
-last whole one.
+sensitivity.csv is both result and journal: a row is on the disk when its probe is done, and `resume` continues behind
+the last whole one.
 """
 
 import csv
@@ -38,7 +39,7 @@ RATIOS = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class AnalysisRun:
-    """analyze.json: what an analysis was asked for, so that it can go on. The baseline is named by its content."""
+    """analyze.json: the request of an analysis, so that it can be resumed. The baseline is named by its content."""
 
     profile: dict[str, Any]
     checkpoint: str | None
@@ -66,7 +67,8 @@ class LayerRow:
 @scored
 @dataclass(frozen=True)
 class Analysis:
-    """What an analysis found, and the folder that holds it as tables, a picture and seeds for what comes next."""
+    """The findings of an analysis, and the folder that holds them as tables, a picture and seeds for the next
+    commands."""
 
     folder: str
     baseline_score: float

@@ -41,7 +41,7 @@ RUN_FILE, EXPERIMENT_FILE, BEST = "run.json", "experiment.json", "best"
 
 @dataclass(frozen=True)
 class Begun:
-    """run.json: what an experiment was started with, so that it can go on; `model` is set where it was named."""
+    """run.json: the start of an experiment, so that it can be resumed; `model` is set if it was named."""
 
     experiment: dict[str, Any]
     file: str
@@ -54,8 +54,10 @@ class Begun:
 
 @dataclass(frozen=True)
 class Compressed:
-    """What an experiment left behind: experiment.json. Values are those that were reported, on validation; `result` is
-    that of the best job where nacdeploy itself ran it, with its scores on the test split."""
+    """The results of an experiment: experiment.json. Values are those reported on validation.
+
+    `result` belongs to the best job if nacdeploy itself ran it, with its scores on the test split.
+    """
 
     name: str
     folder: str
@@ -184,7 +186,7 @@ def _check_mode(experiment: Experiment, automatic: bool) -> None:
 def _worker(
     experiment: Experiment, asked: Begun, request: Request, progress: Progress, stack: ExitStack
 ) -> tuple[Session | None, Worker]:
-    """What runs the jobs: a script's processes, or this process with a session of its own."""
+    """Return the worker of the jobs: a script's processes, or this process with a session of its own."""
     profile = request.settings.profile
     if experiment.script is not None:
         script, directory = scripts.located(experiment, Path(asked.file).absolute())
@@ -230,8 +232,10 @@ def _keep_best(source: Path, place: Path) -> None:
 
 
 def _of_script(command: Command, asked: Begun, request: Request, folder: Path) -> Result | None:
-    """What a script exported as a result like any other, where its model was named with --model: the checkpoint of that
-    model, compared with its baseline on our data. None where it was not, or nothing was exported."""
+    """Return a script's export as a result like any other, if its model was named with --model, else None.
+
+    The checkpoint of that model is compared with its baseline on our data. None also says that nothing was exported.
+    """
     exported = folder / exporting.FOLDER
     if asked.model is None or not exported.is_dir():
         return None

@@ -1,4 +1,4 @@
-"""Explaining an artifact: read its file, run it and its float twin here, and say why each layer is as fast as it is."""
+"""Explaining an artifact: read its file, run it and its float twin here, and give the reason for each layer's speed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A network from what a command left."""
+"""A network from the folder of a command."""
 
 from pathlib import Path
 

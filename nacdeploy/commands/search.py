@@ -103,7 +103,7 @@ def _start(
     shared: Options,
     wanted: dict[str, Any],
 ) -> Iterator[Start]:
-    """Where a search begins, its folder reserved within the block, or goes on."""
+    """Yield the start of a search, with its folder reserved within the block, or of a resumed one."""
     if source is None and (fork or pick is not None):
         raise UsageError(f"--{'fork' if fork else 'pick'} needs a run that is there: give its folder with --resume RUN")
     if fork and pick is not None:
@@ -164,7 +164,7 @@ def _check_alphabet(profile: Profile) -> None:
 
 
 def _check(profile: Profile) -> None:
-    """Refuse what would not work, before any work."""
+    """Refuse, before any work, settings that would not work."""
     _check_alphabet(profile)
     _searcher(profile, make_objective(profile.search))
     speed.check_target(profile)
@@ -250,7 +250,7 @@ def _picked(final: Final, pick: int, ours: Equipment, place: Path) -> Final:
 
 
 def _nothing(found: SearchResult, profile: Profile, place: Path) -> str:
-    """What to say where there is no answer: how far the nearest is, and what would work."""
+    """Explain that there is no answer: the distance of the nearest chain, and what would work."""
     limit, further = allowed(profile), _further(found, profile, place)
     spent = f"evaluations: {len(found.evaluations) - 1}, trainings: {found.n_trainings}"
     if found.nearest is None or found.nearest.figures is None:
@@ -268,7 +268,7 @@ def _nothing(found: SearchResult, profile: Profile, place: Path) -> str:
 
 
 def _further(found: SearchResult, profile: Profile, place: Path) -> str:
-    """How a run goes on beyond its end."""
+    """Explain how to continue a run beyond its end."""
     table = profile.search
     if len(found.evaluations) > table.budget:
         return f"--resume {place} --budget N goes on with the run"

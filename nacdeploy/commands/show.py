@@ -1,4 +1,4 @@
-"""What `nacdeploy show` says of a strategy, a checkpoint, an artifact or a run."""
+"""The descriptions of `nacdeploy show`: of a strategy, a checkpoint, an artifact or a run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What `nacdeploy show --settings` says: every key in force, its source, and what weaker sources say in its place."""
+"""The list of `nacdeploy show --settings`: every key in force, its source, and the values of weaker sources."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +25,13 @@ def in_force(
     rules: Path | str | None,
     progress: Progress,
 ) -> Settings:
-    """The settings that a search would have here, with keys of its table in `search`; that `transfer` would have with
-    the strategy `what`; or that the run, result or checkpoint `what` was made with. No baseline is trained.
+    """Return the settings in force, without training a baseline.
+
+    They are those of a search here, with keys of its table in `search`; those of `transfer` with the strategy `what`;
+    or those recorded in the run, result or checkpoint `what`.
 
     Raises:
-        UsageError: options or files that have no say in what is asked; what `transfer` and `search` refuse.
+        UsageError: options or files that have no effect here; all refusals of `transfer` and `search`.
     """
     record = _recorded(Path(what)) if what is not None else None
     files = {"precision": precision, "rules": rules}

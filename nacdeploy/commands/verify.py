@@ -20,8 +20,8 @@ class Unbuilt:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found: the number of files whose hash is right, the engines that were built again, those that could
-    not be, and for each builder what was measured to repeat."""
+    """The findings: the number of files with the right hash, the engines built again, those that could not be, and
+    for each builder how far second builds were measured to repeat."""
 
     artifact: str
     n_files: int

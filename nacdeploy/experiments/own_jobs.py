@@ -148,7 +148,7 @@ def _result(pending: Callable[[], Any]) -> Attempt:
 
 
 def setup_of(experiment: Mapping[str, Any], session: Session) -> dict[str, Any]:
-    """What a worker is opened with, as plain data."""
+    """Return the plain data that opens a worker."""
     profile = session.profile.model_dump(mode="json")
     spec = {"model": session.task.spec.name, "model_sha256": session.task.spec.source_sha256}
     return {"experiment": dict(experiment), "profile": profile, "baseline": str(session.baseline_folder), **spec}

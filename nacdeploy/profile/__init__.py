@@ -124,7 +124,7 @@ def letters() -> dict[str, Letter]:
 
 
 def problems() -> tuple[str, ...]:
-    """What is wrong with other packages' letters that are left out, one line each."""
+    """Describe what is wrong with other packages' letters that are left out, one line each."""
     return _others().problems
 
 
@@ -136,7 +136,8 @@ def schema() -> type[Profile]:
 
 
 def shipped_directory() -> Path:
-    """Where the shipped profiles lie: package data in a wheel, the repository's profiles/ in an editable install."""
+    """Return the folder of shipped profiles: package data in a wheel, the repository's profiles/ in an editable
+    install."""
     package = Path(__file__).parent.parent
     return package / "profiles" if (package / "profiles").is_dir() else package.parent / "profiles"
 
@@ -157,7 +158,7 @@ def load(name: str, **overrides: Any) -> Profile:
 
 
 def read(name: str) -> tuple[dict[str, Any], str]:
-    """What a profile's file says, by key, and the file.
+    """Read a profile's file: its values by key, and the file's path.
 
     Raises:
         UsageError: no such profile, or it is no TOML.

@@ -98,7 +98,7 @@ def make_rows(
 
 
 def between_fraction(facts: Mapping[str, LayerFacts]) -> float:
-    """The share of time of what lies between layers."""
+    """Return the share of time of the nodes between layers."""
     return facts[BETWEEN].time_ms / max(sum(f.time_ms for f in facts.values()), 1e-12)
 
 
@@ -114,7 +114,7 @@ def top_reasons(rows: Sequence[LayerReasons], between_fraction: float, n: int = 
 
 
 def sparsity(layers: Sequence[OnnxLayer], *, on_gpu: bool) -> DeployedSparsity:
-    """How many layers are 2:4, and what is known of their kernels."""
+    """Count the 2:4 layers, and report the known facts about their kernels."""
     n_eligible = sum(layer.is_two_four for layer in layers)
     if on_gpu:
         return DeployedSparsity(n_eligible, None, None, "picked and gained: not verifiable here, without a GPU")

@@ -109,7 +109,7 @@ def _chain(evaluations: Sequence[Evaluation], best: Evaluation) -> Panel:
 
 
 def _metric(evaluations: Sequence[Evaluation]) -> Metric:
-    """What the chains of a search are scored by."""
+    """Return the metric of a search's chains."""
     return next((e.figures.scored_by for e in evaluations if e.figures), ACCURACY)
 
 

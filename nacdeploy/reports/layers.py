@@ -1,4 +1,4 @@
-"""What a chain did to each layer: multiply-accumulates, channels and precision before and after."""
+"""The effect of a chain on each layer: multiply-accumulates, channels and precision before and after."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from nacdeploy.network.network import Network
 
 @dataclass(frozen=True)
 class LayerChange:
-    """One layer of the baseline. `what` says in words what it has become."""
+    """One layer of the baseline. `what` describes in words its present form."""
 
     layer: str
     macs_before: int

@@ -20,7 +20,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Page:
-    """What a report shows, from top to bottom."""
+    """The content of a report, from top to bottom."""
 
     title: str
     lead: str

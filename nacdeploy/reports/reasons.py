@@ -1,4 +1,4 @@
-"""Why a layer is or is not faster than its float twin, in plain words, from what was read and measured."""
+"""Why a layer is or is not faster than its float twin, in plain words, from the file and from measurements."""
 
 from dataclasses import dataclass
 
@@ -123,7 +123,7 @@ def _why_float(layer: str, asked: str, lowered: str, rule: Rule | None, fit: Ali
 
 
 def _conversions(facts: LayerFacts) -> str:
-    """What a float layer spends on its INT8 neighbours, where that is much of it."""
+    """Describe the time that a float layer spends on its INT8 neighbours, if it is large."""
     if facts.time_ms <= 0 or facts.reformat_ms < _MUCH_REFORMAT * facts.time_ms:
         return ""
     return f"; {_us(facts.reformat_ms)} of its {_us(facts.time_ms)} convert between formats"

@@ -1,4 +1,4 @@
-"""Where the chains of a search stand in a picture of their tree: a column per letter, a row per leaf."""
+"""The places of a search's chains in a picture of their tree: a column per letter, a row per leaf."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""What a command leaves behind: result.json, the checkpoint's folder, the page of a run."""
+"""The results of a command: result.json, the checkpoint's folder, the page of a run."""

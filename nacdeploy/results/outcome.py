@@ -1,4 +1,4 @@
-"""What a job leaves behind: scores on the test split, checkpoint, strategy, report and the tracker's rows."""
+"""The results of a job: scores on the test split, checkpoint, strategy, report and the tracker's rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -116,7 +116,7 @@ def front_of(found: SearchResult) -> tuple[FrontMember, ...]:
 
 @contextmanager
 def _whole(command: Command) -> Iterator[Path]:
-    """A result's folder appears whole or not at all; that of a job which keeps a journal there is added to."""
+    """Make a result's folder appear whole or not at all; the folder of a job with a journal is added to."""
     if command.kind in _WITH_JOURNAL:
         yield command.place
         return

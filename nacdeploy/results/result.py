@@ -1,4 +1,4 @@
-"""result.json: what a command left behind."""
+"""result.json: the results of a command."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class FrontMember:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left behind: result.json. Ratios are analytic but for the speed, scores are on the test split."""
+    """The results of a command: result.json. Ratios are analytic except the speed, scores are on the test split."""
 
     kind: str
     folder: str

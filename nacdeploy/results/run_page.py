@@ -1,4 +1,4 @@
-"""What `nacdeploy report` makes of a run: one HTML file, of a search under way or of anything that left a result."""
+"""The page of `nacdeploy report`: one HTML file, of a search under way or of any result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class Material:
-    """What a run's folder holds so far: its profile and search, its result, or both."""
+    """The present content of a run's folder: its profile and search, its result, or both."""
 
     found: SearchResult | None
     profile: Profile | None
@@ -57,7 +57,7 @@ def report(run: Path | str, out: Path | str | None = None, *, model: str | None 
 
 
 def page_of(material: Material) -> Page:
-    """The page of a run: with a result its figures and layers, without one how far the search is."""
+    """Return the page of a run: with a result, its figures and layers; without one, the progress of the search."""
     found, result = material.found, material.result
     panels: list[Panel] = search_panels(found, _shown_best(found, result)) if found else []
     if result is not None:
@@ -132,7 +132,7 @@ def _summary(found: SearchResult | None, result: Result | None) -> Cells:
 
 
 def allowed(profile: Profile) -> str:
-    """What a search may lose, as people read it."""
+    """Print the drop that a search allows."""
     budget = profile.search.max_drop
     return "one point" if budget is None else f"{budget:g} {named(profile.metric).drop_unit}"
 

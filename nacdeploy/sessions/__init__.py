@@ -1,1 +1,1 @@
-"""What a command starts from: options, settings in force, preprocessing, the session, folders of runs."""
+"""The start of a command: options, settings in force, preprocessing, the session, folders of runs."""

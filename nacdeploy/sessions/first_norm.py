@@ -1,7 +1,7 @@
-"""Whether images arrive at a network as they did in its training: the first batch norm remembers what it saw.
+"""The check whether images arrive at a network as in its training: the first batch norm remembers its inputs.
 
-A wrong normalisation is seldom fatal (76 instead of 95 %), and nothing else shows it. What the first norm reads now is
-compared with its running statistics, under the normalisation at hand and under those that are usual.
+A wrong normalisation is seldom fatal (76 instead of 95 %), and nothing else shows it. The present input of the first
+norm is compared with its running statistics, under the normalisation at hand and under the usual ones.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ N_IMAGES, N_PIXELS = 256, 1 << 20
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and deviation per channel, and what `--normalize` calls them."""
+    """Mean and deviation per channel, and their name for `--normalize`."""
 
     option: str
     mean: Scale
@@ -35,10 +35,10 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Arrival:
-    """What the first batch norm called `layer` reads, and how far that is from what it remembers.
+    """The input of the first batch norm, called `layer`, and its distance from the remembered statistics.
 
     `distance` is the root mean square over channels of the shift of the mean, in deviations, and of the logarithm of
-    the ratio of deviations: 0 where all is as in training, about 0.7 where deviations are doubled or halved.
+    the ratio of deviations: 0 if all is as in training, about 0.7 if deviations are doubled or halved.
     """
 
     layer: str
@@ -47,7 +47,8 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Images arrive otherwise than in training; under `better`, if there is such a one, they nearly would not."""
+    """Images arrive otherwise than in training; `better` is a normalisation under which they nearly would not, if
+    there is one."""
 
     now: Arrival
     better: Normalization | None = None
@@ -68,8 +69,11 @@ class Mismatch:
 
 
 def mismatch(backbone: nn.Module, data: Dataset, known: Sequence[Normalization] = ()) -> Mismatch | None:
-    """What is wrong with the images' normalisation for a trained network, told from its first batch norm; None where
-    nothing is, or where nothing tells. `known` are normalisations to compare with beside the usual ones."""
+    """Return what is wrong with the images' normalisation for a trained network, by its first batch norm, or None.
+
+    None says that nothing is wrong, or that nothing can tell. `known` are normalisations to compare with beside the
+    usual ones.
+    """
     now = arrival(backbone, data)
     if now is None or now.distance < FAR:
         return None
@@ -86,7 +90,7 @@ def _under(one: Normalization, backbone: nn.Module, data: Dataset) -> float:
 
 
 def _usual(data: Dataset) -> Iterator[Normalization]:
-    """Those of training scripts: the data's, ImageNet's, to [-1, 1], to [0, 1], none, MNIST's."""
+    """Yield the normalisations of training scripts: the data's, ImageNet's, to [-1, 1], to [0, 1], none, MNIST's."""
     n = data.channels
     yield Normalization("data", *statistics(data.train.images))
     if n == len(IMAGENET[0]):
@@ -101,7 +105,7 @@ def _toml(scale: Scale) -> str:
 
 
 def arrival(backbone: nn.Module, data: Dataset) -> Arrival | None:
-    """What arrives of some training images; None where the network has no batch norm that remembers anything."""
+    """Return the arrival of some training images, or None if the network has no batch norm with statistics."""
     height, width = data.input_size
     n_images = max(16, min(N_IMAGES, N_PIXELS // (height * width)))
     images = data.normalize(calibration_images(data, n_images).whole())
@@ -127,16 +131,16 @@ def _distance(x: Tensor, mean: Tensor, var: Tensor) -> float:
 
 
 def _is_fresh(mean: Tensor, var: Tensor) -> bool:
-    """Whether a norm is as it was built."""
+    """Tell whether a norm is as it was built."""
     return bool((mean == 0).all() and (var == 1).all())
 
 
 class _SeenError(Exception):
-    """The first norm was reached; what follows is not needed."""
+    """The first norm was reached; the rest of the forward pass is not needed."""
 
 
 def _first_input(backbone: nn.Module, images: Tensor) -> tuple[str, nn.Module, Tensor] | None:
-    """The batch norm that is called first: its name, itself, and what it reads."""
+    """Return the batch norm that is called first: its name, itself, and its input."""
     found: list[tuple[str, nn.Module, Tensor]] = []
 
     def stop(name: str, module: nn.Module, x: Tensor) -> None:
@@ -150,7 +154,7 @@ def _first_input(backbone: nn.Module, images: Tensor) -> tuple[str, nn.Module, T
 
 @contextmanager
 def _hooked(backbone: nn.Module, call: Callable[[str, nn.Module, Tensor], None]) -> Iterator[None]:
-    """`call` before every module with running statistics, by name."""
+    """Run `call` before every module with running statistics, by name."""
     norms = [(n, m) for n, m in backbone.named_modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
     handles = []
     for name, norm in norms:

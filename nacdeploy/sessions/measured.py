@@ -1,5 +1,5 @@
 """Settings that a profile leaves to measurement, found on the machine at hand: the integer grid of a runtime on this
-CPU, the channels of one unit."""
+CPU, and the channels of one unit."""
 
 from typing import Any
 
@@ -19,8 +19,9 @@ _UNITS = {"prune": "P", "decompose": "D"}  # tables with a `multiple`, and their
 
 
 def layers(profile: Profile, letters: str, progress: Progress) -> tuple[Layer, ...]:
-    """Numbers and names in place of what a profile leaves to the target, for chains of `letters`. What the kernels of a
-    runtime on this CPU want is measured.
+    """Return numbers and names for the settings that a profile leaves to the target, for chains of `letters`.
+
+    The grid and units of a runtime on this CPU are measured.
 
     Raises:
         MissingExtraError: the target's runtime is not installed.
@@ -51,8 +52,10 @@ def _multiple(target: Target, is_quantized: bool, progress: Progress) -> int:
 
 
 def exact_here(profile: Profile, target: Target, progress: Progress) -> Profile:
-    """The profile with a grid that this CPU computes exactly, where it was made on another one or for another target;
-    for a target whose grid is fixed it is as it was.
+    """Return the profile with a grid that this CPU computes exactly.
+
+    The grid changes only if it was chosen on another CPU or for another target, and never for a target with a fixed
+    grid.
 
     Raises:
         MissingExtraError: the target's runtime is not installed.
@@ -70,8 +73,8 @@ def exact_here(profile: Profile, target: Target, progress: Progress) -> Profile:
 
 
 def _best_grid(target: Target, progress: Progress) -> str | None:
-    """The name of the grid that the target's kernels here are fastest with, as measured; None where its grid is
-    fixed."""
+    """Return the name of the grid with which the target's kernels here are fastest, as measured, or None for a fixed
+    grid."""
     best_grid = runtime_of(target).best_grid
     if best_grid is None:
         return None

@@ -1,6 +1,6 @@
-"""How images are normalised and labelled: what options ask, what a network's own training says, and what is said of it.
+"""The normalisation and labels of images: by options, by a network's own training, and the lines about them.
 
-A normalisation that nobody gave is that of the checkpoint where ours recorded it, the network's own where timm's or
+Without an option, the normalisation is the checkpoint's if ours recorded one, the network's own if timm's or
 torchvision's weights may be in a file, and else the training images'.
 """
 
@@ -23,7 +23,7 @@ KEYS = ("mean", "std", "classes", "n_classes")
 
 
 def asked(normalize: str | None, classes: str | None) -> dict[str, Any]:
-    """Keys of the table `images` that options give: `--normalize imagenet` or `0.5/0.25`, `--classes FILE`.
+    """Return the keys of the table `images` in options: `--normalize imagenet` or `0.5/0.25`, `--classes FILE`.
 
     Raises:
         UsageError: a normalisation is neither a name nor MEAN/STD.
@@ -43,13 +43,14 @@ def given_keys(profile: Profile) -> dict[str, Any]:
 
 
 def settled(profile: Profile, record: Record | None, is_given: bool) -> Layer:
-    """The keys of the table `images` with every choice made that is not the data's, and where the normalisation comes
-    from.
+    """Return the keys of the table `images` with every choice that is not the data's, and the source of the
+    normalisation.
 
-    `record` is that of the checkpoint folder, where the network comes from one; `is_given`: it comes from any file.
+    `record` is the record of the checkpoint folder, if the network comes from one; `is_given`: the network comes from
+    any file.
 
     Raises:
-        UsageError: the network is asked how it was trained, and nobody knows.
+        UsageError: the network's own normalisation is asked for, and no source knows it.
     """
     images, why = profile.images, "as images.mean and images.std say"
     if images.mean is None:
@@ -78,7 +79,7 @@ def line(data: Dataset, why: str) -> str:
 
 
 def given_lines(baseline: CompressionState, data: Dataset, model: str, where: str) -> list[str]:
-    """What a network that was given scores, and whether the images arrive as they did in its training."""
+    """Say how a given network scores, and whether the images arrive as in its training."""
     found, metric = baseline.metrics, named(baseline.metrics.metric)
     is_near = metric.is_near_chance(found.score, found.chance, found.n_images)
     chance = f", near the {shown(metric, found.chance)} of chance" if is_near else ""
@@ -88,7 +89,7 @@ def given_lines(baseline: CompressionState, data: Dataset, model: str, where: st
 
 
 def _own(model: str) -> list[Normalization]:
-    """The normalisation that a network's library names."""
+    """Return the normalisation that a network's library names."""
     known = pretrained.pretraining(model)
     return [] if known is None else [Normalization("model", known.mean, known.std)]
 

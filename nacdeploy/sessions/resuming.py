@@ -1,4 +1,5 @@
-"""How a search goes on: what a run records of itself, what must not have changed since, and what a fork takes over."""
+"""Continuing a search: the record of a run, the facts that must not have changed since, and the rows that a fork
+reuses."""
 
 import os
 import shutil
@@ -53,9 +54,9 @@ class Run:
     """run.json.
 
     Attributes:
-        profile: the one the run goes on with, every choice made.
-        asked: what the user gave: options by name, and under `search` keys of that table.
-        settings: what the user's profile and options said when it began, to notice that they say something else now.
+        profile: the profile of the run, every choice made.
+        asked: the user's options by name, and under `search` keys of that table.
+        settings: the values of the user's profile and options at the start, to notice later changes.
     """
 
     profile: dict[str, Any]
@@ -164,7 +165,7 @@ def _settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any
 
 
 def fingerprint(session: Session) -> dict[str, Any]:
-    """What must be the same for a run to go on: everything but where it ends."""
+    """Return the facts that must be the same for a run to continue: everything but its end."""
     alphabet = parsed(session.profile.search.alphabet).letters
     taught = [records.sha256_file(Path(place) / JOURNAL) for place in session.profile.search.experience]
     return {
@@ -178,8 +179,10 @@ def fingerprint(session: Session) -> dict[str, Any]:
 
 
 def take_over(source: Path, folder: Path, session: Session, progress: Progress) -> None:
-    """Put into `folder` what of a run holds in this session, and say it: rows and memory where no figure of a chain
-    depends on what changed, else nothing. Rows without a speed do not hold where speed ranks."""
+    """Put the rows and memory of a run that hold in this session into `folder`, and report them.
+
+    They hold if no figure of a chain depends on the changes. Rows without a speed do not hold if speed ranks.
+    """
     theirs, rows = _rows(source)
     ours = fingerprint(session)
     if session.profile.search.on_speed:
@@ -196,7 +199,7 @@ def take_over(source: Path, folder: Path, session: Session, progress: Progress) 
 
 
 def taken(place: Path) -> dict[str, Evaluation]:
-    """The rows that a fork took over, by chain."""
+    """Return the rows that a fork reuses, by chain."""
     if not (place / TAKEN).is_file():
         return {}
     return {row.chain: row for row in journal.read(place / TAKEN)[1]}
@@ -207,7 +210,7 @@ def _only_ranks(key: str) -> bool:
 
 
 def _rows(source: Path) -> tuple[dict[str, Any], list[Evaluation]]:
-    """The fingerprint and rows of a run, with those that it took over itself."""
+    """Return the fingerprint and rows of a run, including the rows that it reused itself."""
     if not (source / JOURNAL).is_file():
         return {}, []
     theirs, rows = journal.read(source / JOURNAL)
@@ -215,7 +218,7 @@ def _rows(source: Path) -> tuple[dict[str, Any], list[Evaluation]]:
 
 
 def _linked(source: str, target: str) -> None:
-    """Entries are never changed in place, so that two runs may share one file."""
+    """Link entries, which are never changed in place, so that two runs may share one file."""
     try:
         os.link(source, target)
     except OSError:
@@ -223,7 +226,7 @@ def _linked(source: str, target: str) -> None:
 
 
 def _changed_profile(run: Run) -> tuple[list[Change], list[Change]]:
-    """What the user's sources say differently now, and which keys that they leave open have another default now."""
+    """Return the changes in the user's sources, and the changed defaults of keys that the sources leave open."""
     name = run.asked["profile"]
     if name.endswith(".toml") and not Path(name).is_file():
         return [], []  # the run's own record is whole: it goes on without the file

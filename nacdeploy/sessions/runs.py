@@ -1,5 +1,5 @@
-"""Where results lie: `runs/<name>/`, the baselines that later commands of the same folder reuse, the result finished
-last."""
+"""The places of results: `runs/<name>/`, the baselines that later commands of the same folder reuse, and the last
+result."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ class Runs:
 
     @contextmanager
     def place(self, out: Path | str | None, kind: str) -> Iterator[Path]:
-        """The folder of a new result, reserved within the block: the user's own, or the next free `<kind>-<n>`.
+        """Reserve the folder of a new result within the block: the user's own, or the next free `<kind>-<n>`.
 
         Raises:
             NacdeployError: the user's own holds something already, another run writes it, or it cannot be written.
@@ -45,12 +45,12 @@ class Runs:
             yield place
 
     def baseline(self, key: str) -> Path:
-        """The folder of the baseline that is trained from these settings."""
+        """Return the folder of the baseline that is trained from these settings."""
         return self.root / "baselines" / key[:16]
 
     def measurements(self, state_key: str, profile: Profile, target: Target) -> Path:
-        """The file of the times that decided precisions: of one state and target on one machine with its runtimes,
-        measured one way."""
+        """Return the file of the times that decided precisions: of one state, target, machine with its runtimes, and
+        method."""
         bench = profile.bench.model_dump(mode="json")
         export = profile.export.model_dump(mode="json", exclude=_NOT_TIMED)
         grid = target.grid(profile.of(QuantizeTable).grid)

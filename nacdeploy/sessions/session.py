@@ -1,4 +1,4 @@
-"""What every command starts from (settings, task, baseline) and what each ends with (test scores)."""
+"""The common start of commands (settings, task, baseline) and their common end (test scores)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Session:
 @scored
 @dataclass(frozen=True)
 class ControlScore:
-    """control-*.json beside a baseline: what `n_epochs` more made of its score on the test split."""
+    """control-*.json beside a baseline: its score on the test split after `n_epochs` more."""
 
     n_epochs: int
     test_score: float
@@ -76,15 +76,16 @@ class Scores:
 
     @property
     def drop(self) -> float:
-        """What was lost, in the metric's own unit."""
+        """The loss, in the metric's own unit."""
         is_control_better = metrics.is_better(self.scored_by, self.control, self.baseline)
         best = self.control if is_control_better else self.baseline
         return metrics.drop(self.scored_by, best, self.compressed)
 
 
 def open_session(request: Request, progress: Progress) -> Session:
-    """The settings of a request, and their baseline: the user's checkpoint, one trained before with these settings, or
-    one that is trained now.
+    """Open the settings of a request and their baseline.
+
+    The baseline is the user's checkpoint, or was trained before with these settings, or is trained now.
 
     Raises:
         NacdeployError: a name is unknown, data are missing, or the checkpoint does not fit.
@@ -110,8 +111,8 @@ def _baseline_key(task: Task, profile: Profile) -> str:
 
 
 def _seen(task: Task, profile: Profile) -> list[Any]:
-    """The images and labels as a network sees them, and what it is trained for. Their own statistics follow from them:
-    keys stay what they were."""
+    """Return the normalised images and labels, and the metric. Their own statistics follow from them: keys stay
+    unchanged."""
     data, images = task.data, profile.images
     is_own = all(scale in (None, "data") for scale in (images.mean, images.std))
     trained_for = [] if task.metric.name == DEFAULT else [task.metric.name, task.metric.version]
@@ -119,8 +120,8 @@ def _seen(task: Task, profile: Profile) -> list[Any]:
 
 
 def train_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
-    """Train the FP32 network by the recipe of the settings, from its first values or from those that it was given, and
-    write its checkpoint."""
+    """Train the FP32 network by the recipe of the settings, from its first or given values, and write its
+    checkpoint."""
     network, task, profile = setup.network, setup.task, setup.profile
     with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
         fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar, task.metric))
@@ -153,10 +154,10 @@ def epoch_report(bar: Any, metric: Metric, title: str = "epoch") -> Report:
 
 
 def task_of(record: Record) -> Task:
-    """The task that a checkpoint was made for.
+    """Return the task of a checkpoint.
 
     Raises:
-        UsageError: the data are not the ones it was made with.
+        UsageError: the data differ from the checkpoint's.
     """
     profile = record.settings()
     task = tasks.make(record.model.located, profile.data, profile)

@@ -55,14 +55,14 @@ _READ_BY = {"sparsify": "S", "prune": "P", "code": "C"}
 
 @dataclass(frozen=True)
 class Request:
-    """What a command is asked for, before any work.
+    """The request to a command, before any work.
 
     Attributes:
-        options: all of them, defaults filled in.
-        settings: what options and files say that need no network.
-        letters: those of the chains to come; None where the network stays as it is, and nothing is measured for it.
-        chain: the chain to apply, where one is given.
-        precision: a precision file and what it says.
+        options: all options, defaults filled in.
+        settings: the values of options and files that need no network.
+        letters: the letters of the chains to come; None if the network stays, and nothing is measured for it.
+        chain: the chain to apply, if one is given.
+        precision: a precision file and its content.
         rules: a rule file.
     """
 
@@ -76,8 +76,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Setup:
-    """The settings in force, with the task and the untrained network that they describe; `normalised` says in a line
-    how images are normalised, and why."""
+    """The settings in force, with the task and the untrained network that they describe.
+
+    `normalised` says in one line how images are normalised, and why.
+    """
 
     settings: Settings
     task: Task
@@ -155,7 +157,7 @@ def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settled(request: Request, progress: Progress) -> Setup:
-    """The settings in force of a request, everything left open filled in, with their task and network.
+    """Return the settings in force of a request, every open one filled in, with their task and network.
 
     Raises:
         NacdeployError: a name is unknown, data are missing, or a file fits nothing of the network.
@@ -178,7 +180,8 @@ def settled(request: Request, progress: Progress) -> Setup:
 
 
 def _by_options(given: Mapping[str, Any], tables: _Tables, profile: Profile) -> Iterator[Layer]:
-    """What nacdeploy.toml and options say, key by key. Another model than the profile's has its own default width."""
+    """Yield the values of nacdeploy.toml and options, key by key. Another model than the profile's has its own
+    default width."""
     keys = {**_KEYS, **{key: (f"{name}.{key}",) for name, table in tables.items() for key in table}}
     given = {**given, **{key: value for table in tables.values() for key, value in table.items()}}
     file, named = (
@@ -224,14 +227,14 @@ def _of_checkpoint(record: Record, options: Options, profile: Profile) -> dict[s
 
 
 def _in_precision(source: str, precisions: Precisions, profile: Profile, network: Network, progress: Progress) -> Layer:
-    """The layers left out of Q that were measured elsewhere to be better off in float."""
+    """Return the layers to leave out of Q because they were measured elsewhere to be better in float."""
     found = carry.carried(precisions, network)
     progress.say(str(found))
     return f"precision {source}", {"quantize": {"exclude": _with(profile.of(QuantizeTable).exclude, found.floats)}}
 
 
 def _by_rules(rules: RuleFile, profile: Profile, network: Network, chain: Chain, progress: Progress) -> Layer:
-    """What a rule file says of the network's layers; what is ignored is said. What is excluded stays excluded."""
+    """Translate a rule file for the network's layers, and report ignored lines. Excluded layers stay excluded."""
     n_times = chain.word.count("S")
     found = rule_files.tables(rules, network.layers, max(n_times, 1))
     unread = [_READ_BY[key] for key in found.tables if _READ_BY[key] not in chain.word]

@@ -1,1 +1,1 @@
-"""How a search tries a chain: figures, times, workers, and the count in full at its end."""
+"""The trial of a chain in a search: figures, times, workers, and the full count at the end."""

@@ -1,4 +1,4 @@
-"""The chains of a search, evaluated by a pool of workers: what travels there and back is plain data.
+"""The chains of a search, evaluated by a pool of workers: only plain data travels.
 
 A worker opens the search's session once (profile, data, baseline), and shares the search's memory.
 """
@@ -32,7 +32,7 @@ from nacdeploy.trials.equipment import equipped
 
 
 def opener(session: Session, place: Path, cache: str) -> WorkerOpener:
-    """How a worker of a search is opened. The baseline goes by value: a machine need not see its folder."""
+    """Return the opening of a search's worker. The baseline goes by value: a machine need not see its folder."""
     baseline = session.baseline
     values = {name: value.detach().cpu().contiguous() for name, value in content(baseline.network).items()}
     setup = {
@@ -48,7 +48,7 @@ def opener(session: Session, place: Path, cache: str) -> WorkerOpener:
 
 
 def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
-    """In a worker: what turns a chain's text into the data of its row.
+    """Return, in a worker, the function from a chain's text to the data of its row.
 
     Raises:
         NacdeployError: this machine's package, data or model are not those of the search.

@@ -1,4 +1,4 @@
-"""What a search evaluates chains with, in its own process as in a worker: subsets, short finetunes, speeds."""
+"""The tools of a search for evaluating chains, in its own process as in a worker: subsets, short finetunes, speeds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,11 @@ from nacdeploy.trials.speed import Speeds
 
 @dataclass(frozen=True)
 class Equipment:
-    """The evaluator of a search, what times whole networks and what knows their layers (None: speed does not count),
-    and the epochs of an F in every promotion (none: F trains in full at once)."""
+    """The tools of a search: the evaluator, the timer of whole networks, the table of layers, and the epochs of
+    promotions.
+
+    Timer and table are None if speed does not count. Without promotions F trains in full at once.
+    """
 
     evaluator: Evaluator
     speeds: Speeds | None
@@ -26,7 +29,9 @@ class Equipment:
 
 
 def equipped(session: Session, place: Path, cache: Path | str, say: Say = nobody) -> Equipment:
-    """What a session's profile asks for. `place` is the run's folder, where times are kept, `cache` its memory.
+    """Build the tools that a session's profile asks for.
+
+    `place` is the run's folder, where times are kept; `cache` is the run's memory.
 
     Raises:
         UsageError: times in `place` were taken elsewhere.

@@ -1,4 +1,4 @@
-"""Evaluating chains for a search: from the state of the chain's beginning, which is remembered, one letter further."""
+"""Evaluating chains for a search: one letter more than a chain whose state is remembered."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ N_AT_HAND, AT_HAND_BYTES = 24, 96 * 2**20
 
 
 def figures_of(state: CompressionState, profile: Profile, speed: Speed | None = None) -> Figures:
-    """What objectives see of a state and of its speed, where that is known; under exits, expected figures."""
+    """Return the figures of a state for objectives, with its speed if known; under exits, expected figures."""
     now, base = state.metrics.cost, state.baseline.cost
     # The unit of NAC's charge per head is a block; here, as in the share of blocks run, a layer that multiplies.
     depth = len(layer_costs(state.network, state.network.example_input())) if state.network.exits else 1
@@ -55,10 +55,10 @@ def figures_of(state: CompressionState, profile: Profile, speed: Speed | None = 
 
 @dataclass
 class Evaluator:
-    """Callable for the search engine: a chain whose beginning was evaluated before, to its figures.
+    """A function from a chain, whose prefix was evaluated before, to its row.
 
     `speed` times a state, or estimates how fast it runs; `meter` counts as many validation images as a decision needs.
-    An F without epochs of its own trains `finetune_epochs`, and says so in the state's chain.
+    An F without epochs of its own trains `finetune_epochs`, and the state's chain names them.
     """
 
     baseline: CompressionState
@@ -140,7 +140,7 @@ class Evaluator:
 
 @dataclass
 class _Noted:
-    """A memory that notes which training was asked of it: the key counts it once, run or remembered."""
+    """A memory that notes each training it is asked for: the key counts it once, run or remembered."""
 
     memory: Memory
     training_key: str | None = None
@@ -155,7 +155,7 @@ class _Noted:
 
 @contextmanager
 def _on_threads(n_threads: int) -> Iterator[None]:
-    """The same number of threads in every worker: sums are rounded in another order under another number."""
+    """Set the same number of threads in every worker: another number rounds sums in another order."""
     former = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:

@@ -1,8 +1,7 @@
 """Low fidelity: validation images counted in parts, until the drop against the baseline is clear.
 
 Images are taken in one fixed random order, the same for every network, and compared image by image with the baseline:
-what counts is by how much the candidate answers each worse or better, and most images are neither. Never the test
-split.
+only the difference of the two answers counts, and most images have none. Never the test split.
 """
 
 import math
@@ -27,7 +26,7 @@ _GROWTH = 1.5  # from look to look: few looks cost little confidence
 
 
 def looks(n_total: int, first: int) -> list[int]:
-    """How many images have been counted at each look, the last time all of them."""
+    """Return the number of images counted at each look; the last look counts all."""
     counts = [min(first, n_total)]
     while counts[-1] < n_total:
         counts.append(min(n_total, math.ceil(counts[-1] * _GROWTH)))
@@ -42,8 +41,10 @@ def is_clear(drop: Interval, thresholds: tuple[float, ...], margin: float) -> bo
 
 @dataclass(frozen=True, eq=False)
 class Subsets:
-    """Measures networks against a baseline that answers each image as well as `values` (N,) say; a `Meter` of
-    `advance`. `thresholds` and `margin` are drops in the metric's own unit."""
+    """Measures networks against the baseline's values (N,) by image; a `Meter` of `advance`.
+
+    `thresholds` and `margin` are drops in the metric's own unit.
+    """
 
     table: FidelityTable
     thresholds: tuple[float, ...]
@@ -98,7 +99,7 @@ class Subsets:
 
 
 def subsets(baseline: CompressionState, task: Task, table: SearchTable) -> Subsets | None:
-    """The meter of a search; None where every image is counted.
+    """Return the meter of a search, or None if every image is counted.
 
     Its thresholds are the drops that decide something before an F, after which all images are counted: whether a chain
     may win, whether F is due, and whether nothing else is allowed.

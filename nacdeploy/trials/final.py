@@ -1,7 +1,6 @@
-"""The end of a search: its front and its answer counted on all validation images and timed whole, in turns.
+"""The end of a search: its front and its answer counted on all validation images and timed in full, in turns.
 
-What a search decides by may be counted on a part of the images, timed in few rounds or estimated; what it answers with
-is none of that.
+A search may decide by a part of the images, few rounds or estimates; its answer never rests on these.
 """
 
 from collections.abc import Sequence
@@ -21,8 +20,11 @@ N_TIMED = 6  # networks timed whole at the end at least, where there are so many
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """How speeds of a search were found: where, in how many interleaved rounds, for how many structures in the search
-    and at its end; under `source` "table", the error of the estimates."""
+    """The method of a search's speeds: the place, the interleaved rounds, and the structures timed during and at the
+    end.
+
+    With `source` "table", also the error of the estimates.
+    """
 
     source: str
     setting: Setting
@@ -35,7 +37,7 @@ class LatencyReport:
 
 @dataclass(frozen=True)
 class Final:
-    """What a search found, its front and best in full; the state of the best, and how fast it runs."""
+    """The result of a search with its front and best in full; the state of the best, and its speed."""
 
     found: SearchResult
     state: CompressionState | None
@@ -58,7 +60,7 @@ def in_full(
 
 
 def _counted(found: SearchResult, objective: Objective, evaluator: Evaluator) -> SearchResult:
-    """All images counted of whatever is on the front, best or nearest once they are."""
+    """Count all images for the front, the best and the nearest, until these stay the same."""
     rows = {evaluation.chain: evaluation for evaluation in found.evaluations}
     while True:
         found = result_of(tuple(rows.values()), objective)
@@ -93,7 +95,7 @@ def _timed(
 
 
 def _to_time(found: SearchResult, objective: Objective) -> list[Evaluation]:
-    """The front, the best and the nearest, and of the others those of most worth."""
+    """Return the chains to time: the front, the best and the nearest, and of the others those of most worth."""
     ends = {e.chain: e for e in (*found.front, found.best, found.nearest) if e is not None}
     others = [e for e in found.evaluations[1:] if e.figures is not None and objective.admissible(e.figures)]
     others.sort(key=lambda e: -objective.worth(e.figures) if e.figures else 0.0)
@@ -104,8 +106,10 @@ def _to_time(found: SearchResult, objective: Objective) -> list[Evaluation]:
 
 
 def _least_loss(best: Evaluation | None, front: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
-    """Where speed alone ranks, a chain is faster only if its interval is: of those that the best is not surely faster
-    than, the one that loses the least."""
+    """Among front members whose speed interval overlaps the best's, return the most accurate.
+
+    A chain is faster only if its interval is. This applies if speed alone ranks.
+    """
     if best is None or best.figures is None or objective.name == "pareto":
         return best
     low = best.figures.speed_low or 0.0

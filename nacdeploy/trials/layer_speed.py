@@ -56,8 +56,10 @@ class LayerTable:
 
 @dataclass(frozen=True)
 class TableError:
-    """How far estimates lie from whole timings: of `n_networks`, each estimated with the factor fitted on the others;
-    `factor` is that fitted on all of them. Errors are fractions of the time measured."""
+    """The error of estimates against whole timings, as fractions of the measured time.
+
+    Each of `n_networks` is estimated with the factor fitted on the others; `factor` is fitted on all.
+    """
 
     n_layers: int
     n_networks: int
@@ -102,7 +104,7 @@ class LayerSpeeds:
         return None if given is None else _read(Path(given), self._setting)
 
     def _extend(self) -> None:
-        """Take over what another process has timed meanwhile."""
+        """Read the times that another process has added meanwhile."""
         self._table = self._opened() or self._table
         self._times |= {row.layer: row.p50_ms for row in self._table.layers} if self._table else {}
 
@@ -189,7 +191,7 @@ def _layer(network: Network, name: str | None, module: nn.Module, shape: tuple[i
 
 
 def _input_quantizer(network: Network, name: str) -> ActivationQuantizer | None:
-    """What a layer's input is rounded by, at the first of its calls that is."""
+    """Return the quantizer of a layer's input, at the first of its calls that has one."""
     nodes = network.graph.nodes if network.graph is not None else ()
     readers = [name, *(node.name for node in nodes if node.op == "call_module" and node.target == name)]
     keys = (network.plan.inputs.get(reader, {}).get(0) for reader in readers)
@@ -198,7 +200,7 @@ def _input_quantizer(network: Network, name: str) -> ActivationQuantizer | None:
 
 
 def _pads(module: nn.Conv2d) -> tuple[int, ...]:
-    """Of a convolution in ONNX's order: those before every axis, then those behind."""
+    """Return the padding of a convolution in ONNX's order: before every axis, then behind."""
     if module.padding == "valid":
         return (0, 0, 0, 0)
     if module.padding == "same":

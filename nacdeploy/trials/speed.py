@@ -1,8 +1,8 @@
-"""How many times faster than the FP32 baseline states run on the profile's target: measured whole, in turns with it.
+"""The speed of states against the FP32 baseline on the profile's target: measured whole, in turns with the baseline.
 
-What a network's time depends on is its structure, not its values: each structure is exported and timed once, and the
-time is kept in the run's folder, so that a resumed or repeated search times nothing again. The guard of `export` stays
-out: a search ranks what the chain asks for.
+A network's time depends on its structure, not its values: each structure is exported and timed once, and the time is
+kept in the run's folder, so that a resumed or repeated search times nothing again. The guard of `export` plays no part:
+a search ranks the chain's own request.
 """
 
 from collections import OrderedDict
@@ -47,7 +47,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how times were taken: times of different settings are never compared."""
+    """The place and method of times: times of different settings are never compared."""
 
     machine: str
     target: str
@@ -58,7 +58,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class SpeedFile:
-    """speeds.json: what was timed, by structure: in the search, and in full at its end."""
+    """speeds.json: the times by structure, from the search and in full from its end."""
 
     setting: Setting
     search: dict[str, Speed] = field(default_factory=dict)
@@ -245,7 +245,7 @@ def _timed(models: Mapping[str, bytes], session: Session, n_rounds: int) -> dict
 
 
 def _timer(session: Session, n_rounds: int) -> Timer:
-    """What times graphs on the target, or in ONNX Runtime on the CPU where it cannot be timed here."""
+    """Return a timer of graphs on the target, or in ONNX Runtime on the CPU if the target cannot be timed here."""
     profile = session.profile
     images = session.task.example_input().repeat(profile.bench.batch_sizes[0], 1, 1, 1).numpy()
     make = _maker_here(profile.parsed_target, profile)
@@ -253,6 +253,6 @@ def _timer(session: Session, n_rounds: int) -> Timer:
 
 
 def _maker_here(target: Target, profile: Profile) -> Maker | None:
-    """What runs graphs as the profile's target does; None where that is not here."""
+    """Return a maker of runners as on the profile's target, or None if the target is not here."""
     runtime = runtime_of(target)
     return None if runtime.missing(profile.export) else runtime.maker(profile.export, profile.bench.threads)

@@ -1,1 +1,1 @@
-"""What an experiment's file says."""
+"""The grammar of an experiment's file."""

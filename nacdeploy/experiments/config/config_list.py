@@ -75,7 +75,7 @@ def _value_problems(where: str, kind: Any, value: Any, may_be_space: bool) -> li
 
 
 def _mismatch(kind: Any, value: Any) -> str | None:
-    """What is wrong with one value for a key, None where nothing is."""
+    """Return what is wrong with one value for a key, or None."""
     try:
         _adapter(kind).validate_python(value, strict=True)
     except ValidationError as error:

@@ -35,7 +35,7 @@ POLICIES = ("median", "bandit", "truncation")
 
 
 class JobFailure(Table):
-    """How often a failed job is run again, and whether the experiment goes on after one that keeps failing."""
+    """The retries of a failed job, and whether the experiment continues after a job that keeps failing."""
 
     job_retries: int = Field(0, ge=0)
     ignore_fail: bool = False
@@ -57,7 +57,7 @@ class EarlyStop(Table):
 
 
 class ResourceArgs(Table):
-    """Of a job's resource; every job here keeps its best model and its intermediate results."""
+    """The arguments of a job's resource; every job here keeps its best model and its intermediate results."""
 
     early_stop: EarlyStop | None = None
     save_model: bool = True
@@ -65,7 +65,7 @@ class ResourceArgs(Table):
 
 
 class Compression(Table):
-    """What is compressed how: `config_list` by layer, `settings` for the whole run."""
+    """The compression of an experiment: `config_list` by layer, `settings` for the whole run."""
 
     framework: Literal["torch"] = "torch"
     type: str

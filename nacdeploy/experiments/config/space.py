@@ -113,7 +113,7 @@ def _found(tree: Any, at: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def problems(where: str, value: Mapping[str, Any], check: Callable[[Any], str | None]) -> list[str]:
-    """What is wrong with one space; `check` says what is wrong with a single value of it, None where nothing is."""
+    """Describe what is wrong with one space; `check` returns what is wrong with a single value of it, or None."""
     found = [f"{where}: unknown key '{key}'{nearest(key, KEYS)}" for key in value if key not in KEYS]
     kind, given = value.get("type"), value.get("range")
     if kind not in KINDS:

@@ -32,7 +32,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of running a job once: its value, or why it has none."""
+    """The outcome of running a job once: its value, or why it has none."""
 
     value: float | None = None
     intermediates: tuple[float, ...] = ()
@@ -83,10 +83,10 @@ class Jobs:
     rows: dict[int, JobRow] = field(default_factory=dict)
 
     def run(self, n_jobs: int) -> list[JobRow]:
-        """Run what is left of `n_jobs` jobs; all rows, those of an earlier start included.
+        """Run the remaining ones of `n_jobs` jobs; return all rows, including those of an earlier start.
 
         Raises:
-            NacdeployError: a job keeps failing and `job_failure.ignore_fail` is not set; what was done is kept.
+            NacdeployError: a job keeps failing and `job_failure.ignore_fail` is not set; finished jobs are kept.
         """
         n_jobs = min(n_jobs, self.study.size or n_jobs)
         self.rows = {n: row for n in self.study.results() if (row := self._row(n)) is not None}

@@ -45,7 +45,7 @@ class Study:
 
     @property
     def size(self) -> int | None:
-        """How many proposals there are in all, None where there is no end."""
+        """The number of proposals in all, or None without an end."""
         return len(self._grid) if self._grid is not None else None
 
     def unfinished(self) -> list[Proposal]:
@@ -54,7 +54,7 @@ class Study:
         return [self._resumed(trial.number, trial._trial_id) for trial in found]
 
     def results(self) -> dict[int, float | None]:
-        """The value of every finished proposal, None of one that failed or was stopped."""
+        """Return the value of every finished proposal, None for a failed or stopped one."""
         done = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
         trials = self._study.get_trials(deepcopy=False, states=done)
         return {t.number: t.value if t.state == TrialState.COMPLETE else None for t in trials}
@@ -82,7 +82,7 @@ class Study:
         return [dict(t.intermediate_values) for t in trials if t.number != asked.number and t.intermediate_values]
 
     def tell(self, asked: Proposal, value: float | None, *, stopped: bool = False) -> None:
-        """Note the value of a finished job, None of a failed one; `stopped` of one that ended early."""
+        """Note the value of a finished job, None for a failed one; `stopped` marks a job that ended early."""
         state = TrialState.PRUNED if stopped else TrialState.FAIL if value is None else TrialState.COMPLETE
         with _quiet():
             self._study.tell(self._trials[asked.number], None if state != TrialState.COMPLETE else value, state=state)
@@ -216,5 +216,5 @@ def _quiet() -> Iterator[None]:
 
 
 def fingerprint(data: Any) -> str:
-    """What must be the same for an experiment to go on, as a hash of plain data."""
+    """Return the hash of the facts that must be the same for an experiment to continue."""
     return records.sha256_data(data)

@@ -1,4 +1,4 @@
-"""What a training script says to the experiment that runs it, and is told by it."""
+"""The messages between a training script and the experiment that runs it."""
 
 import functools
 import inspect
@@ -81,7 +81,7 @@ def _flat(data: Any, where: str) -> dict[str, Any]:
 
 
 def handed(experiment: Experiment, compression: Compression, folder: str, seed: int) -> dict[str, Any]:
-    """What a script is handed, by the old system's names."""
+    """Return a script's configuration by the old system's names."""
     return {
         "compression_framework": compression.framework,
         "compression_type": compression.type,

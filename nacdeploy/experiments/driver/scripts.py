@@ -95,7 +95,7 @@ class ScriptWorker:
 
 @dataclass
 class _Process:
-    """One script under way, and what it has reported so far."""
+    """One script under way, and its reports so far."""
 
     job: Job
     process: subprocess.Popen[bytes]
@@ -106,7 +106,7 @@ class _Process:
     seconds: float | None = None
 
     def goes_on(self, report: Report) -> bool:
-        """Whether the process still runs; what it has reported meanwhile is passed on."""
+        """Tell whether the process still runs, and pass on its reports meanwhile."""
         if self.seconds is not None:
             return False
         has_ended = self.process.poll() is not None
@@ -132,7 +132,7 @@ class _Process:
         self.seconds = self.seconds if self.seconds is not None else self.watch.seconds()
 
     def attempt(self) -> Attempt:
-        """What came of it."""
+        """Return the outcome."""
         value = self.values[-1] if self.values else None
         error = None if self.stopped else self._error()
         return Attempt(

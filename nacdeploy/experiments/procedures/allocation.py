@@ -1,4 +1,4 @@
-"""How much each layer gives: shares by unit that together come to a target, and what the network's MACs become."""
+"""The allocation of cuts to layers: shares by unit that together reach a target, and the network's MACs after them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -64,7 +64,7 @@ def _agp(run: Run) -> CompressionState:
 
 
 def agp_shares(run: Run, epoch: int) -> Shares:
-    """The share that gradual pruning asks of each unit in an epoch; between its steps that of the last one."""
+    """Return the share that gradual pruning asks of each unit in an epoch; between its steps, the last step's share."""
     start, every = run.setting("start_epoch", 0), run.setting("frequency", 1)
     first, algorithm = run.shares("initial_sparsity"), run.setting("pruning_algorithm", LEVEL)
     end = run.setting("end_epoch", AGP_END)

@@ -35,8 +35,10 @@ def compress(run: Run) -> CompressionState:
 def _candidates(
     run: Run, state: CompressionState, roots: set[str], algorithm: str, budget: float
 ) -> Iterator[CompressionState]:
-    """Each group alone cut until the MACs are within the budget, trained for a short time; a group that cannot give
-    that much gives what it has, if that is anything."""
+    """Cut each group alone until the MACs are within the budget, and train it for a short time.
+
+    A group that cannot give that much gives all it can, if anything.
+    """
     epochs = run.setting("short_term_epochs", SHORT_EPOCHS)
     model, multiple = MacsModel.of(state.network), run.setting("channel_round", 1)
     for group in channel_groups.groups(state.network):

@@ -1,1 +1,1 @@
-"""What a user's own script calls: a compressor around its model."""
+"""The calls of a user's own script: a compressor around its model."""

@@ -1,4 +1,4 @@
-"""What `export_model` writes: values by name, masks, and structure that is replayed on a fresh model."""
+"""The files of `export_model`: values by name, masks, and structure that is replayed on a fresh model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 
 def place(folder_name: str | None, job: Path | None) -> Path:
-    """Where files go: the folder given, within a job below the job's own."""
+    """Return the folder for files: the given one, within a job below the job's own."""
     given = Path(folder_name) if folder_name is not None else Path()
     return job / MODEL / given if job is not None else given
 

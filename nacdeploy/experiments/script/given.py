@@ -37,7 +37,7 @@ class Given:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters are."""
+    """Return the device of a model's parameters."""
     return next((parameter.device for parameter in model.parameters()), CPU)
 
 

@@ -29,8 +29,10 @@ class Masking:
 
 
 def masks_of_cut(model: nn.Module, cut: Cut) -> dict[str, Tensor]:
-    """What a cut would leave of each parameter of `model`, as masks: with zeros elsewhere the model answers as the one
-    that is cut."""
+    """Return the remaining values of each parameter of `model` after a cut, as masks.
+
+    With zeros elsewhere the model answers as the cut one.
+    """
     masks: dict[str, Tensor] = {}
     for item in cut.slices:
         name = item.tensor.removeprefix(PREFIX)

@@ -1,4 +1,4 @@
-"""A run whose training and evaluation are the user's: the letters' choices and surgery are those of every chain."""
+"""A run with the user's own training and evaluation: the letters' choices and surgery are those of every chain."""
 
 import copy
 from collections.abc import Callable
@@ -29,7 +29,8 @@ def initial(network: Network, evaluator: Evaluator | None) -> CompressionState:
 
 
 def follower(task: Task, evaluator: Evaluator | None, trainer: Trainer | None, *, has_data: bool) -> Follower:
-    """What follows a chain: F is the trainer (nothing without one), batch norms are settled where there are data."""
+    """Return the follower of a chain: F is the trainer (nothing without one), batch norms are settled if there are
+    data."""
 
     def follow(
         chain: Chain, state: CompressionState, profile: Profile, report: Callable[[float], None]

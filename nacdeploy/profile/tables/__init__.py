@@ -1,1 +1,1 @@
-"""The tables of a profile, by what they settle; those of letters lie beside their operators."""
+"""The tables of a profile, by subject; the tables of letters lie beside their operators."""

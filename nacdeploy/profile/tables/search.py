@@ -1,4 +1,4 @@
-"""The settings of a search: what it maximises, by which rules, who proposes."""
+"""The settings of a search: its objective, its rules, its searcher."""
 
 from typing import Any, Literal
 
