@@ -14,12 +14,12 @@ from torch import nn
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
 from nacdeploy.base.progress import Silent
-from nacdeploy.cli import options
-from nacdeploy.cli.main import cli
+from nacdeploy.cli.main import cli, defaults
 from nacdeploy.coding import container, rule_files
-from nacdeploy.commands import code, sources
 from nacdeploy.commands import explain as explaining
 from nacdeploy.commands import show as showing
+from nacdeploy.commands import sources
+from nacdeploy.commands.encode import encode
 from nacdeploy.experiments.config import grammar
 from nacdeploy.exporters import carry
 from nacdeploy.exporters.artifacts import artifact
@@ -83,7 +83,7 @@ class Kind:
 def make(world: Path) -> Path:
     """A folder with one valid file of each kind."""
     shutil.copytree(OLDER, world, dirs_exist_ok=True)
-    code.encode(world / CHECKPOINT, world / "model.nac")
+    encode(world / CHECKPOINT, world / "model.nac")
     texts = {"experiment.json": _EXPERIMENT, "precision.json": _PRECISION, "layers.json": latency_table()}
     for name, data in texts.items():
         (world / name).write_text(json.dumps(data, indent=1))
@@ -169,7 +169,7 @@ def _pt(path: Path) -> Any:
 
 
 def _experiment(path: Path) -> Any:
-    read = grammar.load(path)
+    read = grammar.read(records.read_json(path), str(path), path.stem)
     return [read.experiment.model_dump(mode="json"), read.ignored, [str(each) for each in read.experiment.spaces]]
 
 
@@ -179,7 +179,7 @@ def _rules(path: Path) -> Any:
 
 
 def _options(path: Path) -> Any:
-    return options.defaults(cli, path)
+    return defaults(cli, path)
 
 
 KINDS = (

@@ -67,7 +67,7 @@ def cli(context: click.Context) -> None:
     Without options the commands use nacdeploy.toml in the current folder, else the built-in profile 'demo'.
     Results lie under runs/.
     """
-    context.default_map = _defaults(cli)
+    context.default_map = defaults(cli, Path(SETTINGS_FILE))
 
 
 def main() -> None:
@@ -120,13 +120,12 @@ def _failed(text: str, code: int) -> int:
     return code
 
 
-def _defaults(group: click.Group) -> dict[str, dict[str, Any]]:
+def defaults(group: click.Group, path: Path) -> dict[str, dict[str, Any]]:
     """nacdeploy.toml as click's default map: every option of every command that the file names.
 
     Raises:
         UsageError: the file is not readable, or names an option that no command has.
     """
-    path = Path(SETTINGS_FILE)
     if not path.is_file():
         return {}
     try:

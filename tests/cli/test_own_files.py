@@ -132,7 +132,7 @@ def test_script_that_only_a_run_names_is_not_run(project: Path, monkeypatch: pyt
     monkeypatch.setenv(trust.VARIABLE, "another")
     monkeypatch.setattr(trust, "_accepted", set())
     done = run("compress", "--resume", folder)
-    assert "train.py is code that only a record names, and is not run: start it anew" in refused_line(done)
+    assert f"{folder}/run.json was not written by you here, and names a script to run" in refused_line(done)
     assert Path("RUN").read_text() == "."
 
 

@@ -160,7 +160,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         function = getattr(place, name)
 
         def called(*arguments: Any, **others: Any) -> Any:
-            counts[what] += 1
+            counts[what] += arguments != ("",)  # which is the chain of a baseline's record
             return function(*arguments, **others)
 
         monkeypatch.setattr(place, name, called)
