@@ -95,7 +95,8 @@ def _origin(listed: Listing, found: Rows, machine: str) -> str:
     grids = sorted({row.grid for row in found.values() if row.grid})
     made = ", ".join(f"{name} {version}" for name, version in listed.versions.items())
     where = f"Machine: {machine}, grid {', '.join(grids) or 'unknown'}; {', '.join(versions)}."
-    return f"{where} Commits: {', '.join(commits) or 'none'}. The list is of {made}."
+    when = f"Commits: {', '.join(commits) or 'none'}; what is right under one is not run again under a later one."
+    return f"{where} {when} The list is of {made}."
 
 
 def _summary(library: str, entries: Sequence[Entry], found: Rows) -> str:
