@@ -32,7 +32,10 @@ class Options(TypedDict, total=False):
     """
 
     model: Annotated[str | None, Spelling("Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.", "M")]
-    data: Annotated[str | None, Spelling("digits, fashion-mnist, cifar10, cifar100 (:DIR) or folder:PATH.", "D")]
+    data: Annotated[
+        str | None,
+        Spelling("digits, fashion-mnist, cifar10, folder:PATH, csv:FILE, npz:FILE ... (README lists them).", "D"),
+    ]
     width: Annotated[float | None, Spelling("Width of a built-in model.")]
     normalize: Annotated[
         str | None,
@@ -44,6 +47,7 @@ class Options(TypedDict, total=False):
         str | None,
         Spelling("Class names by output of the network, or 'index': folders are called by them.", "FILE"),
     ]
+    input_size: Annotated[int | None, Spelling("Side of the square that images are resized to.", "PX", least=4)]
     checkpoint: Annotated[str | None, Spelling("FP32 network: a folder of ours, a .safetensors or .pt file.", "C")]
     profile: Annotated[str, Spelling("Shipped name or path/to.toml.", "P", "demo")]
     seed: Annotated[int | None, Spelling("Seed of everything that is drawn.", least=0)]
@@ -77,7 +81,7 @@ SEARCH_HINTS = {
     name: hint for name, hint in get_type_hints(SearchOptions, include_extras=True).items() if name not in HINTS
 }
 SEARCH = tuple(SEARCH_HINTS)
-TASK = ("model", "data", "width", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
+TASK = ("model", "data", "width", "input_size", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
 # What a run was asked for; where it lies and who watches it is said anew.
 RECORDED = tuple(name for name in HINTS if name not in ("runs", "wandb", "settings_file"))
 

@@ -49,6 +49,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     **{key: (key,) for key in ("model", "data", "width", "seed")},
     "normalize": ("images.mean", "images.std"),
     "classes": ("images.classes",),
+    "input_size": ("images.input_size",),
 }
 _READ_BY = {"sparsify": "S", "prune": "P", "code": "C"}
 

@@ -50,6 +50,11 @@ def test_every_key_of_a_profile_has_a_source(folder: Path) -> None:
     )
 
 
+def test_input_size_of_the_command_line_stands_over_the_profile(folder: Path) -> None:
+    row = shown("--input-size", 12)["images.input_size"]
+    assert row == KeyRow("images.input_size", 12, "--input-size", (SourceValue("profile tiny.toml", 8),))
+
+
 def test_settings_say_what_the_profile_alone_says(folder: Path) -> None:
     assert Settings.loaded("tiny.toml").profile == profiles.load("tiny.toml")
 
