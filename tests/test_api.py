@@ -4,6 +4,7 @@ import pkgutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import nacdeploy
 from nacdeploy import api
@@ -27,6 +28,10 @@ def test_search_export_and_bench_follow_from_one_another(home: Path, capsys: pyt
 def test_transfer_and_finetune_return_results(home: Path) -> None:
     result = nacdeploy.transfer(strategy="QP", profile="tiny.toml", wandb=False)
     assert (result.kind, result.chain) == ("transfer", "QP")
+    network, again = result.network, nacdeploy.load(result.folder)
+    x = torch.rand(3, *network.input_shape)
+    assert torch.equal(network(x), again(x))
+    assert not network.training
     further = nacdeploy.finetune(source=result.folder, epochs=1, wandb=False)
     assert (further.kind, further.chain) == ("finetune", "QPF(epochs=1)")
     assert further.scores.n_images == 60

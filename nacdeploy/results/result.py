@@ -1,11 +1,14 @@
 """result.json: the results of a command."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from nacdeploy.base import records
 from nacdeploy.metrics import DEFAULT, scored
+from nacdeploy.network.network import Network
 from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search.objective import Figures
+from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps import follow as transferring
 from nacdeploy.trials.final import LatencyReport
 
@@ -47,3 +50,14 @@ class Result:
     front: tuple[FrontMember, ...] = ()
     latency: LatencyReport | None = None
     schema: int = records.SCHEMA_VERSION
+
+    @property
+    def network(self) -> Network:
+        """The compressed network in evaluation mode, read from the checkpoint: a module that takes normalised images
+        (N, C, H, W) and returns its outputs (N, K).
+
+        Raises:
+            UsageError: the checkpoint is gone or damaged.
+        """
+        state, _ = checkpoints.load(Path(self.checkpoint))
+        return state.network
