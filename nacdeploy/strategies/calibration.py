@@ -5,8 +5,9 @@ each sample into a range. No rule is best for all networks (one network needs a 
 the network's own answers choose the rule.
 """
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from nacdeploy.network.network import Network, Simulation, Use, simulated_weight
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import evaluate as evaluation
 
+Ranges = Mapping[str, tuple[float, float]]  # lowest and highest value by edge
 SAMPLES_PER_BATCH = 16384
 MOST_FOR_MSE = 1 << 16
 RULES = ("percentile", "minmax", "mse")  # that "auto" chooses from
@@ -90,34 +92,37 @@ def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: Q
         unrounded = network.run(first, observation)
         for x in batches:
             network.run(x, observation)
-        if table.calibration == "auto":
-            _set_best_ranges(network, seen, table.percentile, first, unrounded)
-        else:
-            _set_ranges(network, seen, table.calibration, table.percentile)
+        rules = RULES if table.calibration == "auto" else (table.calibration,)
+        ranges = [_ranges(network, seen, rule, table.percentile) for rule in rules]
+        _set(network, ranges[0] if len(ranges) == 1 else _best(network, ranges, first, unrounded))
     network.train(was_training)
 
 
-def _set_best_ranges(
-    network: Network, seen: Mapping[str, Sample], percentile: float, x: Tensor, unrounded: Tensor
-) -> None:
-    """Set the ranges of the rule with the least error in the answers to a batch, against the `unrounded` answers.
-
-    The percentile wins unless another rule is clearly better. `unrounded` are the answers with float activations.
-    """
-    best, least = RULES[0], math.inf
-    for rule in RULES:
-        _set_ranges(network, seen, rule, percentile)
+def _best(network: Network, ranges: Sequence[Ranges], x: Tensor, unrounded: Tensor) -> Ranges:
+    """Return the ranges with the least error in the answers to a batch, against the `unrounded` answers, which are
+    those with float activations. The first ranges win unless others are clearly better."""
+    best, least = ranges[0], math.inf
+    for each in ranges:
+        _set(network, each)
         error = float((network.run(x, Simulation(network)) - unrounded).double().square().sum())
         if error < CLEARLY * least:
-            best, least = rule, error
-    _set_ranges(network, seen, best, percentile)
+            best, least = each, error
+    return best
 
 
-def _set_ranges(network: Network, seen: Mapping[str, Sample], rule: str, percentile: float) -> None:
-    for key, sample in seen.items():
-        quantizer = network.quantizers[key]
-        if isinstance(quantizer, ActivationQuantizer) and len(sample.values):
-            quantizer.set_range(*_range(quantizer, sample.values, rule, percentile))
+def _set(network: Network, ranges: Ranges) -> None:
+    for key, (low, high) in ranges.items():
+        network.quantizers[key].set_range(low, high)  # type: ignore[operator]
+
+
+def _ranges(network: Network, seen: Mapping[str, Sample], rule: str, percentile: float) -> Ranges:
+    """Return the ranges of one rule by edge. The samples lie on the CPU, wherever the network is."""
+    quantizers = {key: copy.deepcopy(network.quantizers[key]).cpu() for key in seen}
+    return {
+        key: _range(quantizer, seen[key].values, rule, percentile)
+        for key, quantizer in quantizers.items()
+        if isinstance(quantizer, ActivationQuantizer) and len(seen[key].values)
+    }
 
 
 def _range(quantizer: ActivationQuantizer, values: Tensor, rule: str, percentile: float) -> tuple[float, float]:
