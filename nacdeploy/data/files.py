@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.data import on_disk, pictures
-from nacdeploy.data.pictures import Header
+from nacdeploy.data.on_disk import FilePictures, Store, threads
+from nacdeploy.data.pictures import Header, depth, header, in_eight_bits
+from nacdeploy.data.pictures import read as read_picture
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import split_by_fraction, stratified_order
 from nacdeploy.data.transforms import Shaping
@@ -100,6 +101,8 @@ def read(splits: Sequence[Files], table: DataTable) -> tuple[list[ImageSet], See
         UsageError: a file is broken and `images.broken` does not say "skip".
     """
     splits, skipped = _readable(splits) if table.broken == "skip" else (splits, ())
+    if not any(len(files.paths) for files in splits):
+        raise UsageError(f"no image can be read: {skipped[0]}")
     headers = _headers(splits)
     shaping, resized = _shaping(headers, table)
     height, width = shaping.of(headers[0].height, headers[0].width)
@@ -113,12 +116,12 @@ def read(splits: Sequence[Files], table: DataTable) -> tuple[list[ImageSet], See
 
 
 def _headers(splits: Sequence[Files]) -> list[Header]:
-    return list(on_disk.threads().map(pictures.header, [path for files in splits for path in files.paths]))
+    return list(threads().map(header, [path for files in splits for path in files.paths]))
 
 
 def _readable(splits: Sequence[Files]) -> tuple[list[Files], tuple[str, ...]]:
     """Return the splits without files that cannot be decoded, and a note that names some of these files."""
-    found = [list(on_disk.threads().map(_is_readable, files.paths)) for files in splits]
+    found = [list(threads().map(_is_readable, files.paths)) for files in splits]
     broken = [
         p for files, good in zip(splits, found, strict=True) for p, ok in zip(files.paths, good, strict=True) if not ok
     ]
@@ -131,7 +134,7 @@ def _readable(splits: Sequence[Files]) -> tuple[list[Files], tuple[str, ...]]:
 
 def _is_readable(path: Path) -> bool:
     try:
-        pictures.read(path, Shaping(size=4))
+        read_picture(path, Shaping(size=4))
     except UsageError:
         return False
     return True
@@ -153,10 +156,10 @@ def _shaping(headers: Sequence[Header], table: DataTable) -> tuple[Shaping, tupl
 
 
 def _in_memory(splits: Sequence[Files], shaping: Shaping) -> tuple[list[ImageSet], int]:
-    decode = partial(pictures.read, shaping=shaping)
-    found = [list(on_disk.threads().map(decode, files.paths)) for files in splits]
-    bits = pictures.depth([picture for split in found for picture in split])
-    images = [[pictures.in_eight_bits(picture, bits) for picture in split] for split in found]
+    decode = partial(read_picture, shaping=shaping)
+    found = [list(threads().map(decode, files.paths)) for files in splits]
+    bits = depth([picture for split in found for picture in split])
+    images = [[in_eight_bits(picture, bits) for picture in split] for split in found]
     channels = max(image.shape[0] for split in images for image in split)
     stacked = [[image.expand(channels, -1, -1) for image in split] for split in images]
     some = next(split for split in stacked if split)
@@ -170,20 +173,18 @@ def _left_on_disk(
     splits: Sequence[Files], headers: Sequence[Header], shaping: Shaping, size: tuple[int, int], n_bytes: int
 ) -> tuple[list[ImageSet], int]:
     wide = [header.path for header in headers if header.is_wide]
-    bits = pictures.depth([pictures.read(path, shaping) for path in wide])
+    bits = depth([read_picture(path, shaping) for path in wide])
     channels = 1 if all(header.is_grey for header in headers) else 3
     shape, recipe = (channels, *size), f"{shaping} {bits} bits"
     n_kept = n_bytes // (channels * size[0] * size[1])
     sets = []
     for files in splits:
         decode = partial(_decoded, shaping=shaping, bits=bits)
-        store = on_disk.Store(files.paths, shape, decode, n_kept)
-        sets.append(
-            ImageSet(on_disk.FilePictures(store, torch.arange(len(files.paths)), channels, recipe), files.labels)
-        )
+        store = Store(files.paths, shape, decode, n_kept)
+        sets.append(ImageSet(FilePictures(store, torch.arange(len(files.paths)), channels, recipe), files.labels))
         n_kept = max(0, n_kept - len(files.paths))
     return sets, bits
 
 
 def _decoded(path: Path, shaping: Shaping, bits: int) -> Tensor:
-    return pictures.in_eight_bits(pictures.read(path, shaping), bits)
+    return in_eight_bits(read_picture(path, shaping), bits)

@@ -27,6 +27,9 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 
 
+os.register_at_fork(after_in_child=threads.cache_clear)  # a fork takes no threads with it
+
+
 class Store:
     """Files, the function that decodes one to pixels `(C, H, W)`, and room for decoded ones."""
 
@@ -48,8 +51,7 @@ class Store:
 
     def _put(self, index: int, row: Tensor) -> None:
         """Fill one row."""
-        if self._is_kept[index]:
-            assert self._file is not None
+        if self._is_kept[index] and self._file is not None:
             os.preadv(self._file, [row.numpy().data], index * row.numel())
             return
         row.numpy()[:] = self._decode(self.paths[index]).numpy()  # threads are not in the caller's inference mode

@@ -1,5 +1,8 @@
 """Image files become sets of images: the same in memory and on disk, in the size that is asked for."""
 
+import os
+import select
+
 import numpy as np
 import pytest
 import torch
@@ -118,3 +121,25 @@ def test_broken_files_are_refused_or_left_out_by_name(place, photographs):
     assert sum(map(len, (loaded.train, loaded.validation, loaded.test))) == 28
     assert loaded.notes[0].startswith("2 broken files are left out: ")
     assert "000.png" in loaded.notes[0] and "001.png" in loaded.notes[0]
+
+
+@pytest.mark.parametrize("place", [{}, ON_DISK], ids=["memory", "disk"])
+def test_folder_of_broken_files_alone_is_refused(place, photographs):
+    for path in photographs.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UsageError, match="no image can be read: 30 broken files are left out"):
+        load(photographs, broken="skip", **place)
+
+
+def test_images_are_decoded_in_a_fork_too(photographs):
+    """A fork takes no threads with it: the pool of its parent would never answer."""
+    train = load(photographs, input_size=16, cache_mib=0, **ON_DISK).train
+    expected = train.whole().sum().item()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, str(train.whole().sum().item()).encode())
+        os._exit(0)
+    assert select.select([read], [], [], 60)[0], "the child does not answer"
+    assert int(os.read(read, 32)) == expected
+    os.waitpid(child, 0)

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.data import files, pictures
-from nacdeploy.data.files import Files
+from nacdeploy.data.files import Files, as_splits, completed
+from nacdeploy.data.pictures import suffixes as image_suffixes
 from nacdeploy.data.sets import Splits
 from nacdeploy.data.sources.split_folders import split_folders
 from nacdeploy.profile.tables.training import DataTable
@@ -31,7 +31,7 @@ def read(argument: str | None, table: DataTable) -> Splits:
     if not root.is_dir():
         raise UsageError(f"folder {argument} does not exist or is no directory")
     class_names, given, made = _splits(root, table.split_seed, table.classes is not None)
-    return files.as_splits(given, class_names, argument + made, table)
+    return as_splits(given, class_names, argument + made, table)
 
 
 def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], tuple[Files, Files, Files], str]:
@@ -45,7 +45,7 @@ def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], 
     class_names = _class_names(given.train, others)
     found = _files(given.train, class_names)
     validation, test = (_files(path, class_names) if path else None for path in (given.validation, given.test))
-    splits, made = files.completed(found, validation, test, class_names, seed, some_elsewhere=are_outputs)
+    splits, made = completed(found, validation, test, class_names, seed, some_elsewhere=are_outputs)
     return class_names, splits, made
 
 
@@ -73,7 +73,7 @@ def _files(directory: Path, class_names: tuple[str, ...]) -> Files:
             "are outputs of a given network, images.classes (--classes) says which"
         )
     labels = {name: i for i, name in enumerate(class_names) if (directory / name).is_dir()}
-    suffixes = pictures.suffixes()
+    suffixes = image_suffixes()
     found = make_dataset(str(directory), labels, extensions=suffixes, allow_empty=True) if labels else []
     samples = [(Path(path), label) for path, label in found if not Path(path).name.startswith(".")]
     seen = {label for _, label in samples}

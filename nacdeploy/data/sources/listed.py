@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.data import files
-from nacdeploy.data.files import Files
+from nacdeploy.data.files import Files, as_splits, completed
 from nacdeploy.data.sets import Splits
 from nacdeploy.data.sources.split_folders import SYNONYMS
 from nacdeploy.profile.tables.training import DataTable
@@ -90,10 +89,10 @@ def _splits(by_split: Mapping[str, Rows], class_names: tuple[str, ...], source: 
     found = {split: _files(rows, numbers) for split, rows in by_split.items()}
     if "training" not in found:
         raise UsageError(f"{source} has no training images")
-    given, made = files.completed(
+    given, made = completed(
         found["training"], found.get("validation"), found.get("test"), class_names, table.split_seed
     )
-    return files.as_splits(given, class_names, source + made, table)
+    return as_splits(given, class_names, source + made, table)
 
 
 def _files(rows: Rows, numbers: Mapping[str, int]) -> Files:

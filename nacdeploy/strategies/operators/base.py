@@ -89,6 +89,23 @@ class Keeps(Protocol):
 
 
 @runtime_checkable
+class Undoes(Protocol):
+    """An operator that keeps the score and whose `perform` changes the network: `undone` returns the decision to record
+    for a step that was undone, so that its replay returns the network from before the step.
+
+        >>> from nacdeploy.profile import load
+        >>> from nacdeploy.strategies.chain import Link
+        >>> from nacdeploy.strategies.operators.finetune.operator import FinetuneDecision
+        >>> from nacdeploy.strategies.steps import letters
+        >>> finetune = letters.make(Link("F"), load("demo"))
+        >>> finetune.undone(FinetuneDecision(finetune.table, weights="symmetric")).weights
+        ''
+    """
+
+    def undone(self, decision: Any) -> Any: ...
+
+
+@runtime_checkable
 class Closes(Protocol):
     """An operator that some letters may not follow: `closed_to` returns the reason, or None if `letter` may follow.
 

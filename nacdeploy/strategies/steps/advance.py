@@ -21,7 +21,7 @@ from nacdeploy.network.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.base import Operator, Recovery, Refits, kept_by
+from nacdeploy.strategies.operators.base import Operator, Recovery, Refits, Undoes, kept_by
 from nacdeploy.strategies.settle import (
     SETTLE_VERSION,
     SETTLED_BY,
@@ -151,7 +151,8 @@ def _advance(
         if before.half_width:  # of a part of the images: the training must not lose to luck
             before = measured(state.network, task, memory)
         if is_better(task.metric, before.score, metrics.score):
-            network, metrics, decision = state.network, before, replace(decision, weights="")
+            network, metrics = state.network, before
+            decision = operator.undone(decision) if isinstance(operator, Undoes) else decision
     step = Step(link, decision, n_epochs, statistics)
     return replace(state, network=network, metrics=metrics, steps=(*state.steps, step))
 

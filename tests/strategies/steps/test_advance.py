@@ -11,8 +11,10 @@ from conftest import follow, make_profile
 from nacdeploy.base.errors import DivergedError, RefusedError
 from nacdeploy.network.network import content
 from nacdeploy.profile import Profile
-from nacdeploy.strategies.chain import Link
+from nacdeploy.strategies.chain import Chain, Link
+from nacdeploy.strategies.operators.prune.operator import Prune
 from nacdeploy.strategies.state import CompressionState, Metrics
+from nacdeploy.strategies.steps import letters
 from nacdeploy.strategies.steps.advance import Trained, advance
 from nacdeploy.task import Task
 
@@ -282,3 +284,18 @@ def test_other_version_of_measuring_is_another_measurement(
     after = keys_of(baseline, task, profile)
     assert after.measurements != before.measurements
     assert after.trainings == before.trainings
+
+
+def test_step_that_loses_the_score_which_its_letter_keeps_is_undone_and_replays_so(
+    baseline: CompressionState, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The letter is P, held to its score: the mechanism knows no letter by name."""
+    link, profile = Chain.parse("P(ratio=0.9)").links[0], make_profile()
+    assert follow(baseline, "P(ratio=0.9)", task, profile).metrics.score < baseline.metrics.score
+    monkeypatch.setattr(Prune, "keeps", "score", raising=False)
+    monkeypatch.setattr(Prune, "undone", lambda self, decision: replace(decision, taken=0), raising=False)
+    state = advance(baseline, link, task, profile)
+    assert state.metrics.score == baseline.metrics.score
+    assert same_bits(state, baseline)
+    replayed = letters.make(link, profile).perform(baseline.network, state.steps[-1].decision)
+    assert content(replayed).keys() == content(state.network).keys()

@@ -54,6 +54,9 @@ class Finetune:
         trained.rule = replace(network.rule, weights=decision.weights)
         return trained
 
+    def undone(self, decision: FinetuneDecision) -> FinetuneDecision:
+        return replace(decision, weights="")
+
     def recovery(self, profile: Profile) -> Recovery | None:
         return Recovery(backbone=self.table, heads=profile.of(ExitTable).recipe)
 
