@@ -86,7 +86,9 @@ def header(path: Path) -> Header:
             is_wide = mode.startswith("I") or mode in _WIDE_MODES or _is_halved(image)
             is_grey = mode in _GRAY_MODES or mode.startswith("I")
     except Exception as error:  # as in `read`
-        raise UsageError(f"{path} is not a readable image ({error})") from error
+        raise UsageError(
+            f"{path} is not a readable image ({error}); images.broken = 'skip' leaves such files out"
+        ) from error
     height, width = (width, height) if turned else (height, width)
     return Header(path, height, width, is_grey, is_wide)
 
@@ -111,7 +113,9 @@ def read(path: Path, shaping: Shaping) -> Picture:
         raise
     # PIL's decoders fail in many ways on a broken file: OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
-        raise UsageError(f"{path} is not a readable image ({error})") from error
+        raise UsageError(
+            f"{path} is not a readable image ({error}); images.broken = 'skip' leaves such files out"
+        ) from error
     largest = int(pixels.max()) if pixels.dtype != np.uint8 or is_halved else 0
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
     return Picture(path, shaping(tensor)[0], largest, is_halved)

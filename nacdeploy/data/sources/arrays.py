@@ -36,7 +36,9 @@ def read_npz(argument: str | None, table: DataTable) -> Splits:
         with np.load(place, allow_pickle=False) as opened:
             return _splits(dict.fromkeys(opened.files, opened.__getitem__), place, table)
     except _UNREADABLE as error:
-        raise UsageError(f"{place} cannot be read as .npz ({error})") from error
+        raise UsageError(
+            f"{place} cannot be read as .npz of plain arrays ({type(error).__name__}); it needs {_LAYOUT}"
+        ) from error
 
 
 def read_npy(argument: str | None, table: DataTable) -> Splits:
