@@ -129,9 +129,8 @@ def _readable(splits: Sequence[Files]) -> tuple[list[Files], tuple[str, ...]]:
     if not broken:
         return kept, ()
     more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
-    return kept, (
-        f"{len(broken)} broken {'file is' if len(broken) == 1 else 'files are'} left out: {', '.join(map(str, broken[:_NAMED]))}{more}",
-    )
+    named = f"{', '.join(map(str, broken[:_NAMED]))}{more}"
+    return kept, (f"{len(broken)} broken {'file is' if len(broken) == 1 else 'files are'} left out: {named}",)
 
 
 def _is_readable(path: Path) -> bool:
