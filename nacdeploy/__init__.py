@@ -27,18 +27,22 @@ if TYPE_CHECKING:
         trust,
     )
     from nacdeploy.base.errors import NacdeployError, RefusedError, UsageError
+    from nacdeploy.brought import Measure, Task
     from nacdeploy.strategies.chain import Chain
 
 _HOMES = {
     **dict.fromkeys(("NacdeployError", "RefusedError", "UsageError"), "nacdeploy.base.errors"),
     "Chain": "nacdeploy.strategies.chain",
+    **dict.fromkeys(("Measure", "Task"), "nacdeploy.brought"),
 }
 
 __all__ = [
     "Chain",
+    "Measure",
     "NacdeployError",
     "RefusedError",
     "Result",
+    "Task",
     "UsageError",
     "analyze",
     "bench",

@@ -21,7 +21,8 @@ def schema(metric: str) -> int:
 
 
 def spelled(key: str, metric: str) -> str:
-    """Return the name of a field in a file."""
+    """Return the name of a field in a file; of a task's own metric its name counts, without direction and unit."""
+    metric = metric.partition(":")[0]
     if key == "drop":
         return "drop_points" if metric == DEFAULT else f"drop_{metric}"
     parts = [metric if part == "score" else part for part in key.split("_")]

@@ -111,7 +111,7 @@ def analyze(
             something else.
     """
     progress = progress or Silent()
-    models.name_by_user(shared.get("model"))
+    models.name_by_user(shared.get("model"), shared.get("task"))
     if config_type not in musco.KINDS:
         raise unknown("configuration type", config_type, musco.KINDS)
     asked = _asked(Path(resume)) if resume is not None else None

@@ -101,7 +101,7 @@ def compress(
         NacdeployError: a job fails and `job_failure` does not allow it, or no job has a value.
     """
     progress, watch = progress or Silent(), Stopwatch()
-    models.name_by_user(shared.get("model"))
+    models.name_by_user(shared.get("model"), shared.get("task"))
     with _begun(experiment, automatic, resume, out, shared) as (place, asked):
         return _compressed(place, asked, shared, progress, watch)
 

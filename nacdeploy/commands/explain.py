@@ -17,10 +17,11 @@ from nacdeploy.exporters.artifacts import artifact, onnx_files, onnx_layers
 from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.artifacts.float_twin import float_twin, is_quantized
 from nacdeploy.exporters.artifacts.onnx_layers import OnnxLayer
-from nacdeploy.exporters.targets import Target
+from nacdeploy.exporters.targets import Target, ported
 from nacdeploy.exporters.targets.ort import layer_facts
 from nacdeploy.exporters.targets.ort import probe as probes
 from nacdeploy.exporters.targets.ort import profiling as onnx_profile
+from nacdeploy.exporters.targets.ort.runner import Given
 from nacdeploy.exporters.targets.runtime import runtime_of
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.reports import explanation
@@ -123,10 +124,12 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
     )
 
 
-def _images(manifest: Manifest) -> NDArray[Any]:
-    """One image of random pixels, normalised as the artifact's own are: (1, C, H, W)."""
+def _images(manifest: Manifest) -> Given:
+    """One image of random pixels, normalised as the artifact's own are: (1, C, H, W), or random inputs by name."""
+    given, ports = manifest.preprocessing, manifest.ports
+    if given is None or ports is not None:
+        return ported.given(ports, ported.noise(ports)) if ports else {}
     shape = tuple(int(size) for size in manifest.inputs[0].shape[1:])
-    given = manifest.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, shape) * given.scale
     mean, std = (np.array(values).reshape(-1, 1, 1) for values in (given.mean, given.std))
     normalised: NDArray[Any] = ((pixels - mean) / std)[None].astype(np.float32)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nacdeploy import models
 from nacdeploy import profile as profiles
@@ -33,6 +34,7 @@ def export(
     guard: bool | None = None,
     precision: Path | str | None = None,
     model: str | None = None,
+    task: Any = None,
     runs: Path | str = "runs",
     wandb: bool = True,
     progress: Progress | None = None,
@@ -48,6 +50,7 @@ def export(
             under `runs` and used again.
         guard: tune only where the network in integers is slower than in float; by default as the profile says.
         precision: an artifact or its precision.json, whose precisions replace the measurement.
+        task: the task whose network it is, if it is not at hand.
         model: the file of the network. A file that only the checkpoint names does not run until the user names it here.
 
     Raises:
@@ -55,7 +58,7 @@ def export(
         NacdeployError: the exported graph does not agree with the torch model, or the builder rejects it.
     """
     progress, home = progress or Silent(), Runs(Path(runs))
-    models.name_by_user(model)
+    models.name_by_user(model, task)
     if autotune and precision is not None:
         raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")
     given = carry.read(Path(precision)) if precision is not None else None

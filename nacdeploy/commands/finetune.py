@@ -34,7 +34,7 @@ def finetune(
     'QEFF(epochs=1)'
     """
     progress, options = progress or Silent(), filled(shared)
-    models.name_by_user(options["model"])
+    models.name_by_user(options["model"], options["task"])
     with Runs(Path(options["runs"])).place(out, "finetune") as place:
         command = Command("finetune", place, options, progress)
         session, state = _reopened(Path(source), progress)

@@ -108,7 +108,7 @@ def _start(
         raise UsageError(f"--{'fork' if fork else 'pick'} needs a run that is there: give its folder with --resume RUN")
     if fork and pick is not None:
         raise UsageError("--pick answers from a run as it is, --fork begins another; give one of them")
-    models.name_by_user(shared.get("model"))
+    models.name_by_user(shared.get("model"), shared.get("task"))
     if source is not None and not fork:
         yield resuming.resumed(Path(source), shared, wanted)
         return

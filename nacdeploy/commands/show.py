@@ -119,7 +119,8 @@ def _artifact(path: Path) -> Shown:
     lines = [
         f"artifact for {manifest.target}: {manifest.model.get('name')} compressed by '{manifest.chain or 'nothing'}'",
         f"model file: {manifest.model_file}, {artifact.size_bytes(path, manifest)} bytes; built {manifest.created}",
-        _images(manifest.preprocessing),
+        *([_images(manifest.preprocessing)] if manifest.preprocessing else []),
+        *(f"input {i.name} {i.shape} {i.dtype}" for i in manifest.inputs if not manifest.preprocessing),
         *(f"output {o.name} {o.shape} {o.dtype}" for o in manifest.outputs),
         *(f"{row.layer}: asked {row.asked}, held {row.held}{_because(row.reason)}" for row in rows),
         *(f"engine {capability}: {file}" for capability, file in manifest.engines.items()),

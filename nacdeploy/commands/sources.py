@@ -38,7 +38,7 @@ def in_force(
     if record is not None:
         _check_none({**options, **files, **search}, f"{what} has settings of its own")
         return record
-    models.name_by_user(options.get("model"))
+    models.name_by_user(options.get("model"), options.get("task"))
     if what is not None:
         _check_none(search, "a strategy is applied, not searched for")
         return settled(to_apply(what, options, precision, rules), progress).settings

@@ -25,7 +25,7 @@ def train(
     'baseline'
     """
     progress = progress or Silent()
-    models.name_by_user(shared.get("model"))
+    models.name_by_user(shared.get("model"), shared.get("task"))
     request = wanted(shared, train={"epochs": epochs})
     with Runs(Path(request.options["runs"])).place(out, "train") as place:
         setup = settled(request, progress)

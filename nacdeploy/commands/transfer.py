@@ -49,7 +49,7 @@ def transfer(
             no rule.
         RefusedError: a letter does not apply (without `skip_refused`).
     """
-    models.name_by_user(shared.get("model"))
+    models.name_by_user(shared.get("model"), shared.get("task"))
     progress, request = progress or Silent(), to_apply(strategy, shared, precision, rules)
     chain, options = request.chain, request.options
     with Runs(Path(options["runs"])).place(out, f"transfer-{chain.word}") as place:
@@ -77,7 +77,7 @@ def preview(
     >>> [step.link for step in nacdeploy.preview(strategy="QP", profile="tiny.toml")]
     ['Q', 'P']
     """
-    models.name_by_user(shared.get("model"))
+    models.name_by_user(shared.get("model"), shared.get("task"))
     request = to_apply(strategy, shared, precision, rules)
     session = open_session(request, progress or Silent())
     return transferring.previews(request.chain, session.baseline, session.task, session.profile, skip_refused)

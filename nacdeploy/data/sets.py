@@ -1,10 +1,10 @@
 """The values of this room: a set of images, the splits of a source, and a data set ready for use."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,11 +50,11 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images, uint8 `(N, C, H, W)` in memory or decoded on demand, and their labels: classes, int64 `(N,)`, or what a
-    metric makes of classes."""
+    """Images, uint8 `(N, C, H, W)` in memory or decoded on demand, and their labels: classes, int64 `(N,)`, what a
+    metric makes of classes, or the targets of a user's own task (`brought.targets`)."""
 
     images: Tensor | Pictures
-    labels: Tensor
+    labels: Any
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,7 +79,10 @@ class ImageSet:
             yield self.images.contiguous().numpy().data
         else:
             yield from self.images.content()
-        yield self.labels.contiguous().numpy().data
+        if isinstance(self.labels, Tensor):
+            yield self.labels.contiguous().numpy().data
+        else:
+            yield from self.labels.content()
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +111,10 @@ class Dataset:
     own proportions. `augment` is one of "none", "shift" and "crop-flip". `bits` is the depth of the pixels in the
     files, of which the upper 8 were taken; `shaping` gave them their size. `notes` tell a user how they were
     read.
+
+    The data of a user's own task are inputs as the network takes them, float32, without mean and std. Their training
+    split holds the samples that are looked at without training; `epochs` gives the batches of an epoch from batch size,
+    seed and number. `n_answers` is the number of values of one answer, `identity` a hash of the task's functions.
     """
 
     name: str
@@ -123,12 +130,20 @@ class Dataset:
     bits: int = 8
     shaping: Shaping = field(default_factory=Shaping)
     notes: tuple[str, ...] = ()
+    n_answers: int | None = None
+    epochs: Callable[[int, int, int], Iterator[tuple[Tensor, Any]]] | None = None
+    identity: str = ""
 
     @property
     def n_outputs(self) -> int:
         """The number of a network's outputs: one per class (some classes may have no images), or one per number of a
         label."""
-        return len(self.class_names) or int(self.train.labels.shape[1])
+        return self.n_answers or len(self.class_names) or int(self.train.labels.shape[1])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input: `(C, H, W)` of images."""
+        return tuple(self.train.images.shape[1:])
 
     @property
     def channels(self) -> int:
@@ -144,14 +159,17 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """The sha256 over the images and labels of the three splits, in hex."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.identity.encode())
         for split in (self.train, self.validation, self.test):
             for piece in split.content():
                 digest.update(piece)
         return digest.hexdigest()
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Convert uint8 `(N, C, H, W)` to float32 of the same shape: `(x / 255 - mean) / std`."""
+        """Convert uint8 `(N, C, H, W)` to float32 of the same shape: `(x / 255 - mean) / std`; inputs of a user's own
+        task stay as they are."""
+        if not self.mean:
+            return images.float()
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         return (images.float() / 255 - mean) / std

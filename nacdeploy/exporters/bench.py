@@ -19,8 +19,9 @@ from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.targets import gpu, pick
 from nacdeploy.exporters.targets.gpu import GpuState
+from nacdeploy.exporters.targets.ported import ported
 from nacdeploy.exporters.targets.runtime import Picked, Runner
-from nacdeploy.metrics import DEFAULT, scored
+from nacdeploy.metrics import DEFAULT, Metric, scored
 from nacdeploy.network.attachments.early_exit import take_exits
 from nacdeploy.profile.tables.deployment import BenchTable
 from nacdeploy.task import evaluate as evaluation
@@ -79,8 +80,10 @@ class _Subject:
     score: float
 
 
-def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: BenchTable) -> Table:
-    """Time artifacts against `baseline` and score them on the test split of `data`.
+def bench(
+    artifacts: Sequence[Path], baseline: Path, data: Dataset, table: BenchTable, metric: Metric | None = None
+) -> Table:
+    """Time artifacts against `baseline` and score them on the test split of `data`, by `metric` or their own.
 
     Raises:
         UsageError: an artifact takes other images than the data has, or is no artifact.
@@ -95,40 +98,44 @@ def bench(artifacts: Sequence[Path], baseline: Path, data: Dataset, table: Bench
         subjects = []
         for path, manifest in loaded.items():
             picked = pick.pick(path, manifest, threads=table.threads, host=host, cuda_graph=cuda_graph)
-            score = deployed_score(picked.runner, manifest, as_taken(manifest, data), data.test)
+            picked = replace(picked, runner=ported(picked.runner, manifest.ports))
+            score = deployed_score(picked.runner, manifest, as_taken(manifest, data), data.test, metric)
             subjects.append(_Subject(str(path), path, manifest, picked, cuda_graph, score))
         rows += _timed(subjects, data, table)
     after = gpu.states() if host else ()
     return Table(str(baseline), latency.machine(), rows[0].runtime, tuple(rows), before, after)
 
 
-def deployed_score(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet) -> float:
-    """Score the answers of the artifact, with its gate applied."""
+def deployed_score(
+    runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet, metric: Metric | None = None
+) -> float:
+    """Score the answers of an artifact, with its gate applied, by `metric` or the artifact's own."""
+    metric = metric or manifest.metric
     parts = [runner.run(x.numpy()) for x in evaluation.batches(data, images, 64)]
     outputs = dict(zip(runner.output_names, (np.concatenate(c) for c in zip(*parts, strict=True)), strict=True))
     exits = manifest.gate.exits if manifest.gate else ()
     names = [*(e.output for e in exits), runner.output_names[0]]
     if missing := [name for name in names if name not in outputs]:
         raise UsageError(f"the manifest's gate names the output '{missing[0]}', which the model does not have")
-    metric, found = manifest.metric, [torch.from_numpy(outputs[name]) for name in names]
+    found = [torch.from_numpy(outputs[name]) for name in names]
     answer, _ = take_exits(found, [e.threshold for e in exits], metric.confidence)
     return metric.score(answer, images.labels)
 
 
 def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
     """Return the data, normalised as an artifact takes its images."""
+    if manifest.preprocessing is None:
+        return data
     return replace(data, mean=manifest.preprocessing.mean, std=manifest.preprocessing.std)
 
 
 def _checked(path: Path, data: Dataset) -> Manifest:
     """Return the manifest of an artifact, and check that it takes the images and names the classes of a data set."""
     manifest, _ = artifact.load(path)
-    expected = manifest.inputs[0].shape[1:] if manifest.inputs else ()
-    given = (data.channels, *data.input_size)
-    if tuple(expected) != given:
-        raise UsageError(
-            f"{path} takes images of shape {tuple(expected)}, the data has {given}; give its own with --data"
-        )
+    expected = tuple(manifest.inputs[0].shape[1:] if manifest.inputs else ())
+    expected, given = manifest.ports.input_shape if manifest.ports else expected, data.input_shape
+    if expected != given:
+        raise UsageError(f"{path} takes images of shape {expected}, the data has {given}; give its own with --data")
     if manifest.class_names != data.class_names:
         raise UsageError(f"{path} tells other classes apart than data set '{data.name}'; give its own with --data")
     return manifest
@@ -138,7 +145,8 @@ def _timed(subjects: Sequence[_Subject], data: Dataset, table: BenchTable) -> li
     """Return the rows of subjects, at every batch size; the first subject is the baseline."""
     rows: list[Row] = []
     for batch_size in table.batch_sizes:
-        images = data.normalize(data.test.images[:1]).repeat(batch_size, 1, 1, 1).numpy()
+        image = data.normalize(data.test.images[:1])
+        images = image.repeat(batch_size, *[1] * (image.dim() - 1)).numpy()
         compared = latency.compare(
             {s.name: s.picked.runner.subject(images) for s in subjects},
             baseline=subjects[0].name,

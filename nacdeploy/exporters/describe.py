@@ -1,9 +1,11 @@
 """The manifest of an artifact before checks, measurements and engines add their part."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nacdeploy.base import records
+from nacdeploy.data import Dataset
 from nacdeploy.exporters.artifacts.artifact import (
     MODEL_FILE,
     DataSource,
@@ -19,6 +21,7 @@ from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
 from nacdeploy.exporters.onnx_graph.trace import INPUT
 from nacdeploy.exporters.targets import Target
 from nacdeploy.metrics import Metric, schema
+from nacdeploy.models.ports import Port
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.state import CompressionState
@@ -44,25 +47,15 @@ def manifest_of(
     context: Context,
 ) -> Manifest:
     """Return the manifest of a state that is deployed as `graph`, before checks and builds."""
-    height, width = task.data.input_size
-    shape = ("batch", task.data.channels, height, width)
-    preprocessing = Preprocessing(
-        height=height,
-        width=width,
-        channels=task.data.channels,
-        mean=task.data.mean,
-        std=task.data.std,
-        bits=task.data.bits,
-        resize=task.data.shaping.resize,
-        crop=task.data.shaping.crop,
-        interpolation=task.data.shaping.interpolation,
-    )
     return Manifest(
         target=target.name,
         model_file=MODEL_FILE,
-        inputs=(TensorInfo(INPUT, shape, "float32"),),
-        outputs=tuple(TensorInfo(name, ("batch", task.data.n_outputs), "float32") for name in graph.outputs),
-        preprocessing=preprocessing,
+        inputs=_infos(task.spec.ports.inputs if task.spec.ports else (Port(INPUT, task.data.input_shape),)),
+        outputs=_infos(
+            task.spec.ports.outputs if task.spec.ports else [Port(n, (task.data.n_outputs,)) for n in graph.outputs]
+        ),
+        ports=task.spec.ports,
+        preprocessing=None if task.spec.ports else _preprocessing(task.data),
         class_names=task.data.class_names,
         chain=str(state.chain),
         steps=context.steps,
@@ -72,6 +65,25 @@ def manifest_of(
         model=context.model,
         data=context.data,
         schema=schema(task.metric.name),
+    )
+
+
+def _infos(ports: Sequence[Port]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(port.name, ("batch", *port.shape), port.dtype) for port in ports)
+
+
+def _preprocessing(data: Dataset) -> Preprocessing:
+    channels, height, width = data.input_shape
+    return Preprocessing(
+        height=height,
+        width=width,
+        channels=channels,
+        mean=data.mean,
+        std=data.std,
+        bits=data.bits,
+        resize=data.shaping.resize,
+        crop=data.shaping.crop,
+        interpolation=data.shaping.interpolation,
     )
 
 

@@ -11,7 +11,9 @@ from nacdeploy.base.progress import Say
 from nacdeploy.exporters import parity
 from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.onnx_graph.trace import OUTPUT
+from nacdeploy.exporters.targets.ported import ported
 from nacdeploy.exporters.targets.runtime import Built, Runner, Source
+from nacdeploy.models.ports import ports_of
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.deployment import ExportTable
@@ -42,6 +44,7 @@ def _agreement(what: str, runner: Runner, network: Network, task: Task, table: E
     """
     images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
     *exits, logits = evaluation.predict_exits(network, task.data, images)
+    runner = ported(runner, ports_of(network.backbone))
     batches = [x.numpy() for x in evaluation.batches(task.data, images, table.max_batch)]
     answers = dict(zip(runner.output_names, parity.run_all(runner, batches), strict=True))
     outputs = [answers[name] for name in sorted(answers, key=lambda name: (name != OUTPUT, len(name), name))]

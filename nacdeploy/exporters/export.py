@@ -20,10 +20,12 @@ from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
 from nacdeploy.exporters.onnx_graph.trace import Traced, lower, to_onnx, trace
 from nacdeploy.exporters.speed_guard import Guarded, guarded, speed_note, taken
 from nacdeploy.exporters.targets import Target
+from nacdeploy.exporters.targets.ported import ported_maker
 from nacdeploy.exporters.targets.runtime import answering, runtime_of
 from nacdeploy.exporters.targets.timing import Timer, timer
 from nacdeploy.exporters.tune import Names, Precisions
 from nacdeploy.metrics import shown
+from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.sparsity import TWO_FOUR
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
@@ -128,7 +130,8 @@ def _checked(
 ) -> Manifest:
     """Return the manifest of a graph, and check that the graph agrees with the simulation, end to end and layer by
     layer."""
-    runtimes = answering(target)
+    ports = ports_of(lowered.state.network.backbone)
+    runtimes = {name: ported_maker(make, ports) for name, make in answering(target).items()}
     checks = parity.check(lowered.state.network, lowered.graph, task, profile.export, runtimes)
     notes, compared = lowered.notes, None
     if original is not None:
@@ -175,7 +178,9 @@ def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Time
         return None
     make = runtime_of(target).maker(profile.export, profile.bench.threads)
     images = np.repeat(task.example_input().numpy(), profile.bench.batch_sizes[0], axis=0)
-    return None if make is None else timer(make, images, profile.bench, profile.export.n_autotune_rounds)
+    if make is None:
+        return None
+    return timer(ported_maker(make, task.spec.ports), images, profile.bench, profile.export.n_autotune_rounds)
 
 
 def _guarded(

@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint
 from nacdeploy.base import plugins
 from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.base.scores import DEFAULT, schema, scored, spelled
+from nacdeploy.metrics import custom
 from nacdeploy.metrics.absolute_error import Mae
 from nacdeploy.metrics.accuracy import Accuracy
 from nacdeploy.metrics.base import (
@@ -20,11 +21,13 @@ from nacdeploy.metrics.base import (
     shown,
     shown_drop,
 )
+from nacdeploy.metrics.custom import Custom
 
 __all__ = [
     "ACCURACY",
     "DEFAULT",
     "METRICS",
+    "Custom",
     "Interval",
     "Metric",
     "axis",
@@ -50,7 +53,8 @@ _KNOWN: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
 def named(name: str) -> Metric:
-    """Return a metric by its name: this package's own first, then those of the entry point group `nacdeploy.metrics`.
+    """Return a metric by its name: this package's own first, then those of the entry point group `nacdeploy.metrics`,
+    or the facts of a task's own metric, spelled as `NAME:higher:UNIT`.
 
     Of other packages only the named metric is loaded.
 
@@ -59,6 +63,8 @@ def named(name: str) -> Metric:
     """
     if not isinstance(name, str):
         raise UsageError(f"a metric has a name, not {str(name)[:40]}")
+    if custom.SPELLED.fullmatch(name):
+        return Custom(name)
     if name not in _KNOWN:
         found = {entry.name: entry for entry in plugins.entries(GROUP)}
         if name not in found:

@@ -1,15 +1,17 @@
 """Networks by name: built in, from torchvision or timm, or from a factory in the user's own file."""
 
+import copy
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from nacdeploy.base.errors import UsageError, unknown
-from nacdeploy.models import deit, external, mobilenet, project, resnet
+from nacdeploy.models import deit, external, live, mobilenet, project, resnet
+from nacdeploy.models.ports import Ports, ported
 
 _BUILDERS = {
     **dict.fromkeys(resnet.LAYOUTS, resnet.build),
@@ -30,6 +32,7 @@ class ModelSpec:
         width: None for the model's default.
         source_sha256: the hash of a user's file together with the modules of its own project that it imports; None for
             every other model.
+        ports: the inputs and outputs of the network of a user's own task.
     """
 
     name: str
@@ -38,6 +41,12 @@ class ModelSpec:
     input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     width: Annotated[float, Field(gt=0, le=10**6)] | None = None
     source_sha256: str | None = None
+    ports: Ports | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input as all rooms see it: `(C, H, W)` of images, `(K,)` of packed inputs."""
+        return self.ports.input_shape if self.ports else (self.channels, *self.input_size)
 
     @property
     def located(self) -> str:
@@ -64,7 +73,8 @@ class ModelSpec:
             MissingExtraError: timm is needed and not installed.
             UsageError: the name is unknown, the network cannot be built, or the user's file has changed.
         """
-        model = _materialised(_build(self), (self.channels, *self.input_size))
+        model = _build(self)
+        model = _materialised(model, self.input_shape) if self.ports is None else ported(model, self.ports)
         if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
             raise UsageError(f"model '{self.name}' has no Conv2d and no Linear layer: nothing to compress")
         return model
@@ -102,10 +112,28 @@ def resolve(
     return ModelSpec(name, n_classes, channels, input_size, width, digest)
 
 
-def name_by_user(name: str | None) -> None:
-    """Note that this user named a model: the user's file of that name may then run (see `models.trust`)."""
-    if name is not None and is_file(name):
-        external.name_file(name)
+def name_by_user(*names: str | object | None) -> None:
+    """Note that this user named a model or task: the user's file of that name may then run (see `models.trust`). A task
+    that is an object is at hand from now on."""
+    for name in names:
+        if isinstance(name, str) and is_file(name):
+            external.name_file(name)
+        elif name is not None and not isinstance(name, str):
+            live.register(name)
+
+
+def made(name: str) -> Any:
+    """Return what a user's function makes, or the task of a Python program.
+
+    Raises:
+        UsageError: it is not at hand, may not run, or fails.
+    """
+    return live.find(name) if live.is_live(name) else external.file_object(name, digest(name))
+
+
+def digest(name: str) -> str | None:
+    """Return the hash of a user's file with its imports, or None for every other model."""
+    return project.read(external.split_file_name(name)[0]).sha256 if is_file(name) else None
 
 
 def accept_here(name: str, source_sha256: str | None) -> None:
@@ -121,6 +149,8 @@ def _build(spec: ModelSpec) -> nn.Module:
         return external.torchvision_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
     if library == "timm":
         return external.timm_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
+    if live.is_live(name):
+        return copy.deepcopy(live.find(name).network())
     if is_file(name):
         return external.file_model(
             name, n_classes=n_classes, channels=channels, input_size=input_size, source_sha256=spec.source_sha256

@@ -1,11 +1,12 @@
 """Models from elsewhere: torchvision, timm, and a factory in a user's own Python file."""
 
+import copy
 import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -19,6 +20,9 @@ _TORCHVISION_KEYWORDS: dict[str, dict[str, Any]] = {
     "googlenet": _NO_AUXILIARY_HEADS,
     "inception_v3": _NO_AUXILIARY_HEADS,
 }
+
+
+_BROUGHT: dict[tuple[str, str, str], Any] = {}
 
 
 class GrayToColor(nn.Module):
@@ -155,14 +159,50 @@ def located(name: str, source_sha256: str | None) -> str:
     return name if found is None else f"{found}:{factory}"
 
 
+class Brought(Protocol):
+    """What a user's function may make in place of a module: a task, which has a network.
+
+    >>> from nacdeploy import Task
+    >>> callable(Task.network)
+    True
+    """
+
+    def network(self) -> nn.Module: ...
+
+
 def file_model(
     name: str, *, n_classes: int, channels: int, input_size: tuple[int, int], source_sha256: str | None
 ) -> nn.Module:
-    """Call a user's factory with the keywords that its signature names, and return its module.
+    """Call a user's factory with the keywords that its signature names, and return its module; of a task, a copy of its
+    network.
 
     Raises:
         UsageError: the file or the factory is missing, fails, returns no module; the file or an imported file of its
             project has changed; or this user has not named the file.
+    """
+    offered = {
+        "n_classes": n_classes,
+        "num_classes": n_classes,
+        "channels": channels,
+        "in_channels": channels,
+        "input_size": input_size,
+    }
+    model = file_object(name, source_sha256, **offered)
+    if hasattr(model, "network"):
+        return copy.deepcopy(model.network())
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model '{name}' returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def file_object(name: str, source_sha256: str | None, **offered: Any) -> Any:
+    """Call a user's function with those of the offered keywords that its signature names, and return what it makes.
+
+    A task is made once in a process for one content of its file.
+
+    Raises:
+        UsageError: the file or the function is missing or fails; the file or an imported file of its project has
+            changed; or this user has not named the file.
     """
     path, factory_name = split_file_name(located(name, source_sha256))
     found = project.read(path)
@@ -172,24 +212,20 @@ def file_model(
             f"{str(source_sha256)[:12]}; restore it or start anew"
         )
     trust.check(found.path, found.sha256, f"pass --model {name}")
+    key = (str(found.path), factory_name, found.sha256)
+    if key in _BROUGHT:
+        return _BROUGHT[key]
     factory = getattr(_imported(found, path), factory_name, None)
     if not callable(factory):
         raise UsageError(f"model file {path} has no function '{factory_name}'")
-    offered = {
-        "n_classes": n_classes,
-        "num_classes": n_classes,
-        "channels": channels,
-        "in_channels": channels,
-        "input_size": input_size,
-    }
     try:
         with importing.at_hand(found):
             accepted = inspect.signature(factory).parameters
             model = factory(**{key: value for key, value in offered.items() if key in accepted})
     except (Exception, SystemExit) as error:
         raise UsageError(f"model '{name}' failed: {_reason(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model '{name}' returned {type(model).__name__}, not a torch.nn.Module")
+    if hasattr(model, "network") and not isinstance(model, nn.Module):
+        _BROUGHT[key] = model
     return model
 
 

@@ -89,7 +89,7 @@ class Network(nn.Module):
     `forward_exits`.
     """
 
-    def __init__(self, backbone: nn.Module, grid: Grid, input_shape: tuple[int, int, int]) -> None:
+    def __init__(self, backbone: nn.Module, grid: Grid, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.backbone = backbone
         self.input_shape = input_shape

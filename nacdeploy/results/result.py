@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from nacdeploy.base import records
 from nacdeploy.metrics import DEFAULT, scored
-from nacdeploy.network.network import Network
+from nacdeploy.network.served import served
 from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.steps import checkpoint as checkpoints
@@ -52,12 +54,12 @@ class Result:
     schema: int = records.SCHEMA_VERSION
 
     @property
-    def network(self) -> Network:
+    def network(self) -> nn.Module:
         """The compressed network in evaluation mode, read from the checkpoint: a module that takes normalised images
-        (N, C, H, W) and returns its outputs (N, K).
+        (N, C, H, W) and returns its outputs (N, K), or takes and returns what the network of one's own task does.
 
         Raises:
             UsageError: the checkpoint is gone or damaged.
         """
         state, _ = checkpoints.load(Path(self.checkpoint))
-        return state.network
+        return served(state.network)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
 
-from nacdeploy.base.errors import unknown
+from nacdeploy.base.errors import UsageError, unknown
+from nacdeploy.models import live
 
 SETTINGS_FILE = "nacdeploy.toml"
 
@@ -35,6 +36,9 @@ class Options(TypedDict, total=False):
     data: Annotated[
         str | None,
         Spelling("digits, fashion-mnist, cifar10, folder:PATH, csv:FILE, npz:FILE ... (README lists them).", "D"),
+    ]
+    task: Annotated[
+        Any, Spelling("A task of one's own in place of model and data: path/file.py:function.", "FILE.py:F")
     ]
     width: Annotated[float | None, Spelling("Width of a built-in model.")]
     normalize: Annotated[
@@ -81,17 +85,38 @@ SEARCH_HINTS = {
     name: hint for name, hint in get_type_hints(SearchOptions, include_extras=True).items() if name not in HINTS
 }
 SEARCH = tuple(SEARCH_HINTS)
-TASK = ("model", "data", "width", "input_size", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
+TASK = (
+    "model",
+    "data",
+    "task",
+    "width",
+    "input_size",
+    "normalize",
+    "classes",
+    "checkpoint",
+    "new_head",
+    "profile",
+    "seed",
+)
 # What a run was asked for; where it lies and who watches it is said anew.
 RECORDED = tuple(name for name in HINTS if name not in ("runs", "wandb", "settings_file"))
 
 
 def filled(options: Options) -> Options:
-    """Return all options, with the default of each that is left out.
+    """Return all options, with the default of each that is left out, and the name of a task that is an object.
 
     Raises:
-        UsageError: there is no such option.
+        UsageError: there is no such option, or a task stands beside a model or data.
     """
     for name in options.keys() - SPELLINGS.keys():
         raise unknown("option", name, SPELLINGS)
-    return cast(Options, {name: spelling.default for name, spelling in SPELLINGS.items()} | options)
+    found = {name: spelling.default for name, spelling in SPELLINGS.items()} | options
+    if found["task"] is None:
+        return cast(Options, found)
+    for name in ("model", "data", "width", "normalize", "classes", "input_size", "new_head"):
+        if found[name]:
+            raise UsageError(
+                f"--{name.replace('_', '-')} stands beside --task, which brings network and data: give one"
+            )
+    task = found["task"]
+    return cast(Options, {**found, "task": task if isinstance(task, str) else live.register(task)})

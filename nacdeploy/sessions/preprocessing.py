@@ -73,6 +73,8 @@ def _normalised(images: DataTable, mean: Sequence[float], std: Sequence[float]) 
 
 def line(data: Dataset, why: str) -> str:
     """Return the normalisation of the images and its reason in one line, and further notes on them, one line each."""
+    if not data.mean:
+        return "\n".join(data.notes)
     mean, std = (_spoken(scale) for scale in (data.mean, data.std))
     said = f"images normalised by mean {mean} and deviation {std}: {why} (--normalize, images.mean, images.std)"
     return "\n".join((said, *data.notes))
@@ -84,7 +86,7 @@ def given_lines(baseline: CompressionState, data: Dataset, model: str, where: st
     is_near = metric.is_near_chance(found.score, found.chance, found.n_images)
     chance = f", near the {shown(metric, found.chance)} of chance" if is_near else ""
     lines = [f"baseline {model} from {where}: {shown(metric, found.score)} on validation{chance}"]
-    mismatch = first_norm.mismatch(baseline.network.backbone, data, _own(model))
+    mismatch = first_norm.mismatch(baseline.network.backbone, data, _own(model)) if data.mean else None
     return lines if mismatch is None else [*lines, f"warning: {mismatch}"]
 
 

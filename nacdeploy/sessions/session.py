@@ -96,6 +96,12 @@ def open_session(request: Request, progress: Progress) -> Session:
         baseline, folder = _given_baseline(Path(path), request.options["new_head"], setup, runs, progress)
         for line in (setup.normalised, *preprocessing.given_lines(baseline, task.data, profile.model, path)):
             progress.say(line)
+    elif task.is_own:
+        progress.say(setup.normalised)
+        _check_finite(setup.network, task.spec.name)
+        baseline, folder = _kept_baseline(setup, runs, f"the network of {task.spec.name}")
+        for line in preprocessing.given_lines(baseline, task.data, profile.model, "the task"):
+            progress.say(line)
     else:
         progress.say(setup.normalised)
         folder = runs.baseline(_baseline_key(task, profile))
@@ -160,7 +166,8 @@ def task_of(record: Record) -> Task:
         UsageError: the data differ from the checkpoint's.
     """
     profile = record.settings()
-    task = tasks.make(record.model.located, profile.data, profile)
+    located = record.model.located
+    task = tasks.make(located, located if record.model.ports else profile.data, profile)
     if task.data.fingerprint != record.data.get("fingerprint"):
         raise UsageError(f"the data set '{profile.data}' has changed since the checkpoint was made; give it unchanged")
     return task
@@ -196,14 +203,20 @@ def _given_baseline(
     if found.new_head:  # trained by the recipe, and kept like every baseline
         folder = runs.baseline(records.sha256_data([_baseline_key(task, profile), state_key(network)]))
         return _own_baseline(folder, setup, progress), folder
-    state = initial_state(network, task)
+    return _kept_baseline(setup, runs, f"from {path.name}")
+
+
+def _kept_baseline(setup: Setup, runs: Runs, note: str) -> tuple[CompressionState, Path]:
+    """Write a network as it is as a checkpoint folder, so that later commands find it."""
+    task, profile = setup.task, setup.profile
+    state = initial_state(setup.network, task)
     folder = runs.baseline(records.sha256_data([state.key, *_seen(task, profile)]))
     with folders.joined_directory(folder) as temporary:
-        checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=f"from {path.name}"))
+        checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=note))
     return state, folder
 
 
-def _check_finite(network: nn.Module, path: Path) -> None:
+def _check_finite(network: nn.Module, path: Path | str) -> None:
     for name, value in network.state_dict().items():
         if not torch.isfinite(value).all():
             raise UsageError(f"{path}: '{name}' holds values that are not finite numbers; give a network that is well")

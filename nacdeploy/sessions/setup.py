@@ -47,6 +47,7 @@ _Tables = Mapping[str, Mapping[str, Any]]
 # The keys that shared options give.
 _KEYS: dict[str, tuple[str, ...]] = {
     **{key: (key,) for key in ("model", "data", "width", "seed")},
+    "task": ("model", "data"),
     "normalize": ("images.mean", "images.std"),
     "classes": ("images.classes",),
     "input_size": ("images.input_size",),
@@ -172,6 +173,8 @@ def settled(request: Request, progress: Progress) -> Setup:
     why, images = preprocessing.settled(settings.profile, record, path is not None)
     settings = settings.over((why, images))
     task = tasks.make(settings.profile.model, settings.profile.data, settings.profile)
+    if task.is_own:
+        settings = settings.over((task.spec.name, {"metric": task.metric.name}))
     network = plain_network(task, settings.profile)
     if request.precision is not None:
         settings = settings.over(_in_precision(*request.precision, settings.profile, network, progress))
@@ -201,6 +204,8 @@ def _by_options(given: Mapping[str, Any], tables: _Tables, profile: Profile) -> 
 
 def _by_key(name: str, value: Any) -> tuple[Any, ...]:
     """The values that an option gives its keys."""
+    if name == "task":
+        return value, value
     if name == "normalize":
         return tuple(preprocessing.asked(value, None).values())
     return value if name == "model" and isinstance(value, tuple) else (value,)

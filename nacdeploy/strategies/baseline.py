@@ -16,9 +16,8 @@ from nacdeploy.task import evaluate as evaluation
 def plain_network(task: Task, profile: Profile) -> Network:
     """Make the untrained network of the task on the grid of the profile's target, initialised from the profile's
     seed."""
-    shape = (task.data.channels, *task.data.input_size)
     grid = profile.parsed_target.grid(profile.of(QuantizeTable).grid)
-    return Network(task.build(profile.seed), grid, shape).eval()
+    return Network(task.build(profile.seed), grid, task.spec.input_shape).eval()
 
 
 def initial_state(network: Network, task: Task) -> CompressionState:

@@ -1,46 +1,30 @@
-"""Task: a network, a data set and the metric that joins them."""
-
-from dataclasses import dataclass
+"""Task: a network, a data set and the metric that joins them, by name or of the user's own."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nacdeploy import data as datasets
 from nacdeploy import metrics, models
 from nacdeploy.base.errors import UsageError
-from nacdeploy.data import Dataset
-from nacdeploy.metrics import ACCURACY, Metric
-from nacdeploy.models import ModelSpec, pretrained
+from nacdeploy.models import pretrained
 from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.profile import Profile
+from nacdeploy.task import own
+from nacdeploy.task.task import Task
 
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A network's specification, its data, and the metric of its answers."""
-
-    spec: ModelSpec
-    data: Dataset
-    metric: Metric = ACCURACY
-
-    def build(self, seed: int) -> nn.Module:
-        """Build the network in eval mode with weights drawn from `seed`; the global generator keeps its state."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return self.spec.build().eval()
-
-    def example_input(self) -> Tensor:
-        """Return the first training image, normalised: float32 `(1, C, H, W)`."""
-        return self.data.normalize(self.data.train.images[:1])
+__all__ = ["Task", "make"]
 
 
 def make(model: str, data: str, profile: Profile) -> Task:
-    """Make the task of a named model on a named data set, and check it by running one image through the model.
+    """Make the task of a named model on a named data set, and check it by running one image through the model; or open
+    a task of the user's own, which is named twice.
 
     Raises:
         NacdeployError: the data cannot be downloaded, or an optional package is missing.
         UsageError: a name is unknown, or the model does not turn one image into `(1, n_outputs)` numbers.
     """
+    if own.is_own(model, data):
+        return own.opened(model, profile)
     metric = metrics.named(profile.metric)
     dataset = datasets.load(data, pretrained.settled(model, profile.images), metric)
     spec = models.resolve(

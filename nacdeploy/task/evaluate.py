@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import TypeVar
 
 import torch
@@ -41,8 +42,9 @@ def accelerated(module: nn.Module) -> Iterator[torch.device]:
 def batch_size(images: ImageSet) -> int:
     """Return how many images to run at once: memory grows with the pixels, and larger batches of large images are not
     faster."""
-    height, width = images.images.shape[-2:]
-    return min(LARGEST_BATCH, max(1, 1 << (max(1, _PIXELS_AT_ONCE // (height * width)).bit_length() - 1)))
+    shape = images.images.shape[1:]
+    n_pixels = prod(shape[1:]) if len(shape) > 1 else -(-shape[0] // 3)
+    return min(LARGEST_BATCH, max(1, 1 << (max(1, _PIXELS_AT_ONCE // n_pixels).bit_length() - 1)))
 
 
 def batches(

@@ -99,6 +99,10 @@ def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -
     """Return a function from an epoch to shuffled, augmented, normalised batches, which follow from the seed and the
     epoch."""
 
+    own = data.epochs
+    if own is not None:
+        return lambda epoch: own(batch_size, seed, epoch)
+
     def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(seed + epoch)
         order = torch.randperm(len(images), generator=generator)

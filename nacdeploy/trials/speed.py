@@ -20,6 +20,7 @@ from nacdeploy.exporters.onnx_graph.trace import Traced, lower, trace
 from nacdeploy.exporters.targets import Target, gpu, pick
 from nacdeploy.exporters.targets.ort import runner as onnx
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.exporters.targets.ported import ported_maker
 from nacdeploy.exporters.targets.runtime import Maker, runtime_of
 from nacdeploy.exporters.targets.timing import Timer, timer
 from nacdeploy.network.network import Network, content
@@ -247,9 +248,10 @@ def _timed(models: Mapping[str, bytes], session: Session, n_rounds: int) -> dict
 def _timer(session: Session, n_rounds: int) -> Timer:
     """Return a timer of graphs on the target, or in ONNX Runtime on the CPU if the target cannot be timed here."""
     profile = session.profile
-    images = session.task.example_input().repeat(profile.bench.batch_sizes[0], 1, 1, 1).numpy()
-    make = _maker_here(profile.parsed_target, profile)
-    return timer(make or partial(OnnxRunner, threads=profile.bench.threads), images, profile.bench, n_rounds)
+    example = session.task.example_input()
+    images = example.repeat(profile.bench.batch_sizes[0], *[1] * (example.dim() - 1)).numpy()
+    make = _maker_here(profile.parsed_target, profile) or partial(OnnxRunner, threads=profile.bench.threads)
+    return timer(ported_maker(make, session.task.spec.ports), images, profile.bench, n_rounds)
 
 
 def _maker_here(target: Target, profile: Profile) -> Maker | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from nacdeploy.base.outside import doors, own
 from nacdeploy.base.scores import SCHEMAS
 from nacdeploy.exporters import targets
 from nacdeploy.metrics import DEFAULT, Metric, named
+from nacdeploy.models.ports import Ports
 from nacdeploy.profile.tables.deployment import BenchTable
 from nacdeploy.profile.tables.training import DataTable
 
@@ -146,6 +148,8 @@ class Manifest:
     """The content of an artifact, and how it was made. `write` fills `files`, `created` and `versions`.
 
     Attributes:
+        preprocessing: the way from pixels to the input; None for a task of the user's own, which prepares inputs.
+        ports: the inputs and outputs of such a task's network.
         steps: the decisions and their letters, as typed records.
         parity: the check that counts.
         checks: all checks, with and without graph optimisation.
@@ -160,7 +164,8 @@ class Manifest:
     model_file: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None = None
+    ports: Ports | None = None
     class_names: tuple[str, ...] = ()
     chain: str = ""
     steps: tuple[MadeBy, ...] = ()
@@ -268,6 +273,9 @@ def _with_height(data: dict[str, Any]) -> dict[str, Any]:
 def _check_images(manifest: Manifest, where: str) -> None:
     """Check that there is one input, of images in the size that the preprocessing makes."""
     taken = manifest.preprocessing
+    if taken is None:
+        _check_ports(manifest, where)
+        return
     size = (taken.channels, taken.height, taken.width)
     doors.check_pixels(taken.channels * taken.height * taken.width, where, "network_pixels")
     if len(manifest.inputs) != 1 or manifest.inputs[0].shape[1:] != size:
@@ -276,6 +284,17 @@ def _check_images(manifest: Manifest, where: str) -> None:
         raise UsageError(f"{where}: images of {taken.channels} channels, normalised as of {len(taken.mean)}")
     if manifest.model_file in (MANIFEST, LOWERING) or not targets.parse(manifest.target):
         raise UsageError(f"{where}: {manifest.model_file} is no graph")
+
+
+def _check_ports(manifest: Manifest, where: str) -> None:
+    """Check that the inputs and outputs are those of the ports."""
+    ports = manifest.ports
+    if ports is None:
+        raise UsageError(f"{where} says neither how images are prepared nor which inputs the network has")
+    doors.check_pixels(prod(ports.input_shape), where, "network_pixels")
+    named = [(each.name, each.shape[1:]) for each in (*manifest.inputs, *manifest.outputs)]
+    if named != [(port.name, port.shape) for port in (*ports.inputs, *ports.outputs)]:
+        raise UsageError(f"{where}: the inputs and outputs are not those of the network's ports")
 
 
 def _check_schema(data: Any, path: Path) -> None:

@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.exporters.onnx_graph.lowering import ATTACHED, DOMAIN, EDGE, PARAMETER, OnnxGraph, lower_markers
 from nacdeploy.exporters.onnx_graph.parameters import affine, layer_parameters
+from nacdeploy.models.ports import join, ports_of
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.captured.graph import call_plain, weighted_consumer, with_weights
 from nacdeploy.network.network import Network, Use, layer_inputs, plain_weight
@@ -49,7 +50,9 @@ class Traced:
 
 
 def to_onnx(network: Network, opset: int) -> OnnxGraph:
-    """Export `network` as it simulates, with a dynamic batch, input `images` (N, C, H, W) float32.
+    """Export `network` as it simulates, with a dynamic batch.
+
+    Inputs and outputs are named by the network's ports, or are `images` (N, C, H, W) and `logits` (N, K).
 
     Raises:
         NacdeployError: torch's exporter cannot export the network.
@@ -63,20 +66,19 @@ def trace(network: Network, opset: int) -> Traced:
     Raises:
         NacdeployError: torch's exporter cannot export the network.
     """
-    marked = _Marked(network).eval()
-    outputs = (OUTPUT, *(f"exit_{i}" for i in range(1, len(network.exits) + 1)))
-    example = torch.zeros(2, *network.input_shape)
+    marked, (inputs, example) = _Marked(network).eval(), _example(network)
+    outputs = (*_own_outputs(network), *(f"exit_{i}" for i in range(1, len(network.exits) + 1)))
     batch = {0: torch.export.Dim("batch", min=1, max=4096)}
     with _quiet():
         try:
             program = torch.onnx.export(
                 marked,
-                (example,),
+                example,
                 dynamo=True,
                 opset_version=opset,
-                input_names=[INPUT],
+                input_names=list(inputs),
                 output_names=list(outputs),
-                dynamic_shapes=(batch,),
+                dynamic_shapes=((batch,) * len(inputs),),
                 verbose=False,
                 external_data=False,
             )
@@ -111,14 +113,18 @@ class _Marked(nn.Module):
         self.token_layers = frozenset(_reading_tokens(network))
         self.norms = _folded_norms(network, self.token_layers)
         self.layers = network.layers
+        ports = ports_of(network.backbone)
+        self.packs = ports is not None and ports.packs
         for name, module in self.layers.items():
             self._add(name, plain_weight(network, name, module))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         found: dict[str, Tensor] = {}
-        heads = self.network.heads
-        logits = self.network.run(x, self, lambda node, value: found.update({node: value}), set(heads))
-        return (logits, *(head(found[node]) for node, head in heads.items()))
+        heads, joined = self.network.heads, _joined(self.network)
+        x: Any = inputs if self.packs else inputs[0]
+        logits = self.network.run(x, self, lambda node, value: found.update({node: value}), {*heads, *joined})
+        own = [found[node] for node in joined] if joined else [logits]
+        return (*own, *(head(found[node]) for node, head in heads.items()))
 
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
         return _marker(EDGE, x, {"reader": use[0], "position": use[1]})
@@ -145,6 +151,36 @@ class _Marked(nn.Module):
         laid_out = weight.T.contiguous() if name in self.token_layers else weight
         self.register_buffer(_buffer(name, "weight"), laid_out)
         self.register_buffer(_buffer(name, "bias"), torch.zeros(len(weight)))
+
+
+def _example(network: Network) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+    """Return the names of the inputs, and a batch of two for each."""
+    ports = ports_of(network.backbone)
+    if ports is None or not ports.packs:
+        return (INPUT if ports is None else ports.inputs[0].name,), (torch.zeros(2, *network.input_shape),)
+    blank = [torch.zeros(2, *port.shape, dtype=port.torch_dtype) for port in ports.inputs]
+    return tuple(port.name for port in ports.inputs), tuple(blank)
+
+
+def _own_outputs(network: Network) -> tuple[str, ...]:
+    """Return the names of the outputs of the network's own end.
+
+    Raises:
+        NacdeployError: the outputs cannot be told apart, since the network cannot be captured.
+    """
+    ports = ports_of(network.backbone)
+    if ports is None:
+        return (OUTPUT,)
+    if network.graph is None and (ports.packs or ports.joins):
+        why = f"the network cannot be captured ({network.captured.why_not})"
+        raise NacdeployError(f"{why}, so that its inputs and outputs cannot be exported one by one")
+    return tuple(port.name for port in ports.outputs)
+
+
+def _joined(network: Network) -> tuple[str, ...]:
+    """Return the nodes of the outputs that the network joins; none if it has one output (N, K)."""
+    nodes = network.graph.nodes if network.graph is not None else ()
+    return next((tuple(each.name for each in node.args[0]) for node in nodes if node.target is join), ())
 
 
 def _marker(kind: str, x: Tensor, attributes: dict[str, Any]) -> Tensor:

@@ -14,13 +14,14 @@ from nacdeploy.base.latency import Subject
 from nacdeploy.base.progress import Say
 from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.targets import Target
-from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.exporters.targets.ort.runner import Given, OnnxRunner
 from nacdeploy.network.network import Network
 from nacdeploy.profile.tables.deployment import ExportTable
 
 
 class Runner(Protocol):
-    """A loaded model that answers images (N, C, H, W) with all its outputs, and hands the same call to the clock.
+    """A loaded model that answers images (N, C, H, W), or several inputs by name, with all its outputs, and hands the
+    same call to the clock.
 
     >>> import numpy as np
     >>> runner: Runner = OnnxRunner(Path("runs/export-ort-1/model.onnx"))
@@ -32,8 +33,8 @@ class Runner(Protocol):
 
     output_names: tuple[str, ...]
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[Any]]: ...
-    def subject(self, images: NDArray[Any]) -> Subject: ...
+    def run(self, images: Given) -> list[NDArray[Any]]: ...
+    def subject(self, images: Given) -> Subject: ...
 
 
 Maker = Callable[[bytes], Runner]

@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from nacdeploy.models.ports import MARKED
 from nacdeploy.network.captured.graph import (
     CONVOLUTIONS,
     DROPOUTS,
@@ -156,7 +157,7 @@ class _Folding:
             return (made, None, None) if operator_name(node.target) == _NATIVE_NORM else made
         if node.target is torch.ops.nacdeploy.identity.default:
             return self._made(node, "call_module", args[1], (args[0],), {}, str(args[1]))
-        function, in_place = _reshaping(node.target), _is_in_place(node)
+        function, in_place = MARKED.get(node.target) or _reshaping(node.target), _is_in_place(node)
         if in_place:
             function = _out_of_place(function)
         name = f"{path}.{operator_name(function)}".lstrip(".")

@@ -142,7 +142,7 @@ class Interpreter(fx.Interpreter):
         """Compute the value of a node from the values of its inputs."""
         if n.op == "placeholder":
             value = super().placeholder(n.target, args, kwargs)
-            self._device = value.device
+            self._device = (value[0] if isinstance(value, tuple) else value).device  # a tuple: inputs of `ports.take`
             return value
         if n.op == "get_attr":
             return self.constant(n)

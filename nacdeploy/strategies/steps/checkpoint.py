@@ -190,7 +190,7 @@ def rebuild(spec: ModelSpec, grid: str, profile: Profile, steps: Sequence[Step])
     Raises:
         MisfitError: a step does not fit this network.
     """
-    network = Network(spec.build(), grid_named(grid), (spec.channels, *spec.input_size)).eval()
+    network = Network(spec.build(), grid_named(grid), spec.input_shape).eval()
     return performed(network, profile, steps)
 
 

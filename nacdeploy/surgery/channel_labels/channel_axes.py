@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nacdeploy.models.ports import MARKED
 from nacdeploy.network.captured.graph import Captured, Interpreter, operator_name, stack
 from nacdeploy.network.network import Network, Structure, no_grad_eval
 from nacdeploy.surgery.channel_labels.channel_classes import Classes, Labels
@@ -240,6 +241,8 @@ class _Propagation(Interpreter):
             return held[args[1]] if isinstance(held, list) else self._unknown(n, value, where)
         if not isinstance(value, Tensor | tuple | list):
             return None
+        if n.target in MARKED.values():
+            return self._unknown(n, value, ANSWER)
         try:
             given = Call(n, args, kwargs)
             made = self._rule(n, given, value, where)

@@ -1,7 +1,7 @@
 """OpenVinoRunner: a model in OpenVINO on the CPU, and the IR that OpenVINO makes of an ONNX graph."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nacdeploy.base import folders
 from nacdeploy.base.errors import MissingExtraError, NacdeployError
 from nacdeploy.base.latency import Subject
+from nacdeploy.exporters.targets.ort.runner import Given
 
 
 @dataclass(frozen=True)
@@ -39,30 +40,34 @@ class OpenVinoRunner:
         """Compile `model`: an IR file beside its weights, the bytes of an ONNX model, or an IR."""
         where = str(model) if isinstance(model, Path) else "the model"
         self._threads = threads
-        self._requests: dict[tuple[int, ...], Any] = {}
+        self._requests: dict[Any, Any] = {}
         with _failing_in_one_line(f"load {where}"):
             self._model = _read(ir_from_onnx(model) if isinstance(model, bytes) else model)
             self.output_names: tuple[str, ...] = tuple(output.get_any_name() for output in self._model.outputs)
+            self._types = {each.get_any_name(): each.get_element_type().to_dtype() for each in self._model.inputs}
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return all outputs for images (N, C, H, W).
+    def run(self, images: Given) -> list[NDArray[Any]]:
+        """Return all outputs for images (N, C, H, W), or for several inputs by name.
 
         Raises:
             NacdeployError: the images do not have the shape that the model takes.
         """
-        images = np.ascontiguousarray(images, dtype=np.float32)
-        with _failing_in_one_line(f"run images of shape {images.shape}"):
-            if images.shape not in self._requests:
-                self._requests[images.shape] = self._compiled(images.shape).create_infer_request()
-            return list(self._requests[images.shape].infer([images], share_inputs=True).values())
+        named = images if isinstance(images, Mapping) else {next(iter(self._types)): images}
+        feeds = {name: np.ascontiguousarray(x, dtype=self._types.get(name)) for name, x in named.items()}
+        shapes = {name: x.shape for name, x in feeds.items()}
+        with _failing_in_one_line(f"run images of shape {', '.join(map(str, shapes.values()))}"):
+            key = tuple(shapes.items())
+            if key not in self._requests:
+                self._requests[key] = self._compiled(shapes).create_infer_request()
+            return list(self._requests[key].infer(feeds, share_inputs=True).values())
 
-    def subject(self, images: NDArray[Any]) -> Subject:
+    def subject(self, images: Given) -> Subject:
         """Return the call to be timed: from array to arrays."""
         return Subject(partial(self.run, images))
 
-    def _compiled(self, shape: tuple[int, ...]) -> Any:
+    def _compiled(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
         model = self._model.clone()
-        model.reshape(list(shape))
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": self._threads,

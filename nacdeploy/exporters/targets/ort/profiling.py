@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nacdeploy.base import folders, latency
 from nacdeploy.base.latency import Ratio
-from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, OnnxRunner
+from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, Given, OnnxRunner
 
 _NODE_EVENT = "_kernel_time"
 _ROUND_MS = 20.0
@@ -60,10 +60,8 @@ class Profiles:
     speed: dict[str, Ratio]
 
 
-def profile(
-    models: Mapping[str, bytes], images: NDArray[Any], *, baseline: str, threads: int, n_rounds: int
-) -> Profiles:
-    """Profile models that take the same images (N, C, H, W), with all graph optimisations.
+def profile(models: Mapping[str, bytes], images: Given, *, baseline: str, threads: int, n_rounds: int) -> Profiles:
+    """Profile models that take the same images (N, C, H, W), or the same inputs by name, with all graph optimisations.
 
     Raises:
         NacdeployError: ONNX Runtime cannot load or run a model.
@@ -78,7 +76,7 @@ def profile(
         compared = latency.compare(
             calls,
             baseline=baseline,
-            batch_size=len(images),
+            batch_size=len(next(iter(images.values())) if isinstance(images, Mapping) else images),
             threads=threads,
             n_rounds=n_rounds,
             round_ms=_ROUND_MS,
@@ -92,7 +90,7 @@ def profile(
     return Profiles(profiles, {name: compared.ratios[name] for name in models})
 
 
-def node_shapes(model: bytes, images: NDArray[Any]) -> dict[str, NodeShapes]:
+def node_shapes(model: bytes, images: Given) -> dict[str, NodeShapes]:
     """Return the shapes at every node of the model in its file, from one unoptimised run."""
     with folders.scratch() as folder:
         runner = OnnxRunner(model, optimization="disabled", trace=folder)

@@ -17,8 +17,13 @@ from nacdeploy.exporters.targets import Optimization, gpu
 from nacdeploy.exporters.targets.ort.binding import Binding
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
+Given = NDArray[Any] | Mapping[str, NDArray[Any]]
 OPTIMIZED = "optimized.onnx"
 
+_DTYPES: dict[str, Any] = {
+    f"tensor({name})": np.dtype({"float": "float32", "double": "float64"}.get(name, name))
+    for name in ("float", "float16", "double", "bool", "int8", "uint8", "int16", "int32", "int64")
+}
 _LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -76,17 +81,20 @@ class OnnxRunner:
                 f"ONNX Runtime cannot use {providers} here (its CUDA or TensorRT libraries are missing) and would run "
                 "on the CPU: install onnxruntime-gpu's own versions of them"
             )
-        self.input_name: str = self._session.get_inputs()[0].name
-        self._dtype = np.float16 if self._session.get_inputs()[0].type == "tensor(float16)" else np.float32
+        self._types = {each.name: _DTYPES.get(each.type, np.float32) for each in self._session.get_inputs()}
+        self.input_name: str = next(iter(self._types))
         self.output_names: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return all outputs for images (N, C, H, W), which are converted to the type that the model takes.
+    def run(self, images: Given) -> list[NDArray[Any]]:
+        """Return all outputs for images (N, C, H, W), or for several inputs by name, which are converted to the types
+        that the model takes.
 
         Raises:
             NacdeployError: the images do not have the shape that the model takes.
         """
-        images = np.ascontiguousarray(images, dtype=self._dtype)
+        if isinstance(images, Mapping):
+            return self.run_feeds({k: np.ascontiguousarray(x, dtype=self._types.get(k)) for k, x in images.items()})
+        images = np.ascontiguousarray(images, dtype=self._types[self.input_name])
         if self._stream is None:
             return self.run_feeds({self.input_name: images})
         with _failing_in_one_line([images]):
@@ -105,10 +113,10 @@ class OnnxRunner:
         """Return buffers for images of a shape, on the provider's device."""
         return Binding(self._session, shape, "cpu" if self._stream is None else "cuda")
 
-    def subject(self, images: NDArray[Any]) -> Subject:
+    def subject(self, images: Given) -> Subject:
         """Return the call to be timed: from array to arrays, and on a GPU also the device alone on images in its
-        memory."""
-        if self._stream is None:
+        memory, unless there are several inputs."""
+        if self._stream is None or isinstance(images, Mapping):
             return Subject(partial(self.run, images))
         binding = self.bound(images.shape)
         self._run_bound(binding, images)

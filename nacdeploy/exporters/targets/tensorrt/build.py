@@ -5,8 +5,8 @@ the record of its build, from which it can be built again.
 """
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -61,11 +61,13 @@ def build_engines(
     builder: BuilderName = "auto",
     sparse: bool = False,
     seed: int | None = None,
+    more_inputs: Mapping[str, tuple[int, ...]] | None = None,
     log: Say,
 ) -> Engines:
     """Build one engine per compute capability of the table for batches from 1 to `table.max_batch`.
 
-    `input_shape` is the shape of one image, (C, H, W). `sparse` lets the builder pick kernels for 2:4 weights.
+    `input_shape` is the shape of one image, (C, H, W); `more_inputs` are those of further inputs by
+    name. `sparse` lets the builder pick kernels for 2:4 weights.
 
     Raises:
         UsageError: an unknown capability, or a capability that does not go with `table.float_type`.
@@ -81,6 +83,7 @@ def build_engines(
     files, records, caches = {}, {}, {}
     for capability in capabilities:
         wanted = _record(api, table, input_name, input_shape, capability, graph, sparse, seed)
+        wanted = replace(wanted, more_inputs=dict(more_inputs or {}))
         files[capability], records[capability], cache = trt_build.build(api, wanted, graph)
         if cache is not None:
             caches[capability] = cache

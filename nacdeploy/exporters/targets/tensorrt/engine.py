@@ -1,7 +1,7 @@
 """One engine from the record of its build, the first time and again."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -38,7 +38,8 @@ _NO_CACHE = "none: TensorRT-RTX builds without timing, and a timing cache would 
 class BuildRecord:
     """All inputs of an engine's build; with the graph and the timing cache they are all that `rebuild` needs.
 
-    `flags` are names of `BuilderFlag`. `input_shape` is (C, H, W). `timing_cache_sha256` is the hash of the cache after
+    `flags` are names of `BuilderFlag`. `input_shape` is (C, H, W), of the first input; `more_inputs` are the shapes of
+    further ones by name. `timing_cache_sha256` is the hash of the cache after
     the build; if it is None, `timing_cache` says why. `seed` is the run's: builders take none.
     """
 
@@ -57,6 +58,7 @@ class BuildRecord:
     timing_cache_sha256: str | None = None
     timing_cache: str = ""
     seed: int | None = None
+    more_inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def build(
@@ -147,8 +149,9 @@ def _config(builder: Builder, trt: Trt, record: BuildRecord) -> IBuilderConfig:
     for flag in record.flags:
         config.set_flag(getattr(trt.BuilderFlag, flag))
     batches = builder.create_optimization_profile()
-    smallest, largest = ((n, *record.input_shape) for n in (record.min_batch, record.max_batch))
-    batches.set_shape(record.input_name, smallest, smallest, largest)
+    for name, shape in {record.input_name: record.input_shape, **record.more_inputs}.items():
+        smallest, largest = ((n, *shape) for n in (record.min_batch, record.max_batch))
+        batches.set_shape(name, smallest, smallest, largest)
     config.add_optimization_profile(batches)
     return config
 

@@ -1,5 +1,6 @@
 """TrtRunner: an engine on the GPU, in TensorRT or TensorRT-RTX, with torch's CUDA tensors as its buffers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.latency import Subject
 from nacdeploy.exporters.targets import gpu
+from nacdeploy.exporters.targets.ort.runner import Given
 from nacdeploy.exporters.targets.tensorrt import api as trt_api
 from nacdeploy.exporters.targets.tensorrt.api import Api, EngineInspector, ICudaEngine, IExecutionContext, Runtime, Trt
 
@@ -44,16 +46,22 @@ class TrtRunner:
         largest = engine.get_tensor_profile_shape(self.input_name, 0)[2]
         return int(largest[0])
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
+    def run(self, images: Given) -> list[NDArray[Any]]:
         """Return all outputs for images (N, C, H, W), in parts of at most `max_batch`, copies to and from the GPU
-        included."""
+        included.
+
+        Raises:
+            NacdeployError: there are several inputs.
+        """
+        images = _only(images)
         parts = [self._run(images[i : i + self.max_batch]) for i in range(0, len(images), self.max_batch)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    def subject(self, images: NDArray[Any]) -> Subject:
+    def subject(self, images: Given) -> Subject:
         """Return the call to be timed: end to end with the copies, and the device alone on images in its memory."""
-        self._run(images)
-        return Subject(lambda: self._run(images), lambda: gpu.event_ms(self._enqueue, self._stream))
+        one = _only(images)
+        self._run(one)
+        return Subject(lambda: self._run(one), lambda: gpu.event_ms(self._enqueue, self._stream))
 
     def inspect(self) -> str:
         """Return the inspector's JSON of every layer, for the shapes of the last run."""
@@ -113,6 +121,12 @@ class TrtRunner:
         context: IExecutionContext = self._context
         if not context.execute_async_v3(self._stream.cuda_stream):
             raise NacdeployError(f"{self._api.title} cannot run the engine: {self._api.last_error()}")
+
+
+def _only(images: Given) -> NDArray[Any]:
+    if isinstance(images, Mapping):
+        raise NacdeployError("engines are run with one input here; this network has several: run it by your own code")
+    return images
 
 
 def _api_for(built_by: str | None) -> Api:

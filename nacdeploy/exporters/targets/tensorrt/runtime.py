@@ -18,6 +18,8 @@ from nacdeploy.exporters.targets.tensorrt import api, build, engine, plan
 from nacdeploy.exporters.targets.tensorrt.api import BuilderName
 from nacdeploy.exporters.targets.tensorrt.engine import BuildRecord
 from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
+from nacdeploy.models.ports import ports_of
+from nacdeploy.network.network import Network
 from nacdeploy.profile.tables.deployment import ExportTable
 
 
@@ -81,11 +83,14 @@ def _timed(builder: BuilderName, table: ExportTable, threads: int) -> Maker | No
 
 def _built(builder: BuilderName, source: Source) -> Built:
     n_sparse = sum(row.is_two_four for row in source.rows)
+    ports = ports_of(source.network.backbone)
+    (name, shape), *more = [(each.name, each.shape) for each in ports.inputs] if ports else [_images(source.network)]
     engines = build.build_engines(
         source.graph,
         source.table,
-        INPUT,
-        source.network.input_shape,
+        name,
+        shape,
+        more_inputs=dict(more),
         builder=builder,
         sparse=n_sparse > 0,
         seed=source.seed,
@@ -111,6 +116,10 @@ def _built(builder: BuilderName, source: Source) -> Built:
     files |= {build.cache_file(capability): cache for capability, cache in engines.timing_caches.items()}
     builds = {capability: records.to_data(record) for capability, record in engines.records.items()}
     return Built(engines.builder, files, named, builds, tuple(notes))
+
+
+def _images(network: Network) -> tuple[str, tuple[int, ...]]:
+    return INPUT, network.input_shape
 
 
 def _rebuilt(folder: Path, manifest: Manifest) -> dict[str, Callable[[], Comparison]]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nacdeploy.base.errors import MissingExtraError, NacdeployError
 from nacdeploy.exporters.targets import gpu
+from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import symmetric_scale
 from nacdeploy.network.attachments.weight_quantizers import NEIGHBOURS
@@ -74,6 +75,8 @@ def compile_network(network: Network, table: ExportTable, *, sparse: bool = Fals
         NacdeployError: there is no GPU, a precision is not INT8, or torch-tensorrt cannot compile the network.
     """
     torch_tensorrt = _module()
+    if (ports := ports_of(network.backbone)) is not None and (ports.packs or ports.joins):
+        raise NacdeployError("torch-trt takes networks of one input and one output (N, K): choose trt, ort or openvino")
     if any(bits != 8 for bits in (*network.plan.weight_bits.values(), *network.plan.activation_bits.values())):
         raise NacdeployError("torch-tensorrt holds INT8 alone: export w4a8 for another target, or Q(bits=w8a8)")
     if network.rule is not None and network.rule.weights not in NEIGHBOURS:

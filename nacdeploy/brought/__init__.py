@@ -1,0 +1,5 @@
+"""What a user brings: a task of one's own, as a Python object or as a function in a file."""
+
+from nacdeploy.brought.task import Measure, Task
+
+__all__ = ["Measure", "Task"]
