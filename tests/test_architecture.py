@@ -40,6 +40,7 @@ ROOMS = {
     "channels": ("surgery.channels",),
     "low rank": ("surgery.low_rank",),
     "surgery": ("surgery",),
+    "brought": ("brought",),
     "task": ("task",),
     "strategies": ("strategies",),
     "operators": ("strategies.operators.base", "strategies.operators.*.*"),
@@ -51,7 +52,7 @@ ROOMS = {
     "artifacts": ("exporters.artifacts",),
     "ONNX graph": ("exporters.onnx_graph",),
     "runtimes": (
-        *(f"exporters.targets.{name}" for name in ("runtime", "timing", "pick", "gpu")),
+        *(f"exporters.targets.{name}" for name in ("runtime", "ported", "timing", "pick", "gpu")),
         "exporters.targets.*.*",
     ),
     "exporters": ("exporters",),

@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from nacdeploy.base import live
 from nacdeploy.base.errors import UsageError, unknown
-from nacdeploy.models import deit, external, live, mobilenet, project, resnet
+from nacdeploy.models import deit, external, mobilenet, project, resnet
 from nacdeploy.models.ports import Ports, ported
 
 _BUILDERS = {

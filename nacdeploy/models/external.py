@@ -160,7 +160,7 @@ def located(name: str, source_sha256: str | None) -> str:
 
 
 class Brought(Protocol):
-    """What a user's function may make in place of a module: a task, which has a network.
+    """Anything but a module that a user's function makes: a task, which has a network.
 
     >>> from nacdeploy import Task
     >>> callable(Task.network)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
 
+from nacdeploy.base import live
 from nacdeploy.base.errors import UsageError, unknown
-from nacdeploy.models import live
 
 SETTINGS_FILE = "nacdeploy.toml"
 

@@ -7,13 +7,14 @@ from weakref import WeakKeyDictionary
 import torch
 
 from nacdeploy import brought, models
+from nacdeploy.base import live
 from nacdeploy.base.errors import UsageError
 from nacdeploy.brought import reading, scoring
 from nacdeploy.brought.reading import Epochs
 from nacdeploy.brought.sources import Source, source
 from nacdeploy.data import Dataset
 from nacdeploy.metrics import Metric
-from nacdeploy.models import ModelSpec, live, ports
+from nacdeploy.models import ModelSpec, ports
 from nacdeploy.models.ports import Ports
 from nacdeploy.profile import Profile
 from nacdeploy.task.task import Task
