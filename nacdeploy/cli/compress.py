@@ -30,7 +30,8 @@ def command(
 
     if resume is not None:
         typed = [name for name in ("experiment", "out", "automatic", *TASK) if options.on_command_line(name)]
-        typed = [name for name in typed if name != "model" or not options.is_model_of(resume, shared["model"])]
+        named = [name for name in ("model", "task") if options.is_model_of(resume, shared[name])]
+        typed = [name for name in typed if name not in named]
         if typed:
             raise click.UsageError(f"--resume goes on with the run's own settings: leave {_spoken(typed[0])} away.")
         out = None

@@ -23,9 +23,13 @@ def _documented(context: click.Context, parameter: click.Parameter, value: bool)
     return value
 
 
-trusted_model = click.option(
-    "--model", metavar="M", help="path/file.py:factory that is named by a record, and may run."
-)
+def trusted_model(function: F) -> F:
+    """Options that name the file of a record's network or task, which may then run."""
+    named = click.option("--model", metavar="M", help="path/file.py:factory that is named by a record, and may run.")
+    task = click.option("--task", metavar="F", help="path/file.py:function of a task that a record names, and may run.")
+    return named(task(function))
+
+
 out = click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the result (a new one).")
 source = click.option(
     "--from", "source", metavar="DIR", type=click.Path(path_type=Path), help="A result or checkpoint."

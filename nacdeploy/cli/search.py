@@ -48,13 +48,13 @@ def _typed(wanted: dict[str, Any], fork: bool, resume: Path) -> dict[str, Any]:
     The file of its own network may be named, so that it may run.
     """
     typed = [name for name in ("out", *TASK) if options.on_command_line(name)]
+    named = [name for name in ("model", "task") if options.is_model_of(resume, wanted[name])]
     if not fork:
-        typed = [name for name in typed if name != "model" or not options.is_model_of(resume, wanted["model"])]
+        typed = [name for name in typed if name not in named]
     if typed and not fork:
         raise click.UsageError(
             f"--resume goes on with the run's own settings: leave --{typed[0].replace('_', '-')} away, or begin a new "
             "run with --fork."
         )
-    named = options.is_model_of(resume, wanted["model"])
-    kept = ("wandb", *(["model"] if named else []))
+    kept = ("wandb", *named)
     return {name: value for name, value in wanted.items() if name in kept or options.on_command_line(name)}

@@ -36,7 +36,7 @@ class Material:
     result: Result | None
 
 
-def report(run: Path | str, out: Path | str | None = None, *, model: str | None = None) -> Path:
+def report(run: Path | str, out: Path | str | None = None, *, model: str | None = None, task: Any = None) -> Path:
     """Write the HTML report of a run, by default into the run's folder, and return its path.
 
         >>> import nacdeploy
@@ -44,6 +44,7 @@ def report(run: Path | str, out: Path | str | None = None, *, model: str | None 
         'report.html'
 
     Args:
+        task: the task of the run, if it is not at hand.
         model: the file of the network. A file that only the run names does not run until the user names it here.
 
     Raises:
@@ -51,7 +52,7 @@ def report(run: Path | str, out: Path | str | None = None, *, model: str | None 
         NacdeployError: the file cannot be written.
     """
     folder = Path(run)
-    models.name_by_user(model)
+    models.name_by_user(model, task)
     path = Path(out) if out is not None else folder / REPORT_FILE
     return write_page(path, page_of(_material(folder)))
 

@@ -131,7 +131,7 @@ def _check_places(run: Run, place: Path, search: Mapping[str, Any]) -> None:
     """
     table, data = run.profile.get("search"), str(run.profile.get("data", ""))
     cache = table.get("cache") if isinstance(table, dict) and search.get("cache") is None else None
-    source, _, folder = data.partition(":")
+    source, _, folder = data.partition(":") if data != run.profile.get("model") else ("", "", "")  # a task of one's own
     named = {"the cache": cache, "the data": folder if source != "folder" else None}
     for what, where in named.items():
         if where and not own.is_own(place / RUN_FILE) and not own.is_inside(Path(str(where)), [place]):

@@ -147,7 +147,7 @@ def recorded(
     found = profiles.from_mapping(dict(profile), where=str(where))
     theirs = Options(model=found.model, data=found.data, checkpoint=checkpoint, new_head=new_head)
     by_tables = _by_options({"settings_file": {}}, tables, found)
-    return Request(filled({**options, **theirs}), Settings.of(found, str(where)).over(*by_tables))
+    return Request(filled({**options, **theirs, "task": None}), Settings.of(found, str(where)).over(*by_tables))
 
 
 def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
