@@ -4,10 +4,13 @@ What fits into memory is kept there; what does not is read by index when it is n
 """
 
 import hashlib
+import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,6 +98,29 @@ def read(source: Source, ports: Ports, limit_mib: int, most: int | None = None) 
     return found if most is None else found.subset(torch.arange(min(n, most)))
 
 
+def varies(source: Source, ports: Ports) -> bool:
+    """Tell whether a source begins otherwise the second time: by its order or by random transforms."""
+    first = []
+    for seed in (1, 2):
+        with seeded(seed):
+            given, _ = next(source.batches())
+            first.append(packed(given, ports, source.name))
+    return first[0].shape != first[1].shape or not torch.equal(*first)
+
+
+def check_fixed(source: Source, ports: Ports) -> None:
+    """Check that a source begins the second time as it did: scores of other samples each time cannot be compared.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if varies(source, ports):
+        raise UsageError(
+            f"{source.name} begins with another batch the second time: give it a fixed order (shuffle=False) and no "
+            "random transforms"
+        )
+
+
 def _size(ports: Ports) -> int:
     return sum(port.size for port in ports.inputs)
 
@@ -163,12 +189,12 @@ class Epochs:
         """
         if self.source is None:
             raise UsageError("the task has no training data, and F trains: give Task(train=)")
-        torch.manual_seed(seed + epoch)
-        walk = self._shuffled(batch_size, seed + epoch) if self._is_plain else self.source.walk()
-        for number, (given, targets) in enumerate(walk, start=1):
-            where = f"{self.source.name}: epoch {epoch}, batch {number}"
-            x = packed(given, self.ports, where)
-            yield x, labels_of(targets, len(x), self.classes, where)
+        with seeded(seed + epoch):
+            walk = self._shuffled(batch_size, seed + epoch) if self._is_plain else self.source.walk()
+            for number, (given, targets) in enumerate(walk, start=1):
+                where = f"{self.source.name}: epoch {epoch}, batch {number}"
+                x = packed(given, self.ports, where)
+                yield x, labels_of(targets, len(x), self.classes, where)
 
     @property
     def _is_plain(self) -> bool:
@@ -182,6 +208,22 @@ class Epochs:
         if len(parts) > 1 and len(parts[-1]) == 1:  # batch norm needs two
             parts[-2:] = [[*parts[-2], *parts[-1]]]
         return (self.source.read(part) for part in parts)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators that loaders and augmentations draw from, those of torch, numpy and Python, and bring their
+    former states back at the end."""
+    theirs = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(theirs[0])
+        np.random.set_state(theirs[1])
+        random.setstate(theirs[2])
 
 
 def labels_of(targets: Any, n: int, classes: int | None, where: str) -> Any:

@@ -114,7 +114,9 @@ class Dataset:
 
     The data of a user's own task are inputs as the network takes them, float32, without mean and std. Their training
     split holds the samples that are looked at without training; `epochs` gives the batches of an epoch from batch size,
-    seed and number. `n_answers` is the number of values of one answer, `identity` a hash of the task's functions.
+    seed and number, and `calibration` inputs without labels. `n_answers` is the number of values of one answer,
+    `identity` a hash of the task's functions. Training data that come out otherwise each time (`train_varies`) are no
+    part of the fingerprint.
     """
 
     name: str
@@ -131,8 +133,10 @@ class Dataset:
     shaping: Shaping = field(default_factory=Shaping)
     notes: tuple[str, ...] = ()
     n_answers: int | None = None
+    calibration: ImageSet | None = None
     epochs: Callable[[int, int, int], Iterator[tuple[Tensor, Any]]] | None = None
     identity: str = ""
+    train_varies: bool = False
 
     @property
     def n_outputs(self) -> int:
@@ -160,7 +164,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """The sha256 over the images and labels of the three splits, in hex."""
         digest = hashlib.sha256(self.identity.encode())
-        for split in (self.train, self.validation, self.test):
+        splits = (None if self.train_varies else self.train, self.validation, self.test, self.calibration)
+        for split in (each for each in splits if each is not None):
             for piece in split.content():
                 digest.update(piece)
         return digest.hexdigest()

@@ -106,7 +106,7 @@ class Answers(dict[str, Any]):
 def split(joined: Tensor, ports: Sequence[Port]) -> list[Tensor]:
     """Return the tensors `(N, ...)` of ports from their joined values `(N, K)`."""
     parts = joined.split([port.size for port in ports], 1)
-    return [part.reshape(len(part), *port.shape) for part, port in zip(parts, ports, strict=True)]
+    return [part.reshape(len(part), *port.shape).contiguous() for part, port in zip(parts, ports, strict=True)]
 
 
 def leaves(answer: Any) -> Iterator[tuple[str, Tensor]]:

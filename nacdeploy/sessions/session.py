@@ -100,6 +100,7 @@ def open_session(request: Request, progress: Progress) -> Session:
         progress.say(setup.normalised)
         _check_finite(setup.network, task.spec.name)
         baseline, folder = _kept_baseline(setup, runs, f"the network of {task.spec.name}")
+        _check_direction(baseline, task)
         for line in preprocessing.given_lines(baseline, task.data, profile.model, "the task"):
             progress.say(line)
     else:
@@ -214,6 +215,23 @@ def _kept_baseline(setup: Setup, runs: Runs, note: str) -> tuple[CompressionStat
     with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=note))
     return state, folder
+
+
+def _check_direction(baseline: CompressionState, task: Task) -> None:
+    """Refuse a network of one's own that is worse than answers of zeros: its metric has the wrong direction, or it is
+    not trained.
+
+    Raises:
+        UsageError: it is worse.
+    """
+    metric, found = task.metric, baseline.metrics
+    if isinstance(metric, metrics.Custom) and metrics.is_better(metric, found.chance, found.score):
+        other = "lower" if metric.higher_is_better else "higher"
+        raise UsageError(
+            f"by metric '{metric.title}' the network ({metrics.shown(metric, found.score)}) is worse than answers that "
+            f"are zero everywhere ({metrics.shown(metric, found.chance)}): say Measure(lower_is_better=) if {other} is "
+            "better, or train it first: nacdeploy train --task"
+        )
 
 
 def _check_finite(network: nn.Module, path: Path | str) -> None:

@@ -123,10 +123,12 @@ def reestimated(network: Network, task: Task, profile: Profile) -> Network:
     return made
 
 
-def calibration_images(data: Dataset, n_images: int) -> ImageSet:
-    """Return the same `n_images` of the training split every time."""
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(data.split_seed))
-    return data.train.subset(order[:n_images])
+def calibration_images(data: Dataset, n_images: int, labelled: bool = False) -> ImageSet:
+    """Return the same `n_images` every time: of the training split, or of a task's own inputs for calibration unless
+    they are to be `labelled`."""
+    images = data.train if labelled or data.calibration is None else data.calibration
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(data.split_seed))
+    return images.subset(order[:n_images])
 
 
 def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:

@@ -56,20 +56,26 @@ def _opened(name: str, made: brought.Task, profile: Profile) -> Task:
     }
     _check_apart(made, name)
     found = _ports(name, made, sources["validation"])
+    for split in ("validation", "test"):
+        if split in sources:
+            reading.check_fixed(sources[split], found)
     limit = profile.images.in_memory_mib
     validation = reading.read(sources["validation"], found, limit)
     metric = _named(name, lambda: scoring.metric_of(made, found, validation.labels.batch()))
     classes = None if _is_custom(metric) else found.n_outputs
-    seen = sources.get("calibration") or _spread(sources["train"])
-    splits = {"train": reading.read(seen, found, limit, most=reading.MOST_SAMPLES), "validation": validation}
+    splits = {"validation": validation}
+    for split in ("train", "calibration"):
+        if split in sources:
+            with reading.seeded(profile.images.split_seed):
+                splits[split] = reading.read(_spread(sources[split]), found, limit, most=reading.MOST_SAMPLES)
     if "test" in sources:
         splits["test"] = reading.read(sources["test"], found, limit)
     if classes is not None:
-        labelled = [split for split in splits if split != "train" or "calibration" not in sources]
+        labelled = [split for split in splits if split != "calibration"]
         splits |= {split: reading.with_classes(splits[split], classes, sources[split].name) for split in labelled}
     data = Dataset(
         name=name,
-        train=splits["train"],
+        train=splits.get("train", splits.get("calibration", validation)),
         validation=splits["validation"],
         test=splits.get("test", splits["validation"]),
         class_names=_class_names(made, found, classes),
@@ -79,6 +85,8 @@ def _opened(name: str, made: brought.Task, profile: Profile) -> Task:
         source="the task's own data",
         augment="none",
         n_answers=found.n_outputs,
+        calibration=splits.get("calibration"),
+        train_varies="train" in sources and reading.varies(sources["train"], found),
         epochs=Epochs(sources.get("train"), found, classes),
         identity=scoring.identity(made),
     )
@@ -123,7 +131,7 @@ def _ports(name: str, made: brought.Task, validation: Source) -> Ports:
 
 
 def _spread(train: Source) -> Source:
-    """Return the training data with samples from everywhere: data sets are often sorted by class."""
+    """Return data with samples from everywhere: data sets are often sorted by class."""
     n = len(train.indices)
     if train.dataset is None or n <= reading.MOST_SAMPLES:
         return train

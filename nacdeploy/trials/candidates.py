@@ -13,8 +13,8 @@ from safetensors.torch import load, save
 from nacdeploy import models
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
-from nacdeploy.base import records
-from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base import live, records
+from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.network.network import content
 from nacdeploy.profile.settings import Settings
 from nacdeploy.sessions.session import Session
@@ -34,6 +34,11 @@ from nacdeploy.trials.equipment import equipped
 def opener(session: Session, place: Path, cache: str) -> WorkerOpener:
     """Return the opening of a search's worker. The baseline goes by value: a machine need not see its folder."""
     baseline = session.baseline
+    if live.is_live(session.task.spec.name):
+        raise UsageError(
+            f"'{session.task.spec.name}' lives in this Python program, and workers are processes of their own: write "
+            "it as a function in a file, task='path/file.py:function', or search without workers"
+        )
     values = {name: value.detach().cpu().contiguous() for name, value in content(baseline.network).items()}
     setup = {
         "code": _code(session.profile.search.alphabet),

@@ -139,7 +139,7 @@ class Prune:
         name = self.table.importance
         if name == channel_importance.MAGNITUDE:
             return found
-        images = calibration_images(task.data, self.table.n_calibration)
+        images = calibration_images(task.data, self.table.n_calibration, labelled=True)
         seed = training.seed_of(self.seed, str(n_earlier), "random channels")
         with evaluation.accelerated(network) as device:
             x, labels = task.data.normalize(images.whole()).to(device), images.labels.to(device)
