@@ -27,6 +27,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.base.precision import Grid
+from nacdeploy.models.ports import join
 from nacdeploy.network.attachments.fake_quant import Rule, kind_of
 from nacdeploy.network.captured.graph import carries_images, operator_name, weighted_consumer
 
@@ -93,7 +94,7 @@ class _Placement:
         self, graph: fx.Graph, backbone: nn.Module, layers: Mapping[str, nn.Module], rule: Rule, grid: Grid
     ) -> None:
         self._graph, self._backbone, self._layers, self._rule, self._grid = graph, backbone, layers, rule, grid
-        self._wanted = self._read_by_layers()
+        self._wanted, self._ends = self._read_by_layers(), self._answers()
         self._writers: dict[fx.Node, str] = {}
         for node in graph.nodes:
             self._writers[node] = self._integer_writer(node)
@@ -140,6 +141,16 @@ class _Placement:
                 wanted.update(self._layer_inputs(node) or node.all_input_nodes)
         return wanted
 
+    def _answers(self) -> set[fx.Node]:
+        """The nodes that only bring answers into their form, where a network joins several: nobody reads integers
+        behind them, and rounded answers would be worse for nothing."""
+        found: set[fx.Node] = set()
+        for node in reversed(self._graph.nodes):
+            passes = self._kind(node) in CONCATENATIONS | RESHAPES and node.users
+            if node.target is join or (passes and all(user in found for user in node.users)):
+                found.add(node)
+        return found
+
     def _layer_inputs(self, node: fx.Node) -> list[fx.Node]:
         """Return the tensors that a quantized layer or product multiplies."""
         operands = [a for a in node.all_input_nodes if carries_images(a)]
@@ -161,7 +172,8 @@ class _Placement:
         if multiplied := self._layer_inputs(node):
             layer = self._layers.get(str(node.target))
             return [_Use(node, operand, kind_of(layer) if layer else "linear") for operand in multiplied]
-        if node.op in ("output", "placeholder") or self._kind(node) in _NEVER_READ_INTEGERS:
+        is_end = node.op in ("output", "placeholder") or node in self._ends
+        if is_end or self._kind(node) in _NEVER_READ_INTEGERS:
             return []
         return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
 
