@@ -69,12 +69,12 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "another type later": ({"validation": Rows(lambda i: (X[0].double() if i > 63 else X[0], 0))}, "batch 2: input 'i"),
     "another shape later": (
         {"validation": Rows(lambda i: (X[0, :, : 4 - i // 64], 0))},
-        "has shape (1, 3, 4), the firs",
+        "shape (1, 3, 4), the first",
     ),
     "shapes within a batch": ({"validation": Rows(lambda i: (X[0, :, : 4 - i % 2], 0))}, "validation: sample 0 fails"),
     "a class without an output": (
         {"validation": late(X[0], 7)},
-        "validation: label 7 is none of the network's 3 outputs",
+        "validation: label 7 is none of the net",
     ),
     "a class below zero in training": ({"train": late(X[0], -1)}, "train: label -1 is none of the network's 3 outputs"),
     "targets of another length": ({"validation": [(X[:4], Y[:3])]}, "4 inputs and 3 targets"),

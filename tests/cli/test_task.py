@@ -1,4 +1,5 @@
-"""A task of one's own in a file: two inputs, two outputs, targets by name, an error in its own unit, through the commands."""
+"""A task of one's own in a file, through the commands: two inputs and outputs, targets by name, an error in its own
+unit."""
 
 import json
 from pathlib import Path
