@@ -16,13 +16,13 @@ from nacdeploy.commands.explain import explain
 from nacdeploy.commands.export import export
 from nacdeploy.commands.finetune import finetune
 from nacdeploy.commands.load import load
+from nacdeploy.commands.report import report
 from nacdeploy.commands.search import search
 from nacdeploy.commands.show import show
 from nacdeploy.commands.train import train
 from nacdeploy.commands.transfer import preview, transfer
 from nacdeploy.commands.trust import trust
 from nacdeploy.results.result import Result
-from nacdeploy.results.run_page import report
 
 __all__ = [
     "Result",

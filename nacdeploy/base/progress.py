@@ -1,8 +1,10 @@
 """Progress: the reports of a long job to its user, however they are shown. The command line shows them with rich."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from html import escape
+from typing import Any, Protocol
 
 Say = Callable[[str], None]
 
@@ -48,3 +50,34 @@ class Silent:
 
     def update(self, n_done: int, total: int, note: str = "") -> None:
         pass
+
+
+class InNotebook:
+    """A listener in a notebook: lines below the cell, and a bar that moves in its place."""
+
+    def say(self, line: str) -> None:
+        print(line)
+
+    @contextmanager
+    def bar(self, title: str) -> Iterator["_NotebookBar"]:
+        from IPython.display import display
+
+        shown = display({"text/plain": title}, raw=True, display_id=True)
+        yield _NotebookBar(title, shown)
+        shown.update({"text/plain": f"{title}: done"}, raw=True)
+
+
+class _NotebookBar:
+    def __init__(self, title: str, shown: Any) -> None:
+        self._title, self._shown = title, shown
+
+    def update(self, n_done: int, total: int, note: str = "") -> None:
+        text = escape(f"{self._title}: {n_done} of {total} {note}".rstrip())
+        html = f'<progress value="{n_done}" max="{max(total, 1)}"></progress> {text}'
+        self._shown.update({"text/html": html, "text/plain": text}, raw=True)
+
+
+def default() -> Progress:
+    """Return the listener of a Python call that names none: a notebook's cell, or nobody."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return InNotebook() if shell is not None and shell.has_trait("kernel") else Silent()

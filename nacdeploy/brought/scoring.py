@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.brought.sealed import sealed
 from nacdeploy.brought.sources import tried
 from nacdeploy.brought.targets import Targets
 from nacdeploy.brought.task import Measure, Task
@@ -112,7 +113,7 @@ class _Scoring:
         Raises:
             UsageError: the user's code fails, or gives no single finite number.
         """
-        with torch.no_grad():
+        with torch.no_grad(), sealed(self.task):
             given = self._fed(outputs, targets) if _is_fed(self.measure.function) else self._called(outputs, targets)
         return _number(given, self.measure)
 
@@ -136,7 +137,8 @@ class _Scoring:
             own = functional.cross_entropy
         if own is None:
             raise UsageError("Task(loss=) is missing: F trains by it, and P's 'taylor' ranks by it")
-        return _loss(own, self.ports.restored(outputs), batch)
+        with sealed(self.task):
+            return _loss(own, self.ports.restored(outputs), batch)
 
     def _fed(self, outputs: Tensor, targets: Targets) -> Any:
         metric = copy.deepcopy(self.measure.function)

@@ -18,7 +18,7 @@ from nacdeploy import models
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError, unknown
 from nacdeploy.base.outside import doors
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.metrics import DEFAULT, Metric, scored
 from nacdeploy.network.cost import layer_costs
 from nacdeploy.network.network import Network, count_parameters
@@ -110,7 +110,7 @@ def analyze(
         UsageError: an unknown configuration type, technique or layer, a wrong ratio, or a resumed analysis of
             something else.
     """
-    progress = progress or Silent()
+    progress = progress or default()
     models.name_by_user(shared.get("model"), shared.get("task"))
     if config_type not in musco.KINDS:
         raise unknown("configuration type", config_type, musco.KINDS)

@@ -11,7 +11,7 @@ from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.commands.export import exported_baseline
 from nacdeploy.data import Dataset
 from nacdeploy.exporters import bench as bench_runner
@@ -51,7 +51,7 @@ def bench(
         UsageError: no artifact, or data of another shape.
         NacdeployError: a file of an artifact is damaged.
     """
-    progress = progress or Silent()
+    progress = progress or default()
     models.name_by_user(model, task)
     paths = [Path(path) for path in artifacts]
     manifest, _ = artifact.load(paths[0])

@@ -13,7 +13,7 @@ from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.outside import own
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.experiments.config import grammar
 from nacdeploy.experiments.config.grammar import Experiment
 from nacdeploy.experiments.config.vocabulary import QUANTIZATION
@@ -100,7 +100,7 @@ def compress(
             `automatic`.
         NacdeployError: a job fails and `job_failure` does not allow it, or no job has a value.
     """
-    progress, watch = progress or Silent(), Stopwatch()
+    progress, watch = progress or default(), Stopwatch()
     models.name_by_user(shared.get("model"), shared.get("task"))
     with _begun(experiment, automatic, resume, out, shared) as (place, asked):
         return _compressed(place, asked, shared, progress, watch)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy.base import records
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.coding import container
 
 
@@ -29,7 +29,7 @@ def decode(path: Path | str, out: Path | str, progress: Progress | None = None) 
     Raises:
         NacdeployError: the file is no container or a damaged one, or the folder `out` is not empty.
     """
-    path, out, progress = Path(path), Path(out), progress or Silent()
+    path, out, progress = Path(path), Path(out), progress or default()
     with container.Reader(path) as reader, records.new_directory(out) as folder:
         entries = reader.header.files
         for entry in entries:

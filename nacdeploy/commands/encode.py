@@ -6,7 +6,7 @@ from pathlib import Path
 import zstandard
 
 from nacdeploy.base.errors import NacdeployError, UsageError
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.coding import container, files, rule_files
 from nacdeploy.coding.codec import ITEM_BYTES, Rule
 from nacdeploy.coding.container import Cut, Entry, Header
@@ -64,7 +64,7 @@ def encode(
         UsageError: `source` is not there, or `rules` is no rule file.
         NacdeployError: a tensor cannot be coded as asked, or `out` cannot be written.
     """
-    source, out, progress = Path(source), Path(out), progress or Silent()
+    source, out, progress = Path(source), Path(out), progress or default()
     if not source.exists():
         raise UsageError(f"{source} does not exist; give a checkpoint folder, an artifact folder or a file")
     if checkpoint.is_checkpoint(source / CHECKPOINT):

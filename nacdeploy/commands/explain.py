@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nacdeploy.base import latency, records
 from nacdeploy.base.outside import doors
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.artifacts import artifact, onnx_files, onnx_layers
 from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
@@ -79,7 +79,7 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
         UsageError: `path` is no artifact, or the package of its target is not installed.
         NacdeployError: a file of the artifact is damaged, or ONNX Runtime cannot run it.
     """
-    progress, path = progress or Silent(), Path(path)
+    progress, path = progress or default(), Path(path)
     found = opened(path)
     manifest, lowering, content, file = found.manifest, found.lowering, found.content, found.file
     target = targets.parse(manifest.target)

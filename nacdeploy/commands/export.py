@@ -10,7 +10,7 @@ from nacdeploy import profile as profiles
 from nacdeploy.base import folders, records, tracking
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import own
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import carry, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
@@ -57,7 +57,7 @@ def export(
         UsageError: unknown target, no such checkpoint, both `autotune` and `precision`.
         NacdeployError: the exported graph does not agree with the torch model, or the builder rejects it.
     """
-    progress, home = progress or Silent(), Runs(Path(runs))
+    progress, home = progress or default(), Runs(Path(runs))
     models.name_by_user(model, task)
     if autotune and precision is not None:
         raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")

@@ -5,7 +5,7 @@ from typing import Unpack
 
 from nacdeploy import models
 from nacdeploy.base.errors import UsageError
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.commands.transfer import followed
 from nacdeploy.profile.settings import Settings
 from nacdeploy.results.outcome import Command, checkpoint_folder, finish
@@ -33,7 +33,7 @@ def finetune(
     >>> nacdeploy.finetune(source="runs/transfer-QEF-1", epochs=1).chain
     'QEFF(epochs=1)'
     """
-    progress, options = progress or Silent(), filled(shared)
+    progress, options = progress or default(), filled(shared)
     models.name_by_user(options["model"], options["task"])
     with Runs(Path(options["runs"])).place(out, "finetune") as place:
         command = Command("finetune", place, options, progress)

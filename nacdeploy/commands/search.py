@@ -11,7 +11,7 @@ from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.outside import own
-from nacdeploy.base.progress import Bar, Progress, Silent
+from nacdeploy.base.progress import Bar, Progress, default
 from nacdeploy.metrics import shown_drop
 from nacdeploy.profile import Profile
 from nacdeploy.results.outcome import Command, finish, front_of
@@ -73,7 +73,7 @@ def search(
         NacdeployError: no chain meets the budget (the message names the nearest), or latency is asked of a target that
             is not installed.
     """
-    progress, watch = progress or Silent(), Stopwatch()
+    progress, watch = progress or default(), Stopwatch()
     wanted = {name: asked.get(name) for name in SEARCH}
     shared = cast(Options, {name: value for name, value in asked.items() if name not in SEARCH})
     with _start(out, resume, fork, pick, shared, wanted) as start:

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.commands import sources
 from nacdeploy.commands.analyze import RUN_FILE as ANALYSIS_FILE
 from nacdeploy.commands.compress import EXPERIMENT_FILE, Compressed
@@ -58,7 +58,7 @@ def show(
         UsageError: `what` is none of these.
     """
     if settings:
-        return _settings(sources.in_force(what, shared, search or {}, precision, rules, progress or Silent()))
+        return _settings(sources.in_force(what, shared, search or {}, precision, rules, progress or default()))
     if what is None:
         raise UsageError("say what to show: a strategy, or the folder of a checkpoint, artifact or run; or --settings")
     path = Path(what)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Unpack
 
 from nacdeploy import models
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import train_baseline
@@ -24,7 +24,7 @@ def train(
     >>> nacdeploy.train(profile="tiny.toml", epochs=1, out="baseline").name
     'baseline'
     """
-    progress = progress or Silent()
+    progress = progress or default()
     models.name_by_user(shared.get("model"), shared.get("task"))
     request = wanted(shared, train={"epochs": epochs})
     with Runs(Path(request.options["runs"])).place(out, "train") as place:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Unpack
 
 from nacdeploy import models
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.metrics import named, shown
 from nacdeploy.profile import Profile
 from nacdeploy.results.outcome import Command, finish
@@ -50,7 +50,7 @@ def transfer(
         RefusedError: a letter does not apply (without `skip_refused`).
     """
     models.name_by_user(shared.get("model"), shared.get("task"))
-    progress, request = progress or Silent(), to_apply(strategy, shared, precision, rules)
+    progress, request = progress or default(), to_apply(strategy, shared, precision, rules)
     chain, options = request.chain, request.options
     with Runs(Path(options["runs"])).place(out, f"transfer-{chain.word}") as place:
         command = Command("transfer", place, options, progress)
@@ -79,7 +79,7 @@ def preview(
     """
     models.name_by_user(shared.get("model"), shared.get("task"))
     request = to_apply(strategy, shared, precision, rules)
-    session = open_session(request, progress or Silent())
+    session = open_session(request, progress or default())
     return transferring.previews(request.chain, session.baseline, session.task, session.profile, skip_refused)
 
 

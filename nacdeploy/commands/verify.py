@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy.base.errors import NacdeployError, UsageError
-from nacdeploy.base.progress import Progress, Silent
+from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.artifacts import artifact, onnx_files
 from nacdeploy.exporters.targets.runtime import Comparison, runtime_of
@@ -37,7 +37,7 @@ def verify(path: Path | str, progress: Progress | None = None) -> Verified:
         UsageError: `path` is no artifact, or the record of a build is malformed.
         NacdeployError: a file is missing or damaged, or the graph takes values from a file without a hash.
     """
-    folder, progress = Path(path), progress or Silent()
+    folder, progress = Path(path), progress or default()
     manifest, _ = artifact.load(folder)
     onnx_files.content_of(folder / manifest.model_file)
     progress.say(f"{len(manifest.files)} files as their hashes say")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nacdeploy.base import latency
+from nacdeploy.base import html, latency
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Latency, Ratio
 from nacdeploy.data import Dataset, ImageSet
@@ -21,7 +21,7 @@ from nacdeploy.exporters.targets import gpu, pick
 from nacdeploy.exporters.targets.gpu import GpuState
 from nacdeploy.exporters.targets.ported import ported
 from nacdeploy.exporters.targets.runtime import Picked, Runner
-from nacdeploy.metrics import DEFAULT, Metric, scored
+from nacdeploy.metrics import DEFAULT, Metric, named, scored, shown
 from nacdeploy.network.attachments.early_exit import take_exits
 from nacdeploy.profile.tables.deployment import BenchTable
 from nacdeploy.task import evaluate as evaluation
@@ -68,6 +68,18 @@ class Table:
     rows: tuple[Row, ...]
     gpus_before: tuple[GpuState, ...] = ()
     gpus_after: tuple[GpuState, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """Return the rows as a table, for notebooks."""
+        metric = named(self.rows[0].metric) if self.rows else named(DEFAULT)
+        columns = ("artifact", "chain", "target", "batch", metric.title, "smaller", "p50 ms", "faster")
+        return html.table(self.machine, columns, [_texts(row, metric) for row in self.rows])
+
+
+def _texts(row: Row, metric: Metric) -> tuple[str, ...]:
+    size, speed = f"{row.size_ratio:.2f}x", f"{row.speed.value:.2f}x"
+    ms, batch = f"{row.latency.p50_ms:.3f}", str(row.latency.batch_size)
+    return row.artifact, row.chain or "FP32", row.target, batch, shown(metric, row.score), size, ms, speed
 
 
 @dataclass(frozen=True)

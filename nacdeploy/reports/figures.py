@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,26 @@ class Panel:
         path = folder / f"{self.name}.png"
         self.figure.savefig(path, dpi=120)
         return path
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Several pictures, which a notebook shows below each other."""
+
+    panels: tuple[Panel, ...]
+
+    @property
+    def figures(self) -> tuple[Any, ...]:
+        """The matplotlib figures, to be changed or saved in any format."""
+        return tuple(panel.figure for panel in self.panels)
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write each picture as a PNG file into an existing folder."""
+        return [panel.write_png(Path(folder)) for panel in self.panels]
+
+    def _repr_html_(self) -> str:
+        shown = (f'<h4>{escape(p.title)}</h4><img src="{p.data_uri()}"><p>{escape(p.caption)}</p>' for p in self.panels)
+        return "".join(shown)
 
 
 def search_panels(found: SearchResult, best: Evaluation | None) -> list[Panel]:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from torch import nn
 
-from nacdeploy.base import records
+from nacdeploy.base import html, records
 from nacdeploy.metrics import DEFAULT, scored
 from nacdeploy.network.served import served
+from nacdeploy.reports.figures import Pictures
+from nacdeploy.results.run_page import material, page_of, summary_rows
 from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.steps import checkpoint as checkpoints
@@ -63,3 +65,17 @@ class Result:
         """
         state, _ = checkpoints.load(Path(self.checkpoint))
         return served(state.network)
+
+    def plot(self) -> Pictures:
+        """Draw the pictures of the report, which a notebook shows: of a search the front, the chain letter by letter
+        and the tree; the layers before and after.
+
+        Raises:
+            UsageError: the run's folder is gone.
+        """
+        return Pictures(tuple(page_of(material(Path(self.folder), self)).panels))
+
+    def _repr_html_(self) -> str:
+        """Return the scores and ratios as a table, for notebooks."""
+        title = f"{self.chain or 'FP32'} on {self.model}, {self.data}"
+        return html.table(title, ("figure", "value"), summary_rows(self.figures, self.scores))

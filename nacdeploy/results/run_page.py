@@ -1,11 +1,10 @@
-"""The page of `nacdeploy report`: one HTML file, of a search under way or of any result."""
+"""The page about a run: of a search under way or of any result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from nacdeploy import models
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
@@ -13,8 +12,7 @@ from nacdeploy.metrics import ACCURACY, Metric, named, number, shown, shown_drop
 from nacdeploy.profile import Profile
 from nacdeploy.reports.figures import Panel, layers_panel, search_panels
 from nacdeploy.reports.layers import layer_changes
-from nacdeploy.reports.page import Cells, Page, write_page
-from nacdeploy.results.result import RESULT_FILE, Result
+from nacdeploy.reports.page import Cells, Page
 from nacdeploy.sessions.resuming import JOURNAL, RUN_FILE
 from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search import journal
@@ -27,48 +25,49 @@ from nacdeploy.strategies.steps import checkpoint as checkpoints
 REPORT_FILE = "report.html"
 
 
+class Finished(Protocol):
+    """The facts of a result that a page tells (`results.result.Result`).
+
+    >>> from nacdeploy import Result
+    >>> {"chain", "scores", "figures"} <= set(Result.__dataclass_fields__)
+    True
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def chain(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def profile(self) -> str: ...
+    @property
+    def checkpoint(self) -> str: ...
+    @property
+    def baseline_checkpoint(self) -> str: ...
+    @property
+    def figures(self) -> Figures: ...
+    @property
+    def scores(self) -> Scores: ...
+
+
 @dataclass(frozen=True)
 class Material:
     """The present content of a run's folder: its profile and search, its result, or both."""
 
     found: SearchResult | None
     profile: Profile | None
-    result: Result | None
+    result: Finished | None
 
 
-def report(run: Path | str, out: Path | str | None = None, *, model: str | None = None, task: Any = None) -> Path:
-    """Write the HTML report of a run, by default into the run's folder, and return its path.
-
-        >>> import nacdeploy
-        >>> nacdeploy.report("runs/transfer-QEF-1").name
-        'report.html'
-
-    Args:
-        task: the task of the run, if it is not at hand.
-        model: the file of the network. A file that only the run names does not run until the user names it here.
+def material(folder: Path, result: Finished | None) -> Material:
+    """Read what a run's folder holds beside its result.
 
     Raises:
         UsageError: the folder holds neither a search nor a result.
-        NacdeployError: the file cannot be written.
     """
-    folder = Path(run)
-    models.name_by_user(model, task)
-    path = Path(out) if out is not None else folder / REPORT_FILE
-    return write_page(path, page_of(_material(folder)))
-
-
-def page_of(material: Material) -> Page:
-    """Return the page of a run: with a result, its figures and layers; without one, the progress of the search."""
-    found, result = material.found, material.result
-    panels: list[Panel] = search_panels(found, _shown_best(found, result)) if found else []
-    if result is not None:
-        panels += _layers(result)
-    tables = _search_tables(found) if found else []
-    return Page(_title(material), _lead(material), _summary(found, result), panels, tables)
-
-
-def _material(folder: Path) -> Material:
-    result = records.read(Result, folder / RESULT_FILE) if records.is_file(folder / RESULT_FILE) else None
     if records.is_file(folder / JOURNAL) and records.is_file(folder / RUN_FILE):
         where = folder / RUN_FILE
         data: Any = records.read_json(where)
@@ -93,7 +92,17 @@ def _point(rows: Sequence[Evaluation]) -> float:
     return 1.0 if untouched is None else untouched.scored_by.point(untouched.chance_score)
 
 
-def _shown_best(found: SearchResult, result: Result | None) -> Evaluation | None:
+def page_of(material: Material) -> Page:
+    """Return the page of a run: with a result, its figures and layers; without one, the progress of the search."""
+    found, result = material.found, material.result
+    panels: list[Panel] = search_panels(found, _shown_best(found, result)) if found else []
+    if result is not None:
+        panels += _layers(result)
+    tables = _search_tables(found) if found else []
+    return Page(_title(material), _lead(material), _summary(found, result), panels, tables)
+
+
+def _shown_best(found: SearchResult, result: Finished | None) -> Evaluation | None:
     """The chain that the run answered with, else the best so far."""
     by_chain = {e.chain: e for e in found.evaluations}
     return (by_chain.get(result.chain) if result else None) or found.best or found.nearest
@@ -120,7 +129,7 @@ def _lead(material: Material) -> str:
     )
 
 
-def _summary(found: SearchResult | None, result: Result | None) -> Cells:
+def _summary(found: SearchResult | None, result: Finished | None) -> Cells:
     if result is not None:
         return Cells("Result", ("figure", "value"), summary_rows(result.figures, result.scores))
     best = found and (found.best or found.nearest)
@@ -170,7 +179,7 @@ def _search_tables(found: SearchResult) -> list[Cells]:
     ]
 
 
-def _layers(result: Result) -> Sequence[Panel]:
+def _layers(result: Finished) -> Sequence[Panel]:
     """The picture by layer, where both checkpoints are still there."""
     if not all(checkpoints.is_checkpoint(Path(p)) for p in (result.checkpoint, result.baseline_checkpoint)):
         return []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_profile
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import nacdeploy
 from nacdeploy.base import live
@@ -136,6 +136,18 @@ def test_loss_that_is_no_scalar_is_refused(loss: Any, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         task.metric.loss(torch.rand(4, 3), task.data.validation.labels)
     assert said in str(caught.value)
+
+
+def test_metric_that_reads_the_test_data_is_refused_and_leaves_them_readable() -> None:
+    test = DataLoader(TensorDataset(X[8:], Y[8:]), batch_size=2)
+
+    def peeking(found: Any, wanted: Any) -> float:
+        return float(len([*test]))
+
+    task = opened(metric=peeking, test=test)
+    with pytest.raises(UsageError, match="metric 'peeking': it reads the test data"):
+        task.metric.score(torch.rand(4, 3), task.data.validation.labels)
+    assert len([*test]) == 2 and type(test) is DataLoader
 
 
 def test_metric_in_the_wrong_direction_is_found_out(tmp_path: Any) -> None:
