@@ -10,10 +10,10 @@ import onnx
 from numpy.typing import NDArray
 
 from nacdeploy.base import latency, records
-from nacdeploy.base.outside import doors
+from nacdeploy.base.outside import doors, onnx_files
 from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifacts import artifact, onnx_files, onnx_layers
+from nacdeploy.exporters.artifacts import artifact, onnx_layers
 from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.exporters.artifacts.float_twin import float_twin, is_quantized
 from nacdeploy.exporters.artifacts.onnx_layers import OnnxLayer

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.base.outside import onnx_files
 from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifacts import artifact, onnx_files
+from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.targets.runtime import Comparison, runtime_of
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from nacdeploy.base.outside import onnx_files
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifacts import onnx_files
 from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner

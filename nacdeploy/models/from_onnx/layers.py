@@ -1,0 +1,176 @@
+"""Nodes with weights as torch's own layers, so that every letter works on them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nacdeploy.models.from_onnx.operators import pads_of
+
+Constants = Mapping[str, Tensor]
+_CONVOLUTIONS: dict[int, tuple[Any, Any]] = {
+    3: (nn.Conv1d, nn.ConvTranspose1d),
+    4: (nn.Conv2d, nn.ConvTranspose2d),
+    5: (nn.Conv3d, nn.ConvTranspose3d),
+}
+
+
+class AnyBatchNorm(_BatchNorm):
+    """Batch norm for any number of axes, as ONNX has it."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+
+class Padded(nn.Module):
+    """A convolution behind a padding that torch's convolutions lack: uneven, or by the size of the input."""
+
+    def __init__(self, layer: nn.Module, kernel: tuple[int, ...], attributes: dict[str, Any]) -> None:
+        super().__init__()
+        self.layer, self._kernel, self._attributes = layer, kernel, attributes
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = len(self._kernel)
+        strides, dilations = (self._attributes.get(key, [1] * n) for key in ("strides", "dilations"))
+        pads = pads_of(x, self._kernel, strides, dilations, self._attributes)
+        flat = [p for pair in zip(pads[:n][::-1], pads[n:][::-1], strict=True) for p in pair]
+        return self.layer(F.pad(x, flat) if any(flat) else x)
+
+
+def layer(op: str, inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    """Return the layer of a node whose weights are constants, or None for every other node."""
+    maker = _MAKERS.get(op)
+    return None if maker is None or len(inputs) < 2 else maker(inputs, attributes, constants)
+
+
+def _bias(inputs: list[str], at: int, constants: Constants) -> Tensor | None:
+    return constants.get(inputs[at]) if len(inputs) > at and inputs[at] else None
+
+
+def _filled(made: nn.Module, **values: Tensor | None) -> nn.Module:
+    for name, value in values.items():
+        if value is not None:
+            getattr(made, name).data.copy_(value.reshape(getattr(made, name).shape))
+    return made.eval()
+
+
+def _conv(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    weight = constants.get(inputs[1])
+    bias = _bias(inputs, 2, constants)
+    has_bias = len(inputs) > 2 and bool(inputs[2])
+    if weight is None or weight.dim() not in _CONVOLUTIONS or (has_bias and bias is None):
+        return None
+    kernel, groups, n = tuple(weight.shape[2:]), attributes.get("group", 1), weight.dim() - 2
+    pads = attributes.get("pads", [0] * 2 * n)
+    is_even = attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"") and list(pads[:n]) == list(pads[n:])
+    made = _CONVOLUTIONS[weight.dim()][0](
+        weight.shape[1] * groups,
+        weight.shape[0],
+        kernel,
+        stride=tuple(attributes.get("strides", [1] * n)),
+        padding=tuple(pads[:n]) if is_even else 0,
+        dilation=tuple(attributes.get("dilations", [1] * n)),
+        groups=groups,
+        bias=has_bias,
+    )
+    _filled(made, weight=weight, bias=bias)
+    return made if is_even else Padded(made, kernel, attributes)
+
+
+def _transposed(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    weight, bias = constants.get(inputs[1]), _bias(inputs, 2, constants)
+    if weight is None or weight.dim() not in _CONVOLUTIONS:
+        return None
+    n = weight.dim() - 2
+    pads = list(attributes.get("pads", [0] * 2 * n))
+    if (
+        attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"")
+        or pads[:n] != pads[n:]
+        or "output_shape" in attributes
+    ):
+        return None
+    made = _CONVOLUTIONS[weight.dim()][1](
+        weight.shape[0],
+        weight.shape[1] * attributes.get("group", 1),
+        tuple(weight.shape[2:]),
+        stride=tuple(attributes.get("strides", [1] * n)),
+        padding=tuple(pads[:n]),
+        output_padding=tuple(attributes.get("output_padding", [0] * n)),
+        groups=attributes.get("group", 1),
+        bias=bias is not None,
+        dilation=tuple(attributes.get("dilations", [1] * n)),
+    )
+    return _filled(made, weight=weight, bias=bias)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
+    return _filled(nn.Linear(weight.shape[1], weight.shape[0], bias is not None), weight=weight, bias=bias)
+
+
+def _gemm(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    weight, bias = constants.get(inputs[1]), _bias(inputs, 2, constants)
+    has_bias = len(inputs) > 2 and bool(inputs[2])
+    is_plain = weight is not None and weight.dim() == 2 and not attributes.get("transA", 0)
+    if (
+        not is_plain
+        or weight is None
+        or (has_bias and (bias is None or bias.numel() not in (1, _n_rows(weight, attributes))))
+    ):
+        return None
+    matrix = weight if attributes.get("transB", 0) else weight.T
+    offset = None if bias is None else (attributes.get("beta", 1.0) * bias.reshape(-1)).expand(len(matrix))
+    return _linear(attributes.get("alpha", 1.0) * matrix, offset)
+
+
+def _n_rows(weight: Tensor, attributes: dict[str, Any]) -> int:
+    return int(weight.shape[0] if attributes.get("transB", 0) else weight.shape[1])
+
+
+def _matmul(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    weight = constants.get(inputs[1])
+    if weight is None or weight.dim() != 2 or inputs[0] in constants:
+        return None
+    bias = constants.get(attributes.get("bias", ""))
+    return _linear(weight.T, bias)
+
+
+def _batch_norm(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    if not all(name in constants for name in inputs[1:5]) or attributes.get("training_mode", 0):
+        return None
+    scale, bias, mean, variance = (constants[name] for name in inputs[1:5])
+    made = AnyBatchNorm(len(scale), eps=attributes.get("epsilon", 1e-5))
+    return _filled(made, weight=scale, bias=bias, running_mean=mean, running_var=variance)
+
+
+def _layer_norm(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    scale, bias = constants.get(inputs[1]), _bias(inputs, 2, constants)
+    if scale is None or scale.dim() != 1 or attributes.get("axis", -1) != -1:
+        return None
+    made = nn.LayerNorm(len(scale), eps=attributes.get("epsilon", 1e-5))
+    if bias is None:
+        nn.init.zeros_(made.bias)
+    return _filled(made, weight=scale, bias=bias)
+
+
+_MAKERS: dict[str, Callable[[list[str], dict[str, Any], Constants], nn.Module | None]] = {
+    "Conv": _conv,
+    "ConvTranspose": _transposed,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
+}
+LAYERS = tuple(_MAKERS)
+
+
+def multiplied(op: str, given: list[Any], attributes: dict[str, Any]) -> Tensor:
+    """Compute a Gemm whose matrices are values of the graph."""
+    a, b = (x.T if attributes.get(f"trans{name}", 0) else x for x, name in zip(given, "AB", strict=False))
+    found: Tensor = attributes.get("alpha", 1.0) * (a @ b)
+    return found if len(given) < 3 else found + attributes.get("beta", 1.0) * given[2]
+
+
+assert torch is not None

@@ -1,0 +1,268 @@
+"""OnnxModule: the graph of an ONNX file as a plain torch module, whose layers are torch's own, named as their nodes."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from nacdeploy.base.errors import UsageError
+from nacdeploy.models.from_onnx import layers, operators, sizes
+from nacdeploy.models.from_onnx.sizes import Sizes
+
+_MOST_SIZES = 64  # numbers; more are a tensor
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a graph: its name, the shape that it declares (None: open), its type as torch names it."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A node: what computes it, from which values, to which."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    layer: str = ""
+    last_use: tuple[str, ...] = ()
+
+
+class OnnxModule(nn.Module):
+    """Computes a graph node by node. `forward` takes its inputs in order, or by name; it returns the output, or outputs
+    by name.
+
+    Raises:
+        UsageError: the graph has operators that are not read; the text lists them.
+    """
+
+    def __init__(self, model: onnx.ModelProto, where: str) -> None:
+        super().__init__()
+        self._where = where
+        self.opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
+        constants = {each.name: _tensor(each) for each in model.graph.initializer}
+        self.inputs = tuple(_input(each) for each in model.graph.input if each.name not in constants)
+        self.output_names = tuple(each.name for each in model.graph.output)
+        self.batch = _batch(self.inputs)
+        self._constants: dict[str, Any] = {}
+        self._values: dict[str, str] = {}
+        steps = self._read([*model.graph.node], constants, _readers(model))
+        self._steps = _with_last_uses(steps, {*self.output_names, *self._constants, *self._values})
+        self.eval()
+
+    def forward(self, *given: Tensor, **named: Tensor) -> Any:
+        """Compute the outputs."""
+        values: dict[str, Any] = {each.name: x for each, x in zip(self.inputs, given, strict=False)}
+        values |= {each.name: named[_identifier(each.name)] for each in self.inputs[len(given) :]}
+        self._run(values)
+        if len(self.output_names) == 1:
+            return values[self.output_names[0]]
+        return {name: values[name] for name in self.output_names}
+
+    def trace(self, *given: Tensor) -> dict[str, Tensor]:
+        """Return every tensor that the graph computes, by name."""
+        values: dict[str, Any] = {each.name: x for each, x in zip(self.inputs, given, strict=True)}
+        self._run(values, keep=True)
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def _run(self, values: dict[str, Any], keep: bool = False) -> None:
+        for step in self._steps:
+            found = self._computed(step, [self._value(name, values) for name in step.inputs])
+            if len(step.outputs) == 1:
+                values[step.outputs[0]] = found[0] if isinstance(found, tuple | list) else found
+            else:
+                values.update(zip(step.outputs, found, strict=False))
+            for name in () if keep else step.last_use:
+                values.pop(name, None)
+
+    def _value(self, name: str, values: Mapping[str, Any]) -> Any:
+        if not name:
+            return None
+        if name in values:
+            return values[name]
+        return self._constants[name] if name in self._constants else getattr(self, self._values[name])
+
+    def _computed(self, step: _Step, given: list[Any]) -> Any:
+        if step.layer:
+            return self.get_submodule(step.layer)(given[0])
+        if step.op in _QUANTIZED:
+            return given[0]
+        if step.op == "Shape":
+            shape = list(given[0].shape)[step.attributes.get("start", 0) : step.attributes.get("end")]
+            return Sizes(shape)
+        if step.op == "Size":
+            return Sizes([given[0].numel()], is_scalar=True)
+        present = [each for each in given if each is not None]
+        if step.op in sizes.FUNCTIONS and present and all(isinstance(each, Sizes) for each in present):
+            return sizes.FUNCTIONS[step.op](*given, **step.attributes)
+        if step.op == "Gemm":
+            return layers.multiplied(step.op, given, dict(step.attributes))
+        return operators.FUNCTIONS[step.op](*given, **step.attributes)
+
+    def _read(
+        self, nodes: list[onnx.NodeProto], constants: dict[str, Tensor], readers: Mapping[str, list[onnx.NodeProto]]
+    ) -> list[_Step]:
+        """Return the steps of nodes; layers and constants become parts of the module."""
+        steps, taken, unknown = list[_Step](), Counter[str](), dict[str, str]()
+        skipped: set[str] = set()
+        for number, node in enumerate(nodes):
+            attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+            if node.op_type == "Constant":
+                constants[node.output[0]] = _constant(attributes)
+                continue
+            if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+                constants[node.output[0]] = _dequantized(node, attributes, constants)
+                continue
+            if node.output[0] in skipped:
+                continue
+            name = _name(node, number, taken)
+            outputs = tuple(node.output)
+            bias = _bias_of(node, constants, readers)
+            if bias is not None:
+                attributes["bias"], added = bias
+                outputs = tuple(added.output)
+            made = layers.layer(node.op_type, list(node.input), attributes, constants)
+            if bias is not None:
+                if made is not None:
+                    skipped.add(outputs[0])
+                else:
+                    outputs = tuple(node.output)
+                attributes.pop("bias")
+            if made is not None:
+                self.add_module(name, made)
+            elif node.op_type not in _KNOWN or (node.domain not in ("", "ai.onnx")):
+                unknown.setdefault(f"{node.domain}:{node.op_type}".lstrip(":"), node.name or f"number {number}")
+            steps.append(
+                _Step(
+                    name, node.op_type, tuple(node.input), outputs, self._given(node, attributes), name if made else ""
+                )
+            )
+        self._refuse(unknown)
+        self._hold(steps, constants)
+        return steps
+
+    def _given(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> dict[str, Any]:
+        """Return the attributes of a node, with what its function needs to know of the graph."""
+        if node.op_type in ("Softmax", "LogSoftmax"):
+            attributes["opset"] = self.opset
+        if node.op_type == "Reshape" and self.batch:
+            attributes["batch"] = self.batch
+        if node.op_type == "Split":
+            attributes["n"] = len(node.output)
+        return attributes
+
+    def _refuse(self, unknown: Mapping[str, str]) -> None:
+        if unknown:
+            listed = ", ".join(f"{op} (node '{node}')" for op, node in sorted(unknown.items())[:6])
+            raise UsageError(f"{self._where} has operators that are not read here: {listed}")
+
+    def _hold(self, steps: list[_Step], constants: Mapping[str, Tensor]) -> None:
+        """Keep the constants that steps read: short lists of integers as numbers, all others as buffers."""
+        read = {name for step in steps for name in step.inputs}
+        for name in {*read, *self.output_names} & constants.keys():
+            value = constants[name]
+            most = 1 if value.is_floating_point() else _MOST_SIZES
+            if value.dim() <= 1 and value.numel() <= most:
+                self._constants[name] = Sizes(value.reshape(-1).tolist(), is_scalar=value.dim() == 0)
+            else:
+                self._values[name] = f"constant_{len(self._values)}"
+                self.register_buffer(self._values[name], value)
+
+
+_KNOWN = {*operators.FUNCTIONS, *sizes.FUNCTIONS, *_QUANTIZED, "Shape", "Size", "Gemm"}
+
+
+def _tensor(given: onnx.TensorProto) -> Tensor:
+    array = numpy_helper.to_array(given)
+    return torch.from_numpy(np.array(array, dtype=np.float32 if array.dtype == np.float16 else array.dtype))
+
+
+def _constant(attributes: Mapping[str, Any]) -> Tensor:
+    (key, value) = next(iter(attributes.items()))
+    if key == "value":
+        return _tensor(value)
+    return torch.tensor(value, dtype=torch.float32 if key.startswith("value_float") else torch.int64)
+
+
+def _dequantized(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Mapping[str, Tensor]) -> Tensor:
+    values = constants[node.input[0]].float()
+    scale = constants[node.input[1]].float()
+    zero = constants[node.input[2]].float() if len(node.input) > 2 and node.input[2] else torch.zeros(())
+    shape = [1] * values.dim()
+    if scale.numel() > 1:
+        shape[attributes.get("axis", 1)] = -1
+    return (values - zero.reshape(shape if zero.numel() > 1 else [1] * values.dim())) * scale.reshape(
+        shape if scale.numel() > 1 else [1] * values.dim()
+    )
+
+
+def _input(value: onnx.ValueInfoProto) -> Input:
+    kind = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim)
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return Input(value.name, shape, str(torch.from_numpy(np.zeros(0, dtype)).dtype).removeprefix("torch."))
+
+
+def _batch(inputs: tuple[Input, ...]) -> int | None:
+    """Return the batch for which a graph was written, if it names one."""
+    first = {each.shape[0] for each in inputs if each.shape}
+    return first.pop() if len(first) == 1 and None not in first else None
+
+
+def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    found: dict[str, list[onnx.NodeProto]] = {each.name: [onnx.NodeProto()] * 2 for each in model.graph.output}
+    for node in model.graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _bias_of(
+    node: onnx.NodeProto, constants: Mapping[str, Tensor], readers: Mapping[str, list[onnx.NodeProto]]
+) -> tuple[str, onnx.NodeProto] | None:
+    """Return the constant that is added to a product with a constant matrix, and the node that adds it."""
+    if node.op_type != "MatMul" or len(node.input) < 2 or node.input[1] not in constants:
+        return None
+    (first, *more) = readers.get(node.output[0]) or [onnx.NodeProto()]
+    if more or first.op_type != "Add":
+        return None
+    other = next((name for name in first.input if name != node.output[0]), "")
+    weight, offset = constants[node.input[1]], constants.get(other)
+    fits = offset is not None and weight.dim() == 2 and tuple(offset.shape) == (weight.shape[1],)
+    return (other, first) if fits else None
+
+
+def _name(node: onnx.NodeProto, number: int, taken: Counter[str]) -> str:
+    """Return a name for a node that a module may have, once each."""
+    name = _identifier(node.name or f"{node.op_type}_{number}")
+    taken[name] += 1
+    return name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _identifier(name: str) -> str:
+    found = re.sub(r"\W+", "_", name).strip("_")
+    return found if found and not found[0].isdigit() else f"n_{found}"
+
+
+def _with_last_uses(steps: list[_Step], kept: set[str]) -> list[_Step]:
+    """Note at each step which values nobody reads after it."""
+    seen, made = set(kept), []
+    for step in reversed(steps):
+        last = tuple(dict.fromkeys(name for name in step.inputs if name and name not in seen))
+        seen.update(last)
+        made.append(_Step(step.name, step.op, step.inputs, step.outputs, step.attributes, step.layer, last))
+    return made[::-1]

@@ -1,0 +1,400 @@
+"""Operators of ONNX without weights as functions of torch: one entry each. Attributes come as keywords.
+
+What is not in the table, and no layer (`layers.py`), is not read: `FUNCTIONS` is the list of what is covered. Domains
+other than ONNX's own, control flow (If, Loop, Scan), recurrent operators, random numbers and operators whose output
+shapes depend on values (NonMaxSuppression, NonZero) are not.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nacdeploy.models.from_onnx.sizes import Sizes
+
+Value = Any
+
+
+def tensor(value: Value, like: Tensor | None = None) -> Tensor:
+    """Return a value as a tensor, where `like` is."""
+    found: Tensor = value.tensor() if isinstance(value, Sizes) else value
+    return found if like is None else found.to(like.device)
+
+
+def numbers(value: Value) -> list[Any]:
+    """Return the numbers of a constant or of sizes."""
+    if isinstance(value, Sizes):
+        return list(value.values)
+    return list(value) if isinstance(value, list | tuple) else list(value.flatten().tolist())
+
+
+def _binary(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def compute(*given: Value, **_: Any) -> Tensor:
+        like = next(each for each in given if isinstance(each, Tensor))
+        found = tensor(given[0], like)
+        for each in given[1:]:
+            found = function(found, tensor(each, like))
+        return found
+
+    return compute
+
+
+def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return lambda x, **_: function(tensor(x))
+
+
+def _divided(a: Tensor, b: Tensor) -> Tensor:
+    is_integer = not (a.is_floating_point() or b.is_floating_point())
+    return torch.div(a, b, rounding_mode="trunc") if is_integer else a / b
+
+
+def _cast(x: Tensor, to: int, **_: Any) -> Tensor:
+    kind = onnx.helper.tensor_dtype_to_np_dtype(to)
+    return x.to(torch.float32 if kind == np.float16 else torch.from_numpy(np.zeros(0, kind)).dtype)
+
+
+def _clip(
+    x: Tensor, low: Value = None, high: Value = None, min: float | None = None, max: float | None = None, **_: Any
+) -> Tensor:  # noqa: E501
+    bounds = [min if low is None else float(tensor(low)), max if high is None else float(tensor(high))]
+    if bounds == [0.0, 6.0]:
+        return F.relu6(x)
+    return F.relu(x) if bounds == [0.0, None] else torch.clamp(x, *bounds)
+
+
+def _reshape(x: Tensor, shape: Value = None, allowzero: int = 0, batch: int | None = None, **attributes: Any) -> Tensor:
+    wanted = numbers(shape) if shape is not None else list(attributes["shape"])
+    if not allowzero:
+        wanted = [
+            x.shape[i] if not isinstance(size, torch.SymInt) and size == 0 else size for i, size in enumerate(wanted)
+        ]
+    if batch is not None and not isinstance(wanted[0], torch.SymInt) and wanted[0] == batch:
+        wanted[0] = x.shape[0]
+    return x.reshape(wanted)
+
+
+def _flatten(x: Tensor, axis: int = 1, **_: Any) -> Tensor:
+    axis = axis % x.dim() if axis < 0 else axis
+    return x.reshape(prod(x.shape[:axis]), -1) if axis != 1 else x.flatten(1)
+
+
+def _squeeze(x: Tensor, axes: Value = None, **attributes: Any) -> Tensor:
+    given = numbers(axes) if axes is not None else attributes.get("axes")
+    return x.squeeze() if given is None else x.squeeze(tuple(int(axis) for axis in given))
+
+
+def _unsqueeze(x: Value, axes: Value = None, **attributes: Any) -> Tensor:
+    given = numbers(axes) if axes is not None else attributes["axes"]
+    found = tensor(x)
+    for axis in sorted(int(axis) % (found.dim() + len(given)) for axis in given):
+        found = found.unsqueeze(axis)
+    return found
+
+
+def _concat(*parts: Value, axis: int, **_: Any) -> Tensor:
+    like = next(each for each in parts if isinstance(each, Tensor))
+    return torch.cat([tensor(each, like) for each in parts], axis)
+
+
+def _split(
+    x: Tensor, sizes: Value = None, axis: int = 0, num_outputs: int | None = None, n: int = 1, **attributes: Any
+) -> Any:
+    given = numbers(sizes) if sizes is not None else attributes.get("split")
+    if given is None:
+        given = -(-x.shape[axis] // (num_outputs or n))
+    return x.split(given, axis)
+
+
+def _slice(x: Tensor, *bounds: Value, **attributes: Any) -> Tensor:
+    starts, ends, axes, steps = (*bounds, None, None, None, None)[:4]
+    first = numbers(starts) if starts is not None else attributes["starts"]
+    last = numbers(ends) if ends is not None else attributes["ends"]
+    along = numbers(axes) if axes is not None else attributes.get("axes", range(len(first)))
+    by = numbers(steps) if steps is not None else [1] * len(first)
+    for start, end, axis, step in zip(first, last, along, by, strict=True):
+        if step < 0:
+            x, start, end, step = x.flip(int(axis)), -1 - start, -1 - end, -step
+        index: list[Any] = [slice(None)] * x.dim()
+        index[int(axis)] = slice(start, end if not isinstance(end, int) or end < 2**31 else None, step)
+        x = x[tuple(index)]
+    return x
+
+
+def _gather(x: Value, indices: Value, axis: int = 0, **_: Any) -> Tensor:
+    found = tensor(x, indices if isinstance(indices, Tensor) else None)
+    if isinstance(indices, Sizes) and indices.is_scalar:
+        return found.select(axis, indices.one)
+    at = tensor(indices, found).long()
+    at = torch.where(at < 0, at + found.shape[axis], at)
+    picked = found.index_select(axis, at.reshape(-1))
+    axis = axis % found.dim()
+    return picked.reshape(*found.shape[:axis], *at.shape, *found.shape[axis + 1 :])
+
+
+def _pad(
+    x: Tensor, pads: Value = None, value: Value = None, axes: Value = None, mode: Any = b"constant", **attributes: Any
+) -> Tensor:  # noqa: E501
+    given = numbers(pads) if pads is not None else attributes["pads"]
+    along = [int(axis) % x.dim() for axis in numbers(axes)] if axes is not None else list(range(x.dim()))
+    half = len(along)
+    by_axis = {axis: (given[i], given[half + i]) for i, axis in enumerate(along)}
+    flat = [int(n) for axis in reversed(range(x.dim())) for n in by_axis.get(axis, (0, 0))]
+    while len(flat) > 2 and flat[-2:] == [0, 0]:
+        flat = flat[:-2]
+    kind = mode.decode()
+    fill = float(tensor(value)) if value is not None else attributes.get("value", 0.0)
+    return (
+        F.pad(x, flat, value=fill) if kind == "constant" else F.pad(x, flat, mode={"edge": "replicate"}.get(kind, kind))
+    )
+
+
+def pads_of(
+    x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], attributes: Any
+) -> list[int]:
+    """Return the padding before and after each axis, `[before, ..., after, ...]`, with `auto_pad` computed."""
+    kind = attributes.get("auto_pad", b"NOTSET").decode()
+    n = len(kernel)
+    if kind in ("NOTSET", ""):
+        return list(attributes.get("pads", [0] * 2 * n))
+    if kind == "VALID":
+        return [0] * 2 * n
+    before, after = [], []
+    for size, k, stride, dilation in zip(x.shape[-n:], kernel, strides, dilations, strict=True):
+        total = max((-(-size // stride) - 1) * stride + dilation * (k - 1) + 1 - size, 0)
+        first = total // 2 if kind == "SAME_UPPER" else total - total // 2
+        before.append(first)
+        after.append(total - first)
+    return before + after
+
+
+def _pooled(function: str, fill: float) -> Callable[..., Tensor]:
+    def compute(x: Tensor, **attributes: Any) -> Tensor:
+        kernel = list(attributes["kernel_shape"])
+        n = len(kernel)
+        strides, dilations = (list(attributes.get(key, [1] * n)) for key in ("strides", "dilations"))
+        pads = pads_of(x, kernel, strides, dilations, attributes)
+        before, after = pads[:n], pads[n:]
+        ceil, counted = bool(attributes.get("ceil_mode", 0)), bool(attributes.get("count_include_pad", 0))
+        fits = before == after and all(2 * p <= k for p, k in zip(before, kernel, strict=True))
+        if not fits:
+            x = F.pad(x, [p for pair in zip(before[::-1], after[::-1], strict=True) for p in pair], value=fill)
+            before = [0] * n
+        pool = getattr(F, f"{function}_pool{n}d")
+        if function == "max":
+            return pool(x, kernel, strides, before, dilations, ceil_mode=ceil)
+        if not fits and not counted:
+            raise NotImplementedError("AveragePool with uneven padding that does not count")
+        return pool(x, kernel, strides, before, ceil_mode=ceil, count_include_pad=counted)
+
+    return compute
+
+
+def _global(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda x, **_: function(x, tuple(range(2, x.dim())), keepdim=True)
+
+
+def _reduced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def compute(
+        x: Tensor, axes: Value = None, keepdims: int = 1, noop_with_empty_axes: int = 0, **attributes: Any
+    ) -> Tensor:
+        given = numbers(axes) if axes is not None else attributes.get("axes")
+        if not given and noop_with_empty_axes:
+            return x
+        along = tuple(int(axis) for axis in given) if given else tuple(range(x.dim()))
+        return function(x, along, keepdim=bool(keepdims))
+
+    return compute
+
+
+def _product(x: Tensor, along: Sequence[int], keepdim: bool) -> Tensor:
+    for axis in sorted((axis % x.dim() for axis in along), reverse=True):
+        x = x.prod(axis, keepdim=keepdim)
+    return x
+
+
+def _softmax(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def compute(x: Tensor, axis: int | None = None, opset: int = 13, **_: Any) -> Tensor:
+        if opset >= 13:
+            return function(x, -1 if axis is None else axis)
+        axis = 1 if axis is None else axis % x.dim()
+        if axis == x.dim() - 1:
+            return function(x, -1)
+        return function(x.flatten(axis), -1).reshape(x.shape)
+
+    return compute
+
+
+def _resized(x: Tensor, *given: Value, mode: Any = b"nearest", **attributes: Any) -> Tensor:
+    """Resize the axes of pixels; the coordinate rules that torch has."""
+    scales = [each for each in given[1:2] if each is not None] or [each for each in given[:1] if len(given) == 1]
+    sizes = given[2] if len(given) > 2 else None
+    if sizes is not None:
+        wanted = numbers(sizes)[2:]
+    else:
+        factors = numbers(scales[0]) if scales else attributes["scales"]
+        wanted = [int(size * factor) for size, factor in zip(x.shape[2:], factors[2:], strict=True)]
+    where = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    kind = mode.decode()
+    if kind == "nearest":
+        rounding = attributes.get("nearest_mode", b"round_prefer_floor").decode()
+        whole = all(isinstance(w, int) and w % size == 0 for w, size in zip(wanted, x.shape[2:], strict=True))
+        if not whole and not (where == "asymmetric" and rounding == "floor"):
+            raise NotImplementedError(f"Resize nearest by {where}, {rounding}, to no multiple of the size")
+        return F.interpolate(x, tuple(wanted), mode="nearest")
+    smooth = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], "cubic": "bicubic"}[kind]
+    if where not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        raise NotImplementedError(f"Resize {kind} by {where}")
+    return F.interpolate(x, tuple(wanted), mode=smooth, align_corners=where == "align_corners")
+
+
+def _depth_to_space(x: Tensor, blocksize: int, mode: Any = b"DCR", **_: Any) -> Tensor:
+    if mode == b"CRD":
+        return F.pixel_shuffle(x, blocksize)
+    n, c, h, w = x.shape
+    parts = x.reshape(n, blocksize, blocksize, c // blocksize**2, h, w).permute(0, 3, 4, 1, 5, 2)
+    return parts.reshape(n, c // blocksize**2, h * blocksize, w * blocksize)
+
+
+def _space_to_depth(x: Tensor, blocksize: int, **_: Any) -> Tensor:
+    n, c, h, w = x.shape
+    parts = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize).permute(0, 3, 5, 1, 2, 4)
+    return parts.reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
+
+
+def _expanded(x: Value, shape: Value, **_: Any) -> Tensor:
+    found, wanted = tensor(x), numbers(shape)
+    lead = [1] * (len(wanted) - found.dim()) + list(found.shape)
+    lead = lead[len(lead) - max(len(wanted), found.dim()) :]
+    wanted = [1] * (len(lead) - len(wanted)) + wanted
+    sizes = [have if isinstance(w, int) and w == 1 else w for have, w in zip(lead, wanted, strict=True)]
+    return found.expand(sizes)
+
+
+def _filled(shape: Value, value: Any = None, **_: Any) -> Tensor:
+    fill = onnx.numpy_helper.to_array(value).item() if value is not None else 0.0
+    return torch.full(numbers(shape), fill)
+
+
+def _arg(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda x, axis=0, keepdims=1, **_: function(x, axis, keepdim=bool(keepdims))
+
+
+def _top(x: Tensor, k: Value, axis: int = -1, largest: int = 1, sorted: int = 1, **_: Any) -> Any:
+    return tuple(torch.topk(x, int(numbers(k)[0]), axis, bool(largest), bool(sorted)))
+
+
+def _prelu(x: Tensor, slope: Tensor, **_: Any) -> Tensor:
+    return torch.where(x > 0, x, x * slope)
+
+
+def _gelu(x: Tensor, approximate: Any = b"none", **_: Any) -> Tensor:
+    return F.gelu(x, approximate=approximate.decode())
+
+
+def _instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5, **_: Any) -> Tensor:
+    return F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+
+
+def _lrn(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, **_: Any) -> Tensor:
+    return F.local_response_norm(x, size, alpha, beta, bias)
+
+
+def _normalised(x: Tensor, axis: int = -1, p: int = 2, **_: Any) -> Tensor:
+    return F.normalize(x, p, axis)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "Add": _binary(torch.add),
+    "Sub": _binary(torch.sub),
+    "Mul": _binary(torch.mul),
+    "Div": _binary(_divided),
+    "Pow": _binary(torch.pow),
+    "Min": _binary(torch.minimum),
+    "Max": _binary(torch.maximum),
+    "Mod": _binary(torch.remainder),
+    "Sum": _binary(torch.add),
+    "Equal": _binary(torch.eq),
+    "Greater": _binary(torch.gt),
+    "GreaterOrEqual": _binary(torch.ge),
+    "Less": _binary(torch.lt),
+    "LessOrEqual": _binary(torch.le),
+    "And": _binary(torch.logical_and),
+    "Or": _binary(torch.logical_or),
+    "MatMul": _binary(torch.matmul),
+    "Where": lambda c, a, b, **_: torch.where(c, tensor(a, c), tensor(b, c)),
+    "Not": _unary(torch.logical_not),
+    "Abs": _unary(torch.abs),
+    "Neg": _unary(torch.neg),
+    "Exp": _unary(torch.exp),
+    "Log": _unary(torch.log),
+    "Sqrt": _unary(torch.sqrt),
+    "Reciprocal": _unary(torch.reciprocal),
+    "Floor": _unary(torch.floor),
+    "Ceil": _unary(torch.ceil),
+    "Round": _unary(torch.round),
+    "Sign": _unary(torch.sign),
+    "Sin": _unary(torch.sin),
+    "Cos": _unary(torch.cos),
+    "Erf": _unary(torch.erf),
+    "Tanh": _unary(torch.tanh),
+    "Sigmoid": _unary(torch.sigmoid),
+    "Relu": _unary(F.relu),
+    "Softplus": _unary(F.softplus),
+    "Softsign": _unary(F.softsign),
+    "HardSwish": _unary(F.hardswish),
+    "Mish": _unary(F.mish),
+    "Identity": _unary(lambda x: x),
+    "Dropout": lambda x, *_, **__: x,
+    "LeakyRelu": lambda x, alpha=0.01, **_: F.leaky_relu(x, alpha),
+    "Elu": lambda x, alpha=1.0, **_: F.elu(x, alpha),
+    "Selu": lambda x, **_: F.selu(x),
+    "HardSigmoid": lambda x, alpha=0.2, beta=0.5, **_: torch.clamp(alpha * x + beta, 0.0, 1.0),
+    "Gelu": _gelu,
+    "PRelu": _prelu,
+    "Clip": _clip,
+    "Cast": _cast,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Transpose": lambda x, perm=None, **_: x.permute(perm or tuple(reversed(range(x.dim())))),
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Concat": _concat,
+    "Split": _split,
+    "Slice": _slice,
+    "Gather": _gather,
+    "GatherElements": lambda x, at, axis=0, **_: torch.gather(x, axis, tensor(at, x).long()),
+    "Expand": _expanded,
+    "Tile": lambda x, repeats, **_: x.repeat(*numbers(repeats)),
+    "Pad": _pad,
+    "Resize": _resized,
+    "Upsample": lambda x, *given, **attributes: _resized(x, *(None, *given), **attributes),
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "ConstantOfShape": _filled,
+    "MaxPool": _pooled("max", float("-inf")),
+    "AveragePool": _pooled("avg", 0.0),
+    "GlobalAveragePool": _global(torch.mean),
+    "GlobalMaxPool": _global(torch.amax),
+    "ReduceMean": _reduced(torch.mean),
+    "ReduceSum": _reduced(torch.sum),
+    "ReduceMax": _reduced(torch.amax),
+    "ReduceMin": _reduced(torch.amin),
+    "ReduceProd": _reduced(_product),
+    "ReduceL2": _reduced(lambda x, axes, keepdim: x.square().sum(axes, keepdim=keepdim).sqrt()),
+    "ReduceSumSquare": _reduced(lambda x, axes, keepdim: x.square().sum(axes, keepdim=keepdim)),
+    "ArgMax": _arg(torch.argmax),
+    "ArgMin": _arg(torch.argmin),
+    "TopK": _top,
+    "Softmax": _softmax(torch.softmax),
+    "LogSoftmax": _softmax(torch.log_softmax),
+    "CumSum": lambda x, axis, **_: torch.cumsum(x, int(numbers(axis)[0])),
+    "Einsum": lambda *given, equation, **_: torch.einsum(equation.decode(), *given),
+    "InstanceNormalization": _instance_norm,
+    "LRN": _lrn,
+    "LpNormalization": _normalised,
+}

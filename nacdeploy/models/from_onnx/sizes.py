@@ -1,0 +1,113 @@
+"""Sizes: what an ONNX graph computes about shapes, as Python numbers.
+
+Exporters write `x.view(x.size(0), -1)` as nodes Shape, Gather, Unsqueeze, Concat and Reshape. Run on tensors, the shape
+would be a value that no graph of fixed shapes can hold. Here these nodes compute with Python's integers, of which the
+batch may be a symbol.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Sizes:
+    """Numbers along one axis, or a single one (`is_scalar`), each an int, a float, a bool or a symbolic int."""
+
+    def __init__(self, values: Sequence[Any], is_scalar: bool = False) -> None:
+        self.values, self.is_scalar = tuple(values), is_scalar
+
+    def __iter__(self) -> Any:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def tensor(self) -> Tensor:
+        """Return the numbers as a tensor, `()` or `(n,)`."""
+        return torch.tensor(self.values[0] if self.is_scalar else list(self.values))
+
+    @property
+    def one(self) -> Any:
+        """The only number."""
+        (value,) = self.values
+        return value
+
+
+def _elementwise(function: Callable[..., Any]) -> Callable[..., Sizes]:
+    def compute(*given: Sizes, **_: Any) -> Sizes:
+        n = max(len(each) for each in given)
+        rows = [each.values * n if len(each) == 1 else each.values for each in given]
+        return Sizes([function(*row) for row in zip(*rows, strict=True)], all(each.is_scalar for each in given))
+
+    return compute
+
+
+def _divided(a: Any, b: Any) -> Any:
+    return a / b if isinstance(a, float) or isinstance(b, float) else a // b
+
+
+def _gathered(data: Sizes, indices: Sizes, **_: Any) -> Sizes:
+    return Sizes([data.values[int(i)] for i in indices], indices.is_scalar)
+
+
+def _sliced(data: Sizes, *bounds: Sizes | None, **attributes: Any) -> Sizes:
+    starts, ends, _, steps = (*bounds, None, None, None, None)[:4]
+    start = starts.one if starts else attributes["starts"][0]
+    end = ends.one if ends else attributes["ends"][0]
+    return Sizes(data.values[slice(int(start), int(end), int(steps.one) if steps else 1)])
+
+
+def _joined(*parts: Sizes, **_: Any) -> Sizes:
+    return Sizes([value for part in parts for value in part])
+
+
+def _cast(data: Sizes, to: int = 7, **_: Any) -> Sizes:
+    kind: Any = float if to in (1, 10, 11, 16) else bool if to == 9 else None
+    if kind is None:
+        return Sizes([int(v) if isinstance(v, float | bool) else v for v in data], data.is_scalar)
+    return Sizes([kind(v) for v in data], data.is_scalar)
+
+
+def _range(start: Sizes, end: Sizes, step: Sizes, **_: Any) -> Sizes:
+    return Sizes(range(int(start.one), int(end.one), int(step.one)))
+
+
+def _as_list(data: Sizes, *_: Any, **__: Any) -> Sizes:
+    return Sizes(data.values)
+
+
+def _as_one(data: Sizes, *_: Any, **__: Any) -> Sizes:
+    return Sizes(data.values, is_scalar=len(data) == 1)
+
+
+FUNCTIONS: dict[str, Callable[..., Sizes]] = {
+    "Add": _elementwise(operator.add),
+    "Sub": _elementwise(operator.sub),
+    "Mul": _elementwise(operator.mul),
+    "Div": _elementwise(_divided),
+    "Mod": _elementwise(operator.mod),
+    "Min": _elementwise(min),
+    "Max": _elementwise(max),
+    "Neg": _elementwise(operator.neg),
+    "Floor": _elementwise(math.floor),
+    "Ceil": _elementwise(math.ceil),
+    "Equal": _elementwise(operator.eq),
+    "Greater": _elementwise(operator.gt),
+    "Less": _elementwise(operator.lt),
+    "Not": _elementwise(operator.not_),
+    "Where": _elementwise(lambda condition, a, b: a if condition else b),
+    "Identity": lambda data, **_: data,
+    "Gather": _gathered,
+    "Slice": _sliced,
+    "Concat": _joined,
+    "Cast": _cast,
+    "Range": _range,
+    "Unsqueeze": _as_list,
+    "Reshape": _as_list,
+    "Squeeze": _as_one,
+    "ReduceProd": lambda data, *_, **__: Sizes([math.prod(data.values)], is_scalar=True),
+}
