@@ -20,15 +20,18 @@ from nacdeploy.metrics.base import (
     shown,
     shown_drop,
 )
+from nacdeploy.metrics.distillation import Distils, distilled
 
 __all__ = [
     "ACCURACY",
     "DEFAULT",
     "METRICS",
+    "Distils",
     "Interval",
     "Metric",
     "axis",
     "cell",
+    "distilled",
     "drop",
     "is_better",
     "is_surely_better",

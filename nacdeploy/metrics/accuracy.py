@@ -36,6 +36,12 @@ class Accuracy:
         """The mean cross entropy."""
         return functional.cross_entropy(outputs, labels)
 
+    def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
+        """The mean Kullback-Leibler divergence of softened classes, times the square of the temperature (Hinton et
+        al., 2015, section 2): its gradient keeps the size of the cross entropy's."""
+        soft, wanted = (functional.log_softmax(x / temperature, 1) for x in (outputs, answers))
+        return temperature**2 * functional.kl_div(soft, wanted, reduction="batchmean", log_target=True)
+
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return 1 for each image whose largest output belongs to the label's class, 0 for the others."""
         return (outputs.argmax(1) == labels).double()
