@@ -15,9 +15,10 @@ from nacdeploy.sessions.options import Options, filled
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, task_of
 from nacdeploy.strategies.chain import Chain, Link
-from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.state import CompressionState, plain_key
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps import letters
+from nacdeploy.task.answers import answered
 
 
 def finetune(
@@ -59,4 +60,5 @@ def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionSta
         raise UsageError(f"the baseline of {folder} ({record.baseline_checkpoint}) is gone: its test score is needed")
     baseline, _ = checkpoints.load(found)
     state = replace(state, origin=baseline.network)
-    return Session(Settings.of(record.settings(), str(folder)), task_of(record), baseline, found), state
+    task = answered(task_of(record), baseline.network, plain_key(baseline.network))
+    return Session(Settings.of(record.settings(), str(folder)), task, baseline, found), state

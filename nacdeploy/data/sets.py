@@ -1,7 +1,7 @@
 """The values of this room: a set of images, the splits of a source, and a data set ready for use."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -51,18 +51,26 @@ class Pictures(Protocol):
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images, uint8 `(N, C, H, W)` in memory or decoded on demand, and their labels: classes, int64 `(N,)`, or what a
-    metric makes of classes."""
+    metric makes of classes.
+
+    `given` holds the labels, or finds them from the set itself when they are first read.
+    """
 
     images: Tensor | Pictures
-    labels: Tensor
+    given: "Tensor | Callable[[ImageSet], Tensor]"
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The labels."""
+        return self.given if isinstance(self.given, Tensor) else self.given(self)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return int(self.images.shape[0])
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """Return the images at `indices`, int64 `(M,)`, in that order."""
         images = self.images[indices] if isinstance(self.images, Tensor) else self.images.at(indices)
-        return ImageSet(images, self.labels[indices])
+        return ImageSet(images, self.given[indices] if isinstance(self.given, Tensor) else self.given)
 
     def batch(self, indices: Tensor) -> Tensor:
         """Return the images at `indices`, int64 `(M,)`, as uint8 `(M, C, H, W)`."""
@@ -72,14 +80,15 @@ class ImageSet:
         """Return all images, uint8 `(N, C, H, W)`, in memory: for sets that are known to be small."""
         return self.images[:]
 
-    def content(self) -> Iterator[bytes | memoryview]:
-        """Yield the bytes of the images and labels, in pieces."""
+    def content(self, with_labels: bool = True) -> Iterator[bytes | memoryview]:
+        """Yield the bytes of the images, and of the labels if asked for, in pieces."""
         if isinstance(self.images, Tensor):
             yield repr(tuple(self.images.shape)).encode()
             yield self.images.contiguous().numpy().data
         else:
             yield from self.images.content()
-        yield self.labels.contiguous().numpy().data
+        if with_labels:
+            yield self.labels.contiguous().numpy().data
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +96,7 @@ class Splits:
     """Three disjoint sets from a source, the names of the labels, and the place where the sets were read.
 
     `bits` is the depth of the files' pixels: pixels of more than 8 bits were shifted to 8. `shaping` is the way in
-    which the source itself brought the images to their size, if it did.
+    which the source itself brought the images to their size, if it did. Sets that are not labelled have one class.
     """
 
     train: ImageSet
@@ -98,6 +107,7 @@ class Splits:
     bits: int = 8
     shaping: Shaping | None = None
     notes: tuple[str, ...] = ()
+    is_labelled: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +117,8 @@ class Dataset:
     `mean` and `std` are per channel, of images scaled to [0, 1]. Any prefix of a split holds its classes in the split's
     own proportions. `augment` is one of "none", "shift" and "crop-flip". `bits` is the depth of the pixels in the
     files, of which the upper 8 were taken; `shaping` gave them their size. `notes` tell a user how they were
-    read.
+    read. Where the images are not labelled, the labels are the answers of the network whose content has the key
+    `answered_by`, and -1 before it is known.
     """
 
     name: str
@@ -123,6 +134,8 @@ class Dataset:
     bits: int = 8
     shaping: Shaping = field(default_factory=Shaping)
     notes: tuple[str, ...] = ()
+    is_labelled: bool = True
+    answered_by: str = ""
 
     @property
     def n_outputs(self) -> int:
@@ -143,10 +156,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 over the images and labels of the three splits, in hex."""
+        """The sha256 over the images and labels (not a network's answers) of the three splits, in hex."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            for piece in split.content():
+            for piece in split.content(self.is_labelled):
                 digest.update(piece)
         return digest.hexdigest()
 

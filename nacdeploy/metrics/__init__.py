@@ -6,10 +6,12 @@ from nacdeploy.base import plugins
 from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.base.scores import DEFAULT, schema, scored, spelled
 from nacdeploy.metrics.absolute_error import Mae
-from nacdeploy.metrics.accuracy import Accuracy
+from nacdeploy.metrics.accuracy import AGREEMENT, Accuracy
 from nacdeploy.metrics.base import (
+    AsksBaseline,
     Interval,
     Metric,
+    asks_the_baseline,
     axis,
     cell,
     drop,
@@ -24,11 +26,14 @@ from nacdeploy.metrics.distillation import Distils, distilled
 
 __all__ = [
     "ACCURACY",
+    "AGREEMENT",
     "DEFAULT",
     "METRICS",
+    "AsksBaseline",
     "Distils",
     "Interval",
     "Metric",
+    "asks_the_baseline",
     "axis",
     "cell",
     "distilled",
@@ -47,7 +52,7 @@ __all__ = [
 ]
 
 ACCURACY = Accuracy()
-METRICS: tuple[Metric, ...] = (ACCURACY, Mae())
+METRICS: tuple[Metric, ...] = (ACCURACY, Mae(), AGREEMENT)
 GROUP = "nacdeploy.metrics"
 _KNOWN: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 

@@ -28,9 +28,14 @@ class Accuracy:
     agreement: str = "top-1 agreement"
     no_exits: str = ""
     version: int = 1
+    asks_baseline: bool = False
 
     def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
         return classes, class_names
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """The class that each row of outputs names, as labels."""
+        return outputs.argmax(1)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The mean cross entropy."""
@@ -85,6 +90,12 @@ class Accuracy:
     def confidence(self, outputs: Tensor) -> Tensor:
         """The softmax maximum."""
         return outputs.softmax(1).amax(1)
+
+
+# Labels are what the FP32 network answers: for images without any.
+AGREEMENT = Accuracy(
+    name="agreement", title="agreement with the float network", column="agr.", unit="% agreement", asks_baseline=True
+)
 
 
 def interval_of_counts(n_lost: int, n_won: int, n_images: int, n_total: int, confidence: float) -> Interval:

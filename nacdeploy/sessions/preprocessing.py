@@ -81,11 +81,21 @@ def line(data: Dataset, why: str) -> str:
 def given_lines(baseline: CompressionState, data: Dataset, model: str, where: str) -> list[str]:
     """Say how a given network scores, and whether the images arrive as in its training."""
     found, metric = baseline.metrics, named(baseline.metrics.metric)
+    if data.answered_by:
+        return [
+            f"no labels are read: the answers of {model} from {where} stand in their place, and scores are top-1 "
+            "agreement with them",
+            *_warnings(baseline, data, model),
+        ]
     is_near = metric.is_near_chance(found.score, found.chance, found.n_images)
     chance = f", near the {shown(metric, found.chance)} of chance" if is_near else ""
     lines = [f"baseline {model} from {where}: {shown(metric, found.score)} on validation{chance}"]
+    return [*lines, *_warnings(baseline, data, model)]
+
+
+def _warnings(baseline: CompressionState, data: Dataset, model: str) -> list[str]:
     mismatch = first_norm.mismatch(baseline.network.backbone, data, _own(model))
-    return lines if mismatch is None else [*lines, f"warning: {mismatch}"]
+    return [] if mismatch is None else [f"warning: {mismatch}"]
 
 
 def _own(model: str) -> list[Normalization]:

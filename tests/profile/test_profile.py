@@ -191,7 +191,6 @@ def test_normalisation_takes_names_and_numbers_and_survives_plain_data() -> None
         ({"mean": True, "std": 1}, r"images\.mean: takes a number"),
         ({"mean": 0.5}, "images: mean is given without std; give both"),
         ({"std": "data"}, "images: std is given without mean; give both"),
-        ({"n_classes": 10}, "images: n_classes is given without classes"),
         ({"classes": "", "n_classes": 10}, r"images\.classes"),
     ],
 )
