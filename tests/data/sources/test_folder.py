@@ -89,7 +89,7 @@ def test_unlabelled_folder_is_refused(tmp_path, n_images, table, message):
 
 def test_number_of_outputs_alone_says_nothing_of_labels(tmp_path):
     _classes(tmp_path, {"cat": 20, "dog": 40})
-    with pytest.raises(UsageError, match="images.n_classes is given without images.classes"):
+    with pytest.raises(UsageError, match=r"images\.n_classes is given without images\.classes"):
         _load(tmp_path, n_classes=5)
 
 
