@@ -77,6 +77,8 @@ def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
         shaping=splits.shaping or shaping(table),
         notes=splits.notes,
         is_labelled=splits.is_labelled,
+        channel_order=table.channel_order,
+        value_range=table.value_range,
     )
 
 

@@ -114,7 +114,8 @@ class Splits:
 class Dataset:
     """Three disjoint splits with their normalisation.
 
-    `mean` and `std` are per channel, of images scaled to [0, 1]. Any prefix of a split holds its classes in the split's
+    `mean` and `std` are per channel, in the network's order of channels ("rgb" or "bgr") and range of values ("0..1" or
+    "0..255"). Any prefix of a split holds its classes in the split's
     own proportions. `augment` is one of "none", "shift" and "crop-flip". `bits` is the depth of the pixels in the
     files, of which the upper 8 were taken; `shaping` gave them their size. `notes` tell a user how they were
     read. Where the images are not labelled, the labels are the answers of the network whose content has the key
@@ -136,6 +137,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
     is_labelled: bool = True
     answered_by: str = ""
+    channel_order: str = "rgb"
+    value_range: str = "0..1"
 
     @property
     def n_outputs(self) -> int:
@@ -164,7 +167,15 @@ class Dataset:
         return digest.hexdigest()
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Convert uint8 `(N, C, H, W)` to float32 of the same shape: `(x / 255 - mean) / std`."""
+        """Convert uint8 `(N, C, H, W)` to float32 of the same shape: `(x / 255 - mean) / std`, without the division
+        where the network takes values up to 255."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return (images.float() / 255 - mean) / std
+        values = images.float() if self.channel_order == "rgb" else images.flip(1).float()
+        return ((values / 255 if self.value_range == "0..1" else values) - mean) / std
+
+    @property
+    def as_taken(self) -> dict[str, str]:
+        """Order and range as far as they are not the usual ones: records and keys of usual images do not change."""
+        usual = {"channel_order": "rgb", "value_range": "0..1"}
+        return {key: getattr(self, key) for key, value in usual.items() if getattr(self, key) != value}

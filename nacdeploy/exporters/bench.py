@@ -133,7 +133,9 @@ def _answer(runner: Runner, manifest: Manifest, data: Dataset, images: ImageSet)
 
 def as_taken(manifest: Manifest, data: Dataset) -> Dataset:
     """Return the data, normalised as an artifact takes its images."""
-    return replace(data, mean=manifest.preprocessing.mean, std=manifest.preprocessing.std)
+    taken = manifest.preprocessing
+    values = "0..255" if taken.scale == 1 else "0..1"
+    return replace(data, mean=taken.mean, std=taken.std, channel_order=taken.channel_order, value_range=values)
 
 
 def _checked(path: Path, data: Dataset) -> Manifest:

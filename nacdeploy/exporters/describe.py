@@ -56,6 +56,8 @@ def manifest_of(
         resize=task.data.shaping.resize,
         crop=task.data.shaping.crop,
         interpolation=task.data.shaping.interpolation,
+        scale=1 / 255 if task.data.value_range == "0..1" else 1.0,
+        channel_order=task.data.channel_order,  # type: ignore[arg-type]
     )
     return Manifest(
         target=target.name,

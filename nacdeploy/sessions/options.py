@@ -48,6 +48,10 @@ class Options(TypedDict, total=False):
         Spelling("Class names by output of the network, or 'index': folders are called by them.", "FILE"),
     ]
     input_size: Annotated[int | None, Spelling("Side of the square that images are resized to.", "PX", least=4)]
+    preprocess: Annotated[
+        str | None,
+        Spelling("Size and normalisation of a pretrained network: timm, torchvision:WEIGHTS (README).", "P"),
+    ]
     checkpoint: Annotated[str | None, Spelling("FP32 network: a folder of ours, a .safetensors or .pt file.", "C")]
     profile: Annotated[str, Spelling("Shipped name or path/to.toml.", "P", "demo")]
     seed: Annotated[int | None, Spelling("Seed of everything that is drawn.", least=0)]
@@ -81,7 +85,19 @@ SEARCH_HINTS = {
     name: hint for name, hint in get_type_hints(SearchOptions, include_extras=True).items() if name not in HINTS
 }
 SEARCH = tuple(SEARCH_HINTS)
-TASK = ("model", "data", "width", "input_size", "normalize", "classes", "checkpoint", "new_head", "profile", "seed")
+TASK = (
+    "model",
+    "data",
+    "width",
+    "input_size",
+    "preprocess",
+    "normalize",
+    "classes",
+    "checkpoint",
+    "new_head",
+    "profile",
+    "seed",
+)
 # What a run was asked for; where it lies and who watches it is said anew.
 RECORDED = tuple(name for name in HINTS if name not in ("runs", "wandb", "settings_file"))
 

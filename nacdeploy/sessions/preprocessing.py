@@ -19,6 +19,7 @@ from nacdeploy.sessions.first_norm import Normalization
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.steps.checkpoint import Record
 
+TAKEN = ("channel_order", "value_range")
 KEYS = ("mean", "std", "classes", "n_classes")
 
 
@@ -53,14 +54,17 @@ def settled(profile: Profile, record: Record | None, is_given: bool) -> Layer:
         UsageError: the network's own normalisation is asked for, and no source knows it.
     """
     images, why = profile.images, "as images.mean and images.std say"
+    why = why if images.preprocess is None else f"as images.preprocess = '{images.preprocess}' says"
     if images.mean is None:
         own = record.data if record is not None else {}
         known = pretrained.pretraining(profile.model) if is_given and record is None else None
         why = "the training images' own"
         if "mean" in own:
-            images, why = _normalised(images, own["mean"], own["std"]), "the checkpoint's own"
+            taken = {"channel_order": "rgb", "value_range": "0..1"} | {k: own[k] for k in TAKEN if k in own}
+            images = _normalised(images.model_copy(update=taken), own["mean"], own["std"])
+            why = "the checkpoint's own"
         elif known is not None:
-            images = _normalised(images, known.mean, known.std)
+            images = _normalised(images, images.seen(known.mean), images.seen(known.std))
             why = f"the network's own by {profile.model.partition(':')[0]}"
     images = pretrained.settled(profile.model, images)
     before, now = (table.model_dump(mode="json") for table in (profile.images, images))
@@ -75,6 +79,8 @@ def line(data: Dataset, why: str) -> str:
     """Return the normalisation of the images and its reason in one line, and further notes on them, one line each."""
     mean, std = (_spoken(scale) for scale in (data.mean, data.std))
     said = f"images normalised by mean {mean} and deviation {std}: {why} (--normalize, images.mean, images.std)"
+    if data.as_taken:
+        said += f"; pixels of {data.value_range} in the order {data.channel_order}"
     return "\n".join((said, *data.notes))
 
 

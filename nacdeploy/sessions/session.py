@@ -117,7 +117,13 @@ def _seen(task: Task, profile: Profile) -> list[Any]:
     data, images = task.data, profile.images
     is_own = all(scale in (None, "data") for scale in (images.mean, images.std))
     trained_for = [] if task.metric.name == DEFAULT else [task.metric.name, task.metric.version]
-    return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std]), *trained_for]
+    return [
+        data.fingerprint,
+        data.augment,
+        *([] if is_own else [data.mean, data.std]),
+        *data.as_taken.items(),
+        *trained_for,
+    ]
 
 
 def train_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:

@@ -238,7 +238,7 @@ def context(task: Task) -> dict[str, Any]:
     seen = {"mean": data.mean, "std": data.std, "augment": data.augment, "split_seed": data.split_seed}
     trained_for = {} if task.metric.name == DEFAULT else {"metric": [task.metric.name, task.metric.version]}
     answered = {"answered_by": data.answered_by} if data.answered_by else {}
-    return {"model": spec, "data": data.fingerprint, **seen, **trained_for, **answered}
+    return {"model": spec, "data": data.fingerprint, **seen, **data.as_taken, **trained_for, **answered}
 
 
 def _training_context(operator: Operator[Any], profile: Profile) -> dict[str, Any]:
