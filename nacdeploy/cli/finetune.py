@@ -15,11 +15,16 @@ from nacdeploy.cli import options, render
 @options.out
 @options.trusted_model
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many epochs.")
+@click.option("--distill", type=click.FloatRange(0, 1), help="Share of the FP32 network's answers in the loss.")
 @options.wandb
 @options.as_json
-def command(source: Path, out: Path | None, epochs: int | None, as_json: bool, **shared: Any) -> None:
+def command(
+    source: Path, out: Path | None, epochs: int | None, distill: float | None, as_json: bool, **shared: Any
+) -> None:
     """Train a compressed checkpoint further; leaves a new checkpoint."""
     from nacdeploy import api
 
-    result = api.finetune(source=source, epochs=epochs, out=out, progress=render.RichProgress(), **shared)
+    result = api.finetune(
+        source=source, epochs=epochs, distill=distill, out=out, progress=render.RichProgress(), **shared
+    )
     render.print_json(result) if as_json else render.print_result(result)

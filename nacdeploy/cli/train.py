@@ -9,7 +9,7 @@ from nacdeploy.cli import options, render
 
 
 @click.command("train")
-@options.shared("model", "data", "task", "width", "normalize", "classes", "profile", "seed")
+@options.shared("model", "data", "task", "width", "input_size", "preprocess", "normalize", "classes", "profile", "seed")
 @options.out
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many epochs.")
 @options.as_json

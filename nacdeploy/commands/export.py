@@ -21,7 +21,9 @@ from nacdeploy.results.outcome import checkpoint_folder
 from nacdeploy.sessions import measured
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import task_of
+from nacdeploy.strategies.state import plain_key
 from nacdeploy.strategies.steps import checkpoint as checkpoints
+from nacdeploy.task.answers import answered
 
 
 def export(
@@ -78,7 +80,9 @@ def export(
     with home.place(out, f"export-{chosen.name}") as place:
         original = _original(record, folder) if state.steps else None
         tuning = exporting.Tuning(autotune, measurements, original, given)
-        task, context = task_of(record), _context(record, folder)
+        float_network = original or state.network
+        task = answered(task_of(record), float_network, plain_key(float_network))
+        context = _context(record, folder)
         path = exporting.export(state, task, settings, chosen, place, context, progress, tuning)
     own.note(path / artifact.MANIFEST)
     tracker = tracking.open_tracker(
@@ -124,7 +128,8 @@ def _export_float(folder: Path, place: Path, progress: Progress) -> Path:
     state, record = checkpoints.load(folder)
     context = _context(record, folder)
     reference = targets.parse(targets.REFERENCE)
-    return exporting.export(state, task_of(record), record.settings(), reference, place, context, progress)
+    task = answered(task_of(record), state.network, plain_key(state.network))
+    return exporting.export(state, task, record.settings(), reference, place, context, progress)
 
 
 def _context(record: checkpoints.Record, folder: Path) -> Context:

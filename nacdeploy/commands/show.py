@@ -202,10 +202,11 @@ def _strategy(what: str) -> Shown:
 def _images(taken: artifact.Preprocessing) -> str:
     """What has to be done to the images that an artifact takes."""
     mean, std = (", ".join(f"{value:.6g}" for value in scale) for scale in (taken.mean, taken.std))
+    order = ", in the order blue, green, red" if taken.channel_order == "bgr" else ""
     shift = f", of {taken.bits} bits the upper 8" if taken.bits > 8 else ""
     return (
         f"images {taken.height}x{taken.width}, {taken.channels} channel{'s' if taken.channels > 1 else ''}: pixels / "
-        f"{1 / taken.scale:g}{shift}, less mean {mean}, over deviation {std}"
+        f"{1 / taken.scale:g}{shift}{order}, less mean {mean}, over deviation {std}"
     )
 
 

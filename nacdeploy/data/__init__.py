@@ -1,20 +1,22 @@
 """Data sets by name: images in memory as uint8, always three disjoint splits, everything drawn from the split seed."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from nacdeploy.base.errors import UsageError, unknown
-from nacdeploy.data.classes import on_outputs
+from nacdeploy.data.classes import on_outputs, output_names
 from nacdeploy.data.normalization import in_colour, normalization, statistics
-from nacdeploy.data.sets import Dataset, ImageSet
+from nacdeploy.data.sets import Dataset, ImageSet, Splits
 from nacdeploy.data.sources import arrays, cifar, digits, fashion_mnist, folder, listed, svhn
 from nacdeploy.data.splits import stratified_order
 from nacdeploy.data.transforms import augmented, shaping
-from nacdeploy.metrics import ACCURACY, Metric
+from nacdeploy.metrics import ACCURACY, Metric, asks_the_baseline
 from nacdeploy.profile.tables.training import DataTable
 
-__all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "load", "statistics"]
+__all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "has_labels", "load", "statistics"]
 
 _READERS = {
     "digits": digits.read,
@@ -47,14 +49,15 @@ def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
         raise UsageError(f"'{name}' is no data set's name but a folder; images in folders by class: folder:{name}")
     if source not in _READERS:
         raise unknown("data set", source, SOURCES)
-    splits = _READERS[source](argument if colon else None, table)
-    if table.classes is not None:
-        splits = on_outputs(splits, table.classes, table.n_classes)
+    splits = _labelled(_READERS[source](argument if colon else None, table), name, table, metric)
     train = _prepared(splits.train, "train", table.n_train, table, splits.shaping is not None)
     mean, std = normalization(table, train.images)
     validation = _prepared(splits.validation, "validation", table.n_validation, table, splits.shaping is not None)
     test = _prepared(splits.test, "test", table.n_test, table, splits.shaping is not None)
-    labelled = [metric.labels(split.labels, splits.class_names) for split in (train, validation, test)]
+    if splits.is_labelled:
+        labelled = [metric.labels(split.labels, splits.class_names) for split in (train, validation, test)]
+    else:
+        labelled = [(torch.full((len(split),), -1), splits.class_names) for split in (train, validation, test)]
     train, validation, test = (
         ImageSet(in_colour(split.images, len(mean)), labels)
         for split, (labels, _) in zip((train, validation, test), labelled, strict=True)
@@ -73,7 +76,37 @@ def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
         bits=splits.bits,
         shaping=splits.shaping or shaping(table),
         notes=splits.notes,
+        is_labelled=splits.is_labelled,
+        channel_order=table.channel_order,
+        value_range=table.value_range,
     )
+
+
+def has_labels(name: str) -> bool:
+    """Tell whether the images of a data set have labels, without reading an image: a folder without folders has
+    none."""
+    source, _, argument = name.partition(":")
+    return source != "folder" or not folder.is_unlabelled(Path(argument).expanduser())
+
+
+def _labelled(splits: Splits, name: str, table: DataTable, metric: Metric) -> Splits:
+    """Return the splits with the classes that the network tells apart.
+
+    Raises:
+        UsageError: the metric needs labels and there are none, or nothing says which outputs the network has.
+    """
+    if asks_the_baseline(metric):
+        return replace(splits, class_names=output_names(table.classes, table.n_classes), is_labelled=False)
+    if not splits.is_labelled:
+        raise UsageError(
+            f"data set '{name}' has no labels, since its images lie in no folders by class; {metric.title} needs them, "
+            "metric = 'agreement' with a trained network (--checkpoint) does not"
+        )
+    if table.classes is not None:
+        return on_outputs(splits, table.classes, table.n_classes)
+    if table.n_classes is not None:
+        raise UsageError("images.n_classes is given without images.classes, which says what outputs the labels are")
+    return splits
 
 
 def _prepared(split: ImageSet, name: str, n_images: int | None, table: DataTable, is_shaped: bool) -> ImageSet:

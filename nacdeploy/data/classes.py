@@ -23,6 +23,19 @@ _WORDNET = re.compile(r"n\d{8}\b")
 Row = tuple[int, list[str]]
 
 
+def output_names(classes: str | None, n_classes: int | None) -> tuple[str, ...]:
+    """Return the names of a network's outputs where no class of the data has to be one of them.
+
+    Raises:
+        UsageError: the file is not readable, or the number of outputs is open.
+    """
+    if classes not in (None, BY_INDEX):
+        return _shown(_of_file(Path(classes).expanduser()), n_classes, classes)
+    if n_classes is None:
+        raise UsageError("nothing says how many outputs the network has; set images.n_classes")
+    return tuple(map(str, range(n_classes)))
+
+
 def on_outputs(splits: Splits, classes: str, n_classes: int | None) -> Splits:
     """Return the splits with labels that are indices of a network's outputs, and with the names of all outputs.
 

@@ -1,6 +1,8 @@
 """Mean and standard deviation for normalising images: given numbers, ImageNet's, or the statistics of the training
 images."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,9 @@ def normalization(table: DataTable, images: Tensor | Pictures) -> tuple[Scale, S
     """
     is_own = {None, "data"} & {each for each in (table.mean, table.std) if not isinstance(each, tuple)}
     own = statistics(images) if is_own else IMAGENET  # a large set is not read for what nobody asks
-    mean, std = (_scale(given, i, own) for i, given in enumerate((table.mean, table.std)))
+    known = {"data": own, "imagenet": IMAGENET}
+    seen = {name: (table.seen(mean), table.seen(std)) for name, (mean, std) in known.items()}
+    mean, std = (_scale(given, i, seen) for i, given in enumerate((table.mean, table.std)))
     n_channels = max(len(mean), len(std), images.shape[1])
     return _over(mean, n_channels), _over(std, n_channels)
 
@@ -53,12 +57,10 @@ def statistics(images: Tensor | Pictures) -> tuple[Scale, Scale]:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _scale(given: Normalization, at: int, own: tuple[Scale, Scale]) -> Scale:
+def _scale(given: Normalization, at: int, known: Mapping[str, tuple[Scale, Scale]]) -> Scale:
     """Return one value or three of the mean (`at` 0) or the deviation (1)."""
-    if given is None or given == "data":
-        return own[at]
-    if given == "imagenet":
-        return IMAGENET[at]
+    if given is None or (isinstance(given, str) and given in known):
+        return known[given or "data"][at]
     if isinstance(given, str):
         raise UsageError(f"images.{('mean', 'std')[at]} = '{given}' needs a network; give numbers")
     return given if isinstance(given, tuple) else (given,)

@@ -51,18 +51,26 @@ class Pictures(Protocol):
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images, uint8 `(N, C, H, W)` in memory or decoded on demand, and their labels: classes, int64 `(N,)`, what a
-    metric makes of classes, or the targets of a user's own task (`brought.targets`)."""
+    metric makes of classes, or the targets of a user's own task (`brought.targets`).
+
+    `given` holds the labels, or finds them from the set itself when they are first read.
+    """
 
     images: Tensor | Pictures
-    labels: Any
+    given: Any
+
+    @cached_property
+    def labels(self) -> Any:
+        """The labels."""
+        return self.given(self) if callable(self.given) else self.given
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return int(self.images.shape[0])
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """Return the images at `indices`, int64 `(M,)`, in that order."""
         images = self.images[indices] if isinstance(self.images, Tensor) else self.images.at(indices)
-        return ImageSet(images, self.labels[indices])
+        return ImageSet(images, self.given[indices] if isinstance(self.given, Tensor) else self.given)
 
     def batch(self, indices: Tensor) -> Tensor:
         """Return the images at `indices`, int64 `(M,)`, as uint8 `(M, C, H, W)`."""
@@ -72,16 +80,16 @@ class ImageSet:
         """Return all images, uint8 `(N, C, H, W)`, in memory: for sets that are known to be small."""
         return self.images[:]
 
-    def content(self) -> Iterator[bytes | memoryview]:
-        """Yield the bytes of the images and labels, in pieces."""
+    def content(self, with_labels: bool = True) -> Iterator[bytes | memoryview]:
+        """Yield the bytes of the images, and of the labels if asked for, in pieces."""
         if isinstance(self.images, Tensor):
             yield repr(tuple(self.images.shape)).encode()
             yield self.images.contiguous().numpy().data
         else:
             yield from self.images.content()
-        if isinstance(self.labels, Tensor):
+        if with_labels and isinstance(self.labels, Tensor):
             yield self.labels.contiguous().numpy().data
-        else:
+        elif with_labels:
             yield from self.labels.content()
 
 
@@ -90,7 +98,7 @@ class Splits:
     """Three disjoint sets from a source, the names of the labels, and the place where the sets were read.
 
     `bits` is the depth of the files' pixels: pixels of more than 8 bits were shifted to 8. `shaping` is the way in
-    which the source itself brought the images to their size, if it did.
+    which the source itself brought the images to their size, if it did. Sets that are not labelled have one class.
     """
 
     train: ImageSet
@@ -101,16 +109,19 @@ class Splits:
     bits: int = 8
     shaping: Shaping | None = None
     notes: tuple[str, ...] = ()
+    is_labelled: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Three disjoint splits with their normalisation.
 
-    `mean` and `std` are per channel, of images scaled to [0, 1]. Any prefix of a split holds its classes in the split's
+    `mean` and `std` are per channel, in the network's order of channels ("rgb" or "bgr") and range of values ("0..1" or
+    "0..255"). Any prefix of a split holds its classes in the split's
     own proportions. `augment` is one of "none", "shift" and "crop-flip". `bits` is the depth of the pixels in the
     files, of which the upper 8 were taken; `shaping` gave them their size. `notes` tell a user how they were
-    read.
+    read. Where the images are not labelled, the labels are the answers of the network whose content has the key
+    `answered_by`, and -1 before it is known.
 
     The data of a user's own task are inputs as the network takes them, float32, without mean and std. Their training
     split holds the samples that are looked at without training; `epochs` gives the batches of an epoch from batch size,
@@ -137,6 +148,10 @@ class Dataset:
     epochs: Callable[[int, int, int], Iterator[tuple[Tensor, Any]]] | None = None
     identity: str = ""
     train_varies: bool = False
+    is_labelled: bool = True
+    answered_by: str = ""
+    channel_order: str = "rgb"
+    value_range: str = "0..1"
 
     @property
     def n_outputs(self) -> int:
@@ -162,19 +177,26 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 over the images and labels of the three splits, in hex."""
+        """The sha256 over the images and labels (not a network's answers) of the three splits, in hex."""
         digest = hashlib.sha256(self.identity.encode())
         splits = (None if self.train_varies else self.train, self.validation, self.test, self.calibration)
         for split in (each for each in splits if each is not None):
-            for piece in split.content():
+            for piece in split.content(self.is_labelled):
                 digest.update(piece)
         return digest.hexdigest()
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Convert uint8 `(N, C, H, W)` to float32 of the same shape: `(x / 255 - mean) / std`; inputs of a user's own
-        task stay as they are."""
+        """Convert uint8 `(N, C, H, W)` to float32 of the same shape: `(x / 255 - mean) / std`, without the division
+        where the network takes values up to 255; inputs of a user's own task stay as they are."""
         if not self.mean:
             return images.float()
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return (images.float() / 255 - mean) / std
+        values = images.float() if self.channel_order == "rgb" else images.flip(1).float()
+        return ((values / 255 if self.value_range == "0..1" else values) - mean) / std
+
+    @property
+    def as_taken(self) -> dict[str, str]:
+        """Order and range as far as they are not the usual ones: records and keys of usual images do not change."""
+        usual = {"channel_order": "rgb", "value_range": "0..1"}
+        return {key: getattr(self, key) for key, value in usual.items() if getattr(self, key) != value}

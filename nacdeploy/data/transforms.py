@@ -21,7 +21,7 @@ class Shaping:
         size: both sides become this long, whatever the shape was.
         resize: the shorter side becomes this long, the other one in proportion.
         crop: the middle square of this side is kept; missing pixels are black.
-        interpolation: of `resize`: "bilinear" or "bicubic" with antialiasing, or "nearest".
+        interpolation: of `resize` and `size`: "bilinear" or "bicubic" with antialiasing, or "nearest".
     """
 
     size: int | None = None
@@ -37,6 +37,9 @@ class Shaping:
         if self.resize is not None and min(images.shape[2:]) != self.resize:
             mode = InterpolationMode(self.interpolation)
             images = functional.resize(images, [self.resize], interpolation=mode, antialias=mode.value != "nearest")
+        if self.size is not None and self.interpolation != "bilinear":
+            mode, sides = InterpolationMode(self.interpolation), [self.size, self.size]
+            return functional.resize(images, sides, interpolation=mode, antialias=mode.value != "nearest")
         if self.crop is not None:
             images = functional.center_crop(images, [self.crop])
         return resized(images, self.size)

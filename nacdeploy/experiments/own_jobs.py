@@ -9,6 +9,7 @@ from torch import nn
 
 from nacdeploy import models
 from nacdeploy import profile as profiles
+from nacdeploy import task as tasks
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
@@ -24,12 +25,13 @@ from nacdeploy.experiments.script.script_run import initial
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Settings
-from nacdeploy.sessions.session import Session, task_of
+from nacdeploy.sessions.session import Session
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.search import objective
-from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.state import CompressionState, plain_key
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.task import Task
+from nacdeploy.task.answers import answered
 from nacdeploy.trials.evaluator import figures_of
 
 
@@ -151,6 +153,7 @@ def setup_of(experiment: Mapping[str, Any], session: Session) -> dict[str, Any]:
     """Return the plain data that opens a worker."""
     profile = session.profile.model_dump(mode="json")
     spec = {"model": session.task.spec.name, "model_sha256": session.task.spec.source_sha256}
+    spec["data_sha256"] = session.task.data.fingerprint
     return {"experiment": dict(experiment), "profile": profile, "baseline": str(session.baseline_folder), **spec}
 
 
@@ -161,7 +164,10 @@ def opened(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     models.accept_here(setup["model"], setup["model_sha256"])
     baseline, record = checkpoints.load(folder)
     settings = Settings.of(profiles.from_mapping(setup["profile"]), "the experiment")
-    task = task_of(record)
+    made = tasks.make(record.model.located, settings.profile.data, settings.profile)
+    if made.data.fingerprint != setup["data_sha256"]:
+        raise NacdeployError(f"a worker finds other images in '{settings.profile.data}' than the experiment")
+    task = answered(made, baseline.network, plain_key(baseline.network))
     baseline.network.set_grid(plain_network(task, settings.profile).grid)
     worker = OwnWorker(experiment, Session(settings, task, baseline, folder), Silent())
     return lambda job: records.to_data(worker([records.from_data(Job, job)], lambda *step: False)[0])

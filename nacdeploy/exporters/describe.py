@@ -84,6 +84,8 @@ def _preprocessing(data: Dataset) -> Preprocessing:
         resize=data.shaping.resize,
         crop=data.shaping.crop,
         interpolation=data.shaping.interpolation,
+        scale=1 / 255 if data.value_range == "0..1" else 1.0,
+        channel_order=data.channel_order,  # type: ignore[arg-type]
     )
 
 

@@ -7,10 +7,12 @@ from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.base.scores import DEFAULT, schema, scored, spelled
 from nacdeploy.metrics import custom
 from nacdeploy.metrics.absolute_error import Mae
-from nacdeploy.metrics.accuracy import Accuracy
+from nacdeploy.metrics.accuracy import AGREEMENT, Accuracy
 from nacdeploy.metrics.base import (
+    AsksBaseline,
     Interval,
     Metric,
+    asks_the_baseline,
     axis,
     cell,
     drop,
@@ -22,16 +24,22 @@ from nacdeploy.metrics.base import (
     shown_drop,
 )
 from nacdeploy.metrics.custom import Custom
+from nacdeploy.metrics.distillation import Distils, distilled
 
 __all__ = [
     "ACCURACY",
+    "AGREEMENT",
     "DEFAULT",
     "METRICS",
+    "AsksBaseline",
     "Custom",
+    "Distils",
     "Interval",
     "Metric",
+    "asks_the_baseline",
     "axis",
     "cell",
+    "distilled",
     "drop",
     "is_better",
     "is_surely_better",
@@ -47,7 +55,7 @@ __all__ = [
 ]
 
 ACCURACY = Accuracy()
-METRICS: tuple[Metric, ...] = (ACCURACY, Mae())
+METRICS: tuple[Metric, ...] = (ACCURACY, Mae(), AGREEMENT)
 GROUP = "nacdeploy.metrics"
 _KNOWN: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 

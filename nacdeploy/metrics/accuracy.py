@@ -28,13 +28,24 @@ class Accuracy:
     agreement: str = "top-1 agreement"
     no_exits: str = ""
     version: int = 1
+    asks_baseline: bool = False
 
     def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
         return classes, class_names
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """The class that each row of outputs names, as labels."""
+        return outputs.argmax(1)
+
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The mean cross entropy."""
         return functional.cross_entropy(outputs, labels)
+
+    def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
+        """The mean Kullback-Leibler divergence of softened classes, times the square of the temperature (Hinton et
+        al., 2015, section 2): its gradient keeps the size of the cross entropy's."""
+        soft, wanted = (functional.log_softmax(x / temperature, 1) for x in (outputs, answers))
+        return temperature**2 * functional.kl_div(soft, wanted, reduction="batchmean", log_target=True)
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return 1 for each image whose largest output belongs to the label's class, 0 for the others."""
@@ -79,6 +90,12 @@ class Accuracy:
     def confidence(self, outputs: Tensor) -> Tensor:
         """The softmax maximum."""
         return outputs.softmax(1).amax(1)
+
+
+# Labels are what the FP32 network answers: for images without any.
+AGREEMENT = Accuracy(
+    name="agreement", title="agreement with the float network", column="agr.", unit="% agreement", asks_baseline=True
+)
 
 
 def interval_of_counts(n_lost: int, n_won: int, n_images: int, n_total: int, confidence: float) -> Interval:

@@ -6,7 +6,7 @@ read it (`points`, or the target's own unit), and the quality that searches plan
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -192,3 +192,25 @@ def axis(metric: Metric) -> str:
     """Return the label of an axis of scores on validation, as they are printed."""
     named = f"{metric.title} on validation" + (f" ({metric.unit})" if metric.unit else "")
     return named if metric.higher_is_better else f"{named}, lower is better"
+
+
+@runtime_checkable
+class AsksBaseline(Protocol):
+    """A metric that can take a network's answers for labels: it does where `asks_baseline` is set.
+
+    >>> from nacdeploy.metrics import named
+    >>> [named(name).asks_baseline for name in ("accuracy", "agreement")]
+    [False, True]
+    """
+
+    @property
+    def asks_baseline(self) -> bool: ...
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """Return the answers of outputs as labels."""
+        ...
+
+
+def asks_the_baseline(metric: Metric) -> bool:
+    """Tell whether a metric compares answers with those of the network that a chain starts from, not with labels."""
+    return isinstance(metric, AsksBaseline) and metric.asks_baseline

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nacdeploy.base.errors import UsageError
 from nacdeploy.metrics.base import Interval
+from nacdeploy.metrics.distillation import squared_error
 
 SPELLED = re.compile(r"([a-z][a-z0-9_]{0,39}):(higher|lower):([^\x00-\x1f:]{0,20})")
 TOLERANCE = 0.1
@@ -18,11 +19,13 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Functions:
-    """The functions of a task's metric over joined answers `(N, K)` and the targets of `N` samples."""
+    """The functions of a task's metric over joined answers `(N, K)` and the targets of `N` samples; `apart` takes
+    answers apart."""
 
     score: Callable[[Tensor, Any], float]
     loss: Callable[[Tensor, Any], Tensor]
     values: Callable[[Tensor, Any], Tensor]
+    apart: Callable[[Tensor], Any]
     n_outputs: int
     version: int = 1
 
@@ -74,6 +77,10 @@ class Custom:
     def loss(self, outputs: Tensor, labels: Any) -> Tensor:
         """The task's loss."""
         return self._own.loss(outputs, labels)
+
+    def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
+        """The squared error of each output, in variances of the teacher's."""
+        return squared_error(self._own.apart(outputs), self._own.apart(answers))
 
     def values(self, outputs: Tensor, labels: Any) -> Tensor:
         """Each sample's loss, or its score where the task has no loss, in the direction of the score."""

@@ -47,6 +47,7 @@ def settled(name: str, table: DataTable) -> DataTable:
         return table
     known = pretraining(name)
     own = {key: getattr(known, key, None) for key in asked}
+    own |= {key: table.seen(value) for key, value in own.items() if key != "n_classes" and value}
     unknown = [
         f"images.{key}" for key, value in own.items() if not value
     ]  # weights without a classifier have 0 classes

@@ -70,6 +70,16 @@ def fitting(path: Path, model: nn.Module, *, new_head: bool = False) -> Found:
     return Found(fit.taken, notes, fit.new_head)
 
 
+def n_classes(path: Path, model: nn.Module) -> int | None:
+    """Return the number of classes that a file knows, if it fits a model of another number of classes in all else."""
+    expected = model.state_dict()
+    fits = [_Fit.of(expected, where, values) for where, values in _state_dicts(weight_files.content(path))]
+    fit = min(fits, key=lambda fit: fit.n_wrong, default=None)
+    if fit is None or fit.missing or fit.surplus or not fit._knows_other_classes(expected):
+        return None
+    return int(fit.taken[fit.differing[0]].shape[0])
+
+
 @dataclass(frozen=True)
 class _Fit:
     """The fit of a state dict to a model: the values by the model's names, and the problems."""

@@ -105,12 +105,12 @@ def flat(profile: Profile) -> dict[str, Any]:
 
 
 def _flat(table: Table, plain: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in plain.items():
+    for key in type(table).model_fields:
         inner = getattr(table, key)
-        if isinstance(inner, Table):
-            yield from _flat(inner, value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+        if not isinstance(inner, Table):
+            yield prefix + key, plain.get(key, inner)  # a record leaves out what older versions did not have
+        elif key in plain:
+            yield from _flat(inner, plain[key], f"{prefix}{key}.")
 
 
 def _names(tables: Mapping[str, Any], key: str) -> bool:

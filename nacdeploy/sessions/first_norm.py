@@ -85,7 +85,7 @@ def mismatch(backbone: nn.Module, data: Dataset, known: Sequence[Normalization] 
 
 
 def _under(one: Normalization, backbone: nn.Module, data: Dataset) -> float:
-    found = arrival(backbone, replace(data, mean=one.mean, std=one.std))
+    found = arrival(backbone, replace(data, mean=one.mean, std=one.std, channel_order="rgb", value_range="0..1"))
     return float("inf") if found is None else found.distance
 
 

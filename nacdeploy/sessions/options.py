@@ -52,6 +52,10 @@ class Options(TypedDict, total=False):
         Spelling("Class names by output of the network, or 'index': folders are called by them.", "FILE"),
     ]
     input_size: Annotated[int | None, Spelling("Side of the square that images are resized to.", "PX", least=4)]
+    preprocess: Annotated[
+        str | None,
+        Spelling("Size and normalisation of a pretrained network: timm, torchvision:WEIGHTS (README).", "P"),
+    ]
     checkpoint: Annotated[str | None, Spelling("FP32 network: a folder of ours, a .safetensors or .pt file.", "C")]
     profile: Annotated[str, Spelling("Shipped name or path/to.toml.", "P", "demo")]
     seed: Annotated[int | None, Spelling("Seed of everything that is drawn.", least=0)]
@@ -91,6 +95,7 @@ TASK = (
     "task",
     "width",
     "input_size",
+    "preprocess",
     "normalize",
     "classes",
     "checkpoint",

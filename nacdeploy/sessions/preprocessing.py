@@ -19,6 +19,7 @@ from nacdeploy.sessions.first_norm import Normalization
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.steps.checkpoint import Record
 
+TAKEN = ("channel_order", "value_range")
 KEYS = ("mean", "std", "classes", "n_classes")
 
 
@@ -53,14 +54,17 @@ def settled(profile: Profile, record: Record | None, is_given: bool) -> Layer:
         UsageError: the network's own normalisation is asked for, and no source knows it.
     """
     images, why = profile.images, "as images.mean and images.std say"
+    why = why if images.preprocess is None else f"as images.preprocess = '{images.preprocess}' says"
     if images.mean is None:
         own = record.data if record is not None else {}
         known = pretrained.pretraining(profile.model) if is_given and record is None else None
         why = "the training images' own"
         if "mean" in own:
-            images, why = _normalised(images, own["mean"], own["std"]), "the checkpoint's own"
+            taken = {"channel_order": "rgb", "value_range": "0..1"} | {k: own[k] for k in TAKEN if k in own}
+            images = _normalised(images.model_copy(update=taken), own["mean"], own["std"])
+            why = "the checkpoint's own"
         elif known is not None:
-            images = _normalised(images, known.mean, known.std)
+            images = _normalised(images, images.seen(known.mean), images.seen(known.std))
             why = f"the network's own by {profile.model.partition(':')[0]}"
     images = pretrained.settled(profile.model, images)
     before, now = (table.model_dump(mode="json") for table in (profile.images, images))
@@ -77,17 +81,29 @@ def line(data: Dataset, why: str) -> str:
         return "\n".join(data.notes)
     mean, std = (_spoken(scale) for scale in (data.mean, data.std))
     said = f"images normalised by mean {mean} and deviation {std}: {why} (--normalize, images.mean, images.std)"
+    if data.as_taken:
+        said += f"; pixels of {data.value_range} in the order {data.channel_order}"
     return "\n".join((said, *data.notes))
 
 
 def given_lines(baseline: CompressionState, data: Dataset, model: str, where: str) -> list[str]:
     """Say how a given network scores, and whether the images arrive as in its training."""
     found, metric = baseline.metrics, named(baseline.metrics.metric)
+    if data.answered_by:
+        return [
+            f"no labels are read: the answers of {model} from {where} stand in their place, and scores are top-1 "
+            "agreement with them",
+            *_warnings(baseline, data, model),
+        ]
     is_near = metric.is_near_chance(found.score, found.chance, found.n_images)
     chance = f", near the {shown(metric, found.chance)} of chance" if is_near else ""
     lines = [f"baseline {model} from {where}: {shown(metric, found.score)} on validation{chance}"]
+    return [*lines, *_warnings(baseline, data, model)]
+
+
+def _warnings(baseline: CompressionState, data: Dataset, model: str) -> list[str]:
     mismatch = first_norm.mismatch(baseline.network.backbone, data, _own(model)) if data.mean else None
-    return lines if mismatch is None else [*lines, f"warning: {mismatch}"]
+    return [] if mismatch is None else [f"warning: {mismatch}"]
 
 
 def _own(model: str) -> list[Normalization]:

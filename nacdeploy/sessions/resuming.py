@@ -46,6 +46,7 @@ RANKING = (
 _ASIDE = {"description", "bench", "export"}
 # Keys that runs of older versions do not know: at these values they say what those did.
 _LATER = {"images.resize": None, "images.crop": None, "images.interpolation": "bilinear", "images.broken": "refuse"}
+_LATER |= {"images.preprocess": None, "images.channel_order": "rgb", "images.value_range": "0..1"}
 _PLACES = ("images.in_memory_mib", "images.cache_mib")  # where decoded images lie, not what they are
 
 

@@ -20,11 +20,12 @@ from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.setup import Request, Setup, settled
 from nacdeploy.strategies.baseline import control, initial_state, train_network
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
-from nacdeploy.strategies.state import CompressionState, state_key
+from nacdeploy.strategies.state import CompressionState, plain_key, state_key
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps.checkpoint import Record
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
+from nacdeploy.task.answers import answered
 from nacdeploy.task.training import Report
 
 
@@ -93,13 +94,13 @@ def open_session(request: Request, progress: Progress) -> Session:
     setup, runs, path = settled(request, progress), Runs(Path(request.options["runs"])), request.options["checkpoint"]
     task, profile = setup.task, setup.profile
     if path is not None:
-        baseline, folder = _given_baseline(Path(path), request.options["new_head"], setup, runs, progress)
+        baseline, folder, task = _given_baseline(Path(path), request.options["new_head"], setup, runs, progress)
         for line in (setup.normalised, *preprocessing.given_lines(baseline, task.data, profile.model, path)):
             progress.say(line)
     elif task.is_own:
         progress.say(setup.normalised)
         _check_finite(setup.network, task.spec.name)
-        baseline, folder = _kept_baseline(setup, runs, f"the network of {task.spec.name}")
+        baseline, folder, task = _kept_baseline(setup, runs, f"the network of {task.spec.name}")
         _check_direction(baseline, task)
         for line in preprocessing.given_lines(baseline, task.data, profile.model, "the task"):
             progress.say(line)
@@ -123,7 +124,13 @@ def _seen(task: Task, profile: Profile) -> list[Any]:
     data, images = task.data, profile.images
     is_own = all(scale in (None, "data") for scale in (images.mean, images.std))
     trained_for = [] if task.metric.name == DEFAULT else [task.metric.name, task.metric.version]
-    return [data.fingerprint, data.augment, *([] if is_own else [data.mean, data.std]), *trained_for]
+    return [
+        data.fingerprint,
+        data.augment,
+        *([] if is_own else [data.mean, data.std]),
+        *data.as_taken.items(),
+        *trained_for,
+    ]
 
 
 def train_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
@@ -146,7 +153,8 @@ def test_scores(session: Session, state: CompressionState, progress: Progress) -
     """Score baseline, control and compressed network on the test split."""
     task = session.task
     baseline = evaluation.evaluate(session.baseline.network, task, task.data.test).score
-    control_score = _control_score(session, state.n_epochs, progress) if state.n_epochs else baseline
+    is_trained = state.n_epochs and not task.data.answered_by  # a network is no worse than itself
+    control_score = _control_score(session, state.n_epochs, progress) if is_trained else baseline
     compressed = evaluation.evaluate(state.network, task, task.data.test).score
     return Scores(baseline, control_score, state.n_epochs, compressed, len(task.data.test), task.metric.name)
 
@@ -186,8 +194,11 @@ def _own_baseline(folder: Path, setup: Setup, progress: Progress) -> Compression
 
 def _given_baseline(
     path: Path, new_head: bool, setup: Setup, runs: Runs, progress: Progress
-) -> tuple[CompressionState, Path]:
-    """The user's network; a plain state dict is written as a checkpoint folder, so that later commands find it."""
+) -> tuple[CompressionState, Path, Task]:
+    """The user's network, its folder and the task, with the network's answers where there are no labels.
+
+    A plain state dict is written as a checkpoint folder, so that later commands find it.
+    """
     network, task, profile = setup.network, setup.task, setup.profile
     if checkpoints.is_checkpoint(path):
         record = checkpoints.read_record(path)
@@ -196,25 +207,27 @@ def _given_baseline(
         values = checkpoints.read_values(path / checkpoints.VALUES, record.values_sha256)
         checkpoints.fill(network, values, str(path))
         _check_finite(network, path)
-        return initial_state(network, task), path
+        task = answered(task, network, plain_key(network))
+        return initial_state(network, task), path, task
     found = checkpoints.load_plain(path, network.backbone, new_head=new_head)
     _check_finite(network, path)
     for note in found.notes:
         progress.say(f"{path}: {note}")
     if found.new_head:  # trained by the recipe, and kept like every baseline
         folder = runs.baseline(records.sha256_data([_baseline_key(task, profile), state_key(network)]))
-        return _own_baseline(folder, setup, progress), folder
+        return _own_baseline(folder, setup, progress), folder, task
     return _kept_baseline(setup, runs, f"from {path.name}")
 
 
-def _kept_baseline(setup: Setup, runs: Runs, note: str) -> tuple[CompressionState, Path]:
+def _kept_baseline(setup: Setup, runs: Runs, note: str) -> tuple[CompressionState, Path, Task]:
     """Write a network as it is as a checkpoint folder, so that later commands find it."""
-    task, profile = setup.task, setup.profile
-    state = initial_state(setup.network, task)
+    profile, network = setup.profile, setup.network
+    task = answered(setup.task, network, plain_key(network))
+    state = initial_state(network, task)
     folder = runs.baseline(records.sha256_data([state.key, *_seen(task, profile)]))
     with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=note))
-    return state, folder
+    return state, folder, task
 
 
 def _check_direction(baseline: CompressionState, task: Task) -> None:

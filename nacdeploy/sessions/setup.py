@@ -31,7 +31,7 @@ from nacdeploy.exporters.tune import Precisions
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Layer, Settings
-from nacdeploy.sessions import measured, preprocessing
+from nacdeploy.sessions import measured, preprocessing, presets, unlabelled
 from nacdeploy.sessions.options import SETTINGS_FILE, Options, filled
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.chain import Chain
@@ -51,6 +51,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "normalize": ("images.mean", "images.std"),
     "classes": ("images.classes",),
     "input_size": ("images.input_size",),
+    "preprocess": ("images.preprocess",),
 }
 _READ_BY = {"sparsify": "S", "prune": "P", "code": "C"}
 
@@ -170,6 +171,9 @@ def settled(request: Request, progress: Progress) -> Setup:
         settings = settings.over((f"checkpoint {path}", _of_checkpoint(record, request.options, settings.profile)))
     if request.letters is not None:
         settings = settings.over(*measured.layers(settings.profile, request.letters, progress))
+    given = Path(path) if path is not None else None
+    settings = settings.over(*unlabelled.layers(settings, record, given, request.options["new_head"]))
+    settings = settings.over(*presets.layers(settings))
     why, images = preprocessing.settled(settings.profile, record, path is not None)
     settings = settings.over((why, images))
     task = tasks.make(settings.profile.model, settings.profile.data, settings.profile)

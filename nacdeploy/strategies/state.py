@@ -87,12 +87,20 @@ class Step:
 
 @dataclass(frozen=True)
 class CompressionState:
-    """A network with its history; it is never changed, only followed by another state."""
+    """A network with its history; it is never changed, only followed by another state.
+
+    `origin` is the network that the chain started from, None where it is not at hand: a checkpoint does not hold it.
+    """
 
     network: Network
     metrics: Metrics
     baseline: Metrics
     steps: tuple[Step, ...] = field(default=())
+    origin: Network | None = None
+
+    def __post_init__(self) -> None:
+        if self.origin is None and not self.steps:
+            object.__setattr__(self, "origin", self.network)
 
     @property
     def chain(self) -> Chain:

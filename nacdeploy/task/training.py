@@ -4,11 +4,12 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.utils._pytree import tree_map_only
 
 from nacdeploy.base.errors import DivergedError, NacdeployError, UsageError
 from nacdeploy.base.progress import nobody
@@ -20,7 +21,8 @@ from nacdeploy.task import evaluate as evaluation
 
 VERSION = 1  # part of the keys of a search's memory: raise it when trainings come out differently
 
-Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+Batches = Callable[[int], Iterable[tuple[Tensor, Any]]]
+Loss = Callable[[Any, Any], Tensor]
 Report = Callable[[int, int, float], None]
 Penalty = Callable[[nn.Module], Tensor]
 
@@ -48,17 +50,19 @@ def fit(
     seed: int,
     report: Report = nobody,
     penalty: Penalty | None = None,
+    loss: Loss | None = None,
 ) -> Fit:
     """Train `module` (inputs to outputs (N, K)) in place and leave it at its best epoch by `score`, the start included.
 
-    A `penalty` of the module is added to the metric's loss.
+    A `penalty` of the module is added to the loss. The loss of outputs and targets (a tensor or a tree of tensors, as
+    the batches yield them) is `loss`, or the metric's.
 
     Raises:
         DivergedError: the loss is not a number; the module is back at its best epoch.
     """
     with torch.random.fork_rng(devices=[]), evaluation.accelerated(module):
         torch.manual_seed(seed)
-        return _fit(module, batches, score, metric, recipe, report, penalty)
+        return _fit(module, batches, score, metric, recipe, report, penalty, loss or metric.loss)
 
 
 def _fit(
@@ -69,6 +73,7 @@ def _fit(
     recipe: TrainTable,
     report: Report,
     penalty: Penalty | None,
+    loss: Loss,
 ) -> Fit:
     lay_out(module, torch.channels_last)  # a fifth faster on a CPU
     optimizer = _optimizer(module, recipe)
@@ -76,7 +81,7 @@ def _fit(
     best, kept, epoch = Fit(0, 0, score()), _copy(module), 0
     for epoch in range(1, recipe.epochs + 1):
         try:
-            _epoch(module, batches(epoch), metric, optimizer, penalty)
+            _epoch(module, batches(epoch), loss, optimizer, penalty)
         except (DivergedError, RuntimeError, ValueError, OverflowError) as error:
             module.load_state_dict(kept)
             module.eval()
@@ -95,34 +100,41 @@ def _fit(
     return Fit(epoch, best.best_epoch, best.score)
 
 
-def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int) -> Batches:
+def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int, targets: Any = None) -> Batches:
     """Return a function from an epoch to shuffled, augmented, normalised batches, which follow from the seed and the
-    epoch."""
+    epoch.
 
+    `targets`, a tree of tensors (N, ...), stand in place of the labels.
+    """
     own = data.epochs
     if own is not None:
         return lambda epoch: own(batch_size, seed, epoch)
+    wanted = images.labels if targets is None else targets
 
-    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Any]]:
         generator = torch.Generator().manual_seed(seed + epoch)
         order = torch.randperm(len(images), generator=generator)
         for index in _whole_batches(order, batch_size):
             pictures = augmented(images.batch(index), data.augment, generator)
-            yield data.normalize(pictures), images.labels[index]
+            yield data.normalize(pictures), _at(wanted, index)
 
     return epoch_batches
 
 
-def tensor_batches(inputs: Tensor, labels: Tensor, batch_size: int, seed: int) -> Batches:
+def tensor_batches(inputs: Tensor, targets: Any, batch_size: int, seed: int) -> Batches:
     """Return a function from an epoch to shuffled batches of tensors (N, ...) in memory, such as the features that an
-    exit head reads."""
+    exit head reads, and of their targets, a tensor or a tree of tensors (N, ...)."""
 
-    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed + epoch))
+    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Any]]:
+        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed + epoch))
         for index in _whole_batches(order, batch_size):
-            yield inputs[index], labels[index]
+            yield inputs[index], _at(targets, index)
 
     return epoch_batches
+
+
+def _at(targets: Any, index: Tensor) -> Any:
+    return tree_map_only(Tensor, lambda values: values[index], targets)
 
 
 def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
@@ -135,17 +147,17 @@ def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
 
 def _epoch(
     module: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    metric: Metric,
+    batches: Iterable[tuple[Tensor, Any]],
+    loss_of: Loss,
     optimizer: torch.optim.Optimizer,
     penalty: Penalty | None,
 ) -> None:
     module.train()
     device = next(module.parameters()).device
-    for inputs, labels in batches:
+    for inputs, targets in batches:
         layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
         outputs = module(inputs.to(device).contiguous(memory_format=layout))
-        loss = metric.loss(outputs, labels.to(device))
+        loss = loss_of(outputs, tree_map_only(Tensor, lambda values: values.to(device), targets))
         if penalty is not None:
             loss = loss + penalty(module)
         if not math.isfinite(loss.item()):

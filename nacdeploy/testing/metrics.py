@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nacdeploy.metrics import Metric, drop, is_better, is_surely_better, lowered
+from nacdeploy.metrics import Metric, distilled, drop, is_better, is_surely_better, lowered
 from nacdeploy.testing.operators import BrokenLawError
 
 
@@ -98,6 +98,23 @@ def check_confidence_or_a_reason(metric: Metric, outputs: Tensor, labels: Tensor
     _require(bool(((sure >= 0) & (sure <= 1)).all()), f"{metric.name}: confidence is not from 0 to 1")
 
 
+def check_distillation_leads_to_the_teacher(metric: Metric, outputs: Tensor, labels: Tensor) -> None:
+    """Law 8: no outputs have less of the distillation loss than the teacher's own answers, and its gradient leads
+    there."""
+    answers = outputs.roll(1, 0)
+    learned, own = outputs.clone(), float(distilled(metric, answers, answers, 2.0))
+    for _ in range(200):
+        learned.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(distilled(metric, learned, answers, 2.0), learned)
+        learned = (learned - 0.02 * outputs.std() * gradient / gradient.std().clamp(min=1e-12)).detach()
+    losses = [float(distilled(metric, x, answers, 2.0)) for x in (learned, outputs)]
+    _require(
+        own <= losses[0] < losses[1], f"{metric.name}: distillation goes from {losses[1]} to {losses[0]}, not {own}"
+    )
+    agree = [float(metric.agrees(answers, x).double().mean()) for x in (learned, outputs)]
+    _require(agree[0] > agree[1], f"{metric.name}: distillation does not lead to the teacher's answers")
+
+
 LAWS: tuple[Callable[[Metric, Tensor, Tensor], None], ...] = (
     check_score_is_better_than_chance_and_within_bounds,
     check_order_of_images_does_not_count,
@@ -106,6 +123,7 @@ LAWS: tuple[Callable[[Metric, Tensor, Tensor], None], ...] = (
     check_interval_holds_the_whole,
     check_equal_runs_agree,
     check_confidence_or_a_reason,
+    check_distillation_leads_to_the_teacher,
 )
 
 

@@ -25,9 +25,10 @@ from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.search.engine import Pending, Workers
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.workers import Pool, WorkerOpener
-from nacdeploy.strategies.state import CompressionState, Metrics
+from nacdeploy.strategies.state import CompressionState, Metrics, plain_key
 from nacdeploy.strategies.steps import checkpoint, letters
 from nacdeploy.strategies.steps.advance import VERSIONS
+from nacdeploy.task.answers import answered
 from nacdeploy.trials.equipment import equipped
 
 
@@ -70,6 +71,7 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
         raise NacdeployError(f"a worker finds other images in '{profile.data}' than the search; give it the same")
     network = plain_network(task, profile)
     checkpoint.fill(network, load(setup["baseline"]["values"]), "the baseline")
+    task = answered(task, network, plain_key(network))
     metrics = records.from_data(Metrics, setup["baseline"]["metrics"])
     baseline = CompressionState(network, metrics, metrics)
     if baseline.key != setup["baseline"]["key"]:

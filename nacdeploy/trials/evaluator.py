@@ -111,8 +111,7 @@ class Evaluator:
         """The chain with the epochs of every F that has none."""
         if self.finetune_epochs is None:
             return chain
-        short = Link("F", (("epochs", self.finetune_epochs),))
-        return Chain(tuple(short if link == Link("F") else link for link in chain))
+        return Chain(tuple(_for_epochs(link, self.finetune_epochs) for link in chain))
 
     def _advanced(self, chain: Chain, memory: Memory) -> CompressionState:
         *beginning, last = chain.links
@@ -136,6 +135,13 @@ class Evaluator:
         links = parsed(self.profile.search.alphabet).links
         reasons = {str(link): letters.why_masked(letters.make(link, self.profile), state) for link in links}
         return {symbol: reason for symbol, reason in reasons.items() if reason is not None}
+
+
+def _for_epochs(link: Link, n_epochs: int) -> Link:
+    """The link, with a number of epochs if it is an F without one."""
+    if link.letter != "F" or "epochs" in dict(link.parameters):
+        return link
+    return Link("F", (("epochs", n_epochs), *link.parameters))
 
 
 @dataclass

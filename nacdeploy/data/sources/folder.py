@@ -1,4 +1,4 @@
-"""A user's own images in folders, one per class (torchvision's ImageFolder layout).
+"""A user's own images in folders, one per class (torchvision's ImageFolder layout), or without labels in one folder.
 
 `PATH/CLASS/*.png` is split by seed. `PATH/{train,val,test}/CLASS/*.png` keeps the given splits and takes a missing
 split from train. The classes are those of train; if `images.classes` maps folders to outputs, the classes of all splits
@@ -7,6 +7,7 @@ count. The files are split and counted before any file is read.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,8 +31,32 @@ def read(argument: str | None, table: DataTable) -> Splits:
     root = Path(argument).expanduser()
     if not root.is_dir():
         raise UsageError(f"folder {argument} does not exist or is no directory")
+    if is_unlabelled(root):
+        return _unlabelled(root, argument, table)
     class_names, given, made = _splits(root, table.split_seed, table.classes is not None)
     return as_splits(given, class_names, argument + made, table)
+
+
+def is_unlabelled(root: Path) -> bool:
+    """Tell whether a folder holds images and no folders by class."""
+    return root.is_dir() and not _subdirectories(root) and bool(_images(root))
+
+
+def _images(directory: Path) -> list[Path]:
+    suffixes = image_suffixes()
+    return sorted(
+        path for path in directory.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+
+
+def _unlabelled(root: Path, argument: str, table: DataTable) -> Splits:
+    """Return the images of a folder, all in one class, in splits that are drawn by seed."""
+    paths = _images(root)
+    files = Files(tuple(paths), torch.zeros(len(paths), dtype=torch.int64))
+    if len(paths) < 3:
+        raise UsageError(f"folder {root} holds {len(paths)} images; three splits need three at least")
+    given, made = completed(files, None, None, ("",), table.split_seed)
+    return replace(as_splits(given, ("",), argument + made, table), is_labelled=False)
 
 
 def _splits(root: Path, seed: int, are_outputs: bool) -> tuple[tuple[str, ...], tuple[Files, Files, Files], str]:
@@ -58,7 +83,10 @@ def _class_names(directory: Path, others: Sequence[Path] = ()) -> tuple[str, ...
     if not names:
         raise UsageError(f"folder {directory} has no class folders; the layout is CLASS/image.png")
     if len(names) == 1:
-        raise UsageError(f"folder {directory} has one class only, '{names[0]}'; a classifier needs two or more")
+        raise UsageError(
+            f"folder {directory} has one class only, '{names[0]}'; a classifier needs two or more, and images without "
+            f"labels are given as folder:{directory / names[0]}"
+        )
     return names
 
 

@@ -43,7 +43,8 @@ class TensorInfo:
 class Preprocessing:
     """From 8-bit pixels to the input tensor: `(pixel * scale - mean) / std`, per channel.
 
-    Grey pixels are repeated to make three channels. Of files with more than 8 `bits` in use the upper 8 are taken:
+    Colours are in `channel_order`, and grey pixels are repeated to make three channels. Of files with more than 8
+    `bits` in use the upper 8 are taken:
     `pixel >> (bits - 8)`. Before that an image gets its size: it is squashed to height and width; or, if `resize` is
     given, its shorter side gets that length (by `interpolation`, antialiased). If `crop` is given, the middle square of
     that side is kept.
@@ -60,6 +61,7 @@ class Preprocessing:
     resize: Annotated[int, Field(ge=1)] | None = None
     crop: Annotated[int, Field(ge=1)] | None = None
     interpolation: str = "bilinear"
+    channel_order: Literal["rgb", "bgr"] = "rgb"
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class DataSource:
     split_seed: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    value_range: Literal["0..1", "0..255"] = "0..1"
     images: DataTable
     bench: BenchTable = field(default_factory=BenchTable)
 

@@ -60,7 +60,7 @@ def _cast(x: Tensor, to: int, **_: Any) -> Tensor:
 
 def _clip(
     x: Tensor, low: Value = None, high: Value = None, min: float | None = None, max: float | None = None, **_: Any
-) -> Tensor:  # noqa: E501
+) -> Tensor:
     bounds = [min if low is None else float(tensor(low)), max if high is None else float(tensor(high))]
     if bounds == [0.0, 6.0]:
         return F.relu6(x)
@@ -138,7 +138,7 @@ def _gather(x: Value, indices: Value, axis: int = 0, **_: Any) -> Tensor:
 
 def _pad(
     x: Tensor, pads: Value = None, value: Value = None, axes: Value = None, mode: Any = b"constant", **attributes: Any
-) -> Tensor:  # noqa: E501
+) -> Tensor:
     given = numbers(pads) if pads is not None else attributes["pads"]
     along = [int(axis) % x.dim() for axis in numbers(axes)] if axes is not None else list(range(x.dim()))
     half = len(along)

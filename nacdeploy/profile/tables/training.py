@@ -19,6 +19,9 @@ class DataTable(Table):
     resize: int | None = Field(None, ge=4, le=2**15)
     crop: int | None = Field(None, ge=4, le=2**15)
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    preprocess: str | None = Field(None, min_length=1)
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    value_range: Literal["0..1", "0..255"] = "0..1"
     in_memory_mib: int = Field(1024, ge=0)
     cache_mib: int = Field(8192, ge=0)
     broken: Literal["refuse", "skip"] = "refuse"
@@ -28,6 +31,11 @@ class DataTable(Table):
     std: Normalization = None
     classes: str | None = Field(None, min_length=1)
     n_classes: int | None = Field(None, ge=2, le=10**7)
+
+    def seen(self, scale: tuple[float, ...]) -> tuple[float, ...]:
+        """Return values of red, green and blue in [0, 1] in the order and range in which the network takes pixels."""
+        ordered = scale[::-1] if self.channel_order == "bgr" else scale
+        return ordered if self.value_range == "0..1" else tuple(255 * value for value in ordered)
 
     @field_validator("mean", "std", mode="before")
     @classmethod
@@ -48,8 +56,6 @@ class DataTable(Table):
             raise ValueError(f"{given} is given without {missing}; give both")
         if self.input_size is not None and (self.resize or self.crop):
             raise ValueError("input_size squashes an image to a square, resize and crop keep its shape; give one way")
-        if self.n_classes is not None and self.classes is None:
-            raise ValueError("n_classes is given without classes, which says what outputs the labels are")
         return self
 
 

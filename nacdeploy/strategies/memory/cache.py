@@ -128,7 +128,8 @@ class DiskMemory:
         checkpoint.fill(network, values, "the cache")
         if state_key(network) != key:
             raise DamagedError("its steps do not lead to its values")
-        return CompressionState(network, records.from_data(Metrics, data["metrics"]), baseline, steps)
+        metrics = records.from_data(Metrics, data["metrics"])
+        return CompressionState(network, metrics, baseline, steps, origin=self._baseline.network)
 
     def _values(self, key: str) -> dict[str, Tensor] | None:
         """Return the values of the state of that content, or None if they are not kept."""

@@ -14,6 +14,7 @@ from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
+from nacdeploy.task.distillation import Distillation
 
 D = TypeVar("D")
 TableT = TypeVar("TableT", bound=Table)
@@ -21,10 +22,14 @@ TableT = TypeVar("TableT", bound=Table)
 
 @dataclass(frozen=True)
 class Recovery:
-    """The training after a step: of the backbone, of the exit heads, or of both."""
+    """The training after a step: of the backbone, of the exit heads, or of both.
+
+    `taught` says how the network that the chain started from teaches the backbone, and the backbone's end the heads.
+    """
 
     backbone: TrainTable | None = None
     heads: TrainTable | None = None
+    taught: Distillation | None = None
 
 
 class Operator(Protocol[D]):

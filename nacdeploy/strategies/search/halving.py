@@ -60,8 +60,12 @@ def _most_promising(evaluations: Sequence[Evaluation], objective: Objective) -> 
 
 
 def _with_epochs(chain: Chain, n_epochs: int) -> Chain:
-    long = Link("F", (("epochs", n_epochs),))
-    return Chain(tuple(long if link.letter == "F" else link for link in chain))
+    return Chain(tuple(_longer(link, n_epochs) if link.letter == "F" else link for link in chain))
+
+
+def _longer(link: Link, n_epochs: int) -> Link:
+    rest = tuple(pair for pair in link.parameters if pair[0] != "epochs")
+    return Link(link.letter, (("epochs", n_epochs), *rest))
 
 
 def _beginnings(chain: Chain) -> Iterator[Chain]:

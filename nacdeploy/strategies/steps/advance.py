@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, RefusedError, UnexpectedError
 from nacdeploy.base.progress import nobody
 from nacdeploy.metrics import DEFAULT, is_better
-from nacdeploy.network.attachments.early_exit import ExitHead
 from nacdeploy.network.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
@@ -28,12 +26,11 @@ from nacdeploy.strategies.settle import (
     calibrate_gates,
     choose_statistics,
     settle,
-    settle_trained,
 )
 from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metrics, Step, measure, plain_key, state_key
 from nacdeploy.strategies.steps import guard, letters
+from nacdeploy.strategies.steps.training import Lesson, train_heads, trained_backbone
 from nacdeploy.task import Task, training
-from nacdeploy.task import evaluate as evaluation
 
 # What results depend on besides settings and the operators' own versions.
 VERSIONS = {"train": training.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION}
@@ -143,7 +140,8 @@ def _advance(
     if network is state.network:
         network = copy.deepcopy(network)
     guard.check(operator, state.network, network, task)
-    network, n_epochs = _recover(network, operator.recovery(profile), operator, task, profile, memory, report)
+    recovery = operator.recovery(profile)
+    network, n_epochs = _recover(network, recovery, state.origin, operator, task, profile, memory, report)
     trains = kept_by(operator) == "score"
     metrics = measured(network, task, memory, None if trains else meter)
     if trains and is_better(task.metric, state.metrics.score, metrics.score):
@@ -186,6 +184,7 @@ def measured(network: Network, task: Task, memory: Memory, meter: Meter | None =
 def _recover(
     network: Network,
     recovery: Recovery | None,
+    origin: Network | None,
     operator: Operator[Any],
     task: Task,
     profile: Profile,
@@ -196,64 +195,36 @@ def _recover(
     n_epochs = 0
     if recovery and recovery.backbone:
         recipe = recovery.backbone
+        lesson = Lesson(origin, recovery.taught) if recovery.taught and origin is not None else None
         start = state_key(network, with_exits=False)
         settings = {"start": start, "recipe": recipe.model_dump(mode="json"), **_training_context(operator, profile)}
+        settings |= lesson.context if lesson else {}
         seed = training.seed_of(profile.seed, start, operator.letter)
         trained = memory.training(
             records.sha256_data({**settings, **context(task)}),
-            lambda: _trained_backbone(network, recipe, task, profile, seed, report),
+            lambda: _trained(network, recipe, lesson, task, profile, seed, report),
         )
         network.load_state_dict({**content(network), **trained.values})
         n_epochs = trained.n_epochs
     if recovery and recovery.heads and network.exits:
-        _train_heads(network, recovery.heads, task, training.seed_of(profile.seed, state_key(network, False), "heads"))
+        seed = training.seed_of(profile.seed, state_key(network, False), "heads")
+        train_heads(network, recovery.heads, recovery.taught, task, seed)
     calibrate_gates(network, task, profile)
     return network, n_epochs
 
 
-def _trained_backbone(
-    network: Network, recipe: TrainTable, task: Task, profile: Profile, seed: int, report: training.Report
+def _trained(
+    network: Network,
+    recipe: TrainTable,
+    lesson: Lesson | None,
+    task: Task,
+    profile: Profile,
+    seed: int,
+    report: training.Report,
 ) -> Trained:
-    """Train and settle; keep the start if it is not worse on validation."""
-
-    def score_of(candidate: Network) -> float:
-        return evaluation.own_score(candidate, task, task.data.validation)
-
-    trained = copy.deepcopy(network)
-    images = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-    done = training.fit(trained, images, lambda: score_of(trained), task.metric, recipe, seed, report)
-    settle_trained(trained, task, profile)
-    better = network if is_better(task.metric, score_of(network), score_of(trained)) else trained
-    values = {k: v.clone() for k, v in content(better, with_exits=False).items()}
-    return Trained(values, done.n_epochs, content(network, with_exits=False))
-
-
-def _train_heads(network: Network, recipe: TrainTable, task: Task, seed: int) -> None:
-    """Train every head from zero on the features it reads, the backbone in evaluation mode and out of reach."""
-    features = {name: _head_inputs(network, task, name) for name in ("train", "validation")}
-    for node, head in network.heads.items():
-        torch.nn.init.zeros_(head.linear.weight)
-        torch.nn.init.zeros_(head.linear.bias)
-        (inputs, labels), (held_out, truth) = ((features[s][0][node], features[s][1]) for s in ("train", "validation"))
-
-        def score(head: ExitHead = head, held_out: Tensor = held_out, truth: Tensor = truth) -> float:
-            with torch.no_grad():
-                return task.metric.score(head.linear(held_out.to(head.linear.weight.device)).cpu(), truth)
-
-        batches = training.tensor_batches(inputs, labels, recipe.batch_size, seed)
-        training.fit(head.linear, batches, score, task.metric, recipe, seed)
-
-
-def _head_inputs(network: Network, task: Task, split: str) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the inputs of each head's linear layer, (N, features) by node, and the labels (N,)."""
-    images = getattr(task.data, split)
-    parts: dict[str, list[Tensor]] = {node: [] for node in network.heads}
-    with torch.no_grad(), evaluation.accelerated(network) as device:
-        for x in evaluation.batches(task.data, images, device=device):
-            values, _ = network.features(x)
-            for node, head in network.heads.items():
-                parts[node].append(head.reduced(values[node]).cpu())
-    return {node: torch.cat(values) for node, values in parts.items()}, images.labels
+    trained, n_epochs = trained_backbone(network, recipe, lesson, task, profile, seed, report)
+    values = {k: v.clone() for k, v in content(trained, with_exits=False).items()}
+    return Trained(values, n_epochs, content(network, with_exits=False))
 
 
 def context(task: Task) -> dict[str, Any]:
@@ -266,7 +237,8 @@ def context(task: Task) -> dict[str, Any]:
         spec["name"] = task.spec.name.rpartition(":")[2]
     seen = {"mean": data.mean, "std": data.std, "augment": data.augment, "split_seed": data.split_seed}
     trained_for = {} if task.metric.name == DEFAULT else {"metric": [task.metric.name, task.metric.version]}
-    return {"model": spec, "data": data.fingerprint, **seen, **trained_for}
+    answered = {"answered_by": data.answered_by} if data.answered_by else {}
+    return {"model": spec, "data": data.fingerprint, **seen, **data.as_taken, **trained_for, **answered}
 
 
 def _training_context(operator: Operator[Any], profile: Profile) -> dict[str, Any]:

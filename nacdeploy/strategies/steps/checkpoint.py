@@ -85,7 +85,7 @@ class Record:
 def record_of(state: CompressionState, task: Task, profile: Profile, **extra: Any) -> Record:
     """Return the record of a state."""
     data = {"name": task.data.name, "fingerprint": task.data.fingerprint, "split_seed": task.data.split_seed}
-    data |= {"mean": task.data.mean, "std": task.data.std}
+    data |= {"mean": task.data.mean, "std": task.data.std, **task.data.as_taken}
     return Record(
         schema=schema(task.metric.name),
         chain=str(state.chain),

@@ -10,6 +10,7 @@ from PIL import Image, features
 
 from nacdeploy import data
 from nacdeploy.base.errors import UsageError
+from nacdeploy.metrics import AGREEMENT
 from nacdeploy.profile.tables.training import DataTable
 
 
@@ -49,6 +50,47 @@ def test_folder_of_classes_is_split_by_seed(tmp_path):
     assert loaded.validation.labels.bincount().tolist() == [3, 6]
     assert loaded.class_names == ("cat", "dog")
     assert loaded.source == f"{tmp_path} (validation and test taken from train by seed)"
+
+
+def test_folder_without_folders_is_unlabelled(tmp_path):
+    for number in range(20):
+        _save(tmp_path / f"{number:03}.png", number)
+    assert not data.has_labels(f"folder:{tmp_path}")
+    loaded = data.load(f"folder:{tmp_path}", DataTable(n_classes=3), AGREEMENT)
+    train, validation, test = _splits(loaded)
+    assert train | validation | test == set(range(20))
+    assert (len(train), len(validation), len(test)) == (14, 3, 3)
+    assert loaded.class_names == ("0", "1", "2")
+    assert not loaded.is_labelled
+    assert set(loaded.train.labels.tolist()) == {-1}  # nobody has answered yet
+
+
+def test_labelled_folder_keeps_its_images_where_labels_are_not_read(tmp_path):
+    _classes(tmp_path, {"cat": 20, "dog": 40})
+    assert data.has_labels(f"folder:{tmp_path}")
+    ours, theirs = (data.load(f"folder:{tmp_path}", DataTable(n_classes=5), AGREEMENT), _load(tmp_path))
+    assert _splits(ours) == _splits(theirs)
+    assert ours.fingerprint != theirs.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("n_images", "table", "message"),
+    [
+        (2, {"n_classes": 3}, "holds 2 images; three splits need three at least"),
+        (9, {}, "nothing says how many outputs the network has; set images.n_classes"),
+    ],
+)
+def test_unlabelled_folder_is_refused(tmp_path, n_images, table, message):
+    for number in range(n_images):
+        _save(tmp_path / f"{number}.png", number)
+    with pytest.raises(UsageError, match=message):
+        data.load(f"folder:{tmp_path}", DataTable(**table), AGREEMENT)
+
+
+def test_number_of_outputs_alone_says_nothing_of_labels(tmp_path):
+    _classes(tmp_path, {"cat": 20, "dog": 40})
+    with pytest.raises(UsageError, match=r"images\.n_classes is given without images\.classes"):
+        _load(tmp_path, n_classes=5)
 
 
 def test_labels_follow_the_folders(tmp_path):

@@ -58,6 +58,16 @@ def test_promotion_trains_half_as_many_chains_twice_as_long_each_time(tmp_path: 
     assert 100 * (BASELINE - result.best.figures.score) <= 1.0
 
 
+def test_promotion_keeps_what_else_a_training_is_told(tmp_path: Path) -> None:
+    settings = table(budget=8, alphabet="F(distill=0.5)PQ")
+    goal, short = make(settings), run(tmp_path / "j", Trained(), settings)
+    with Journal.open(tmp_path / "j", {"seed": 0}) as journal:
+        result = promoted(short, goal, in_process(Trained()), journal, rungs(8, 0.25)[1:])
+    promoted_chains = [e.chain for e in result.evaluations if "epochs" in e.chain]
+    assert promoted_chains
+    assert all(name.count("distill=0.5") == name.count("F") for name in promoted_chains)
+
+
 def test_promotion_never_worsens_the_answer(tmp_path: Path) -> None:
     short = run(tmp_path / "short", Trained(), SETTINGS)
     long = found(tmp_path, Trained())

@@ -13,6 +13,7 @@ from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
+from nacdeploy.task.distillation import Distillation
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Finetune:
         return cls(with_parameters(cls.letter, profile.of(FinetuneTable), parameters))
 
     def refusal(self, state: CompressionState) -> str | None:
+        if self.table.distill and state.origin is None:
+            return "it distils from the network that the chain started from, which is not at hand; distill=0 would work"
         return None
 
     def decide(self, state: CompressionState, task: Task) -> FinetuneDecision:
@@ -58,7 +61,11 @@ class Finetune:
         return replace(decision, weights="")
 
     def recovery(self, profile: Profile) -> Recovery | None:
-        return Recovery(backbone=self.table, heads=profile.of(ExitTable).recipe)
+        table = self.table
+        taught = Distillation(table.distill, table.distill_temperature) if table.distill else None
+        return Recovery(backbone=table, heads=profile.of(ExitTable).recipe, taught=taught)
 
     def explain(self, decision: FinetuneDecision) -> str:
-        return f"train at most {decision.recipe.epochs} epochs, keep the best by validation"
+        weight = decision.recipe.distill
+        taught = f", taught by the network of the start (weight {weight:g})" if weight else ""
+        return f"train at most {decision.recipe.epochs} epochs, keep the best by validation{taught}"

@@ -1,0 +1,94 @@
+"""The trainings of a step: of the backbone, by labels or by a teacher, and of the exit heads."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nacdeploy.metrics import distillation, is_better
+from nacdeploy.network.attachments.early_exit import ExitHead
+from nacdeploy.network.network import Network
+from nacdeploy.profile import Profile
+from nacdeploy.profile.tables.training import TrainTable
+from nacdeploy.strategies.settle import settle_trained
+from nacdeploy.strategies.state import plain_key
+from nacdeploy.task import Task, training
+from nacdeploy.task import distillation as distillations
+from nacdeploy.task import evaluate as evaluation
+from nacdeploy.task.distillation import Distillation
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A training that is taught by another network."""
+
+    teacher: Network
+    how: Distillation
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What the training depends on besides all that any training does."""
+        return {"teacher": plain_key(self.teacher), "how": vars(self.how), "distillation": distillation.VERSION}
+
+
+def trained_backbone(
+    network: Network,
+    recipe: TrainTable,
+    lesson: Lesson | None,
+    task: Task,
+    profile: Profile,
+    seed: int,
+    report: training.Report,
+) -> tuple[Network, int]:
+    """Train a copy and settle it; return it, or `network` if that is better on validation, and the epochs run."""
+
+    def score_of(candidate: Network) -> float:
+        return evaluation.own_score(candidate, task, task.data.validation)
+
+    trained, loss = copy.deepcopy(network), None
+    if lesson is None:
+        batches = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
+    else:
+        loss = distillations.loss(task.metric, lesson.how)
+        batches = distillations.batches(task, lesson.teacher, lesson.how, recipe.batch_size, seed)
+    done = training.fit(trained, batches, lambda: score_of(trained), task.metric, recipe, seed, report, loss=loss)
+    settle_trained(trained, task, profile)
+    better = network if is_better(task.metric, score_of(network), score_of(trained)) else trained
+    return better, done.n_epochs
+
+
+def train_heads(network: Network, recipe: TrainTable, taught: Distillation | None, task: Task, seed: int) -> None:
+    """Train every head from zero on the features it reads, the backbone in evaluation mode and out of reach.
+
+    Where F distils, the answers of the network's own end teach the heads.
+    """
+    (inputs, answers, labels), (held_out, _, truth) = (_read(network, task, split) for split in ("train", "validation"))
+    targets = distillations.targets(labels, answers, taught) if taught else labels
+    loss = distillations.loss(task.metric, taught) if taught else None
+    for node, head in network.heads.items():
+        torch.nn.init.zeros_(head.linear.weight)
+        torch.nn.init.zeros_(head.linear.bias)
+
+        def score(head: ExitHead = head, features: Tensor = held_out[node]) -> float:
+            with torch.no_grad():
+                return task.metric.score(head.linear(features.to(head.linear.weight.device)).cpu(), truth)
+
+        batches = training.tensor_batches(inputs[node], targets, recipe.batch_size, seed)
+        training.fit(head.linear, batches, score, task.metric, recipe, seed, loss=loss)
+
+
+def _read(network: Network, task: Task, split: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return the inputs of each head's linear layer, (N, features) by node, the answers of the network's own end (N, K)
+    and the labels (N,)."""
+    images = getattr(task.data, split)
+    parts: dict[str, list[Tensor]] = {node: [] for node in network.heads}
+    answers: list[Tensor] = []
+    with torch.no_grad(), evaluation.accelerated(network) as device:
+        for x in evaluation.batches(task.data, images, device=device):
+            values, answer = network.features(x)
+            answers.append(answer.cpu())
+            for node, head in network.heads.items():
+                parts[node].append(head.reduced(values[node]).cpu())
+    return {node: torch.cat(values) for node, values in parts.items()}, torch.cat(answers), images.labels
