@@ -56,7 +56,7 @@ def metric_of(task: Task, ports: Ports, targets: Any) -> Metric:
     name = spelled(measure.name, higher_is_better=not measure.lower_is_better, unit=measure.unit)
     scoring = _Scoring(task, ports, measure)
     return Custom(name).with_functions(
-        Functions(scoring.score, scoring.loss, scoring.values, ports.restored, ports.n_outputs)
+        Functions(scoring.score, scoring.loss, scoring.values, ports.apart, ports.n_outputs)
     )
 
 

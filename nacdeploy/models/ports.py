@@ -90,7 +90,11 @@ class Ports:
 
     def restored(self, answers: Tensor) -> Any:
         """Return joined answers `(N, K)` in the form in which the network itself gives them."""
-        return _formed(self.answer, split(answers, self.outputs)) if self.joins else answers
+        return _formed(self.answer, self.apart(answers)) if self.joins else answers
+
+    def apart(self, answers: Tensor) -> list[Tensor]:
+        """Return joined answers `(N, K)` output by output."""
+        return split(answers, self.outputs)
 
 
 class Answers(dict[str, Any]):
