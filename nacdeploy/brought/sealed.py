@@ -34,14 +34,14 @@ def _parts(given: Any) -> Iterator[Any]:
 def _closed(given: Any) -> Iterator[None]:
     own = type(given)
     try:
-        given.__class__ = _CLASSES.get(own) or _CLASSES.setdefault(own, _closing(own))
+        object.__setattr__(given, "__class__", _CLASSES.get(own) or _CLASSES.setdefault(own, _closing(own)))
     except TypeError:  # a built-in type
         yield
         return
     try:
         yield
     finally:
-        given.__class__ = own
+        object.__setattr__(given, "__class__", own)
 
 
 def _closing(own: type) -> type:

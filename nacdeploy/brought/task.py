@@ -115,6 +115,9 @@ class Task:
     @property
     def arguments(self) -> tuple[str, ...]:
         """The names of the arguments of the deployed network's `forward`."""
+        named: Any = getattr(self.network(), "input_names", None)
+        if named is not None:
+            return tuple(named)
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         parameters = inspect.signature(self.network().forward).parameters.values()
         return tuple(each.name for each in parameters if each.kind in (*kinds, inspect.Parameter.KEYWORD_ONLY))

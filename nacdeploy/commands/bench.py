@@ -72,9 +72,10 @@ def _data(manifest: Manifest, data: str | None, source: DataSource) -> tuple[Dat
     """Return the data to score on, and the metric; of a task of the user's own, both are the task's."""
     if manifest.ports is not None:
         name = records.from_data(ModelSpec, manifest.model, where="the artifact's model").located
-        table = source.images.model_dump(mode="json")
-        profile = profiles.from_mapping({"name": "bench", "model": name, "data": name, "images": table})
-        task = tasks.make(name, name, profile)
+        table, named = source.images.model_dump(mode="json"), data or source.name
+        named = name if named == manifest.model.get("name") else named
+        profile = profiles.from_mapping({"name": "bench", "model": name, "data": named, "images": table})
+        task = tasks.make(name, named, profile)
         return task.data, task.metric
     images = pretrained.settled(str(manifest.model.get("name")), source.images)
     return datasets.load(data or source.name, images, manifest.metric), manifest.metric

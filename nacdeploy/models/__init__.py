@@ -11,7 +11,7 @@ from torch import nn
 
 from nacdeploy.base import live
 from nacdeploy.base.errors import UsageError, unknown
-from nacdeploy.models import deit, external, mobilenet, project, resnet
+from nacdeploy.models import deit, external, from_onnx, mobilenet, project, resnet
 from nacdeploy.models.ports import Ports, ported
 
 _BUILDERS = {
@@ -20,7 +20,7 @@ _BUILDERS = {
     **dict.fromkeys(deit.N_HEADS, deit.build),
 }
 BUILT_IN: tuple[str, ...] = tuple(_BUILDERS)
-_FORMS = ("torchvision:NAME", "timm:NAME", "path/file.py:factory")
+_FORMS = ("torchvision:NAME", "timm:NAME", "path/file.py:factory", "path/net.onnx")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class ModelSpec:
             MissingExtraError: timm is needed and not installed.
             UsageError: the name is unknown, the network cannot be built, or the user's file has changed.
         """
+        if from_onnx.is_onnx(self.name) and self.source_sha256 not in (None, digest(self.name)):
+            raise UsageError(f"{self.name} has changed since it was recorded; give the file as it was, or start anew")
         model = _build(self)
         model = _materialised(model, self.input_shape) if self.ports is None else ported(model, self.ports)
         if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
@@ -133,7 +135,9 @@ def made(name: str) -> Any:
 
 
 def digest(name: str) -> str | None:
-    """Return the hash of a user's file with its imports, or None for every other model."""
+    """Return the hash of a user's file, of code with its imports, or None for every other model."""
+    if from_onnx.is_onnx(name):
+        return from_onnx.digest(name)
     return project.read(external.split_file_name(name)[0]).sha256 if is_file(name) else None
 
 
@@ -150,6 +154,9 @@ def _build(spec: ModelSpec) -> nn.Module:
         return external.torchvision_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
     if library == "timm":
         return external.timm_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
+    if from_onnx.is_onnx(name):
+        shapes = {port.name: port.shape for port in spec.ports.inputs} if spec.ports else {}
+        return from_onnx.module(from_onnx.path_of(name), shapes)
     if live.is_live(name):
         return copy.deepcopy(live.find(name).network())
     if is_file(name):

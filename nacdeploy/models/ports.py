@@ -293,6 +293,7 @@ def found(model: nn.Module, given: Any, names: Sequence[str]) -> Ports:
     Raises:
         UsageError: an input is no tensor with the batch first, or the answer holds no such tensor; the text names it.
     """
+    own = getattr(model, "output_names", None)  # a network from a graph names its outputs
     inputs = _inputs(model, given, names)
     batch = next(iter(tensors_of(given).values()))
     with torch.inference_mode():
@@ -302,7 +303,8 @@ def found(model: nn.Module, given: Any, names: Sequence[str]) -> Ports:
         if tensor.dim() < 1 or len(tensor) != len(batch):
             what = f"output '{name}'" if name else "the output"
             raise UsageError(f"{what} has shape {tuple(tensor.shape)} for a batch of {len(batch)}; needed: (N, ...)")
-        outputs.append(Port(name or "logits", tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch.")))
+        name = name or (own[0] if own else "logits")
+        outputs.append(Port(name, tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch.")))
     if not outputs:
         raise UsageError(f"the network answers with {type(answer).__name__}, which holds no tensor")
     kind: Any = "named" if isinstance(given, Mapping) else "several" if isinstance(given, tuple | list) else "one"
@@ -330,7 +332,7 @@ def _inputs(model: nn.Module, given: Any, names: Sequence[str]) -> tuple[Port, .
     made = []
     for i, (key, each) in enumerate(tensors_of(given).items()):
         name = key if isinstance(given, Mapping) else (names[i] if i < len(names) else f"input_{i + 1}")
-        if not isinstance(given, Mapping) and not isinstance(given, tuple | list) and each.dim() == 4:
+        if not isinstance(given, Mapping | tuple | list) and each.dim() == 4 and not hasattr(model, "input_names"):
             name = "images"
         counts = None if each.is_floating_point() else min([*tables, LARGEST_INTEGER])
         made.append(Port(name, tuple(each.shape[1:]), str(each.dtype).removeprefix("torch."), counts))

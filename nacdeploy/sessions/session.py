@@ -176,7 +176,7 @@ def task_of(record: Record) -> Task:
     """
     profile = record.settings()
     located = record.model.located
-    task = tasks.make(located, located if record.model.ports else profile.data, profile)
+    task = tasks.make(located, located if profile.data == record.model.name else profile.data, profile)
     if task.data.fingerprint != record.data.get("fingerprint"):
         raise UsageError(f"the data set '{profile.data}' has changed since the checkpoint was made; give it unchanged")
     return task

@@ -7,7 +7,7 @@ from nacdeploy import data as datasets
 from nacdeploy import metrics, models
 from nacdeploy.base.errors import UsageError
 from nacdeploy.metrics import AGREEMENT, DEFAULT
-from nacdeploy.models import weights
+from nacdeploy.models import from_onnx, weights
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Layer, Settings
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
@@ -26,6 +26,9 @@ def layers(settings: Settings, record: Record | None, path: Path | None, new_hea
         UsageError: no trained network is given, or nothing says how many outputs it has.
     """
     profile = settings.profile
+    if from_onnx.is_onnx(profile.model):
+        is_open = not profile.of(FinetuneTable).distill and "finetune.distill" not in settings.given
+        return (("a graph without a loss", {"finetune": {"distill": 1.0}}),) if is_open else ()
     is_asked = metrics.asks_the_baseline(metrics.named(profile.metric))
     if not is_asked and (profile.metric != DEFAULT or datasets.has_labels(profile.data)):
         return ()

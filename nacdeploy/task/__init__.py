@@ -6,10 +6,10 @@ from torch import Tensor
 from nacdeploy import data as datasets
 from nacdeploy import metrics, models
 from nacdeploy.base.errors import UsageError
-from nacdeploy.models import pretrained
+from nacdeploy.models import from_onnx, pretrained
 from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.profile import Profile
-from nacdeploy.task import own
+from nacdeploy.task import graph_file, own
 from nacdeploy.task.task import Task
 
 __all__ = ["Task", "make"]
@@ -25,6 +25,8 @@ def make(model: str, data: str, profile: Profile) -> Task:
     """
     if own.is_own(model, data):
         return own.opened(model, profile)
+    if from_onnx.is_onnx(model):
+        return graph_file.opened(model, data, profile)
     metric = metrics.named(profile.metric)
     dataset = datasets.load(data, pretrained.settled(model, profile.images), metric)
     spec = models.resolve(

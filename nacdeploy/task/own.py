@@ -44,11 +44,16 @@ def opened(name: str, profile: Profile) -> Task:
         )
     key = (name, profile.images.in_memory_mib, profile.images.split_seed)
     if made not in _OPENED or _OPENED[made][0] != key:
-        _OPENED[made] = key, _opened(name, made, profile)
+        _OPENED[made] = key, of(name, made, profile)
     return _OPENED[made][1]
 
 
-def _opened(name: str, made: brought.Task, profile: Profile) -> Task:
+def of(name: str, made: brought.Task, profile: Profile, data_name: str = "") -> Task:
+    """Open a task that is at hand; `data_name` is the name of its data, if the task names only a network.
+
+    Raises:
+        UsageError: a part fails, or the parts do not go together; the text names the place.
+    """
     sources = {
         split: source(f"task '{name}': {split}", given, made.unpacking)
         for split in ("train", "validation", "test", "calibration")
@@ -74,7 +79,7 @@ def _opened(name: str, made: brought.Task, profile: Profile) -> Task:
         labelled = [split for split in splits if split != "calibration"]
         splits |= {split: reading.with_classes(splits[split], classes, sources[split].name) for split in labelled}
     data = Dataset(
-        name=name,
+        name=data_name or name,
         train=splits.get("train", splits.get("calibration", validation)),
         validation=splits["validation"],
         test=splits.get("test", splits["validation"]),

@@ -184,7 +184,9 @@ def test_task_that_is_none_is_one_line_and_leaves_nothing(here: Path, command: t
 
 
 def test_network_learns_from_the_float_network_without_a_target(here: Path) -> None:
-    done = succeed("transfer", "--task", "mine.py:task", "--strategy", "P(ratio=0.25)F(distill=1)", "--out", "runs/taught")
+    done = succeed(
+        "transfer", "--task", "mine.py:task", "--strategy", "P(ratio=0.25)F(distill=1)", "--out", "runs/taught"
+    )
     assert "distil" in done.out + done.err
     result = json.loads(Path("runs/taught/result.json").read_text())
     assert result["figures"]["rmse"] < result["figures"]["chance_rmse"]

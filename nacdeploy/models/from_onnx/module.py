@@ -56,6 +56,7 @@ class OnnxModule(nn.Module):
         self.opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
         constants = {each.name: _tensor(each) for each in model.graph.initializer}
         self.inputs = tuple(_input(each) for each in model.graph.input if each.name not in constants)
+        self.input_names = tuple(each.name for each in self.inputs)
         self.output_names = tuple(each.name for each in model.graph.output)
         self.batch = _batch(self.inputs)
         self._constants: dict[str, Any] = {}
@@ -146,11 +147,9 @@ class OnnxModule(nn.Module):
                 self.add_module(name, made)
             elif node.op_type not in _KNOWN or (node.domain not in ("", "ai.onnx")):
                 unknown.setdefault(f"{node.domain}:{node.op_type}".lstrip(":"), node.name or f"number {number}")
-            steps.append(
-                _Step(
-                    name, node.op_type, tuple(node.input), outputs, self._given(node, attributes), name if made else ""
-                )
-            )
+            given = tuple(node.input)[: 1 if made is not None else None]
+            known = self._given(node, attributes)
+            steps.append(_Step(name, node.op_type, given, outputs, known, name if made is not None else ""))
         self._refuse(unknown)
         self._hold(steps, constants)
         return steps
@@ -173,7 +172,7 @@ class OnnxModule(nn.Module):
     def _hold(self, steps: list[_Step], constants: Mapping[str, Tensor]) -> None:
         """Keep the constants that steps read: short lists of integers as numbers, all others as buffers."""
         read = {name for step in steps for name in step.inputs}
-        for name in {*read, *self.output_names} & constants.keys():
+        for name in sorted({*read, *self.output_names} & constants.keys()):
             value = constants[name]
             most = 1 if value.is_floating_point() else _MOST_SIZES
             if value.dim() <= 1 and value.numel() <= most:

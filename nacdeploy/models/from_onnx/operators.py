@@ -172,7 +172,9 @@ def pads_of(
     return before + after
 
 
-def _pooled(function: str, fill: float) -> Callable[..., Tensor]:
+def _pooled(function: str) -> Callable[..., Tensor]:
+    """Pool; uneven padding stands before it. The edge's own value changes no maximum, and is a number."""
+
     def compute(x: Tensor, **attributes: Any) -> Tensor:
         kernel = list(attributes["kernel_shape"])
         n = len(kernel)
@@ -182,7 +184,8 @@ def _pooled(function: str, fill: float) -> Callable[..., Tensor]:
         ceil, counted = bool(attributes.get("ceil_mode", 0)), bool(attributes.get("count_include_pad", 0))
         fits = before == after and all(2 * p <= k for p, k in zip(before, kernel, strict=True))
         if not fits:
-            x = F.pad(x, [p for pair in zip(before[::-1], after[::-1], strict=True) for p in pair], value=fill)
+            flat = [p for pair in zip(before[::-1], after[::-1], strict=True) for p in pair]
+            x = F.pad(x, flat, mode="replicate") if function == "max" else F.pad(x, flat)
             before = [0] * n
         pool = getattr(F, f"{function}_pool{n}d")
         if function == "max":
@@ -376,8 +379,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
     "ConstantOfShape": _filled,
-    "MaxPool": _pooled("max", float("-inf")),
-    "AveragePool": _pooled("avg", 0.0),
+    "MaxPool": _pooled("max"),
+    "AveragePool": _pooled("avg"),
     "GlobalAveragePool": _global(torch.mean),
     "GlobalMaxPool": _global(torch.amax),
     "ReduceMean": _reduced(torch.mean),

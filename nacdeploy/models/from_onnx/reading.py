@@ -5,7 +5,7 @@ Nothing of the file is run, and the file itself is never written.
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,8 +28,10 @@ class Read:
     notes: tuple[str, ...]
 
 
-def read(path: Path) -> Read:
+def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Read:
     """Read an ONNX file, with the values that it keeps in other files of its own folder.
+
+    `shapes` are those of its inputs without the batch, where the file leaves them open.
 
     Raises:
         UsageError: it is not there, is none, is not well formed, or its values are missing.
@@ -45,7 +47,20 @@ def read(path: Path) -> Read:
     notes = []
     if _has_half(model):
         model, notes = _single(model), ["half precision is read as single precision"]
+    _fix(model, shapes or {})
     return Read(_simplified(model), tuple(notes))
+
+
+def _fix(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Write sizes into the open axes of inputs, so that what follows from them is a constant."""
+    for value in model.graph.input:
+        for axis, size in zip(value.type.tensor_type.shape.dim[1:], shapes.get(value.name, ()), strict=False):
+            axis.dim_value = size
+    if shapes:
+        del model.graph.value_info[:]
+        for value in model.graph.output:
+            for axis in value.type.tensor_type.shape.dim[1:]:
+                axis.dim_param = axis.dim_param or "open"
 
 
 def content(path: Path) -> bytes:
@@ -54,6 +69,8 @@ def content(path: Path) -> bytes:
     Raises:
         UsageError: a file is not there, or lies outside the folder.
     """
+    if not path.is_file():
+        raise UsageError(f"{path} is not there; give the ONNX file of a network")
     found = doors.read_bytes(path)
     model = _parsed(path)
     places = sorted({_location(tensor, path) for tensor in onnx_files.external(model)})
