@@ -170,11 +170,13 @@ class OnnxModule(nn.Module):
             raise UsageError(f"{self._where} has operators that are not read here: {listed}")
 
     def _hold(self, steps: list[_Step], constants: Mapping[str, Tensor]) -> None:
-        """Keep the constants that steps read: short lists of integers as numbers, all others as buffers."""
+        """Keep the constants that steps read: short lists of integers, and settings, as numbers, all others as
+        buffers."""
         read = {name for step in steps for name in step.inputs}
+        settings = {name for step in steps if step.op in operators.SET_BY_NUMBERS for name in step.inputs[1:]}
         for name in sorted({*read, *self.output_names} & constants.keys()):
             value = constants[name]
-            most = 1 if value.is_floating_point() else _MOST_SIZES
+            most = _MOST_SIZES if name in settings or not value.is_floating_point() else 1
             if value.dim() <= 1 and value.numel() <= most:
                 self._constants[name] = Sizes(value.reshape(-1).tolist(), is_scalar=value.dim() == 0)
             else:

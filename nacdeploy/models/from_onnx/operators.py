@@ -401,3 +401,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "LRN": _lrn,
     "LpNormalization": _normalised,
 }
+# Their inputs behind the first are settings: numbers, which no graph of fixed shapes may compute.
+SET_BY_NUMBERS = {"Resize", "Upsample", "Pad", "Slice", "Clip", "Tile", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
+SET_BY_NUMBERS |= {"TopK", "Split", "CumSum", *(name for name in FUNCTIONS if name.startswith("Reduce"))}
