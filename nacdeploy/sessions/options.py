@@ -34,7 +34,9 @@ class Options(TypedDict, total=False):
     model: Annotated[str | None, Spelling("Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.", "M")]
     data: Annotated[
         str | None,
-        Spelling("digits, fashion-mnist, cifar10, folder:PATH, csv:FILE, npz:FILE ... (README lists them).", "D"),
+        Spelling(
+            "digits, fashion-mnist, cifar10, folder:PATH, csv:FILE, wds:SHARDS, hf:PATH ... (README lists them).", "D"
+        ),
     ]
     width: Annotated[float | None, Spelling("Width of a built-in model.")]
     normalize: Annotated[
