@@ -29,11 +29,13 @@ def splits_of(
 ) -> Splits:
     """Return the splits "training", "validation" and "test" of samples; missing ones are taken from train by seed.
 
-    Classes without names of their own are those of the samples: numbers in their order, texts in alphabetical order.
+    A single split, whatever it is called, is taken for train. Classes without names of their own are those of the samples: numbers in their order, texts in alphabetical order.
 
     Raises:
         UsageError: there are no training images, some labels are missing, or there is one class only.
     """
+    if len(by_split) == 1:
+        by_split = {"training": next(iter(by_split.values()))}
     if not by_split.get("training"):
         raise UsageError(f"{source} has no training images")
     labels = {sample.label for samples in by_split.values() for sample in samples}

@@ -77,6 +77,16 @@ def test_numbers_and_parquet_files_will_do(hf, tmp_path):
     assert loaded.class_names == ("0", "1")
 
 
+def test_parquet_that_does_not_fit_is_refused(hf, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 200, 200), dtype=np.uint8)
+    rows = {"image": [Image.fromarray(each) for each in noise], "label": [0, 1] * 15}
+    features = hf.Features({"image": hf.Image(), "label": hf.Value("int64")})
+    hf.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "train.parquet"))
+    assert data.has_labels(f"hf:{tmp_path}")
+    with pytest.raises(UsageError, match=r"these have 1 MiB \(images\.in_memory_mib is 0\)"):
+        _load(tmp_path, in_memory_mib=0)
+
+
 def test_large_sets_stay_on_disk(hf, tmp_path):
     _made(hf, range(30)).save_to_disk(str(tmp_path / "set"))
     small, large = _load(tmp_path / "set"), _load(tmp_path / "set", in_memory_mib=0)

@@ -78,6 +78,18 @@ def test_shards_are_read_by_split_with_their_labels(tmp_path):
             assert torch.equal(split.whole()[:, 0, 0, 0].long() % 2, split.labels)
 
 
+def test_single_split_is_all_there_is(tmp_path):
+    _shard(tmp_path / "val.tar", _samples(range(20)))
+    loaded = _load(tmp_path / "val.tar")
+    assert sorted(_levels(loaded.train) + _levels(loaded.validation) + _levels(loaded.test)) == [*range(20)]
+
+
+def test_folder_of_a_shard_may_say_its_split(tmp_path):
+    _shard(tmp_path / "train" / "000.tar", _samples(range(20)))
+    _shard(tmp_path / "val" / "000.tar", _samples(range(20, 30)))
+    assert _levels(_load(f"{tmp_path}/{{train,val}}/000.tar").validation) == [*range(20, 30)]
+
+
 def test_shards_stay_on_disk_where_they_are_large(tmp_path):
     _shard(tmp_path / "train-000.tar", _samples(range(40)))
     small, large = _load(tmp_path), _load(tmp_path, in_memory_mib=0)

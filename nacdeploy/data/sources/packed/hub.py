@@ -47,7 +47,7 @@ def read(argument: str | None, table: DataTable) -> Splits:
         MissingExtraError: the package datasets is not installed.
         UsageError: there is no data set, or it has no column of images.
     """
-    root, parts = _opened(argument)
+    root, parts = _opened(argument, table.in_memory_mib)
     by_split: dict[str, list[Sample]] = {}
     names: Sequence[str] | None = None
     notes = []
@@ -67,11 +67,15 @@ def read(argument: str | None, table: DataTable) -> Splits:
 
 def has_labels(argument: str) -> bool:
     """Tell whether the data set has a column of labels."""
-    _, parts = _opened(argument)
+    _, parts = _opened(argument, None)
     return any(_label_column(rows) is not None for rows in parts.values())
 
 
-def _opened(argument: str | None) -> tuple[Path, dict[str, Any]]:
+def _opened(argument: str | None, in_memory_mib: int | None) -> tuple[Path, dict[str, Any]]:
+    """Return the tables by split.
+
+    Parquet files are read into memory; where no room is given they are opened without any row.
+    """
     if not argument:
         raise UsageError(_NEEDED)
     root = Path(argument).expanduser()
@@ -82,7 +86,13 @@ def _opened(argument: str | None) -> tuple[Path, dict[str, Any]]:
     if not root.exists():
         raise UsageError(f"{root} does not exist; {_NEEDED}")
     if parquet := [root] if root.suffix == ".parquet" else sorted(root.rglob("*.parquet")):
-        return root, _of_parquet(parquet)
+        n_mib = sum(file.stat().st_size for file in parquet) / 2**20
+        if in_memory_mib is not None and n_mib > in_memory_mib:
+            raise UsageError(
+                f"{root}: parquet files are read into memory, and these have {n_mib:.0f} MiB (images.in_memory_mib is "
+                f"{in_memory_mib}); what Dataset.save_to_disk writes is read from disk"
+            )
+        return root, _of_parquet(parquet, in_memory_mib is not None)
     try:
         found = datasets.load_from_disk(str(root))
     except Exception as error:  # pyarrow and datasets fail in many ways on what is none or damaged
@@ -91,7 +101,7 @@ def _opened(argument: str | None) -> tuple[Path, dict[str, Any]]:
     return root, dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
 
 
-def _of_parquet(files: Sequence[Path]) -> dict[str, Any]:
+def _of_parquet(files: Sequence[Path], with_rows: bool) -> dict[str, Any]:
     """Return the tables of parquet files by split: a word of a file's name, `train-00000-of-00002.parquet`."""
     import pyarrow.parquet
     from datasets import Dataset
@@ -102,6 +112,8 @@ def _of_parquet(files: Sequence[Path]) -> dict[str, Any]:
     if len(by_split) > 1 or all(_known(name) is None for name in by_split):
         by_split = by_split if any(map(_known, by_split)) else {"train": list(files)}
     try:
+        if not with_rows:
+            return {"train": Dataset(pyarrow.parquet.read_schema(files[0]).empty_table())}
         tables = {
             name: pyarrow.concat_tables(map(pyarrow.parquet.read_table, paths)) for name, paths in by_split.items()
         }

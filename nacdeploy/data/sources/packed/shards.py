@@ -56,8 +56,8 @@ class _Group:
 def read(argument: str | None, table: DataTable) -> Splits:
     """Read shards by a pattern with braces and wildcards, `data/{train,val}-{000..009}.tar`, or all of a folder.
 
-    A shard belongs to the split that a word of its name says, else to train; missing splits are taken from train by
-    seed. The label is the member `.cls`, or `label` of `.json`; shards without any are unlabelled.
+    A shard belongs to the split that a word of its name says, or its folder's name, else to train; missing splits are
+    taken from train by seed. The label is the member `.cls`, or `label` of `.json`; shards without any are unlabelled.
 
     Raises:
         UsageError: no such shard, one that is no plain tar, or a sample without an image.
@@ -130,8 +130,11 @@ def _choices(inside: str, pattern: str) -> list[str]:
 
 
 def _split(shard: Path) -> str:
-    words = re.findall(r"[a-z]+", shard.stem.lower())
-    return next((split for split, names in SYNONYMS.items() if set(words) & {*names}), "training")
+    """Return the split of a shard: by a word of its name, or by its folder, whose name is then nothing else."""
+    words = {*re.findall(r"[a-z]+", shard.stem.lower())}
+    folder = {shard.absolute().parent.name.lower()}
+    found = [split for said in (words, folder) for split, names in SYNONYMS.items() if said & {*names}]
+    return found[0] if found else "training"
 
 
 def _samples(shard: Path) -> Iterator[Sample]:
