@@ -29,7 +29,8 @@ def splits_of(
 ) -> Splits:
     """Return the splits "training", "validation" and "test" of samples; missing ones are taken from train by seed.
 
-    A single split, whatever it is called, is taken for train. Classes without names of their own are those of the samples: numbers in their order, texts in alphabetical order.
+    A single split, whatever it is called, is taken for train. Classes without names of their own are those of the
+    samples: numbers in their order, texts in alphabetical order.
 
     Raises:
         UsageError: there are no training images, some labels are missing, or there is one class only.
