@@ -30,7 +30,7 @@ class Lesson:
 
     @property
     def context(self) -> dict[str, Any]:
-        """What the training depends on besides all that any training does."""
+        """The facts that decide the training besides those that decide any training."""
         return {"teacher": plain_key(self.teacher), "how": vars(self.how), "distillation": distillation.VERSION}
 
 
