@@ -91,6 +91,8 @@ HOMES = {
     "timm": {"models"},
     "fsspec": {"strategies.memory.places"},
     "tensorly": {"surgery.low_rank.low_rank"},
+    "datasets": {"data.sources.packed.hub"},
+    "pyarrow": {"data.sources.packed.hub"},
     "optuna": {"experiments.driver.proposers"},
 }
 

@@ -82,6 +82,7 @@ _PACKAGES = (
     Package("wandb", ("wandb",), "tracking"),
     Package("matplotlib", ("matplotlib",), "plots"),
     Package("timm", ("timm",), "timm: models", "timm"),
+    Package("datasets", ("datasets",), "hf: data sets", "hf"),
     Package("ray", ("ray",), "parallel search", "ray"),
 )
 

@@ -10,7 +10,8 @@ from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.data.classes import on_outputs, output_names
 from nacdeploy.data.normalization import in_colour, normalization, statistics
 from nacdeploy.data.sets import Dataset, ImageSet, Splits
-from nacdeploy.data.sources import arrays, cifar, digits, fashion_mnist, folder, listed, svhn
+from nacdeploy.data.sources import arrays, cifar, digits, fashion_mnist, folder, imagenet, listed, svhn
+from nacdeploy.data.sources.packed import hub, shards
 from nacdeploy.data.splits import stratified_order
 from nacdeploy.data.transforms import augmented, shaping
 from nacdeploy.metrics import ACCURACY, Metric, asks_the_baseline
@@ -24,12 +25,16 @@ _READERS = {
     "cifar10": cifar.read_cifar10,
     "cifar100": cifar.read_cifar100,
     "svhn": svhn.read,
-    "tiny-imagenet": listed.read_tiny_imagenet,
+    "tiny-imagenet": imagenet.read_tiny,
+    "imagenet": imagenet.read,
     "folder": folder.read,
     "csv": listed.read_csv,
     "npz": arrays.read_npz,
     "npy": arrays.read_npy,
+    "wds": shards.read,
+    "hf": hub.read,
 }
+_ASKED = {"folder": folder.has_labels, "wds": shards.has_labels, "hf": hub.has_labels}
 SOURCES: tuple[str, ...] = tuple(_READERS)
 
 
@@ -83,10 +88,15 @@ def load(name: str, table: DataTable, metric: Metric = ACCURACY) -> Dataset:
 
 
 def has_labels(name: str) -> bool:
-    """Tell whether the images of a data set have labels, without reading an image: a folder without folders has
-    none."""
+    """Tell whether the images of a data set have labels, without reading an image: a folder without folders has none.
+
+    Raises:
+        UsageError: the data are missing.
+    """
     source, _, argument = name.partition(":")
-    return source != "folder" or not folder.is_unlabelled(Path(argument).expanduser())
+    if source not in _ASKED or not argument:
+        return True
+    return _ASKED[source](argument)
 
 
 def _labelled(splits: Splits, name: str, table: DataTable, metric: Metric) -> Splits:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import median_low
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from nacdeploy.base.errors import UsageError
 from nacdeploy.data.on_disk import FilePictures, Store, threads
-from nacdeploy.data.pictures import Header, depth, header, in_eight_bits
+from nacdeploy.data.pictures import Header, Place, depth, header, in_eight_bits
 from nacdeploy.data.pictures import read as read_picture
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import split_by_fraction, stratified_order
@@ -32,7 +31,7 @@ _NAMED = 3  # broken files
 class Files:
     """Image files that are not read yet, and their labels, int64 `(N,)`."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     labels: Tensor
 
     def subset(self, indices: Tensor) -> "Files":
@@ -133,7 +132,7 @@ def _readable(splits: Sequence[Files]) -> tuple[list[Files], tuple[str, ...]]:
     return kept, (f"{len(broken)} broken {'file is' if len(broken) == 1 else 'files are'} left out: {named}",)
 
 
-def _is_readable(path: Path) -> bool:
+def _is_readable(path: Place) -> bool:
     try:
         read_picture(path, Shaping(size=4))
     except UsageError:
@@ -187,5 +186,5 @@ def _left_on_disk(
     return sets, bits
 
 
-def _decoded(path: Path, shaping: Shaping, bits: int) -> Tensor:
+def _decoded(path: Place, shaping: Shaping, bits: int) -> Tensor:
     return in_eight_bits(read_picture(path, shaping), bits)

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-Decode = Callable[[Path], Tensor]
+from nacdeploy.data.pictures import Place
+
+Decode = Callable[[Place], Tensor]
 _PIECE = 64  # images decoded at once where all are
 
 
@@ -33,7 +34,7 @@ os.register_at_fork(after_in_child=threads.cache_clear)  # a fork takes no threa
 class Store:
     """Files, the function that decodes one to pixels `(C, H, W)`, and room for decoded ones."""
 
-    def __init__(self, paths: tuple[Path, ...], shape: tuple[int, int, int], decode: Decode, n_kept: int) -> None:
+    def __init__(self, paths: tuple[Place, ...], shape: tuple[int, int, int], decode: Decode, n_kept: int) -> None:
         self.paths, self.shape, self._decode = paths, shape, decode
         self._n_kept, self._lock = min(n_kept, len(paths)), threading.Lock()
         self._is_kept = bytearray(len(paths))
@@ -125,5 +126,5 @@ class FilePictures:
         return self.store.fetch(indices).expand(-1, self.channels, -1, -1)
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Place) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()

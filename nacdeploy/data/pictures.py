@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +33,18 @@ _WIDE_MODES = ("I", "F")
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: how the camera was held, and on its side
 
 
+class Place(Protocol):
+    """A place that holds one image file: a path, or a part of a larger file, whose text names it for people.
+
+    >>> from pathlib import Path
+    >>> place: Place = Path("dark.png")
+    >>> str(place)
+    'dark.png'
+    """
+
+    def read_bytes(self) -> bytes: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """The pixels of one image file.
@@ -43,7 +56,7 @@ class Picture:
         is_halved: only the upper 8 of 16 bits could be read, of a colour image.
     """
 
-    path: Path
+    path: Place
     pixels: Tensor
     largest: int = 0
     is_halved: bool = False
@@ -63,14 +76,14 @@ class Header:
     """The facts about an image in its file, before any pixel is decoded: its size, upright, whether it is grey, and
     whether a pixel may have more than 8 bits."""
 
-    path: Path
+    path: Place
     height: int
     width: int
     is_grey: bool
     is_wide: bool
 
 
-def header(path: Path) -> Header:
+def header(path: Place) -> Header:
     """Read the header of one image.
 
     Raises:
@@ -79,7 +92,7 @@ def header(path: Path) -> Header:
     import PIL.Image
 
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(_file(path)) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
             mode = image.mode
@@ -93,7 +106,7 @@ def header(path: Path) -> Header:
     return Header(path, height, width, is_grey, is_wide)
 
 
-def read(path: Path, shaping: Shaping) -> Picture:
+def read(path: Place, shaping: Shaping) -> Picture:
     """Read one image, upright, in the size of the shaping: one channel if the image is grey, three otherwise.
 
     Raises:
@@ -102,9 +115,9 @@ def read(path: Path, shaping: Shaping) -> Picture:
     import PIL.Image
 
     try:
-        doors.check_file(path)
+        file = _file(path)
         # PIL warns of broken EXIF
-        with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(file) as image:
             doors.check_pixels(image.width * image.height * len(image.getbands()), str(path))
             is_halved, kind = _is_halved(image), image.format
             image.load()
@@ -119,6 +132,18 @@ def read(path: Path, shaping: Shaping) -> Picture:
     largest = int(pixels.max()) if pixels.dtype != np.uint8 or is_halved else 0
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
     return Picture(path, shaping(tensor)[0], largest, is_halved)
+
+
+def _file(place: Place) -> Path | BytesIO:
+    """Return what PIL opens: a file is not read whole for its header.
+
+    Raises:
+        UsageError: it is no regular file, or larger than the limit.
+    """
+    if not isinstance(place, Path):
+        return BytesIO(place.read_bytes())
+    doors.check_file(place)
+    return place
 
 
 def depth(pictures: Sequence[Picture]) -> int:

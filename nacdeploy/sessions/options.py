@@ -35,7 +35,9 @@ class Options(TypedDict, total=False):
     model: Annotated[str | None, Spelling("Built-in name, torchvision:NAME, timm:NAME or path/file.py:factory.", "M")]
     data: Annotated[
         str | None,
-        Spelling("digits, fashion-mnist, cifar10, folder:PATH, csv:FILE, npz:FILE ... (README lists them).", "D"),
+        Spelling(
+            "digits, fashion-mnist, cifar10, folder:PATH, csv:FILE, wds:SHARDS, hf:PATH ... (README lists them).", "D"
+        ),
     ]
     task: Annotated[
         Any, Spelling("A task of one's own in place of model and data: path/file.py:function.", "FILE.py:F")

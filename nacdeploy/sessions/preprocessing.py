@@ -40,7 +40,12 @@ def asked(normalize: str | None, classes: str | None) -> dict[str, Any]:
 def given_keys(profile: Profile) -> dict[str, Any]:
     """The keys that say how images are seen and labelled, where a profile or an option gives them."""
     images = profile.images.model_dump(mode="json")
-    return {key: images[key] for key in KEYS if images[key] is not None}
+    given = {key: images[key] for key in KEYS if images[key] is not None}
+    if images["mean"] is not None:
+        given |= {key: images[key] for key in TAKEN}  # in which its numbers are
+    if images["preprocess"] is not None:
+        given |= {key: images[key] for key in ("preprocess", "input_size", "resize", "crop", "interpolation")}
+    return given
 
 
 def settled(profile: Profile, record: Record | None, is_given: bool) -> Layer:

@@ -6,14 +6,14 @@ from nacdeploy.models import presets
 from nacdeploy.profile.settings import Layer, Settings
 
 
-def layers(settings: Settings) -> tuple[Layer, ...]:
+def layers(settings: Settings, model: str) -> tuple[Layer, ...]:
     """Return the sizes and the normalisation that `images.preprocess` names, for the keys that no source gives; no
-    layer where it names nothing.
+    layer where it names nothing. `model` is the network that comes.
 
     Raises:
         UsageError: no such preset.
     """
-    images, model = settings.profile.images, settings.profile.model
+    images = settings.profile.images
     if images.preprocess is None:
         return ()
     found = presets.preset(images.preprocess, model)

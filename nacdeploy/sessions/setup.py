@@ -167,13 +167,14 @@ def settled(request: Request, progress: Progress) -> Setup:
     """
     settings, path = request.settings, request.options["checkpoint"]
     record = checkpoints.read_record(Path(path)) if path is not None and Path(path).is_dir() else None
+    their_model = record.model.name if record is not None and request.options["model"] is None else None
+    settings = settings.over(*presets.layers(settings, their_model or settings.profile.model))
     if record is not None:
         settings = settings.over((f"checkpoint {path}", _of_checkpoint(record, request.options, settings.profile)))
     if request.letters is not None:
         settings = settings.over(*measured.layers(settings.profile, request.letters, progress))
     given = Path(path) if path is not None else None
     settings = settings.over(*unlabelled.layers(settings, record, given, request.options["new_head"]))
-    settings = settings.over(*presets.layers(settings))
     why, images = preprocessing.settled(settings.profile, record, path is not None)
     settings = settings.over((why, images))
     task = tasks.make(settings.profile.model, settings.profile.data, settings.profile)

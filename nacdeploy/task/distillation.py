@@ -36,9 +36,9 @@ def loss(metric: Metric, how: Distillation) -> training.Loss:
     return blended
 
 
-def targets(labels: Tensor, answers: Any, how: Distillation) -> tuple[Tensor | None, Any]:
-    """Return the targets of a training: the labels are left out where the teacher teaches alone."""
-    return (None if how.weight == 1 else labels), answers
+def labels_for(images: ImageSet, how: Distillation) -> Tensor | None:
+    """Return the labels of a training, None where the teacher teaches alone: they are then not even looked for."""
+    return None if how.weight == 1 else images.labels
 
 
 def batches(task: Task, teacher: Network, how: Distillation, batch_size: int, seed: int) -> training.Batches:
@@ -47,15 +47,28 @@ def batches(task: Task, teacher: Network, how: Distillation, batch_size: int, se
     Images that no augmentation changes are answered once, if the answers are small enough.
     """
     data, images = task.data, task.data.train
-    is_still = data.augment == "none" and data.epochs is None
-    if is_still and (answers := _answers(teacher, task, images)) is not None:
-        return training.image_batches(data, images, batch_size, seed, targets(images.labels, answers, how))
-    plain = training.image_batches(data, images, batch_size, seed)
+    if data.epochs is not None:
+        return _own_batches(training.image_batches(data, images, batch_size, seed), teacher, how)
+    answers = _answers(teacher, task, images) if data.augment == "none" else None
+    plain = training.image_batches(data, images, batch_size, seed, (labels_for(images, how), answers))
+    if answers is not None:
+        return plain
 
     def answered(epoch: int) -> Iterator[tuple[Tensor, Any]]:
         with evaluation.accelerated(teacher) as device:
-            for inputs, labels in plain(epoch):
-                yield inputs, targets(labels, _answer(teacher, inputs.to(device)), how)
+            for inputs, (labels, _) in plain(epoch):
+                yield inputs, (labels, _answer(teacher, inputs.to(device)))
+
+    return answered
+
+
+def _own_batches(own: training.Batches, teacher: Network, how: Distillation) -> training.Batches:
+    """Return the batches of a user's own loader, which are others in each epoch, with the teacher's answers."""
+
+    def answered(epoch: int) -> Iterator[tuple[Tensor, Any]]:
+        with evaluation.accelerated(teacher) as device:
+            for inputs, labels in own(epoch):
+                yield inputs, (None if how.weight == 1 else labels, _answer(teacher, inputs.to(device)))
 
     return answered
 

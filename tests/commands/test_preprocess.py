@@ -79,6 +79,18 @@ def test_checkpoint_brings_its_order_and_range_to_other_data(asked: tuple[str, .
     assert (images["channel_order"], images["value_range"], images["mean"]) == ("bgr", "0..255", [100.0, 110.0, 120.0])
 
 
+def test_preset_stands_over_what_a_checkpoint_was_made_with(asked: tuple[str, ...]) -> None:
+    change("images", input_size=16, mean=0.4, std=0.3)
+    succeed("train", *asked[:2], "--out", "made")
+    change("images", augment="none")
+    lines = [x for x in Path("tiny.toml").read_text().splitlines() if not x.startswith(("mean", "std", "input_size"))]
+    Path("tiny.toml").write_text("\n".join(lines) + "\n")
+    succeed("transfer", "--strategy", "Q", "--checkpoint", "made", *asked[2:], "--out", "again")
+    images = images_of(Path("again/checkpoint"))
+    assert (images["preprocess"], images["resize"], images["crop"], images["input_size"]) == (RESNET50, 17, 16, None)
+    assert images["mean"] == [0.485, 0.456, 0.406]
+
+
 def test_unknown_preset_is_one_line_before_any_work(asked: tuple[str, ...]) -> None:
     before = files()
     done = run("transfer", "--strategy", "Q", *asked[:2], "--preprocess", "torchvision:ResNet51_Weights.V1")

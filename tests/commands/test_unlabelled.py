@@ -124,3 +124,21 @@ def test_regression_says_that_it_needs_labels(weights: str) -> None:
     done = run("transfer", "--strategy", "Q", "--data", data, "--checkpoint", weights)
     assert done.code == 2
     assert "mean absolute error needs them" in refused_line(done)
+
+
+def test_workers_answer_with_the_same_network(weights: str) -> None:
+    pytest.importorskip("ray")
+    data = photographs("photos")
+    change("search.rules", finetune_due=0.0)
+    change("search", budget=4, window=2)
+    options = ("--data", data, "--checkpoint", weights)
+    succeed("search", *options, "--out", "one")
+    succeed("search", *options, "--out", "two", "--workers", 2)
+    assert rows(Path("one")) == rows(Path("two"))
+
+
+def test_layers_are_analysed_without_labels(weights: str) -> None:
+    data = photographs("photos")
+    done = succeed("analyze", "--data", data, "--checkpoint", weights, "--out", "analysed")
+    assert "agr." in done.out or "agreement" in done.out
+    assert any("agreement" in path.read_text() for path in Path("analysed").glob("*.json"))

@@ -31,15 +31,16 @@ def read(argument: str | None, table: DataTable) -> Splits:
     root = Path(argument).expanduser()
     if not root.is_dir():
         raise UsageError(f"folder {argument} does not exist or is no directory")
-    if is_unlabelled(root):
+    if not has_labels(argument):
         return _unlabelled(root, argument, table)
     class_names, given, made = _splits(root, table.split_seed, table.classes is not None)
     return as_splits(given, class_names, argument + made, table)
 
 
-def is_unlabelled(root: Path) -> bool:
-    """Tell whether a folder holds images and no folders by class."""
-    return root.is_dir() and not _subdirectories(root) and bool(_images(root))
+def has_labels(argument: str) -> bool:
+    """Tell whether a folder holds folders by class, and not images alone."""
+    root = Path(argument).expanduser()
+    return not root.is_dir() or bool(_subdirectories(root)) or not _images(root)
 
 
 def _images(directory: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Image files that a table names: a CSV of the user's own, and Tiny ImageNet, whose validation has a table too."""
+"""Image files that a CSV of the user's own names."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -35,26 +35,7 @@ def read_csv(argument: str | None, table: DataTable) -> Splits:
         if not path.is_file():
             raise UsageError(f"{place}, line {number}: there is no file {path}")
         by_split.setdefault(_split(row.get("split") or "train", place, number), []).append((path, row["label"]))
-    return _splits(by_split, tuple(labels), str(place), table)
-
-
-def read_tiny_imagenet(argument: str | None, table: DataTable) -> Splits:
-    """Read Tiny ImageNet as it is unpacked: `train/ID/images/*`, and `val/images/*` with `val/val_annotations.txt`.
-    `val` is the test split, since the labels of `test` were never published; validation is taken from train by seed.
-
-    Raises:
-        UsageError: the folder is missing, or not laid out so.
-    """
-    root = Path(argument).expanduser() if argument else None
-    annotations = root / "val" / "val_annotations.txt" if root else None
-    if root is None or annotations is None or not annotations.is_file():
-        raise UsageError("data set 'tiny-imagenet' needs its folder, with val/val_annotations.txt: tiny-imagenet:PATH")
-    train = [(path, path.parts[-3]) for path in sorted(root.glob("train/*/images/*"))]
-    lines = [line.split("\t") for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
-    test = [(root / "val" / "images" / line[0], line[1]) for line in lines if len(line) > 1]
-    if not train or len(test) != len(lines):
-        raise UsageError(f"{root} is not Tiny ImageNet as it is unpacked: train/ID/images, val/val_annotations.txt")
-    return _splits({"training": train, "test": test}, tuple(sorted({label for _, label in train})), str(root), table)
+    return splits_by_name(by_split, tuple(labels), str(place), table)
 
 
 def _rows(place: Path) -> list[dict[str, str]]:
@@ -84,7 +65,8 @@ def _split(name: str, place: Path, number: int) -> str:
     raise UsageError(f"{place}, line {number}: the split '{name}' is none of {known}")
 
 
-def _splits(by_split: Mapping[str, Rows], class_names: tuple[str, ...], source: str, table: DataTable) -> Splits:
+def splits_by_name(by_split: Mapping[str, Rows], class_names: tuple[str, ...], source: str, table: DataTable) -> Splits:
+    """Return the splits of files with the names of their classes; missing ones are taken from train by seed."""
     numbers = {name: i for i, name in enumerate(class_names)}
     found = {split: _files(rows, numbers) for split, rows in by_split.items()}
     if "training" not in found:

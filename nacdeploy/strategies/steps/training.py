@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nacdeploy.data import ImageSet
 from nacdeploy.metrics import distillation, is_better
 from nacdeploy.network.attachments.early_exit import ExitHead
 from nacdeploy.network.network import Network
@@ -29,7 +30,7 @@ class Lesson:
 
     @property
     def context(self) -> dict[str, Any]:
-        """The facts that the training depends on besides those of any training."""
+        """The facts that decide the training besides those that decide any training."""
         return {"teacher": plain_key(self.teacher), "how": vars(self.how), "distillation": distillation.VERSION}
 
 
@@ -64,8 +65,13 @@ def train_heads(network: Network, recipe: TrainTable, taught: Distillation | Non
 
     Where F distils, the answers of the network's own end teach the heads.
     """
-    (inputs, answers, labels), (held_out, _, truth) = (_read(network, task, split) for split in ("train", "validation"))
-    targets = distillations.targets(labels, answers, taught) if taught else labels
+    train, validation = task.data.train, task.data.validation
+    (inputs, answers), (held_out, _), truth = (
+        _read(network, task, train),
+        _read(network, task, validation),
+        validation.labels,
+    )
+    targets = (distillations.labels_for(train, taught), answers) if taught else train.labels
     loss = distillations.loss(task.metric, taught) if taught else None
     for node, head in network.heads.items():
         torch.nn.init.zeros_(head.linear.weight)
@@ -79,10 +85,9 @@ def train_heads(network: Network, recipe: TrainTable, taught: Distillation | Non
         training.fit(head.linear, batches, score, task.metric, recipe, seed, loss=loss)
 
 
-def _read(network: Network, task: Task, split: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Return the inputs of each head's linear layer, (N, features) by node, the answers of the network's own end (N, K)
-    and the labels (N,)."""
-    images = getattr(task.data, split)
+def _read(network: Network, task: Task, images: ImageSet) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the inputs of each head's linear layer, (N, features) by node, and the answers of the network's own end
+    (N, K)."""
     parts: dict[str, list[Tensor]] = {node: [] for node in network.heads}
     answers: list[Tensor] = []
     with torch.no_grad(), evaluation.accelerated(network) as device:
@@ -91,4 +96,4 @@ def _read(network: Network, task: Task, split: str) -> tuple[dict[str, Tensor], 
             answers.append(answer.cpu())
             for node, head in network.heads.items():
                 parts[node].append(head.reduced(values[node]).cpu())
-    return {node: torch.cat(values) for node, values in parts.items()}, torch.cat(answers), images.labels
+    return {node: torch.cat(values) for node, values in parts.items()}, torch.cat(answers)

@@ -257,5 +257,18 @@ def test_load_fails_when_the_name_is_wrong(name, message):
 
 
 def test_sources_are_all_named():
-    named = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn", "tiny-imagenet", "folder", "csv", "npz", "npy")
+    named = (
+        "digits",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "tiny-imagenet",
+        "imagenet",
+        "folder",
+        "csv",
+        "npz",
+        "npy",
+    )
+    named += ("wds", "hf")
     assert named == data.SOURCES

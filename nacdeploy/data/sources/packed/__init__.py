@@ -1,0 +1,1 @@
+"""Images that lie in larger files: shards of archives, tables of a hub."""
