@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 from nacdeploy.base.errors import UsageError, nearest
@@ -14,6 +14,7 @@ from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, unknown_layer, with_parameters
+from nacdeploy.strategies.operators.quantize.kept_float import kept_float
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -66,10 +67,14 @@ class Quantize:
         return None
 
     def decide(self, state: CompressionState, task: Task) -> QuantizeDecision:
-        rung = self._next(state.network) or FLOAT32
-        plan = self._plan(state.network, rung)
-        left_out = state.network.left_out()
-        return QuantizeDecision(self._rule(rung), tuple(plan.weight_bits), tuple(plan.kinds), left_out)
+        network, rung = state.network, self._next(state.network) or FLOAT32
+        rule, left_out = self._rule(rung), network.left_out()
+        if self.table.min_snr_db is not None:
+            floats = kept_float(network, rule, self.table, self.table.min_snr_db, task)
+            rule = replace(rule, exclude=(*rule.exclude, *floats))
+            left_out |= {name: f"alone it would leave {db:.1f} dB" for name, db in floats.items()}
+        plan = placement.plan(network.graph, network.backbone, network.layers, rule, network.grid)
+        return QuantizeDecision(rule, tuple(plan.weight_bits), tuple(plan.kinds), left_out)
 
     def perform(self, network: Network, decision: QuantizeDecision) -> Network:
         quantized = copy.deepcopy(network)

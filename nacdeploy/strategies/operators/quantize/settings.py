@@ -21,6 +21,7 @@ class QuantizeTable(Table):
     exclude: tuple[str, ...] = ()
     min_channels: int = Field(1, ge=1)
     layer_bits: dict[str, str] = Field({})
+    min_snr_db: float | None = Field(None, ge=0, le=120)
     weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "balanced"
 
     @field_validator("grid")
