@@ -86,7 +86,7 @@ def main() -> None:
     except leaving.Terminated:
         code = _failed("told to end; what was finished is kept", 128 + signal.SIGTERM)
     except (click.Abort, KeyboardInterrupt):
-        code = _failed("interrupted; what was finished is kept", 1)
+        code = _failed("interrupted; what was finished is kept", 128 + signal.SIGINT)
     except NacdeployError as error:
         code = _failed(str(error), error.exit_code)
     except BrokenPipeError:  # whoever read our output has seen enough
