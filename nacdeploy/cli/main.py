@@ -72,7 +72,13 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line: 0 for success, 1 for a failure, 2 for wrong usage; each failure is one line on stderr."""
-    leaving.on_termination()
+    with leaving.on_signals():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command; return its exit code."""
     warnings.formatwarning = lambda message, *where, **more: f"warning: {message}\n"
     try:
         code = cli.main(standalone_mode=False) or 0
@@ -83,8 +89,9 @@ def main() -> None:
         code = error.exit_code
     except click.ClickException as error:
         code = _failed(error.format_message() + _usage_hint(error), error.exit_code)
-    except leaving.Terminated:
-        code = _failed("told to end; what was finished is kept", 128 + signal.SIGTERM)
+    except leaving.Terminated as asked:
+        how = "interrupted" if asked.number == signal.SIGINT else "told to end"
+        code = _failed(f"{how}; what was finished is kept", 128 + asked.number)
     except (click.Abort, KeyboardInterrupt):
         code = _failed("interrupted; what was finished is kept", 128 + signal.SIGINT)
     except NacdeployError as error:
@@ -99,7 +106,7 @@ def main() -> None:
         if not is_out_of_memory(error):
             raise
         code = _failed(NO_MEMORY, 1)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _what_helps(error: OSError) -> str:
