@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from nacdeploy.base.errors import NO_MEMORY, NacdeployError, UsageError, is_out_of_memory, nearest, unknown
-from nacdeploy.base.outside import doors, leaving
+from nacdeploy.base.outside import doors, leaving, stack
 from nacdeploy.sessions.options import SETTINGS_FILE
 
 COMMANDS = (
@@ -81,6 +81,7 @@ def _run() -> int:
     """Run the command; return its exit code."""
     warnings.formatwarning = lambda message, *where, **more: f"warning: {message}\n"
     try:
+        stack.grown()
         code = cli.main(standalone_mode=False) or 0
     except click.exceptions.Exit as done:
         code = done.exit_code
@@ -102,7 +103,7 @@ def _run() -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         code = _failed(f"{error.strerror or error}{where}; {_what_helps(error)}", 1)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError, SystemError) as error:
         if not is_out_of_memory(error):
             raise
         code = _failed(NO_MEMORY, 1)
