@@ -79,6 +79,7 @@ def header(path: Path) -> Header:
     import PIL.Image
 
     try:
+        doors.check_file(path)  # opening a pipe would wait for its other end
         with warnings.catch_warnings(action="ignore", category=UserWarning), PIL.Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in _TURNED

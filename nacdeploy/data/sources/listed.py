@@ -1,12 +1,14 @@
 """Image files that a table names: a CSV of the user's own, and Tiny ImageNet, whose validation has a table too."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.data.files import Files, as_splits, completed
 from nacdeploy.data.sets import Splits
 from nacdeploy.data.sources.split_folders import SYNONYMS
@@ -50,7 +52,8 @@ def read_tiny_imagenet(argument: str | None, table: DataTable) -> Splits:
     if root is None or annotations is None or not annotations.is_file():
         raise UsageError("data set 'tiny-imagenet' needs its folder, with val/val_annotations.txt: tiny-imagenet:PATH")
     train = [(path, path.parts[-3]) for path in sorted(root.glob("train/*/images/*"))]
-    lines = [line.split("\t") for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = doors.read_text(annotations, "record_mib")
+    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
     test = [(root / "val" / "images" / line[0], line[1]) for line in lines if len(line) > 1]
     if not train or len(test) != len(lines):
         raise UsageError(f"{root} is not Tiny ImageNet as it is unpacked: train/ID/images, val/val_annotations.txt")
@@ -61,10 +64,9 @@ def _rows(place: Path) -> list[dict[str, str]]:
     if not place.is_file():
         raise UsageError(f"there is no file {place}")
     try:
-        with place.open(encoding="utf-8-sig", newline="") as opened:
-            read = csv.DictReader(opened)
-            rows, columns = list(read), tuple(read.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error) as error:
+        read = csv.DictReader(io.StringIO(doors.read_text(place, "record_mib"), newline=""))
+        rows, columns = list(read), tuple(read.fieldnames or ())
+    except csv.Error as error:
         raise UsageError(f"{place} is no CSV in UTF-8 ({error})") from error
     if missing := [name for name in _COLUMNS if name not in columns]:
         raise UsageError(f"{place} has no column '{missing[0]}': its first line names path, label and, if given, split")
