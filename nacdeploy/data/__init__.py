@@ -9,12 +9,13 @@ from nacdeploy.data.classes import on_outputs
 from nacdeploy.data.normalization import in_colour, normalization, statistics
 from nacdeploy.data.sets import Dataset, ImageSet
 from nacdeploy.data.sources import arrays, cifar, digits, fashion_mnist, folder, listed, svhn
+from nacdeploy.data.sources.downloads import name_by_user
 from nacdeploy.data.splits import stratified_order
 from nacdeploy.data.transforms import augmented, shaping
 from nacdeploy.metrics import ACCURACY, Metric
 from nacdeploy.profile.tables.training import DataTable
 
-__all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "load", "statistics"]
+__all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "load", "name_by_user", "statistics"]
 
 _READERS = {
     "digits": digits.read,
