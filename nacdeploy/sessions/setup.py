@@ -145,8 +145,9 @@ def recorded(
     """A request to go on as a run recorded it; `tables` as in `wanted`.
 
     Raises:
-        UsageError: the record holds no profile.
+        UsageError: the record holds no profile, or is somebody else's and lies beside a link out of its folder.
     """
+    own.check_links(where.parent, where)
     found = profiles.from_mapping(dict(profile), where=str(where))
     if own.is_own(where):
         data.name_by_user(found.data)
