@@ -84,3 +84,11 @@ def test_changed_file_is_refused_in_a_line_or_read_as_it_was(
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_changed_files_are_refused_by_the_thousand(kind: Kind, world: Path, answers: dict[str, object]) -> None:
     check(kind, world, answers, SLOW)
+
+
+def test_code_that_is_named_leaves_its_mark(world: Path) -> None:
+    """The mark that the other tests look for is one that code makes."""
+    exec(hostile_code.EVIL, {})
+    mark = Path(os.environ[hostile_code.CANARY])
+    assert mark.read_text() == "x"
+    mark.unlink()
