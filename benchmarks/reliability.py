@@ -5,6 +5,10 @@
 
 Every command runs in a process of its own, forked from this one, so that it starts at once and may be killed. Rows lie
 in runs/reliability.jsonl; a row that is there is not run again. The table at the end counts what must not happen.
+
+Two counters run beside every case. Outside: everything around the folder that a command or a file may write to is
+listed before and after (names, sizes, times), with the user's home and the temporary folder. Run: the hostile pickles,
+models, modules and scripts leave a mark when a line of them is executed.
 """
 
 import argparse
@@ -54,6 +58,8 @@ class Row:
     wrong: str
     seconds: float
     mib: float = 0.0
+    outside: int = 0
+    executed: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,10 +160,45 @@ EXPERIMENT = {
 
 
 @contextlib.contextmanager
-def copied(ready: Path) -> Iterator[Path]:
-    """A copy of the folder, for one case."""
-    with tempfile.TemporaryDirectory(dir=ready.parent) as folder:
-        yield Path(shutil.copytree(ready, Path(folder) / "w"))
+def copied(ready: Path, prepare: Callable[[Path], object] = lambda place: None) -> Iterator[Path]:
+    """A copy of the folder, for one case, with neighbours that nothing may touch."""
+    with tempfile.TemporaryDirectory(dir=ready.parent, prefix="case-") as folder:
+        (Path(folder) / "neighbour").mkdir()
+        (Path(folder) / "neighbour/file").write_text("theirs")
+        place = Path(shutil.copytree(ready, Path(folder) / "w"))
+        prepare(place)
+        before = listed(Path(folder), but=place)
+        yield place
+        OUTSIDE.extend(changed_of(before, listed(Path(folder), but=place)))
+
+
+OUTSIDE: list[str] = []  # what the case under way wrote outside its folder
+CANARY = "NACDEPLOY_CANARY"  # the variable that names the file which hostile code makes
+
+
+def listed(root: Path, but: Path) -> dict[str, tuple[int, int]]:
+    """Everything below a folder but one folder and the cases: the sizes and times of files, zeros of folders."""
+    found: dict[str, tuple[int, int]] = {}
+    for where, folders, names in os.walk(root):
+        folders[:] = [f for f in folders if Path(where, f) != but and not (Path(where) == root and f[:5] == "case-")]
+        found |= {str(Path(where, name)): (0, 0) for name in folders}
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = Path(where, name).lstat()
+                found[str(Path(where, name))] = status.st_size, status.st_mtime_ns
+    return found
+
+
+def changed_of(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[str]:
+    return sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+
+
+def executed() -> int:
+    """How often hostile code ran since this was asked last."""
+    mark = Path(os.environ[CANARY])
+    times = mark.stat().st_size if mark.is_file() else 0
+    mark.unlink(missing_ok=True)
+    return times
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -195,8 +236,8 @@ def kills(ready: Path, scale: float) -> Iterator[tuple[str, Callable[[], tuple[s
             wrong = wrong or again(name, place, rows, kept)
         return wrong, time.perf_counter() - start, 0.0
 
-    for name in COMMANDS:
-        for number in range(max(1, round(26 * scale))):
+    for number in range(max(1, round(26 * scale))):
+        for name in COMMANDS:
             yield f"{name} {number}", lambda name=name, number=number: case(name, number)
 
 
@@ -241,10 +282,11 @@ def hostile(ready: Path, scale: float) -> Iterator[tuple[str, Callable[[], tuple
 
     def case(kind: Any, first: int) -> tuple[str, float, float]:
         found = in_fork(lambda: changed(kind, world, first))
+        OUTSIDE.extend(found.get("outside", ()))
         return found["wrong"], found["seconds"], found["mib"]
 
-    for kind in hostile_world.KINDS:
-        for first in range(0, max(50, round(50 * 20 * scale)), 50):
+    for first in range(0, max(50, round(50 * 20 * scale)), 50):
+        for kind in hostile_world.KINDS:
             yield f"{kind.name} {first}", lambda kind=kind, first=first: case(kind, first)
 
 
@@ -257,20 +299,21 @@ def changed(kind: Any, world: Path, first: int) -> dict[str, Any]:
     from nacdeploy.testing import hostile as mutations
 
     os.chdir(world)
-    Path("RUN").unlink(missing_ok=True)
     answer, start_mib = kind.read(world), peak_mib()
-    wrong, slowest = [], 0.0
+    wrong, slowest, around, outside = [], 0.0, listed(world.parent, but=world / "store"), set()
     for seed in range(first, first + 50):
         draw, start = random.Random(seed), time.perf_counter()
         other = (world / draw.choice(hostile_world.KINDS).file).read_bytes()
         mutation = mutations.mutated((world / kind.file).read_bytes(), kind.form, draw, other)
         problem = outcome(kind, world, mutation, answer)
         slowest = max(slowest, time.perf_counter() - start)
+        own = {str(world / kind.file), str(world / "artifact/manifest.json")}
+        outside |= {*changed_of(around, listed(world.parent, but=world / "store"))} - own
         wrong += [f"seed {seed}, {mutation.name}: {problem}"] if problem else []
     mib = peak_mib() - start_mib
     if slowest > MOST_S or mib > MOST_MIB:
         wrong.append(f"{slowest:.1f} s, {mib:.0f} MiB")
-    return {"wrong": "; ".join(wrong)[:500], "seconds": slowest, "mib": mib}
+    return {"wrong": "; ".join(wrong)[:500], "seconds": slowest, "mib": mib, "outside": sorted(outside)}
 
 
 def in_fork(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -311,14 +354,21 @@ def limited(ready: Path, kind: int, values: list[int], label: str) -> Iterator[t
             wrong = in_a_line(ended)
             lost = [path for path in before if after.get(path) != before[path] and path not in SHARED]
             half = [path for path in after if path.startswith("out") and path not in before]
-            is_whole = ended.code == 0 or name in ("search", "compress")
-            wrong = wrong or ("; ".join(f"lost {path}" for path in lost))
-            wrong = wrong or (f"half of it is left: {half[:3]}" if half and not is_whole else "")
+            wrong = wrong or ("; ".join(f"lost {path}" for path in lost)) or half_left(name, ended, place, half)
         return wrong, ended.seconds, ended.mib
 
     for name in COMMANDS:
         for value in values:
             yield f"{name} {label} {value}", lambda name=name, value=value: case(name, value)
+
+
+def half_left(name: str, ended: Ended, place: Path, left: list[str]) -> str:
+    """What is wrong with the files that a command left in `out`: they are half of a result, or one is empty."""
+    empty = [path for path in left if (place / path).stat().st_size == 0 and not path.endswith((".lock", ".jsonl"))]
+    is_whole = ended.code == 0 or name in ("search", "compress") or "is whole, its report is not" in ended.err
+    if empty and ended.code != 0:
+        return f"empty: {empty[:3]}"
+    return f"half of it is left: {left[:3]}" if left and not is_whole else ""
 
 
 def disks(ready: Path, scale: float) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -342,7 +392,7 @@ def memory(ready: Path, scale: float) -> Iterator[tuple[str, Callable[[], Any]]]
 
 ODD: tuple[object, ...] = (
     *("", ".", "..", "/", "/proc/self/fdinfo/x", "/dev/null", "/dev/full/x", "tiny.toml", "tiny.toml/x", "x" * 300),
-    *("loop", "loop/x", "ünïcödé ☃", "a\nb", " ", "-", "~", "runs/search-1", "dangling", "a/b/c/d/e", "//x//y", "x/."),
+    *("loop", "loop/x", "ünïcödé ☃", "a\nb", " ", "-", "~", "runs/search-1", "dangling", "a/b/c/d/e", "x//y", "x/."),
 )
 
 
@@ -453,10 +503,60 @@ def long(ready: Path, scale: float) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield f"{n} searches", case
 
 
+def code(ready: Path, scale: float) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Files of strangers that hold or name code: it is not run, whatever is done with them."""
+    import hostile_code
+
+    def case(name: str, arguments: tuple[str, ...]) -> tuple[str, float, float]:
+        with copied(ready, hostile_code.make) as place:
+            settings = os.environ["NACDEPLOY_CONFIG"]
+            os.environ["NACDEPLOY_CONFIG"] = f"{settings}-of-another"
+            try:
+                ended = forked(arguments, place)
+            finally:
+                os.environ["NACDEPLOY_CONFIG"] = settings
+        return in_a_line(ended), ended.seconds, ended.mib
+
+    for name, arguments in hostile_code.CASES.items():
+        yield name, lambda name=name, arguments=arguments: case(name, arguments)
+
+
+def small_disks(ready: Path, scale: float) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """A disk of its own with little room left (a tmpfs, if this machine lets us mount one)."""
+    if os.system(f"mkdir -p {ready.parent}/disk && mount -t tmpfs -o size=4k tmpfs {ready.parent}/disk 2>/dev/null"):
+        print("no tmpfs can be mounted here: the part 'small' is left out", file=sys.stderr)
+        return
+    os.system(f"umount {ready.parent}/disk")
+
+    def case(name: str, kib: int) -> tuple[str, float, float]:
+        disk = ready.parent / "disk"
+        used = sum(-(-path.stat().st_size // 4096) + 1 for path in ready.rglob("*")) * 4
+        os.system(f"mount -t tmpfs -o size={used + kib}k tmpfs {disk}")
+        try:
+            place = Path(shutil.copytree(ready, disk / "w"))
+            before = contents(place)
+            ended = forked(COMMANDS[name], place)
+            after = contents(place)
+            lost = [path for path in before if after.get(path) != before[path] and path not in SHARED]
+            half = [path for path in after if path.startswith("out") and path not in before]
+            wrong = (
+                in_a_line(ended) or "; ".join(f"lost {path}" for path in lost) or half_left(name, ended, place, half)
+            )
+        finally:
+            os.system(f"umount {disk}")
+        return wrong, ended.seconds, ended.mib
+
+    for name in COMMANDS:
+        for kib in [0, 16, 64, 256, 1024][: max(2, round(5 * scale))]:
+            yield f"{name} with {kib} KiB", lambda name=name, kib=kib: case(name, kib)
+
+
 PARTS: dict[str, Callable[[Path, float], Iterator[tuple[str, Callable[[], Any]]]]] = {
     "hostile": hostile,
+    "code": code,
     "kills": kills,
     "disks": disks,
+    "small": small_disks,
     "handles": handles,
     "memory": memory,
     "places": places,
@@ -471,13 +571,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", type=float, default=1.0, help="share of the whole campaign")
     parser.add_argument("--only", nargs="*", default=[*PARTS], choices=[*PARTS])
+    parser.add_argument("--rows", type=Path, default=ROWS, help="file of the rows")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop each part after so long")
     given = parser.parse_args()
-    rows = [Row(**json.loads(line)) for line in ROWS.read_text().splitlines()] if ROWS.is_file() else []
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
-    import_all()
+    rows = [Row(**json.loads(line)) for line in given.rows.read_text().splitlines()] if given.rows.is_file() else []
+    given.rows.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nacdeploy-reliability-") as root:
-        os.environ["NACDEPLOY_CONFIG"] = f"{root}/settings"
+        for name, variable in (("home", "HOME"), ("tmp", "TMPDIR")):
+            (Path(root) / name).mkdir()
+            os.environ[variable] = f"{root}/{name}"
+        tempfile.tempdir = None
+        os.environ |= {"NACDEPLOY_CONFIG": f"{root}/settings", CANARY: f"{root}/tmp/RUN"}
+        import_all()
         ready = worlds(Path(root))
         for part in given.only:
             rows += run_part(part, ready, given, {(row.part, row.case) for row in rows})
@@ -512,13 +617,26 @@ def run_part(part: str, ready: Path, given: argparse.Namespace, done: set[tuple[
     for name, case in PARTS[part](ready, given.scale):
         if (part, name) in done or time.perf_counter() > end:
             continue
+        OUTSIDE.clear()
+        before = listed(ready.parent, but=ready.parent / "settings")
         wrong, seconds, mib = case()
-        rows.append(Row(part, name, wrong, round(seconds, 2), round(mib, 1)))
-        with ROWS.open("a") as file:
+        ran = executed()
+        after = listed(ready.parent, but=ready.parent / "settings")
+        outside = [*OUTSIDE, *(path for path in changed_of(before, after) if may_not(path, ready.parent))]
+        wrong = wrong or (f"wrote outside: {outside[:3]}" if outside else "") or ("ran hostile code" if ran else "")
+        rows.append(Row(part, name, wrong, round(seconds, 2), round(mib, 1), len(outside), ran))
+        with given.rows.open("a") as file:
             file.write(json.dumps(asdict(rows[-1])) + "\n")
         if wrong:
             print(f"{part}: {name}: {wrong}"[:400], file=sys.stderr, flush=True)
     return rows
+
+
+def may_not(path: str, root: Path) -> bool:
+    """Whether a changed place is one that no case writes: not a place of work, nor what a kill leaves in /tmp."""
+    inside = Path(path).relative_to(root).parts
+    is_telemetry = inside[:2] == ("home", "intel")  # OpenVINO's own, when `doctor` asks it for its devices
+    return inside[0] not in ("hostile", "settings-of-another", "disk", "tmp") and not is_telemetry
 
 
 def print_table(rows: list[Row]) -> None:
@@ -526,7 +644,9 @@ def print_table(rows: list[Row]) -> None:
     import platform
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread")
-    print(f"{'part':10} {'cases':>6} {'wrong':>6} {'slowest s':>10} {'most MiB':>9}  what")
+    print(
+        f"{'part':10} {'cases':>6} {'wrong':>6} {'outside':>8} {'code run':>9} {'slowest s':>10} {'most MiB':>9}  what"
+    )
     for part in PARTS:
         mine = [row for row in rows if row.part == part]
         each = 50 if part == "hostile" else 1
@@ -534,7 +654,9 @@ def print_table(rows: list[Row]) -> None:
         kinds = Counter(row.wrong.partition(":")[0][:40] for row in bad)
         said = "; ".join(f"{n} x {kind}" for kind, n in kinds.most_common(3))
         slowest, most = (max((getattr(row, key) for row in mine), default=0.0) for key in ("seconds", "mib"))
-        print(f"{part:10} {each * len(mine):6} {len(bad):6} {slowest:10.1f} {most:9.0f}  {said}")
+        outside, ran = (sum(getattr(row, key) for row in mine) for key in ("outside", "executed"))
+        counts = f"{each * len(mine):6} {len(bad):6} {outside:8} {ran:9}"
+        print(f"{part:10} {counts} {slowest:10.1f} {most:9.0f}  {said}")
 
 
 if __name__ == "__main__":

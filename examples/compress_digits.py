@@ -1,7 +1,7 @@
 """A training script of one's own, compressed: five lines of it are nacdeploy's.
 
-nacdeploy compress examples/digits.json                            # one compression
-nacdeploy compress examples/digits_automatic.json --automatic      # the best of several
+nacdeploy compress examples/digits.json --script examples/compress_digits.py    # one compression; the script may run
+nacdeploy compress examples/digits_automatic.json --automatic                   # from now on: the best of several
 """
 
 import torch

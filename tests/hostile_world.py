@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hostile_code
 import torch
 from torch import nn
 
@@ -88,6 +89,7 @@ def make(world: Path) -> Path:
     for name, data in texts.items():
         (world / name).write_text(json.dumps(data, indent=1))
     (world / "rules.txt").write_text(_RULES)
+    (world / "evil.py").write_text(hostile_code.EVIL)
     (world / "low.yaml").write_text(musco.text(musco.generated(LAYERS, "vbmf")))
     (world / "last.json").write_text(json.dumps({"result": str(world / "runs/followed")}))
     torch.manual_seed(0)

@@ -27,13 +27,15 @@ NO_MEMORY = "not enough memory; allow more, or use a smaller batch, network or i
 # torch's allocator and its kernels have no exception of their own for it.
 _OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|bad_alloc|out of memory|[Cc]annot allocate memory|could not create a \w+"
+    r"|can't start new thread|failed to map segment"
+    r"|error return without exception set|returned NULL without setting an exc"  # Python's own calls
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means a lack of memory: no fault of the code, and no reason for a traceback."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+        isinstance(error, RuntimeError | ImportError | SystemError) and bool(_OUT_OF_MEMORY.search(str(error)))
     )
 
 

@@ -12,6 +12,9 @@ from nacdeploy.sessions.options import TASK
 @click.command("compress")
 @click.argument("experiment", metavar="EXPERIMENT.json", required=False, type=click.Path(path_type=Path))
 @click.option("--automatic", is_flag=True, help="Search over the ranges of the configuration.")
+@click.option(
+    "--script", metavar="FILE", type=click.Path(path_type=Path), help="The script that the experiment names may run."
+)
 @options.task_options
 @options.out
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
@@ -20,6 +23,7 @@ from nacdeploy.sessions.options import TASK
 def command(
     experiment: Path | None,
     automatic: bool,
+    script: Path | None,
     out: Path | None,
     resume: Path | None,
     as_json: bool,
@@ -27,6 +31,7 @@ def command(
 ) -> None:
     """Run a compression experiment, one-time or automatic; leaves a checkpoint, or what its script exports."""
     from nacdeploy import api
+    from nacdeploy.commands import compress as commands
 
     if resume is not None:
         typed = [name for name in ("experiment", "out", "automatic", *TASK) if options.on_command_line(name)]
@@ -35,9 +40,13 @@ def command(
         if typed:
             raise click.UsageError(f"--resume goes on with the run's own settings: leave {_spoken(typed[0])} away.")
         out = None
+    if script is not None and not options.on_command_line("script"):  # nacdeploy.toml names it for any experiment
+        commands.name_script(script)
+        script = None
     done = api.compress(
         experiment=experiment,
         automatic=automatic,
+        script=script,
         resume=resume,
         out=out,
         progress=render.RichProgress(),

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from nacdeploy.base.errors import NO_MEMORY, NacdeployError, UsageError, is_out_of_memory, nearest, unknown
-from nacdeploy.base.outside import doors, leaving
+from nacdeploy.base.outside import doors, leaving, stack
 from nacdeploy.sessions.options import SETTINGS_FILE
 
 COMMANDS = (
@@ -72,9 +72,16 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line: 0 for success, 1 for a failure, 2 for wrong usage; each failure is one line on stderr."""
-    leaving.on_termination()
+    with leaving.on_signals():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command; return its exit code."""
     warnings.formatwarning = lambda message, *where, **more: f"warning: {message}\n"
     try:
+        stack.grown()
         code = cli.main(standalone_mode=False) or 0
     except click.exceptions.Exit as done:
         code = done.exit_code
@@ -83,10 +90,11 @@ def main() -> None:
         code = error.exit_code
     except click.ClickException as error:
         code = _failed(error.format_message() + _usage_hint(error), error.exit_code)
-    except leaving.Terminated:
-        code = _failed("told to end; what was finished is kept", 128 + signal.SIGTERM)
+    except leaving.Terminated as asked:
+        how = "interrupted" if asked.number == signal.SIGINT else "told to end"
+        code = _failed(f"{how}; what was finished is kept", 128 + asked.number)
     except (click.Abort, KeyboardInterrupt):
-        code = _failed("interrupted; what was finished is kept", 1)
+        code = _failed("interrupted; what was finished is kept", 128 + signal.SIGINT)
     except NacdeployError as error:
         code = _failed(str(error), error.exit_code)
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -95,11 +103,11 @@ def main() -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         code = _failed(f"{error.strerror or error}{where}; {_what_helps(error)}", 1)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError, SystemError) as error:
         if not is_out_of_memory(error):
             raise
         code = _failed(NO_MEMORY, 1)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _what_helps(error: OSError) -> str:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.base.records import read_text
+from nacdeploy.coding import patterns
 from nacdeploy.coding.codec import Rule as CodingRule
 from nacdeploy.coding.fixed_point import FixedPoint
 
@@ -71,7 +73,7 @@ def read(path: Path) -> RuleFile:
     """Read the rules of a file.
 
     Raises:
-        UsageError: the file cannot be read, or holds no rule at all.
+        UsageError: the file cannot be read, holds no rule at all, or patterns that take too long.
     """
     try:
         text = read_text(path)
@@ -80,6 +82,9 @@ def read(path: Path) -> RuleFile:
     found = parse(text, str(path))
     if not found.lines:
         raise UsageError(f"{path} holds no rule: {'; '.join(found.problems) or 'it is empty'}")
+    n_steps = sum(patterns.n_steps(line.pattern) for line in found.lines)
+    if n_steps > doors.limits().pattern_steps:
+        raise doors.above(str(path), f"has patterns that take {n_steps} steps to match one name", "pattern_steps")
     return found
 
 
@@ -169,7 +174,7 @@ def _line(number: int, columns: list[str]) -> Line:
     if len(columns) == 2 and "," in columns[1]:
         columns = [columns[0], "element", columns[1]]
     kind, read_columns = kinds[len(columns)]
-    return Line(number, re.compile(columns[0]), kind, read_columns(*columns[1:]))
+    return Line(number, patterns.compiled(columns[0]), kind, read_columns(*columns[1:]))
 
 
 def _share(text: str) -> float:

@@ -22,7 +22,6 @@ from nacdeploy.experiments.driver.jobs import JobRow, Jobs, Worker
 from nacdeploy.experiments.driver.reporting import MODEL
 from nacdeploy.experiments.own_jobs import OwnWorker, PoolWorker, check_layers, opened, setup_of
 from nacdeploy.experiments.script import exporting
-from nacdeploy.models import trust
 from nacdeploy.profile.settings import Settings
 from nacdeploy.results.outcome import Command, finish
 from nacdeploy.results.result import Result
@@ -79,12 +78,16 @@ def compress(
     *,
     experiment: Path | str | None = None,
     automatic: bool = False,
+    script: Path | str | None = None,
     resume: Path | str | None = None,
     out: Path | str | None = None,
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Compressed:
     """Run the experiment of a file, or resume the folder of one; write every job's row and the best job's model.
+
+    An experiment's own `script` runs only if `script` names it too, or this user has named it before in its present
+    content.
 
         >>> import json, nacdeploy
         >>> from pathlib import Path
@@ -97,18 +100,21 @@ def compress(
 
     Raises:
         UsageError: the file has errors (the message names all), has ranges without `automatic`, or none with
-            `automatic`.
+            `automatic`; or it names a script that this user has not named, or another than `script`.
         NacdeployError: a job fails and `job_failure` does not allow it, or no job has a value.
     """
     progress, watch = progress or default(), Stopwatch()
     models.name_by_user(shared.get("model"), shared.get("task"))
     with _begun(experiment, automatic, resume, out, shared) as (place, asked):
-        return _compressed(place, asked, shared, progress, watch)
+        read = grammar.read(asked.experiment, asked.file)
+        _check_script(read.experiment, asked.file, script)
+        return _compressed(place, asked, read, shared, progress, watch)
 
 
-def _compressed(place: Path, asked: Begun, options: Options, progress: Progress, watch: Stopwatch) -> Compressed:
+def _compressed(
+    place: Path, asked: Begun, read: grammar.Read, options: Options, progress: Progress, watch: Stopwatch
+) -> Compressed:
     """Run the jobs of an experiment in its folder."""
-    read = grammar.read(asked.experiment, asked.file)
     for name in read.ignored:
         progress.say(f"ignored: {name}")
     request = recorded(asked.profile, place / RUN_FILE, options, asked.checkpoint, asked.new_head)
@@ -142,13 +148,7 @@ def _begun(
         place = Path(resume)
         if not (place / RUN_FILE).is_file():
             raise UsageError(f"{place} is no experiment (it has no {RUN_FILE}); --resume takes the folder of one")
-        asked = records.read(Begun, place / RUN_FILE)
-        if asked.experiment.get("script") is not None and not own.is_own(place / RUN_FILE):
-            raise UsageError(
-                f"{place / RUN_FILE} was not written by you here, and names a script to run: 'nacdeploy trust {place}' "
-                "if you trust it"
-            )
-        yield place, asked
+        yield place, records.read(Begun, place / RUN_FILE)
         return
     if file is None:
         raise UsageError("give the file of an experiment, such as experiment.json, or --resume RUN")
@@ -165,10 +165,28 @@ def _begun(
     profile = settings.profile.model_dump(mode="json")
     asked = Begun(data, str(file), automatic, profile, options["checkpoint"], options["model"], options["new_head"])
     with Runs(Path(options["runs"])).place(out, f"compress-{name}") as place:
-        if experiment.script is not None:  # the user named the file that names it
-            script, _ = scripts.located(experiment, Path(file).absolute())
-            trust.accept(script, records.sha256_file(script))
         yield place, asked
+
+
+def name_script(script: Path) -> None:
+    """Note that this user named a script, which may then run; a missing one is refused when it is used."""
+    if script.is_file():
+        scripts.named(script)
+
+
+def _check_script(experiment: Experiment, file: str, given: Path | str | None) -> None:
+    """Let an experiment's script run if it is the one that this user gives; refuse one that he never named."""
+    if experiment.script is None:
+        if given is not None:
+            raise UsageError(f"{file} names no script: leave --script {given} away")
+        return
+    script, _ = scripts.located(experiment, Path(file).absolute())
+    if given is not None:
+        named = Path(given).expanduser()
+        if not (named.is_file() and named.samefile(script)):
+            raise UsageError(f"{file} runs the script {script}, not {given}")
+        scripts.named(script)
+    scripts.check(script)
 
 
 def _check_mode(experiment: Experiment, automatic: bool) -> None:
@@ -190,7 +208,6 @@ def _worker(
     profile = request.settings.profile
     if experiment.script is not None:
         script, directory = scripts.located(experiment, Path(asked.file).absolute())
-        trust.check(script, records.sha256_file(script), f"start it anew, nacdeploy compress {asked.file},")
         if asked.model is not None:
             tasks.make(profile.model, profile.data, profile)  # what cannot be built is said before the jobs run
         return None, scripts.ScriptWorker(experiment, script, directory, profile.seed)

@@ -1,5 +1,6 @@
 """The trust of this user: files of code that may run, and records of others whose references are followed."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +57,15 @@ def trust(path: Path | str, *, remove: bool = False) -> Trust:
     if ".py:" in text:
         path = split_file_name(text)[0]
     path = Path(path).expanduser().absolute()
-    if path.suffix == ".py":
+    if _is_code(path):
         return _taken_back(path) if remove else _code(path)
     return _records(path, remove)
+
+
+def _is_code(path: Path) -> bool:
+    """Tell whether a path is that of a file of code: Python's, a script that can be executed, or one trusted before."""
+    is_script = path.is_file() and path.name not in RECORDS and os.access(path, os.X_OK)
+    return path.suffix == ".py" or is_script or str(path) in [each.path for each in code.listed()]
 
 
 def _code(path: Path) -> Trust:
@@ -81,7 +88,9 @@ def _records(path: Path, remove: bool) -> Trust:
     found = found or [place for name in RECORDS for place in (path / name, path / "checkpoint" / name)]
     there = [place for place in found if records.is_file(place)]
     if not there:
-        raise UsageError(f"{path} is no model file (.py) and no folder of a run, checkpoint or artifact")
+        raise UsageError(
+            f"{path} is no file of code (.py, or an executable script) and no folder of a run, checkpoint or artifact"
+        )
     for place in there:
         own.forget(place) if remove else own.note(place)
         if own.is_own(place) == remove:

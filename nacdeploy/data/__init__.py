@@ -11,13 +11,14 @@ from nacdeploy.data.classes import on_outputs, output_names
 from nacdeploy.data.normalization import in_colour, normalization, statistics
 from nacdeploy.data.sets import Dataset, ImageSet, Splits
 from nacdeploy.data.sources import arrays, cifar, digits, fashion_mnist, folder, imagenet, listed, svhn
+from nacdeploy.data.sources.downloads import name_by_user
 from nacdeploy.data.sources.packed import hub, shards
 from nacdeploy.data.splits import stratified_order
 from nacdeploy.data.transforms import augmented, shaping
 from nacdeploy.metrics import ACCURACY, Metric, asks_the_baseline
 from nacdeploy.profile.tables.training import DataTable
 
-__all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "has_labels", "load", "statistics"]
+__all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "has_labels", "load", "name_by_user", "statistics"]
 
 _READERS = {
     "digits": digits.read,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -127,4 +128,7 @@ class FilePictures:
 
 
 def _digest(path: Place) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    if not isinstance(path, Path):
+        return hashlib.sha256(path.read_bytes()).digest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

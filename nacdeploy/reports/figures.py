@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from nacdeploy.base import records
 from nacdeploy.metrics import ACCURACY, Metric, axis
 from nacdeploy.reports.layers import LayerChange
 from nacdeploy.reports.tree import Node, place
@@ -39,9 +40,10 @@ class Panel:
         return "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode()
 
     def write_png(self, folder: Path) -> Path:
-        """The picture as `<name>.png`."""
-        path = folder / f"{self.name}.png"
-        self.figure.savefig(path, dpi=120)
+        """The picture as `<name>.png`, whole or not at all."""
+        path, drawn = folder / f"{self.name}.png", io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=120)
+        records.write_bytes(path, [drawn.getvalue()])
         return path
 
 

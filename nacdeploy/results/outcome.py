@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nacdeploy.base import records, tracking
-from nacdeploy.base.errors import UsageError
+from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
@@ -96,12 +96,21 @@ def finish(
 
 
 def _report(place: Path, material: Material) -> dict[str, Path]:
-    """report.html, report.md and the pictures of a result, by name."""
+    """report.html, report.md and the pictures of a result, by name.
+
+    Raises:
+        NacdeployError: they cannot be written; the result is whole.
+    """
     assert material.result is not None
     page = page_of(material)
-    whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
-    pictures = {panel.name: panel.write_png(place) for panel in page.panels}
-    _write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
+    try:
+        whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
+        pictures = {panel.name: panel.write_png(place) for panel in page.panels}
+        _write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
+    except NacdeployError as error:
+        raise NacdeployError(
+            f"the result in {place} is whole, its report is not: {error}; 'nacdeploy report {place}' draws it again"
+        ) from error
     return {**pictures, "report": whole}
 
 

@@ -130,6 +130,7 @@ def _check_places(run: Run, place: Path, search: Mapping[str, Any]) -> None:
     Raises:
         UsageError: it names such a place, and the user does not.
     """
+    own.check_links(place, place / RUN_FILE)
     table, data = run.profile.get("search"), str(run.profile.get("data", ""))
     cache = table.get("cache") if isinstance(table, dict) and search.get("cache") is None else None
     source, _, folder = data.partition(":") if data != run.profile.get("model") else ("", "", "")  # a task of one's own

@@ -20,9 +20,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nacdeploy import data
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
 from nacdeploy.coding import rule_files
 from nacdeploy.coding.rule_files import RuleFile
@@ -102,6 +104,7 @@ def wanted(options: Options, letters: str | None = None, **tables: Mapping[str, 
         UsageError: no such profile, or a value that it does not take.
     """
     options = filled(options)
+    data.name_by_user(options["data"])
     settings = Settings.loaded(options["profile"])
     return Request(options, settings.over(*_by_options(options, tables, settings.profile)), letters)
 
@@ -119,6 +122,7 @@ def to_apply(
     if precision is not None and "Q" not in found.chain.word:
         raise UsageError(f"--precision says which layers Q leaves in float, and '{found.chain}' has no Q")
     options = filled(options)
+    data.name_by_user(options["data"])
     settings = Settings.loaded(options["profile"])
     by_options = _by_options(options, {}, settings.profile)
     settings = settings.over((f"strategy {strategy}", brought(found))).over(*by_options)
@@ -143,9 +147,12 @@ def recorded(
     """A request to go on as a run recorded it; `tables` as in `wanted`.
 
     Raises:
-        UsageError: the record holds no profile.
+        UsageError: the record holds no profile, or is somebody else's and lies beside a link out of its folder.
     """
+    own.check_links(where.parent, where)
     found = profiles.from_mapping(dict(profile), where=str(where))
+    if own.is_own(where):
+        data.name_by_user(found.data)
     theirs = Options(model=found.model, data=found.data, checkpoint=checkpoint, new_head=new_head)
     by_tables = _by_options({"settings_file": {}}, tables, found)
     return Request(filled({**options, **theirs, "task": None}), Settings.of(found, str(where)).over(*by_tables))

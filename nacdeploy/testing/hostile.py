@@ -20,7 +20,10 @@ DEEP = 100_000
 _DEEP_MARK, _HUGE_MARK = "@deep@", "@huge@"
 # Values that no record may hold, wherever they stand; then values that are of another type, or out of any range.
 LETHAL: tuple[Any, ...] = (2**63, -(2**70), float("nan"), float("inf"), _HUGE_MARK, "\0", "a\ud800", _DEEP_MARK)
-ODD: tuple[Any, ...] = (None, True, -1, 0, 5.5, 10**12, 1e308, "", "@@@", "../../x", "x" * 3000, [], {}, [[]], {"a": 1})
+ODD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 5.5, 10**12, 1e308, "", "@@@", "../../x", "/x", "x" * 3000, [], {}, [[]], {"a": 1}),
+    *("evil.py:make", "evil.py", "evil", "evil:make"),  # code that only a record names
+)
 # What nobody foresaw when it is raised, also where it hides behind a line of ours.
 FAULTS = (
     AttributeError,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from nacdeploy import models
+from nacdeploy import data, models
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.base import live, records
@@ -66,6 +66,7 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
         raise NacdeployError(f"a worker has other code than the search ({differs}); install the same where it runs")
     profile = profiles.from_mapping(setup["profile"], where="the search's profile")
     models.accept_here(profile.model, setup["model_sha256"])
+    data.name_by_user(profile.data)  # the driver has them already; another machine may not
     task = tasks.make(profile.model, profile.data, profile)
     if task.data.fingerprint != setup["data_sha256"]:
         raise NacdeployError(f"a worker finds other images in '{profile.data}' than the search; give it the same")

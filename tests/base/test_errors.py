@@ -32,3 +32,18 @@ def test_unknown_omits_the_hint_when_nothing_is_near() -> None:
 
 def test_nearest_omits_the_list_when_it_is_long() -> None:
     assert "known" not in errors.nearest("name7", [f"name{i}" for i in range(40)])
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("can't start new thread"), True),
+        (ImportError("x.so: failed to map segment from shared object"), True),
+        (SystemError("error return without exception set"), True),
+        (ImportError("No module named 'x'"), False),
+        (RuntimeError("shapes differ"), False),
+    ],
+)
+def test_lack_of_memory_is_known_by_what_libraries_say(error: Exception, is_memory: bool) -> None:
+    assert errors.is_out_of_memory(error) is is_memory

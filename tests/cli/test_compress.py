@@ -27,7 +27,9 @@ def write(compressor: str, *entries: dict[str, Any], name: str = "e", **more: An
 
 
 def script(text: str, name: str = "train.py") -> str:
+    """A script that this user has named, as `--script` does."""
     Path(name).write_text("from nacdeploy.experiments import load_config, report_result\n" + text)
+    succeed("trust", name)
     return name
 
 
@@ -91,6 +93,7 @@ def test_setting_of_the_whole_run_may_be_searched_over() -> None:
         ({"entry": {"sparsity": 0.5, "op_names": ["stem.00"]}}, [], "did you mean 'stem.0'"),
         ({"entry": {"sparsity": 0.5, "op_names": ["classifier"]}}, [], "'classifier' cannot be cut"),
         ({"script": "nowhere.py"}, [], "script nowhere.py does not exist"),
+        ({}, ["--script", "train.py"], "e.json names no script: leave --script train.py away"),
         ({}, ["--resume", "x"], "leave EXPERIMENT.json away"),
     ],
 )
@@ -179,7 +182,8 @@ time.sleep(0.0 if number == 0 else 60.0)
 @pytest.mark.slow
 def test_example_script_keeps_the_best_model_without_a_second_run() -> None:
     shutil.copytree(EXAMPLES, "examples")
-    done = succeed("compress", "examples/digits_automatic.json", "--automatic", "--json").json
+    named = ("--script", "examples/compress_digits.py")
+    done = succeed("compress", "examples/digits_automatic.json", "--automatic", *named, "--json").json
     assert len(done["jobs"]) == 4
     assert done["best_value"] > 0.85
     best = Path(done["best_folder"])

@@ -124,16 +124,73 @@ def test_profile_names_no_code_to_run(strangers: Path) -> None:
 
 
 def test_script_that_only_a_run_names_is_not_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = "from nacdeploy.experiments import report_result\nopen('RUN', 'a').write('.')\nreport_result(0.5)\n"
-    Path("train.py").write_text(script)
-    table = {"framework": "torch", "compressor": "level", "config_list": [{"sparsity": 0.5}]}
-    Path("e.json").write_text(json.dumps({"name": "e", "script": "train.py", "compression": table}))
-    folder = succeed("compress", "e.json", "--json").json["folder"]
+    experiment_of_script("train.py", REPORTS)
+    folder = succeed("compress", "e.json", "--script", "train.py", "--json").json["folder"]
+    assert Path("RUN").read_text() == "."
     monkeypatch.setenv(trust.VARIABLE, "another")
     monkeypatch.setattr(trust, "_accepted", set())
-    done = run("compress", "--resume", folder)
-    assert f"{folder}/run.json was not written by you here, and names a script to run" in refused_line(done)
+    for asked in (("e.json",), ("--resume", folder)):
+        done = run("compress", *asked)
+        assert "train.py is code that only a record names, and is not run: pass --script train.py" in refused_line(done)
     assert Path("RUN").read_text() == "."
+    assert not Path("runs/compress-e-2").exists()
+    succeed("compress", "--resume", folder, "--script", "train.py")
+
+
+def experiment_of_script(name: str, text: str) -> None:
+    """e.json, which runs the script `name` of this text."""
+    Path(name).write_text(text)
+    table = {"framework": "torch", "compressor": "level", "config_list": [{"sparsity": 0.5}]}
+    Path("e.json").write_text(json.dumps({"name": "e", "script": name, "compression": table}))
+
+
+REPORTS = "from nacdeploy.experiments import report_result\nopen('RUN', 'a').write('.')\nreport_result(0.5)\n"
+
+
+def test_script_runs_once_it_is_named_and_not_when_it_has_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(trust.VARIABLE, str(project / "settings"))
+    experiment_of_script("train.py", REPORTS)
+    assert "pass --script train.py if you trust it" in refused_line(run("compress", "e.json"))
+    succeed("trust", "train.py")
+    succeed("compress", "e.json")
+    Path("train.py").write_text(REPORTS + "# changed\n")
+    assert "pass --script train.py if you trust it" in refused_line(run("compress", "e.json"))
+    with Path("nacdeploy.toml").open("a") as settings:
+        settings.write('script = "train.py"\n')
+    succeed("compress", "e.json")
+    assert Path("RUN").read_text() == ".."
+
+
+def test_changed_module_of_a_script_is_not_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(trust.VARIABLE, str(project / "settings"))
+    experiment_of_script("train.py", f"import blocks\n{REPORTS}")
+    succeed("compress", "e.json", "--script", "train.py")
+    Path("blocks.py").write_text("open('ELSE', 'w')\n")
+    assert "pass --script train.py if you trust it" in refused_line(run("compress", "e.json"))
+    assert not Path("ELSE").exists()
+
+
+def test_script_in_another_language_is_named_like_any_other(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(trust.VARIABLE, str(project / "settings"))
+    experiment_of_script("train.sh", f"#!/bin/sh\nexec {sys.executable} train.py $1\n")
+    Path("train.py").write_text(REPORTS)
+    Path("train.sh").chmod(0o755)
+    assert "pass --script train.sh if you trust it" in refused_line(run("compress", "e.json"))
+    succeed("trust", "train.sh")
+    succeed("compress", "e.json")
+    succeed("trust", "train.sh", "--remove")
+    assert "pass --script train.sh if you trust it" in refused_line(run("compress", "e.json"))
+
+
+@pytest.mark.parametrize(
+    ("script", "said"), [("blocks.py", "e.json runs the script"), ("nowhere.py", "e.json runs the script")]
+)
+def test_another_script_than_the_experiment_s_is_refused(script: str, said: str, project: Path) -> None:
+    experiment_of_script("train.py", REPORTS)
+    assert said in refused_line(run("compress", "e.json", "--script", script))
+    assert not Path("RUN").exists()
 
 
 def test_changed_module_of_a_project_trains_the_baseline_anew_and_is_refused_for_results(

@@ -80,7 +80,7 @@ def test_baseline_that_a_manifest_names_elsewhere_is_neither_read_nor_written(
     stranger: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     victim = tmp_path_factory.mktemp("victim")
-    baseline = next(Path("runs/baselines").iterdir())
+    (baseline,) = [path.parent for path in Path("runs/baselines").glob("*/checkpoint.json")]
     shutil.copytree(baseline, victim / "mine")
     edited(Path("runs/export-ort-1/manifest.json"), baseline={"checkpoint": str(victim / "mine")})
     before = sorted(victim.rglob("*"))
@@ -109,6 +109,26 @@ def test_cache_that_a_run_names_elsewhere_is_not_touched(
     succeed("trust", "runs/search-1")
     succeed("search", "--resume", "runs/search-1", "--budget", 5)
     assert (victim / "cache").is_dir()
+
+
+@pytest.mark.parametrize("name", ["tracking.jsonl", "cache", "checkpoint/more", "journal.jsonl"])
+def test_link_out_of_somebody_else_s_run_is_not_written_to(
+    name: str, stranger: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    victim = tmp_path_factory.mktemp("victim")
+    (victim / "file").write_text("mine")
+    link = Path("runs/search-1", name)
+    if link.is_dir():
+        shutil.move(link, victim / "folder")
+    elif link.is_file():
+        shutil.move(link, victim / "moved")
+    target = next(victim / each for each in ("folder", "moved", "file") if (victim / each).exists())
+    link.symlink_to(target)
+    before = {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()}
+    for more in ((), ("--fork", "--budget", 6)):
+        said = refused_line(run("search", "--resume", "runs/search-1", "--budget", 5, *more))
+        assert f"{link} leads out of runs/search-1" in said
+    assert {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()} == before
 
 
 def test_own_run_goes_on_with_the_cache_that_it_was_begun_with(

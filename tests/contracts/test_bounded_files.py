@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hostile_world
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -23,11 +24,13 @@ from command_line import files, refused_line, run, succeed
 from PIL import Image
 from safetensors.torch import save_file
 
+from nacdeploy import data
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.coding import container
 from nacdeploy.coding import files as coded_files
 from nacdeploy.data import pictures
 from nacdeploy.models import weights
+from nacdeploy.profile.tables.training import DataTable
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.memory.entries import Entries, entry_name
 from nacdeploy.strategies.memory.store import Store
@@ -195,6 +198,35 @@ def test_image_of_a_hundred_thousand_pixels_a_side_is_refused(tmp_path: Path) ->
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     path.write_bytes(content)
     assert "pixels" in at_most(200, lambda: pictures.read(path, None), UsageError)
+
+
+def test_folder_of_images_with_a_pipe_and_links_in_a_circle_ends(tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(9):
+            Image.new("L", (4, 4), number).save(tmp_path / label / f"{number}.png")
+    for name in ("around", "again"):
+        (tmp_path / "a" / name).symlink_to(tmp_path)
+        (tmp_path / "b" / name).symlink_to(tmp_path / "a")
+    assert len(data.load(f"folder:{tmp_path}", DataTable()).train.labels) > 9
+    os.mkfifo(tmp_path / "a" / "z.png")
+    with pytest.raises(UsageError, match=r"z\.png is no regular file"):
+        data.load(f"folder:{tmp_path}", DataTable())
+
+
+def test_arrays_that_say_more_than_they_hold_are_not_unpacked(tmp_path: Path) -> None:
+    labels = np.arange(30) % 3
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((30, 4500, 4500), np.uint8), labels=labels)
+    assert "unpacks to" in at_most(200, lambda: data.load(f"npz:{tmp_path / 'a.npz'}", DataTable()), UsageError)
+    images = np.zeros((30, 4, 4), np.uint8)
+    np.savez(tmp_path / "b.npz", images=images, labels=labels + np.where(labels == 2, 10**12, 0))
+    assert "classes are numbered from 0" in at_most(
+        200, lambda: data.load(f"npz:{tmp_path / 'b.npz'}", DataTable()), UsageError
+    )
+    np.save(tmp_path / "labels.npy", labels)
+    os.mkfifo(tmp_path / "images.npy")
+    with pytest.raises(UsageError, match="no regular file"):
+        data.load(f"npy:{tmp_path}", DataTable())
 
 
 def test_chain_of_a_million_letters_is_refused_in_a_short_line() -> None:

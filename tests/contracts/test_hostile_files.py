@@ -5,9 +5,12 @@ then read as what it is; numbers that are none, names that cannot be written, ne
 are refused wherever they stand. An exception that nobody foresaw counts as a fault also where a line of ours hides it.
 """
 
+import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
+import hostile_code
 import hostile_world
 import pytest
 from hostile_world import HASHED, KINDS, Kind
@@ -20,8 +23,13 @@ QUICK, SLOW = 50, 2000
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hostile_world.make(tmp_path_factory.mktemp("world"))
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of hostile files, as the current one: a name of code in a record leads to the code beside it."""
+    folder = hostile_world.make(tmp_path_factory.mktemp("world"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv(hostile_code.CANARY, str(tmp_path_factory.mktemp("mark") / "RUN"))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +50,8 @@ def outcome(kind: Kind, world: Path, mutation: hostile.Mutation, answer: object)
     finally:
         for place, content in kept.items():
             place.write_bytes(content)
+    if Path(os.environ[hostile_code.CANARY]).exists():
+        return "ran code"
     is_same = found == answer
     if mutation.is_lethal and not is_same:
         return "believed, whatever it stands for"
@@ -74,3 +84,11 @@ def test_changed_file_is_refused_in_a_line_or_read_as_it_was(
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_changed_files_are_refused_by_the_thousand(kind: Kind, world: Path, answers: dict[str, object]) -> None:
     check(kind, world, answers, SLOW)
+
+
+def test_code_that_is_named_leaves_its_mark(world: Path) -> None:
+    """The mark that the other tests look for is one that code makes."""
+    exec(hostile_code.EVIL, {})
+    mark = Path(os.environ[hostile_code.CANARY])
+    assert mark.read_text() == "x"
+    mark.unlink()

@@ -48,6 +48,7 @@ class Limits:
         unpacked_mib: the unpacked size of compressed data of any size; more is taken up to `unpacked_ratio` times that
             size.
         unpacked_ratio: see `unpacked_mib`.
+        pattern_steps: the steps of all patterns of a rule file on one name, at worst.
         chain: the letters of a chain, and their parameters, as characters.
         pixels: the pixels of an image, of all channels.
         network_pixels: the same of the images that a network takes by its record.
@@ -63,6 +64,7 @@ class Limits:
     weights_mib: float = 65536
     unpacked_mib: float = 256
     unpacked_ratio: float = 256
+    pattern_steps: float = 2e6
     chain: float = 10_000
     pixels: float = 2e8
     network_pixels: float = 2**24

@@ -64,6 +64,23 @@ def is_own(record: Path) -> bool:
         return False
 
 
+def check_links(folder: Path, record: Path) -> None:
+    """Check that a folder with somebody else's record holds no link out of it: what goes on there writes into it.
+
+    Raises:
+        UsageError: a link leads outside.
+    """
+    if is_own(record):
+        return
+    for where, folders, names in os.walk(folder):
+        for path in (Path(where, name) for name in (*folders, *names)):
+            if path.is_symlink() and not is_inside(path, [folder]):
+                raise UsageError(
+                    f"{path} leads out of {folder}, which was not written by you here: remove it, or 'nacdeploy trust "
+                    f"{folder}' if you trust it"
+                )
+
+
 def _written(folder: Path) -> list[str]:
     try:
         return doors.read_text(folder / _WRITTEN, "record_mib").splitlines()

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.data.files import FRACTION
 from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.sources.split_folders import SYNONYMS
@@ -33,6 +34,7 @@ def read_npz(argument: str | None, table: DataTable) -> Splits:
         raise UsageError(f"data set 'npz' needs a file: npz:PATH, with {_LAYOUT}")
     place = Path(argument).expanduser()
     try:
+        _check_npz(place)
         with np.load(place, allow_pickle=False) as opened:
             return _splits(dict.fromkeys(opened.files, opened.__getitem__), place, table)
     except _UNREADABLE as error:
@@ -53,11 +55,22 @@ def read_npy(argument: str | None, table: DataTable) -> Splits:
 
     def read(name: str) -> NDArray[Any]:
         try:
+            doors.check_file(place / f"{name}.npy")
             return np.asarray(np.load(place / f"{name}.npy", allow_pickle=False))
         except _UNREADABLE as error:
             raise UsageError(f"{place / name}.npy cannot be read ({error})") from error
 
     return _splits({path.stem: read for path in sorted(place.glob("*.npy"))}, place, table)
+
+
+def _check_npz(place: Path) -> None:
+    """Check the size of an archive of arrays, packed and unpacked, before its arrays take memory."""
+    doors.check_file(place)
+    if zipfile.is_zipfile(place):  # numpy says what is wrong with others
+        with zipfile.ZipFile(place) as archive:
+            n_bytes = sum(entry.file_size for entry in archive.infolist())
+        if n_bytes > doors.unpacked_limit(place.stat().st_size):
+            raise doors.above(str(place), f"says that it unpacks to {n_bytes} bytes", "unpacked_mib")
 
 
 def _splits(arrays: Mapping[str, Read], place: Path, table: DataTable) -> Splits:
@@ -69,6 +82,9 @@ def _splits(arrays: Mapping[str, Read], place: Path, table: DataTable) -> Splits
     if "training" not in given:
         raise UsageError(f"{place} holds {', '.join(arrays) or 'nothing'}; it needs {_LAYOUT}")
     n_classes = max(int(each.labels.max()) for each in given.values()) + 1
+    n_images = sum(len(each.labels) for each in given.values())
+    if n_classes > n_images:
+        raise UsageError(f"{place} has class {n_classes - 1} and {n_images} images; classes are numbered from 0")
     names = tuple(map(str, range(n_classes)))
     fractions = [FRACTION * (split not in given) for split in ("validation", "test")]
     parts = split_by_fraction(

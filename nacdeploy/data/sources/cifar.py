@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from nacdeploy.data.sets import ImageSet, Splits
-from nacdeploy.data.sources.downloads import SOURCE, cache_directory, downloading
+from nacdeploy.data.sources.downloads import SOURCE, downloading, place
 from nacdeploy.data.splits import take_validation
 from nacdeploy.profile.tables.training import DataTable
 
@@ -27,19 +27,19 @@ def read_cifar100(argument: str | None, table: DataTable) -> Splits:
 
 
 def _read(name: str, archive: str, argument: str | None, table: DataTable) -> Splits:
-    root = cache_directory() if argument is None else Path(argument).expanduser()
-    with downloading(name, archive, root):
-        everything, test = (_dataset(name, root, train=train) for train in (True, False))
+    root, may = place(argument)
+    with downloading(name, archive, root, may):
+        everything, test = (_dataset(name, root, train=train, download=may) for train in (True, False))
     train, validation = take_validation(_images(everything), table.n_validation, table.split_seed)
     source = SOURCE if argument is None else argument
     return Splits(train, validation, _images(test), tuple(everything.classes), source)
 
 
-def _dataset(name: str, root: Path, *, train: bool) -> Any:
+def _dataset(name: str, root: Path, *, train: bool, download: bool) -> Any:
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    return kind(str(root), train=train, download=True)
+    return kind(str(root), train=train, download=download)
 
 
 def _images(dataset: Any) -> ImageSet:

@@ -5,8 +5,9 @@ split from train. The classes are those of train; if `images.classes` maps folde
 count. The files are split and counted before any file is read.
 """
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,10 +41,10 @@ def read(argument: str | None, table: DataTable) -> Splits:
 def has_labels(argument: str) -> bool:
     """Tell whether a folder holds folders by class, and not images alone."""
     root = Path(argument).expanduser()
-    return not root.is_dir() or bool(_subdirectories(root)) or not _images(root)
+    return not root.is_dir() or bool(_subdirectories(root)) or not _directly(root)
 
 
-def _images(directory: Path) -> list[Path]:
+def _directly(directory: Path) -> list[Path]:
     suffixes = image_suffixes()
     return sorted(
         path for path in directory.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
@@ -52,7 +53,7 @@ def _images(directory: Path) -> list[Path]:
 
 def _unlabelled(root: Path, argument: str, table: DataTable) -> Splits:
     """Return the images of a folder, all in one class, in splits that are drawn by seed."""
-    paths = _images(root)
+    paths = _directly(root)
     files = Files(tuple(paths), torch.zeros(len(paths), dtype=torch.int64))
     if len(paths) < 3:
         raise UsageError(f"folder {root} holds {len(paths)} images; three splits need three at least")
@@ -93,8 +94,6 @@ def _class_names(directory: Path, others: Sequence[Path] = ()) -> tuple[str, ...
 
 def _files(directory: Path, class_names: tuple[str, ...]) -> Files:
     """Return the image files of one split, labelled by the classes of train."""
-    from torchvision.datasets.folder import make_dataset
-
     strange = {path.name for path in _subdirectories(directory)} - set(class_names)
     if strange:
         raise UsageError(
@@ -103,13 +102,34 @@ def _files(directory: Path, class_names: tuple[str, ...]) -> Files:
         )
     labels = {name: i for i, name in enumerate(class_names) if (directory / name).is_dir()}
     suffixes = image_suffixes()
-    found = make_dataset(str(directory), labels, extensions=suffixes, allow_empty=True) if labels else []
-    samples = [(Path(path), label) for path, label in found if not Path(path).name.startswith(".")]
+    samples = [(path, labels[name]) for name in sorted(labels) for path in _images(directory / name, suffixes)]
     seen = {label for _, label in samples}
     empty = [name for name, label in labels.items() if label not in seen]
     if not samples or empty:
         raise UsageError(_nothing(directory / empty[0] if empty else directory, suffixes))
     return Files(tuple(path for path, _ in samples), torch.tensor([label for _, label in samples], dtype=torch.int64))
+
+
+def _images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the image files below a folder, in order."""
+    return [
+        Path(where, name)
+        for where, names in sorted(_walked(folder))
+        for name in sorted(names)
+        if name.lower().endswith(suffixes) and not name.startswith(".")
+    ]
+
+
+def _walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield every folder below one, with the names of its files. A link is followed to a folder that was not entered
+    yet: links in circles have no end."""
+    entered = set()
+    for where, inner, names in os.walk(folder, followlinks=True):
+        entered.add(os.path.realpath(where))
+        links = {name: os.path.realpath(Path(where, name)) for name in inner if Path(where, name).is_symlink()}
+        others = sorted(name for name in inner if name not in links)
+        inner[:] = others + sorted(name for name, real in links.items() if real not in entered)
+        yield where, names
 
 
 def _nothing(directory: Path, suffixes: tuple[str, ...]) -> str:

@@ -59,7 +59,7 @@ def read_tiny(argument: str | None, table: DataTable) -> Splits:
     if root is None or annotations is None or not annotations.is_file():
         raise UsageError("data set 'tiny-imagenet' needs its folder, with val/val_annotations.txt: tiny-imagenet:PATH")
     train = [(path, path.parts[-3]) for path in sorted(root.glob("train/*/images/*"))]
-    lines = [line.split("\t") for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split("\t") for line in doors.read_text(annotations, "record_mib").splitlines() if line.strip()]
     test = [(root / "val" / "images" / line[0], line[1]) for line in lines if len(line) > 1]
     if not train or len(test) != len(lines):
         raise UsageError(f"{root} is not Tiny ImageNet as it is unpacked: train/ID/images, val/val_annotations.txt")

@@ -1,12 +1,14 @@
 """Image files that a CSV of the user's own names."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.base.outside import doors
 from nacdeploy.data.files import Files, as_splits, completed
 from nacdeploy.data.sets import Splits
 from nacdeploy.data.sources.split_folders import SYNONYMS
@@ -42,10 +44,9 @@ def _rows(place: Path) -> list[dict[str, str]]:
     if not place.is_file():
         raise UsageError(f"there is no file {place}")
     try:
-        with place.open(encoding="utf-8-sig", newline="") as opened:
-            read = csv.DictReader(opened)
-            rows, columns = list(read), tuple(read.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error) as error:
+        read = csv.DictReader(io.StringIO(doors.read_text(place, "record_mib"), newline=""))
+        rows, columns = list(read), tuple(read.fieldnames or ())
+    except csv.Error as error:
         raise UsageError(f"{place} is no CSV in UTF-8 ({error})") from error
     if missing := [name for name in _COLUMNS if name not in columns]:
         raise UsageError(f"{place} has no column '{missing[0]}': its first line names path, label and, if given, split")

@@ -1,12 +1,11 @@
 """Street View House Numbers through torchvision: digits in colour, 32x32 (Netzer et al., 2011)."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from nacdeploy.data.sets import ImageSet, Splits
-from nacdeploy.data.sources.downloads import SOURCE, cache_directory, downloading
+from nacdeploy.data.sources.downloads import SOURCE, downloading, place
 from nacdeploy.data.splits import take_validation
 from nacdeploy.profile.tables.training import DataTable
 
@@ -20,9 +19,9 @@ def read(argument: str | None, table: DataTable) -> Splits:
     """
     from torchvision.datasets import SVHN
 
-    root = cache_directory() if argument is None else Path(argument).expanduser()
-    with downloading("svhn", "train_32x32.mat and test_32x32.mat", root):
-        everything, test = (_images(SVHN(str(root), split=split, download=True)) for split in ("train", "test"))
+    root, may = place(argument)
+    with downloading("svhn", "train_32x32.mat and test_32x32.mat", root, may):
+        everything, test = (_images(SVHN(str(root), split=split, download=may)) for split in ("train", "test"))
     train, validation = take_validation(everything, table.n_validation, table.split_seed)
     return Splits(train, validation, test, tuple(map(str, range(10))), SOURCE if argument is None else argument)
 

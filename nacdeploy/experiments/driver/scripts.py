@@ -1,10 +1,13 @@
 """Jobs that a user's own script runs: a process for each, its configuration handed over as a JSON file.
 
+An experiment is data and may be anybody's: its script runs if the user has named the script itself (`models/trust.py`).
+
 The process finds its folder in the environment variable NACDEPLOY_JOB and its configuration as the first argument. What
 it reports is a line of results.jsonl; its output is kept in stdout.log and stderr.log.
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from nacdeploy.base.outside import doors
 from nacdeploy.experiments.config.grammar import Experiment
 from nacdeploy.experiments.driver.jobs import Attempt, Job, Report
 from nacdeploy.experiments.driver.reporting import CONFIG_FILE, MODEL, RESULTS_FILE, VARIABLE, handed
+from nacdeploy.models import project, trust
 
 STDOUT, STDERR = "stdout.log", "stderr.log"
 _POLL_S, _GRACE_S = 0.05, 5.0
@@ -43,6 +47,23 @@ def located(experiment: Experiment, beside: Path) -> tuple[Path, Path]:
     if not any(place.is_dir() for place in places):
         raise UsageError(f"workingdir {experiment.workingdir} does not exist")
     raise UsageError(f"script {experiment.script} does not exist in {places[0]}")
+
+
+def named(script: Path) -> None:
+    """Let a script run, since this user has named it."""
+    found = project.read(script)
+    trust.accept(found.path, found.sha256)
+
+
+def check(script: Path) -> None:
+    """Refuse a script that only an experiment names.
+
+    Raises:
+        UsageError: this user has not named the script in this content; the message has the option that does.
+    """
+    found, here = project.read(script), Path.cwd()
+    shown = script.relative_to(here) if script.is_relative_to(here) else script
+    trust.check(found.path, found.sha256, f"pass --script {shlex.quote(str(shown))}")
 
 
 def _configuration(experiment: Experiment, job: Job, seed: int) -> dict[str, Any]:

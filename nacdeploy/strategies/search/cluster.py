@@ -58,17 +58,19 @@ def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[C
     was_up = ray.is_initialized()
     try:
         if not was_up:
-            _start(ray, n_workers, address)
-            leaving.restored()  # Ray's own handler ends in a stack of C++
+            with leaving.held():  # a half-started Ray leaves processes behind
+                _start(ray, n_workers, address)
         with redirect_stdout(sys.stderr):  # where Ray tells of deaths, and a command prints its one JSON document
             yield _sized(ray.cluster_resources(), n_workers, address)
     finally:
         if not was_up:
-            ray.shutdown()
+            with leaving.held():
+                ray.shutdown()
 
 
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it ends in a stack of C++
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 

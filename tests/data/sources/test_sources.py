@@ -192,6 +192,7 @@ def test_fashion_mnist_names_the_way_out_when_it_cannot_be_downloaded(monkeypatc
 )
 def test_cifar_names_the_way_out_when_it_cannot_be_downloaded(monkeypatch, name, given):
     monkeypatch.setattr(f"torchvision.datasets.{name.upper()}", _no_network)
+    data.name_by_user(given)
     archive = f"cifar-{name.removeprefix('cifar')}-python.tar.gz"
     with pytest.raises(NacdeployError, match=f"no network.*put {archive} into a directory and give it as {name}:DIR"):
         data.load(given, DataTable())
@@ -208,9 +209,19 @@ def test_cifar_is_split_and_turned_channels_first(monkeypatch, tmp_path):
         return types.SimpleNamespace(data=images, targets=[i % 5 for i in range(n)], classes=list("abcde"))
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", fake)
+    data.name_by_user(f"cifar10:{tmp_path}")
     loaded = data.load(f"cifar10:{tmp_path}", DataTable(n_validation=40))
     assert asked == [(str(tmp_path), True, True), (str(tmp_path), False, True)]
     assert (loaded.train.images.shape, loaded.class_names) == ((160, 3, 6, 8), tuple("abcde"))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
+def test_folder_that_only_a_record_names_is_not_downloaded_to(name, monkeypatch, tmp_path):
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", _no_network)
+    folder = tmp_path / "elsewhere"
+    with pytest.raises(UsageError, match=f"pass --data {name}:{folder}, or put"):
+        data.load(f"{name}:{folder}", DataTable())
+    assert not folder.exists()
 
 
 def test_downloads_do_not_print_to_stdout(capsys, tmp_path):
