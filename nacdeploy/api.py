@@ -16,6 +16,7 @@ from nacdeploy.commands.explain import explain
 from nacdeploy.commands.export import export
 from nacdeploy.commands.finetune import finetune
 from nacdeploy.commands.load import load
+from nacdeploy.commands.optimize import optimize
 from nacdeploy.commands.report import report
 from nacdeploy.commands.search import search
 from nacdeploy.commands.show import show
@@ -35,6 +36,7 @@ __all__ = [
     "export",
     "finetune",
     "load",
+    "optimize",
     "preview",
     "report",
     "search",

@@ -21,10 +21,10 @@ def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     from nacdeploy import api
 
     table = api.bench(artifacts, progress=render.RichProgress(), **given)
-    render.print_json(table) if as_json else _print_bench(table)
+    render.print_json(table) if as_json else print_bench(table)
 
 
-def _print_bench(table: Any) -> None:
+def print_bench(table: Any) -> None:
     """The rows of one bench run; the device's own times where it ran on a GPU."""
     from nacdeploy import metrics
 

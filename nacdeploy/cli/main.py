@@ -23,6 +23,7 @@ COMMANDS = (
     "compress",
     "finetune",
     "export",
+    "optimize",
     "bench",
     "explain",
     "verify",

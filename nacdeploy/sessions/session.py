@@ -12,7 +12,11 @@ from nacdeploy import task as tasks
 from nacdeploy.base import folders, records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.progress import Progress
+from nacdeploy.exporters import imported
 from nacdeploy.metrics import DEFAULT, Metric, scored
+from nacdeploy.models import from_onnx
+from nacdeploy.models.from_onnx import OnnxModule
+from nacdeploy.models.ports import unported
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Settings
 from nacdeploy.sessions import preprocessing
@@ -100,6 +104,7 @@ def open_session(request: Request, progress: Progress) -> Session:
     elif task.is_own:
         progress.say(setup.normalised)
         _check_finite(setup.network, task.spec.name)
+        _check_read(setup, progress)
         baseline, folder, task = _kept_baseline(setup, runs, f"the network of {task.spec.name}")
         _check_direction(baseline, task)
         for line in preprocessing.given_lines(baseline, task.data, profile.model, "the task"):
@@ -228,6 +233,20 @@ def _kept_baseline(setup: Setup, runs: Runs, note: str) -> tuple[CompressionStat
     with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile, note=note))
     return state, folder, task
+
+
+def _check_read(setup: Setup, progress: Progress) -> None:
+    """Check that a network which was read from an ONNX file answers as the file.
+
+    Raises:
+        NacdeployError: it does not.
+    """
+    backbone, spec = setup.network.backbone, setup.task.spec
+    if isinstance(backbone, OnnxModule) and spec.ports is not None:
+        whole = unported(backbone)
+        assert isinstance(whole, OnnxModule)
+        path = from_onnx.path_of(spec.name)
+        progress.say(imported.check(path, whole, spec.ports, setup.task.data.validation.images[:3]))
 
 
 def _check_direction(baseline: CompressionState, task: Task) -> None:

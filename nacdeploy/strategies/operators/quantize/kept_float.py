@@ -6,7 +6,7 @@ order asks the network itself. Ranges are those of the whole network in integers
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -46,22 +46,26 @@ def kept_float(network: Network, rule: Rule, table: QuantizeTable, min_snr_db: f
         return {}
     alone = {name: noise([other for other in layers if other != name]) for name in layers}
     macs = {cost.layer: max(cost.macs, 1) for cost in layer_costs(network, network.example_input())}
-    order = sorted(layers, key=lambda name: alone[name] / macs.get(name, 1), reverse=True)
+    felt = [name for name in layers if alone[name] > most / (10 * len(layers))] or list(layers)
+    order = sorted(felt, key=lambda name: alone[name] / macs.get(name, 1), reverse=True)
     low, high = 0, len(order)  # `high` of the order in float are enough, `low` are not
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if noise(order[:middle]) <= most else (middle, high)
-    kept = _thinned(order[:high], macs, lambda floats: noise(floats) <= most)
+    kept = _thinned(order[:high], alone, lambda floats: noise(floats) <= most)
     return {name: _decibels(alone[name]) for name in order if name in kept}
 
 
-def _thinned(floats: list[str], macs: dict[str, int], holds: object) -> list[str]:
-    """Return the layers without those that need not be float: the most expensive first, a few tries."""
-    found = list(floats)
-    for name in sorted(floats, key=lambda each: macs.get(each, 1), reverse=True)[:8]:
-        without = [each for each in found if each != name]
-        if holds(without):  # type: ignore[operator]
+def _thinned(floats: list[str], alone: Mapping[str, float], holds: Callable[[list[str]], bool]) -> list[str]:
+    """Return the layers without those that need not be float, the least felt first: halves of them, then smaller
+    parts."""
+    found = sorted(floats, key=lambda each: alone[each])
+    size = len(found) // 2
+    while size:
+        without = found[size:]
+        if holds(without):
             found = without
+        size = min(size, len(found)) // 2
     return found
 
 

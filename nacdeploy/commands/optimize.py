@@ -1,0 +1,99 @@
+"""A bare ONNX file made faster, in one step: quantized without labels or training, checked, timed against itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+from nacdeploy.base.errors import UsageError
+from nacdeploy.base.progress import Progress, default
+from nacdeploy.commands.bench import bench
+from nacdeploy.commands.export import export
+from nacdeploy.commands.transfer import transfer
+from nacdeploy.exporters import bench as bench_runner
+from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.models import from_onnx
+from nacdeploy.sessions.options import Options
+
+MIN_SNR_DB = 25.0
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """The outcome of `optimize`.
+
+    Attributes:
+        artifact: the folder of the artifact.
+        file: the ONNX file in it, with the inputs and outputs of the original.
+        in_float: the reason for each layer that stays float.
+        notes: lines on how the artifact was made and checked.
+        table: score, size and speed beside the FP32 network, timed in turns.
+    """
+
+    artifact: Path
+    file: Path
+    in_float: dict[str, str]
+    notes: tuple[str, ...]
+    table: bench_runner.Table
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+
+def optimize(
+    network: Path | str,
+    *,
+    target: str = "ort",
+    strategy: str | None = None,
+    min_snr_db: float = MIN_SNR_DB,
+    out: Path | str | None = None,
+    autotune: bool = False,
+    progress: Progress | None = None,
+    **shared: Unpack[Options],
+) -> Optimized:
+    """Make an ONNX file faster on a target without labels or training; the file itself is not touched.
+
+    By default `Q(min_snr_db=25)`: integers, except for the layers that would take the answers below that ratio of
+    signal to noise, and except where float is measured to be faster.
+
+    Args:
+        network: the ONNX file.
+        strategy: another chain, such as `P(ratio=0.2)F(distill=1)Q`.
+        min_snr_db: the ratio that the answers keep against the float network's, in decibels.
+        out: the folder of the artifact.
+        autotune: measure the precision of every group of layers, also where integers pay as a whole.
+        shared: `data` is a folder of images, `inputs:FILE.npz` with an array for each input by name, or a data set's
+            name; without it inputs are drawn at random, which says little of real ones.
+
+    Raises:
+        UsageError: the file cannot be read, or the data do not fit it.
+        NacdeployError: the exported graph does not agree, or the target cannot be built for here.
+    """
+    progress, name = progress or default(), str(network)
+    if not from_onnx.is_onnx(name):
+        raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
+    options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
+    chain = strategy or f"Q(min_snr_db={min_snr_db:g})"
+    result = transfer(strategy=chain, progress=progress, **options)
+    runs = options.get("runs", "runs")
+    made = export(
+        source=result.folder,
+        target=target,
+        out=out,
+        autotune=autotune,
+        runs=runs,
+        wandb=options.get("wandb", True),
+        progress=progress,
+    )
+    manifest, rows = artifact.load(made)
+    in_float = {row.layer: row.reason or "float" for row in rows if row.held.startswith("float")}
+    table = bench([made], progress=progress)
+    return Optimized(made, made / manifest.model_file, in_float, manifest.notes, table)
+
+
+def _data(given: Any) -> str:
+    """Return a data set's name for what a newcomer gives: a folder, an .npz file, or nothing."""
+    if given is None:
+        return "random"
+    if str(given).endswith(".npz") and ":" not in str(given):
+        return f"inputs:{given}"
+    return f"folder:{given}" if Path(str(given)).is_dir() else str(given)

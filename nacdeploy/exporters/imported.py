@@ -1,0 +1,87 @@
+"""A network that was read from an ONNX file against the file itself in ONNX Runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.artifacts.onnx_checks import snr_db
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.models.from_onnx import OnnxModule, reading
+from nacdeploy.models.ports import Ports, split
+
+LEAST_DB, EQUAL_DB = 60.0, 100.0
+BATCHES = (1, 3)
+
+
+def check(path: Path, module: OnnxModule, ports: Ports, inputs: Tensor) -> str:
+    """Compare a network with its file on packed inputs, alone and three at once; say how near they are.
+
+    A file that is written for one batch answers one input after the other.
+
+    Raises:
+        NacdeployError: they differ; the first node that does is named.
+    """
+    runner = OnnxRunner(path, optimization="disabled")
+    worst = float("inf")
+    for n in BATCHES:
+        arrays = _arrays(ports, inputs[:n])
+        expected = _run(runner, ports, arrays, module.batch)
+        with torch.no_grad():
+            found = module(*(torch.from_numpy(each) for each in arrays))
+        answers = [found] if isinstance(found, Tensor) else list(found.values())
+        pairs = zip(expected, answers, strict=True)
+        worst = min(worst, *(snr_db(a.astype(np.float64), b.numpy().astype(np.float64)) for a, b in pairs))
+    if worst < LEAST_DB:
+        first = _first_difference(path, module, ports, inputs[:1])
+        raise NacdeployError(
+            f"{path} answers otherwise in ONNX Runtime than the network that was read from it ({worst:.1f} dB){first}; "
+            "it is not used: please report the file"
+        )
+    return f"the network that was read answers as {path.name} in ONNX Runtime, {min(worst, 150.0):.0f} dB"
+
+
+def _arrays(ports: Ports, inputs: Tensor) -> list[NDArray]:
+    given = split(inputs, ports.inputs) if ports.packs else [inputs]
+    return [np.ascontiguousarray(x.numpy(), dtype=port.dtype) for x, port in zip(given, ports.inputs, strict=True)]
+
+
+def _run(runner: OnnxRunner, ports: Ports, arrays: list[NDArray], batch: int | None) -> list[NDArray]:
+    names = [port.name for port in ports.inputs]
+    n = len(arrays[0])
+    if batch is None or batch == n:
+        return runner.run(dict(zip(names, arrays, strict=True)))
+    if batch != 1:
+        raise NacdeployError(f"the network is written for batches of {batch}; export it for one, or for any batch")
+    rows = [runner.run({k: a[i : i + 1] for k, a in zip(names, arrays, strict=True)}) for i in range(n)]
+    return [np.concatenate(column) for column in zip(*rows, strict=True)]
+
+
+def _first_difference(path: Path, module: OnnxModule, ports: Ports, inputs: Tensor) -> str:
+    """Name the first node whose tensor differs."""
+    shapes = {port.name: port.shape for port in ports.inputs}
+    model = reading.read(path, shapes).model
+    known = {each.name for each in model.graph.output}
+    names = [name for node in model.graph.node for name in node.output if name]
+    extra = [onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known]
+    model.graph.output.extend(extra)
+    arrays = dict(zip([port.name for port in ports.inputs], _arrays(ports, inputs), strict=True))
+    try:
+        runner = OnnxRunner(model.SerializeToString(), optimization="disabled")
+        wanted = dict(zip(runner.output_names, runner.run(arrays), strict=True))
+    except NacdeployError:
+        return ""
+    with torch.no_grad():
+        found = module.trace(*(torch.from_numpy(each) for each in arrays.values()))
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for name in names:
+        value = found.get(name)
+        if value is None or name not in wanted or not value.is_floating_point():
+            continue
+        if value.shape != wanted[name].shape or snr_db(wanted[name], value.numpy()) < EQUAL_DB:
+            return f": first at node '{makers[name].name or name}' ({makers[name].op_type})"
+    return ""
