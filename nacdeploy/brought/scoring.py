@@ -55,9 +55,9 @@ def metric_of(task: Task, ports: Ports, targets: Any) -> Metric:
     measure = measure_of(task.metric)
     name = spelled(measure.name, higher_is_better=not measure.lower_is_better, unit=measure.unit)
     scoring = _Scoring(task, ports, measure)
-    return Custom(name).with_functions(
-        Functions(scoring.score, scoring.loss, scoring.values, ports.apart, ports.n_outputs)
-    )
+    trains = task.loss is not None or is_classes(targets, ports)
+    own = Functions(scoring.score, scoring.loss, scoring.values, ports.apart, ports.n_outputs, trains)
+    return Custom(name).with_functions(own)
 
 
 def is_classes(targets: Any, ports: Ports) -> bool:

@@ -20,13 +20,14 @@ TOLERANCE = 0.1
 @dataclass(frozen=True)
 class Functions:
     """The functions of a task's metric over joined answers `(N, K)` and the targets of `N` samples; `apart` takes
-    answers apart."""
+    answers apart, and `trains` says whether there is a loss."""
 
     score: Callable[[Tensor, Any], float]
     loss: Callable[[Tensor, Any], Tensor]
     values: Callable[[Tensor, Any], Tensor]
     apart: Callable[[Tensor], Any]
     n_outputs: int
+    trains: bool = True
     version: int = 1
 
 
@@ -70,6 +71,11 @@ class Custom:
     @property
     def version(self) -> int:
         return self.functions.version if self.functions else 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether networks can be trained by the task's own loss."""
+        return self.functions is not None and self.functions.trains
 
     def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
         raise UsageError(f"metric '{self.title}' is that of a task of one's own: give --task")

@@ -158,7 +158,8 @@ def test_scores(session: Session, state: CompressionState, progress: Progress) -
     """Score baseline, control and compressed network on the test split."""
     task = session.task
     baseline = evaluation.evaluate(session.baseline.network, task, task.data.test).score
-    is_trained = state.n_epochs and not task.data.answered_by  # a network is no worse than itself
+    is_taught = task.data.answered_by or not getattr(task.metric, "trains", True)  # a network is no worse than itself
+    is_trained = state.n_epochs and not is_taught
     control_score = _control_score(session, state.n_epochs, progress) if is_trained else baseline
     compressed = evaluation.evaluate(state.network, task, task.data.test).score
     return Scores(baseline, control_score, state.n_epochs, compressed, len(task.data.test), task.metric.name)

@@ -40,6 +40,7 @@ def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Read:
         raise UsageError(f"{path} is not there; give the ONNX file of a network")
     model = _parsed(path)
     _load_external(model, path)
+    model = _with_shapes(model)
     try:
         onnx_files.check(model, str(path))
     except UsageError as error:
@@ -49,6 +50,16 @@ def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Read:
         model, notes = _single(model), ["half precision is read as single precision"]
     _fix(model, shapes or {})
     return Read(_simplified(model), tuple(notes))
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with the shapes of outputs that leave them out, as runtimes allow."""
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return model
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except Exception:  # said better by the check that follows
+        return model
 
 
 def _fix(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:

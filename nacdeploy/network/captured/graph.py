@@ -166,6 +166,8 @@ class Interpreter(fx.Interpreter):
         """Set devices and dropouts as they are now, not as they were when the network was captured."""
         if self._device is not None and isinstance(kwargs.get("device"), torch.device):
             kwargs = {**kwargs, "device": self._device}
+        if args and isinstance(args[0], tuple) and operator_name(n.target) == "sym_size":
+            args = (args[0][0], *args[1:])  # the batch of packed inputs that are apart
         if n.target in DROPOUTS and args[2] is False:
             args = (*args[:2], self.module.training)
         return args, kwargs
