@@ -1,7 +1,7 @@
 """Lay the photographs out: `photographs/{train,val,test}/CLASS/*.jpg`, CLASS being the number of an ImageNet class.
 
-Test are foolbox's 20 labelled photographs as they are. Train and val are parts, of many sizes, of three photographs that
-scikit-learn and matplotlib carry: `Q` looks at images, never at what is on them.
+Test are foolbox's 20 labelled photographs as they are. Train and val are parts, of many sizes, of three photographs
+that scikit-learn and matplotlib carry: `Q` looks at images, never at what is on them.
 """
 
 import random
