@@ -30,10 +30,11 @@ class TrainedBy:
 
     metric: Metric
     own_loss: Callable[[Any, Any], Any]
+    ports: Ports
 
     def loss(self, outputs: Tensor, labels: Any) -> Tensor:
         """The user's loss."""
-        return _loss(self.own_loss, outputs, _batch(labels))
+        return _loss(self.own_loss, self.ports.restored(outputs), _batch(labels))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.metric, name)
@@ -51,7 +52,7 @@ def metric_of(task: Task, ports: Ports, targets: Any) -> Metric:
                 "Task(metric=) is missing: targets that are no classes (int64, one per sample, for outputs (N, K)) "
                 "need a Measure, a torchmetrics metric or a function (predictions, targets) -> number"
             )
-        return ACCURACY if task.loss is None else cast(Metric, TrainedBy(ACCURACY, task.loss))
+        return ACCURACY if task.loss is None else cast(Metric, TrainedBy(ACCURACY, task.loss, ports))
     measure = measure_of(task.metric)
     name = spelled(measure.name, higher_is_better=not measure.lower_is_better, unit=measure.unit)
     scoring = _Scoring(task, ports, measure)
@@ -59,9 +60,9 @@ def metric_of(task: Task, ports: Ports, targets: Any) -> Metric:
 
 
 def is_classes(targets: Any, ports: Ports) -> bool:
-    """Tell whether targets `(N,)` name classes of outputs `(N, K)`."""
+    """Tell whether targets `(N,)` name classes of the only output `(N, K)`, which may stand in a dictionary."""
     is_integer = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
-    return is_integer and not ports.joins
+    return is_integer and len(ports.outputs) == 1 and len(ports.outputs[0].shape) == 1
 
 
 def measure_of(given: Any) -> Measure:
@@ -134,7 +135,7 @@ class _Scoring:
         batch = _batch(targets)
         own = self.task.loss
         if own is None and is_classes(batch, self.ports):
-            own = functional.cross_entropy
+            return functional.cross_entropy(outputs, batch)
         if own is None:
             raise UsageError("Task(loss=) is missing: F trains by it, and P's 'taylor' ranks by it")
         with sealed(self.task):
