@@ -4,7 +4,7 @@ import copy
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -50,13 +50,22 @@ def metric_of(task: Task, ports: Ports, targets: Any) -> Metric:
         if not is_classes(targets, ports):
             raise UsageError(
                 "Task(metric=) is missing: targets that are no classes (int64, one per sample, for outputs (N, K)) "
-                "need a Measure, a torchmetrics metric or a function (predictions, targets) -> number"
+                "need a Measure, a torchmetrics metric or a function (predictions, targets) -> number" + _keys(targets)
             )
         return ACCURACY if task.loss is None else cast(Metric, TrainedBy(ACCURACY, task.loss, ports))
     measure = measure_of(task.metric)
     name = spelled(measure.name, higher_is_better=not measure.lower_is_better, unit=measure.unit)
     scoring = _Scoring(task, ports, measure)
     return Custom(name).with_functions(Functions(scoring.score, scoring.loss, scoring.values, ports.n_outputs))
+
+
+def _keys(targets: Any) -> str:
+    """Say which keys targets have: a batch may hold more than labels."""
+    if not isinstance(targets, Mapping):
+        return ""
+    return (
+        f"; these hold {', '.join(map(str, targets))}: if one is the classes, Task(unpack=) returns (inputs, classes)"
+    )
 
 
 def is_classes(targets: Any, ports: Ports) -> bool:
