@@ -122,6 +122,13 @@ def test_search_goes_on_with_its_task_and_changes_nothing(here: Path) -> None:
     assert "leave --task away" in refused_line(run("search", "--resume", "runs/found", "--task", "other.py:task"))
 
 
+@pytest.mark.parametrize("named", [(), ("--task", "mine.py:task")])
+def test_checkpoint_of_a_task_is_the_baseline_of_others(here: Path, tmp_path: Path, named: tuple[str, ...]) -> None:
+    succeed("train", "--task", "mine.py:task", "--out", tmp_path / "trained")
+    given = ("--checkpoint", tmp_path / "trained", "--strategy", "Q", "--out", tmp_path / "quantized")
+    assert f"baseline mine.py:task from {tmp_path / 'trained'}" in succeed("transfer", *named, *given).err
+
+
 def test_artifact_has_the_inputs_and_outputs_of_the_network_and_answers_as_it(here: Path) -> None:
     model = onnx.load("artifact/model.onnx")
     assert [each.name for each in model.graph.input] == ["image", "meta"]
