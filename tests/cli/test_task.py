@@ -76,6 +76,12 @@ def task():
     )
 
 
+def other():
+    one = task()
+    one.model.near = nn.Conv2d(32, 2, 1)
+    return one
+
+
 def wrong():
     return 3
 
@@ -127,6 +133,14 @@ def test_checkpoint_of_a_task_is_the_baseline_of_others(here: Path, tmp_path: Pa
     succeed("train", "--task", "mine.py:task", "--out", tmp_path / "trained")
     given = ("--checkpoint", tmp_path / "trained", "--strategy", "Q", "--out", tmp_path / "quantized")
     assert f"baseline mine.py:task from {tmp_path / 'trained'}" in succeed("transfer", *named, *given).err
+
+
+def test_task_that_is_named_is_not_that_of_the_checkpoint(here: Path) -> None:
+    line = refused_line(run("transfer", "--task", "mine.py:other", "--checkpoint", "runs/baselines", "--strategy", "Q"))
+    assert "runs/baselines" in line
+    (baseline,) = Path("runs/baselines").iterdir()
+    line = refused_line(run("transfer", "--task", "mine.py:other", "--checkpoint", baseline, "--strategy", "Q"))
+    assert "near" in line
 
 
 def test_artifact_has_the_inputs_and_outputs_of_the_network_and_answers_as_it(here: Path) -> None:
