@@ -28,6 +28,13 @@ epochs = 1
 learning_rate = 0.001
 batch_size = 32
 
+[quantize]
+n_calibration = 100
+
+[settle]
+n_images = 100
+batch_size = 50
+
 [prune]
 ratio = 0.1
 multiple = 2
