@@ -5,7 +5,7 @@ What fits into memory is kept there; what does not is read by index when it is n
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -153,10 +153,21 @@ def packed(given: Any, ports: Ports, where: str) -> Tensor:
         raise UsageError(f"{where}: {error}") from error
     if len(named) != len(ports.inputs):
         raise UsageError(f"{where} has {len(named)} inputs, the first batch had {len(ports.inputs)}")
-    order = [named[port.name] for port in ports.inputs] if ports.call == "named" else list(named.values())
+    order = _in_order(named, ports, isinstance(given, Mapping), where)
     for port, each in zip(ports.inputs, order, strict=True):
         _check(port, each, len(order[0]), where)
     return ports.packed(order)
+
+
+def _in_order(named: Mapping[str, Tensor], ports: Ports, has_names: bool, where: str) -> list[Tensor]:
+    """Return inputs in the order of the ports: by name, or by place where neither side names them."""
+    names = [port.name for port in ports.inputs]
+    if set(named) == set(names):
+        return [named[name] for name in names]
+    if len(names) == 1 or not (has_names or ports.call == "named"):
+        return list(named.values())
+    given = f"has the inputs {', '.join(named)}" if has_names else "gives its inputs without names"
+    raise UsageError(f"{where} {given}; the first batch of validation had {', '.join(names)}")
 
 
 def _check(port: Any, x: Tensor, n: int, where: str) -> None:

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,10 +30,11 @@ class TrainedBy:
 
     metric: Metric
     own_loss: Callable[[Any, Any], Any]
+    ports: Ports
 
     def loss(self, outputs: Tensor, labels: Any) -> Tensor:
         """The user's loss."""
-        return _loss(self.own_loss, outputs, _batch(labels))
+        return _loss(self.own_loss, self.ports.restored(outputs), _batch(labels))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.metric, name)
@@ -49,9 +50,9 @@ def metric_of(task: Task, ports: Ports, targets: Any) -> Metric:
         if not is_classes(targets, ports):
             raise UsageError(
                 "Task(metric=) is missing: targets that are no classes (int64, one per sample, for outputs (N, K)) "
-                "need a Measure, a torchmetrics metric or a function (predictions, targets) -> number"
+                "need a Measure, a torchmetrics metric or a function (predictions, targets) -> number" + _keys(targets)
             )
-        return ACCURACY if task.loss is None else cast(Metric, TrainedBy(ACCURACY, task.loss))
+        return ACCURACY if task.loss is None else cast(Metric, TrainedBy(ACCURACY, task.loss, ports))
     measure = measure_of(task.metric)
     name = spelled(measure.name, higher_is_better=not measure.lower_is_better, unit=measure.unit)
     scoring = _Scoring(task, ports, measure)
@@ -60,10 +61,19 @@ def metric_of(task: Task, ports: Ports, targets: Any) -> Metric:
     return Custom(name).with_functions(own)
 
 
+def _keys(targets: Any) -> str:
+    """Say which keys targets have: a batch may hold more than labels."""
+    if not isinstance(targets, Mapping):
+        return ""
+    return (
+        f"; these hold {', '.join(map(str, targets))}: if one is the classes, Task(unpack=) returns (inputs, classes)"
+    )
+
+
 def is_classes(targets: Any, ports: Ports) -> bool:
-    """Tell whether targets `(N,)` name classes of outputs `(N, K)`."""
+    """Tell whether targets `(N,)` name classes of the only output `(N, K)`, which may stand in a dictionary."""
     is_integer = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
-    return is_integer and not ports.joins
+    return is_integer and len(ports.outputs) == 1 and len(ports.outputs[0].shape) == 1
 
 
 def measure_of(given: Any) -> Measure:
@@ -136,7 +146,7 @@ class _Scoring:
         batch = _batch(targets)
         own = self.task.loss
         if own is None and is_classes(batch, self.ports):
-            own = functional.cross_entropy
+            return functional.cross_entropy(outputs, batch)
         if own is None:
             raise UsageError("Task(loss=) is missing: F trains by it, and P's 'taylor' ranks by it")
         with sealed(self.task):

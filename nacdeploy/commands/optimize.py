@@ -85,7 +85,8 @@ def optimize(
         progress=progress,
     )
     manifest, rows = artifact.load(made)
-    in_float = {row.layer: row.reason or "float" for row in rows if row.held.startswith("float")}
+    kept = {layer: why for step in manifest.steps for layer, why in step.decision.get("left_out", {}).items()}
+    in_float = {row.layer: kept.get(row.layer) or row.reason for row in rows if row.held.startswith("float")}
     table = bench([made], progress=progress)
     return Optimized(made, made / manifest.model_file, in_float, manifest.notes, table)
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from nacdeploy.base import live
+from nacdeploy.base import live, records
 from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.models import deit, external, from_onnx, mobilenet, project, resnet
 from nacdeploy.models.ports import Ports, ported
@@ -43,6 +43,12 @@ class ModelSpec:
     width: Annotated[float, Field(gt=0, le=10**6)] | None = None
     source_sha256: str | None = None
     ports: Ports | None = None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The facts as keys of stored work hold them: without ports as older versions wrote them."""
+        facts: dict[str, Any] = records.to_data(self)
+        return facts if self.ports else {key: value for key, value in facts.items() if key != "ports"}
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ network (`exporters/targets/ported.py`).
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from math import prod
 from typing import Annotated, Any, Literal, TypeVar
@@ -257,7 +258,10 @@ def ported(model: nn.Module, ports: Ports | None) -> nn.Module:
     Raises:
         UsageError: the module's class takes no other class in its place.
     """
-    if ports is None or not (ports.packs or ports.joins or ports.call == "named"):
+    if ports is None:
+        return model
+    if not (ports.packs or ports.joins or ports.call == "named"):
+        model._ports = ports  # type: ignore[assignment]
         return model
     own = type(model)
     made = _CLASSES.setdefault(own, type(own.__name__, (Ported, own), {"__module__": own.__module__}))
@@ -272,7 +276,7 @@ def ported(model: nn.Module, ports: Ports | None) -> nn.Module:
 
 
 def ports_of(model: nn.Module) -> Ports | None:
-    """Return the ports of a module, or None if it answers one tensor with one."""
+    """Return the ports of the network of a user's own task, or None."""
     return getattr(model, "_ports", None)
 
 
@@ -281,6 +285,7 @@ def unported(model: nn.Module) -> nn.Module:
     own = copy.deepcopy(model)
     if isinstance(own, Ported):
         own.__class__ = type(own).__mro__[2]
+    if ports_of(own) is not None:
         del own._ports
     return own
 
@@ -294,10 +299,10 @@ def found(model: nn.Module, given: Any, names: Sequence[str]) -> Ports:
         UsageError: an input is no tensor with the batch first, or the answer holds no such tensor; the text names it.
     """
     own = getattr(model, "output_names", None)  # a network from a graph names its outputs
-    inputs = _inputs(model, given, names)
     batch = next(iter(tensors_of(given).values()))
-    with torch.inference_mode():
+    with torch.inference_mode(), _watched(model) as lookups:
         answer = call(model, given)
+    inputs = _inputs(lookups, given, names, hasattr(model, "input_names"))
     outputs = []
     for name, tensor in leaves(answer):
         if tensor.dim() < 1 or len(tensor) != len(batch):
@@ -327,13 +332,38 @@ def tensors_of(given: Any) -> dict[str, Tensor]:
     return named
 
 
-def _inputs(model: nn.Module, given: Any, names: Sequence[str]) -> tuple[Port, ...]:
-    tables = [module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)]
+Lookups = list[tuple[int, Tensor]]  # the rows of a table, and the indices that were looked up in it
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[Lookups]:
+    """Note within the block what a network looks up in its tables (`nn.Embedding`)."""
+    tables, seen = [module for module in model.modules() if isinstance(module, nn.Embedding)], Lookups()
+    hooks = [
+        table.register_forward_pre_hook(lambda table, given: seen.append((table.num_embeddings, given[0])))
+        for table in tables
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _inputs(lookups: Lookups, given: Any, names: Sequence[str], is_named: bool) -> tuple[Port, ...]:
     made = []
     for i, (key, each) in enumerate(tensors_of(given).items()):
         name = key if isinstance(given, Mapping) else (names[i] if i < len(names) else f"input_{i + 1}")
-        if not isinstance(given, Mapping | tuple | list) and each.dim() == 4 and not hasattr(model, "input_names"):
+        if not isinstance(given, Mapping | tuple | list) and each.dim() == 4 and not is_named:
             name = "images"
-        counts = None if each.is_floating_point() else min([*tables, LARGEST_INTEGER])
-        made.append(Port(name, tuple(each.shape[1:]), str(each.dtype).removeprefix("torch."), counts))
+        n_values = None if each.is_floating_point() else _n_values(each, lookups)
+        made.append(Port(name, tuple(each.shape[1:]), str(each.dtype).removeprefix("torch."), n_values))
     return tuple(made)
+
+
+def _n_values(x: Tensor, lookups: Lookups) -> int:
+    """Return how many values an integer input may have: the rows of the table in which it is looked up as it is, else
+    of the smallest table that has a row for each of its values, as it may be looked up there after some arithmetic."""
+    own = [n for n, indices in lookups if indices.shape == x.shape and torch.equal(indices, x)]
+    largest = int(x.max()) if x.numel() else 0
+    return min(own or [n for n, _ in lookups if n > largest] or [LARGEST_INTEGER])

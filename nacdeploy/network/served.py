@@ -24,4 +24,5 @@ class Served(nn.Module):
 def served(network: Network) -> nn.Module:
     """Return a network as its user calls it."""
     ports = ports_of(network.backbone)
-    return network if ports is None else Served(network, ports)
+    is_plain = ports is None or not (ports.packs or ports.joins or ports.call == "named")
+    return network if ports is None or is_plain else Served(network, ports)

@@ -7,6 +7,8 @@ torchvision's weights may be in a file, and else the training images'.
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from nacdeploy.base.errors import UsageError
 from nacdeploy.data import Dataset
 from nacdeploy.metrics import named, shown
@@ -64,7 +66,7 @@ def settled(profile: Profile, record: Record | None, is_given: bool) -> Layer:
         own = record.data if record is not None else {}
         known = pretrained.pretraining(profile.model) if is_given and record is None else None
         why = "the training images' own"
-        if "mean" in own:
+        if own.get("mean"):  # empty: a task of one's own, whose data arrive as they are
             taken = {"channel_order": "rgb", "value_range": "0..1"} | {k: own[k] for k in TAKEN if k in own}
             images = _normalised(images.model_copy(update=taken), own["mean"], own["std"])
             why = "the checkpoint's own"
@@ -77,7 +79,12 @@ def settled(profile: Profile, record: Record | None, is_given: bool) -> Layer:
 
 
 def _normalised(images: DataTable, mean: Sequence[float], std: Sequence[float]) -> DataTable:
-    return DataTable.model_validate({**images.model_dump(), "mean": list(mean), "std": list(std)})
+    try:
+        return DataTable.model_validate({**images.model_dump(), "mean": list(mean), "std": list(std)})
+    except ValidationError as error:
+        raise UsageError(
+            f"the checkpoint's normalisation, mean {mean} and std {std}, is none: give --normalize MEAN/STD"
+        ) from error
 
 
 def line(data: Dataset, why: str) -> str:

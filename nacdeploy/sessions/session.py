@@ -119,7 +119,7 @@ def open_session(request: Request, progress: Progress) -> Session:
 def _baseline_key(task: Task, profile: Profile) -> str:
     """What a trained baseline depends on, as a hash."""
     recipe = profile.train.model_dump(mode="json")
-    spec, data = records.to_data(task.spec), _seen(task, profile)
+    spec, data = task.spec.content, _seen(task, profile)
     return records.sha256_data({"model": spec, "data": data, "seed": profile.seed, "recipe": recipe})
 
 

@@ -234,7 +234,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_checkpoint(record: Record, options: Options, profile: Profile) -> dict[str, Any]:
     """A checkpoint folder knows its model: it need not be named again."""
-    if options["model"] is not None:
+    if options["model"] is not None or options["task"] is not None:
         return {}
     given: dict[str, Any] = {"model": record.model.located, "width": record.model.width}
     if options["data"] is None:

@@ -131,8 +131,18 @@ def _ports(name: str, made: brought.Task, validation: Source) -> Ports:
         raise UsageError(f"task '{name}': {error}") from error
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        what = f"the network fails on a batch of validation: {type(error).__name__}: {lines[0][:300]}"
+        what = (
+            f"the network fails on a batch of validation: {type(error).__name__}: {lines[0][:300]}{_parts(given, made)}"
+        )
         raise UsageError(f"task '{name}': {what}") from error
+
+
+def _parts(given: Any, made: brought.Task) -> str:
+    """Say what to do where a batch has more parts than the network takes: a list of images is one of each sample."""
+    takes = ", ".join(made.arguments)
+    if not isinstance(given, list | tuple) or len(given) <= len(made.arguments):
+        return ""
+    return f"; the batch has {len(given)} inputs, it takes {takes}: stack samples in collate_fn or Task(unpack=)"
 
 
 def _spread(train: Source) -> Source:

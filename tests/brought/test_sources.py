@@ -108,3 +108,21 @@ def test_reading_leaves_the_generators_of_the_user_alone() -> None:
 )
 def test_batches_are_taken_apart_as_trainers_do(batch: Any, inputs: Any, targets: Any) -> None:
     assert by_convention(["input", "labels"])(batch) == (inputs, targets)
+
+
+def test_inputs_without_names_stand_for_a_named_one_and_for_no_more() -> None:
+    one = ports.found(MODEL, {"input": X[:2]}, ["input"])
+    assert torch.equal(reading.packed(X, one, "train"), X)
+
+    class Sum(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return (a - b).flatten(1)
+
+    named = ports.found(Sum(), {"a": X, "b": X}, ["a", "b"])
+    with pytest.raises(UsageError, match=r"^train gives its inputs without names; the first .* had a, b$"):
+        reading.packed((X, X), named, "train")
+    by_place = ports.found(Sum(), (X, 2 * X), ["a", "b"])
+    wanted = reading.packed((X, 2 * X), by_place, "train")
+    assert torch.equal(reading.packed({"b": 2 * X, "a": X}, by_place, "train"), wanted)
+    with pytest.raises(UsageError, match="train has the inputs b, c; the first batch of validation had a, b"):
+        reading.packed({"b": X, "c": X}, by_place, "train")

@@ -88,7 +88,7 @@ def test_module_gets_its_own_class_back(two: nn.Module) -> None:
 def test_plain_network_stays_as_it_is() -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
     found = ports.found(plain, torch.rand(3, 1, 2, 2), ["input"])
-    assert ports.ported(plain, found) is plain and ports.ports_of(plain) is None
+    assert ports.ported(plain, found) is plain and type(plain) is nn.Sequential
     assert (found.input_shape, found.n_outputs) == ((1, 2, 2), 2)
 
 
@@ -108,3 +108,34 @@ def test_answer_without_the_batch_first_is_refused_by_name(answer: Any, said: st
     with pytest.raises(UsageError) as caught:
         ports.found(Odd(), torch.rand(3, 4), ["x"])
     assert said in str(caught.value)
+
+
+class Words(nn.Module):
+    """Token ids, looked up as they are, with places and shifted kinds of tokens; a mask is looked up nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places, self.kinds = nn.Embedding(100, 4), nn.Embedding(6, 4), nn.Embedding(9, 4)
+
+    def forward(self, ids: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
+        x = self.words(ids) + self.places(torch.arange(ids.shape[1])) + self.kinds(kinds + 1)
+        return (x * mask[:, :, None]).sum(1)
+
+
+def test_integer_input_has_the_values_of_the_table_that_it_is_looked_up_in() -> None:
+    ids, kinds = torch.arange(12).reshape(2, 6) * 9, torch.full((2, 6), 7)
+    found = ports.found(Words().eval(), (ids, kinds, torch.ones(2, 6, dtype=torch.long)), ["ids", "kinds", "mask"])
+    assert [port.n_values for port in found.inputs] == [100, 9, 6]
+
+
+def test_sizes_are_asked_of_an_input_that_an_artifact_has() -> None:
+    class Reshaping(Two):
+        def forward(self, image: Tensor, ids: Tensor, scale: float | None = None) -> Any:
+            return self.boxes(self.stem(image)).reshape(len(ids), -1, 4) + ids.sum()
+
+    model = Reshaping().eval()
+    found = ports.found(model, BATCH, ["image", "ids"])
+    network = Network(ports.ported(model, found), Grid("ort", 8, ("conv",)), found.input_shape)
+    assert network.captured.graph is not None, network.captured.why_not
+    (packed,) = (node for node in network.captured.graph.nodes if node.op == "placeholder")
+    assert {user.target for user in packed.users} == {ports.take}

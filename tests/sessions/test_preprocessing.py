@@ -267,3 +267,8 @@ def test_run_goes_on_with_its_normalisation_whatever_is_said_now(folder: Path) -
     assert (run["asked"]["normalize"], run["profile"]["images"]["mean"]) == ("0.5/0.5", 0.5)
     again = nacdeploy.search(resume="found", wandb=False, budget=2)
     assert again.baseline_checkpoint == first.baseline_checkpoint
+
+
+def test_normalisation_in_a_checkpoint_that_is_none_is_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match=r"mean \[0.5\] and std \[0.0\], is none: give --normalize"):
+        preprocessing._normalised(DataTable(), [0.5], [0.0])

@@ -62,8 +62,8 @@ def noise(ports: Ports) -> NDArray[Any]:
 
 
 def ported(runner: Runner, ports: Ports | None) -> Runner:
-    """Return a runner that takes packed inputs and joins outputs, if a network's ports ask for that."""
-    return runner if ports is None or not (ports.packs or ports.joins) else PortedRunner(runner, ports)
+    """Return a runner that takes packed inputs and answers with joined outputs first, for a network with ports."""
+    return runner if ports is None else PortedRunner(runner, ports)
 
 
 def ported_maker(make: Maker, ports: Ports | None) -> Maker:

@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from nacdeploy.models.ports import MARKED
+from nacdeploy.models.ports import MARKED, take
 from nacdeploy.network.captured.graph import (
     CONVOLUTIONS,
     DROPOUTS,
@@ -90,6 +90,16 @@ def _is_view(node: fx.Node) -> bool:
     return not _is_in_place(node) and any(r.alias_info is not None for r in node.target._schema.returns)
 
 
+def _ask_first_input(graph: fx.Graph) -> None:
+    """Let sizes be those of the first input where inputs travel packed: an artifact has no packed tensor to ask."""
+    (images,) = (node for node in graph.nodes if node.op == "placeholder")
+    inputs = [node for node in images.users if node.target is take]
+    if inputs:
+        images.append(inputs[0])
+        for node in set(images.users) - set(inputs):
+            node.replace_input_with(images, inputs[0])
+
+
 class _Folding:
     """A graph of modules and functions from an exported program."""
 
@@ -113,6 +123,7 @@ class _Folding:
         if not isinstance(answer, fx.Node) or not carries_images(answer):
             raise CaptureError("the answer does not follow from the images")
         self._graph.output(answer)
+        _ask_first_input(self._graph)
         self._graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
         return Captured(self._graph, self._weights)
 

@@ -232,7 +232,7 @@ def context(task: Task) -> dict[str, Any]:
 
     They are the network's own code, which its values do not show, the images as the network sees them, and the metric.
     """
-    data, spec = task.data, records.to_data(task.spec)
+    data, spec = task.data, task.spec.content
     if task.spec.source_sha256 is not None:  # a user's file is its content, wherever it lies
         spec["name"] = task.spec.name.rpartition(":")[2]
     seen = {"mean": data.mean, "std": data.std, "augment": data.augment, "split_seed": data.split_seed}
