@@ -33,20 +33,6 @@ INSTALLED = FOLDER / "packages"
 CAFFE = {"mean": [104.0, 117.0, 123.0], "std": [1.0, 1.0, 1.0], "channel_order": "bgr", "value_range": "0..255"}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 WORDS = ("the", "quick", "brown", "fox", "over", "lazy", "invoice", "total", "amount", "2024", "street", "price")
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "over",
-    "lazy",
-    "invoice",
-    "total",
-    "amount",
-    "2024",
-    "street",
-    "number",
-    "price",
-)
 
 
 @dataclass(frozen=True)
