@@ -47,7 +47,7 @@ def test_command_line_parses(line: str) -> None:
         assert given["profile"] in shipped_names() or [*(ROOT / "examples").rglob(given["profile"])]
     if given.get("target"):
         assert given["target"] in FOLDERS
-    if "strategy" in given:
+    if given.get("strategy"):
         letters.check(Chain.parse(given["strategy"]), profiles.load("demo"))
 
 

@@ -55,6 +55,11 @@ def optimize(
     By default `Q(min_snr_db=25)`: integers, except for the layers that would take the answers below that ratio of
     signal to noise, and except where float is measured to be faster.
 
+        >>> import nacdeploy
+        >>> found = nacdeploy.optimize("runs/export-ort-1/model.onnx", data="random", profile="tiny.toml", out="fast")
+        >>> found.file.name, [row.chain for row in found.table.rows]
+        ('model.onnx', ['', 'Q(min_snr_db=25)'])
+
     Args:
         network: the ONNX file.
         strategy: another chain, such as `P(ratio=0.2)F(distill=1)Q`.

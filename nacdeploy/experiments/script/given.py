@@ -25,6 +25,8 @@ class Given:
     train: ImageSet
     split_seed: int = 0
     augment: str = "none"
+    calibration: ImageSet | None = None
+    epochs: None = None
 
     @property
     def validation(self) -> ImageSet:

@@ -63,6 +63,7 @@ class OnnxModule(nn.Module):
         self._values: dict[str, str] = {}
         steps = self._read([*model.graph.node], constants, _readers(model))
         self._steps = _with_last_uses(steps, {*self.output_names, *self._constants, *self._values})
+        self.is_quantized = any(node.op_type in _QUANTIZED for node in model.graph.node)
         self.eval()
 
     def forward(self, *given: Tensor, **named: Tensor) -> Any:
