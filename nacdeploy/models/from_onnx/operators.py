@@ -172,6 +172,23 @@ def pads_of(
     return before + after
 
 
+def _same_by_ceiling(
+    x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int]
+) -> bool:
+    """Tell whether padding by `before` on both sides, with sizes rounded up, has the windows of uneven padding."""
+    n = len(kernel)
+    for size, k, stride, dilation, before, after in zip(
+        x.shape[-n:], kernel, strides, dilations, pads[:n], pads[n:], strict=True
+    ):
+        reach = dilation * (k - 1) + 1
+        wanted = (size + before + after - reach) // stride + 1
+        rounded = -(-(size + 2 * before - reach) // stride) + 1
+        last_starts_inside = (rounded - 1) * stride < size + before
+        if after < before or 2 * before > k or wanted != rounded or not last_starts_inside:
+            return False
+    return True
+
+
 def _pooled(function: str) -> Callable[..., Tensor]:
     """Pool; uneven padding stands before it. The edge's own value changes no maximum, and is a number."""
 
@@ -183,6 +200,8 @@ def _pooled(function: str) -> Callable[..., Tensor]:
         before, after = pads[:n], pads[n:]
         ceil, counted = bool(attributes.get("ceil_mode", 0)), bool(attributes.get("count_include_pad", 0))
         fits = before == after and all(2 * p <= k for p, k in zip(before, kernel, strict=True))
+        if not fits and function == "max" and _same_by_ceiling(x, kernel, strides, dilations, pads):
+            fits = ceil = True
         if not fits:
             flat = [p for pair in zip(before[::-1], after[::-1], strict=True) for p in pair]
             x = F.pad(x, flat, mode="replicate") if function == "max" else F.pad(x, flat)
