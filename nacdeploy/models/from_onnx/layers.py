@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -171,6 +170,3 @@ def multiplied(op: str, given: list[Any], attributes: dict[str, Any]) -> Tensor:
     a, b = (x.T if attributes.get(f"trans{name}", 0) else x for x, name in zip(given, "AB", strict=False))
     found: Tensor = attributes.get("alpha", 1.0) * (a @ b)
     return found if len(given) < 3 else found + attributes.get("beta", 1.0) * given[2]
-
-
-assert torch is not None
