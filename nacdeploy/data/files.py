@@ -20,6 +20,7 @@ from nacdeploy.data.sets import ImageSet, Splits
 from nacdeploy.data.splits import split_by_fraction, stratified_order
 from nacdeploy.data.transforms import Shaping
 from nacdeploy.data.transforms import shaping as shaping_of
+from nacdeploy.metrics.f1 import SEPARATOR
 from nacdeploy.profile.tables.training import DataTable
 
 USUAL_CROP, USUAL_RESIZE = 224, 256  # ImageNet's: of images that differ in size, where nobody says what to do
@@ -59,14 +60,17 @@ def completed(
 ) -> tuple[tuple[Files, Files, Files], str]:
     """Return the three splits, with missing ones taken from train by seed, and a note that names these.
 
+    Where names list several labels ("cat|dog"), images are drawn without regard to them: many a set stands once.
+
     Raises:
         UsageError: a class has fewer images than splits need.
     """
     missing = [validation is None, test is None]
     fractions = [FRACTION * is_missing for is_missing in missing]
+    is_plain = not any(SEPARATOR in name for name in class_names)
     parts = split_by_fraction(
-        train.labels,
-        class_names,
+        train.labels if is_plain else torch.zeros_like(train.labels),
+        class_names if is_plain else ("",),
         validation=fractions[0],
         test=fractions[1],
         seed=seed,

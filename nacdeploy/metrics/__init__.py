@@ -25,6 +25,7 @@ from nacdeploy.metrics.base import (
 )
 from nacdeploy.metrics.custom import Custom
 from nacdeploy.metrics.distillation import Distils, distilled
+from nacdeploy.metrics.f1 import F1
 
 __all__ = [
     "ACCURACY",
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 ACCURACY = Accuracy()
-METRICS: tuple[Metric, ...] = (ACCURACY, Mae(), AGREEMENT)
+METRICS: tuple[Metric, ...] = (ACCURACY, Mae(), AGREEMENT, F1())
 GROUP = "nacdeploy.metrics"
 _KNOWN: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 

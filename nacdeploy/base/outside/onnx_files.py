@@ -18,6 +18,15 @@ from nacdeploy.base.outside import doors
 
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 _PACKED = frozenset({TensorProto.STRING, TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
+_LEAST_INPUTS = {
+    "QuantizeLinear": 2,
+    "DequantizeLinear": 2,
+    "Conv": 2,
+    "ConvTranspose": 2,
+    "MatMul": 2,
+    "Gemm": 2,
+    "Add": 2,
+}
 _PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -97,7 +106,9 @@ def _of_tensor(tensor: TensorProto) -> str | None:
 
 
 def _of_node(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """Return the problem of the scale of a constant, or of the weight of a multiplication."""
+    """Return the problem of the number of inputs, the scale of a constant, or the weight of a multiplication."""
+    if (least := _LEAST_INPUTS.get(node.op_type, 0)) > len(node.input):
+        return f"'{node.name[:80]}' ({node.op_type}) has {len(node.input)} inputs and needs {least}"
     if node.op_type in _PAIR and node.input[0] in shapes:
         if any(name and name not in shapes for name in node.input):
             return f"'{node.name[:80]}' changes a constant by what is none"

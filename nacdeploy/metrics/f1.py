@@ -1,0 +1,111 @@
+"""F1: several labels per image, scored by how well the labels named agree with those of the image."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import t as students_t
+from torch import Tensor
+from torch.nn import functional
+
+from nacdeploy.base.errors import UsageError
+from nacdeploy.metrics.base import Interval
+
+SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class F1:
+    """The mean over images of `2 n_right / (n_named + n_wanted)`; a label is named if its output is above 0.
+
+    Labels are float32 `(N, K)` of zeros and ones. An image without labels and without a named one counts 1.
+    """
+
+    name: str = "f1"
+    title: str = "F1"
+    column: str = "F1"
+    unit: str = "%"
+    scale: float = 100.0
+    drop_unit: str = "points"
+    n_digits: str = ".2f"
+    higher_is_better: bool = True
+    bounds: tuple[float, float] = (0.0, 1.0)
+    answer: tuple[str, str] = ("set of labels", "sets of labels")
+    agreement: str = "the same labels named"
+    no_exits: str = ""
+    version: int = 1
+
+    def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
+        """Return the labels that the names of classes list, `(N, K)`: "cat|dog" names two."""
+        sets = [[part for part in name.split(SEPARATOR) if part] for name in class_names]
+        names = tuple(sorted({part for each in sets for part in each}))
+        if len(names) < 2:
+            raise UsageError(
+                f"metric 'f1' needs two labels at least, apart by '{SEPARATOR}' where an image has several"
+            )
+        table = torch.zeros(len(class_names), len(names))
+        for row, each in zip(table, sets, strict=True):
+            row[[names.index(part) for part in each]] = 1.0
+        return table[classes], names
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The mean binary cross entropy of each label."""
+        return functional.binary_cross_entropy_with_logits(outputs, labels)
+
+    def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
+        """The binary cross entropy against the teacher's probabilities, both softened."""
+        wanted = torch.sigmoid(answers / temperature)
+        return temperature**2 * functional.binary_cross_entropy_with_logits(outputs / temperature, wanted)
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Each image's F1."""
+        named, wanted = outputs > 0, labels > 0.5
+        total = (named.sum(1) + wanted.sum(1)).double()
+        return torch.where(total > 0, 2 * (named & wanted).sum(1).double() / total.clamp(min=1), 1.0)
+
+    def score(self, outputs: Tensor, labels: Tensor) -> float:
+        return float(self.values(outputs, labels).mean())
+
+    def chance(self, labels: Tensor) -> float:
+        """The score of always naming the same labels: the most frequent ones, as many as pay best."""
+        order = labels.sum(0).argsort(descending=True)
+        named = torch.full((labels.shape[1],), -1.0)
+        best = 0.0
+        for label in order.tolist():
+            named[label] = 1.0
+            best = max(best, self.score(named.expand_as(labels), labels))
+        return best
+
+    def is_near_chance(self, score: float, chance: float, n_images: int) -> bool:
+        return score <= chance + 3 * (chance * (1 - chance) / n_images) ** 0.5
+
+    def quality(self, score: float, chance: float) -> float:
+        return score
+
+    def of_quality(self, quality: float, chance: float) -> float:
+        return quality
+
+    def point(self, chance: float) -> float:
+        return 1.0
+
+    def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
+        """Estimate the drop in points from the mean difference of the same images' values.
+
+        The limits are Student's t with the finite population's factor, as for the mean absolute error.
+        """
+        lost, n = 100 * (before - now), len(now)
+        mean, left = float(lost.mean()), math.sqrt((n_total - n) / max(n_total - 1, 1))
+        if n < 2:
+            return Interval(mean, -math.inf if left else mean, math.inf if left else mean)
+        margin = left * float(students_t.ppf((1 + confidence) / 2, n - 1)) * float(lost.std()) / math.sqrt(n)
+        return Interval(mean, mean - margin, mean + margin)
+
+    def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
+        """Tell for each row whether the same labels are named. With `noise`, an output that is within three standard
+        deviations of the boundary agrees too."""
+        same = (reference > 0) == (outputs > 0)
+        return (same if noise is None else same | (reference.abs() <= 3 * noise)).all(1)
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """How sure the least sure label is: 0 at even odds."""
+        return (2 * torch.sigmoid(outputs) - 1).abs().amin(1)
