@@ -33,6 +33,9 @@ from nacdeploy.task.answers import answered
 from nacdeploy.task.training import Report
 
 
+_CLEARLY = 0.05  # of a score: an untrained network is about as good as no network
+
+
 @dataclass(frozen=True)
 class Session:
     """The settings in force, their task, the baseline state and the folder of its checkpoint."""
@@ -258,7 +261,8 @@ def _check_direction(baseline: CompressionState, task: Task) -> None:
         UsageError: it is worse.
     """
     metric, found = task.metric, baseline.metrics
-    if isinstance(metric, metrics.Custom) and metrics.is_better(metric, found.chance, found.score):
+    is_clear = abs(found.chance - found.score) > _CLEARLY * max(abs(found.chance), abs(found.score))
+    if is_clear and isinstance(metric, metrics.Custom) and metrics.is_better(metric, found.chance, found.score):
         other = "lower" if metric.higher_is_better else "higher"
         raise UsageError(
             f"by metric '{metric.title}' the network ({metrics.shown(metric, found.score)}) is worse than answers that "
