@@ -32,7 +32,6 @@ from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.answers import answered
 from nacdeploy.task.training import Report
 
-
 _CLEARLY = 0.05  # of a score: an untrained network is about as good as no network
 
 
