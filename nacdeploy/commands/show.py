@@ -136,6 +136,8 @@ def _checkpoint(path: Path) -> Shown:
     steps = [checkpoints.step_from_data(step) for step in record.steps]
     explained = [f"{s.link}: {letters.make(s.link, profile).explain(s.decision)}" for s in steps]
     now, base, metric = record.metrics, record.baseline, named(record.metrics.metric)
+    if "name" not in record.data:
+        raise UsageError(f"{path / checkpoints.RECORD} does not name its data; train or transfer again")
     lines = [
         f"checkpoint of {record.model.name} on {record.data['name']}, chain '{record.chain or 'none'}'",
         f"{metric.title} on validation {shown(metric, now.score)} (baseline {shown(metric, base.score)})",

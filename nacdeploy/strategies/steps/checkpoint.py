@@ -140,9 +140,8 @@ def _check(record: Record) -> None:
         UsageError: chain and steps are not the same, or a figure cannot be.
     """
     record.check_letters()
-    for key in ("name", "fingerprint"):
-        if not isinstance(record.data.get(key), str):
-            raise UsageError(f"its data have no {key} in words; train or transfer again")
+    if not all(isinstance(record.data.get(key, ""), str) for key in ("name", "fingerprint")):
+        raise UsageError("its data have a name or a fingerprint that is no text; train or transfer again")
     steps = "".join(str(_link(_step_record(step))) for step in record.steps)
     if str(Chain.parse(record.chain)) != steps:
         raise UsageError(f"its chain is '{record.chain[:80]}', and its steps are '{steps[:80]}'")
