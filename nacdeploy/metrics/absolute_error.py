@@ -77,17 +77,8 @@ class Mae:
         return chance / 100
 
     def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
-        """Estimate the drop from the mean difference of the errors of the same images.
-
-        The limits are Student's t with the finite population's factor, sqrt((N - n) / (N - 1)), which is 0 when all
-        images were counted.
-        """
-        lost, n = now - before, len(now)
-        mean, left = float(lost.mean()), math.sqrt((n_total - n) / max(n_total - 1, 1))
-        if n < 2:
-            return Interval(mean, -math.inf if left else mean, math.inf if left else mean)
-        margin = left * float(students_t.ppf((1 + confidence) / 2, n - 1)) * float(lost.std()) / math.sqrt(n)
-        return Interval(mean, mean - margin, mean + margin)
+        """Estimate the drop from the mean difference of the errors of the same images."""
+        return interval_of_mean(now - before, n_total, confidence)
 
     def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
         """Tell for each row whether no number differs by more than a tenth of the reference's spread over the images.
@@ -100,6 +91,20 @@ class Mae:
 
     def confidence(self, outputs: Tensor) -> Tensor:
         raise UsageError(self.no_exits)
+
+
+def interval_of_mean(lost: Tensor, n_total: int, confidence: float) -> Interval:
+    """Estimate the mean loss of `n_total` images from those of a random part, `(n,)`.
+
+    The limits are Student's t with the finite population's factor, sqrt((N - n) / (N - 1)), which is 0 when all images
+    were counted.
+    """
+    mean, n = float(lost.mean()), len(lost)
+    left = math.sqrt((n_total - n) / max(n_total - 1, 1))
+    if n < 2:
+        return Interval(mean, -math.inf if left else mean, math.inf if left else mean)
+    margin = left * float(students_t.ppf((1 + confidence) / 2, n - 1)) * float(lost.std()) / math.sqrt(n)
+    return Interval(mean, mean - margin, mean + margin)
 
 
 def _number(name: str) -> float:

@@ -1,14 +1,13 @@
 """F1: several labels per image, scored by how well the labels named agree with those of the image."""
 
-import math
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as students_t
 from torch import Tensor
 from torch.nn import functional
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.metrics.absolute_error import interval_of_mean
 from nacdeploy.metrics.base import Interval
 
 SEPARATOR = "|"
@@ -89,16 +88,8 @@ class F1:
         return 1.0
 
     def drop_interval(self, before: Tensor, now: Tensor, n_total: int, confidence: float) -> Interval:
-        """Estimate the drop in points from the mean difference of the same images' values.
-
-        The limits are Student's t with the finite population's factor, as for the mean absolute error.
-        """
-        lost, n = 100 * (before - now), len(now)
-        mean, left = float(lost.mean()), math.sqrt((n_total - n) / max(n_total - 1, 1))
-        if n < 2:
-            return Interval(mean, -math.inf if left else mean, math.inf if left else mean)
-        margin = left * float(students_t.ppf((1 + confidence) / 2, n - 1)) * float(lost.std()) / math.sqrt(n)
-        return Interval(mean, mean - margin, mean + margin)
+        """Estimate the drop in points from the mean difference of the same images' values."""
+        return interval_of_mean(100 * (before - now), n_total, confidence)
 
     def agrees(self, reference: Tensor, outputs: Tensor, noise: float | None = None) -> Tensor:
         """Tell for each row whether the same labels are named. With `noise`, an output that is within three standard

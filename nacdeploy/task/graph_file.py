@@ -26,7 +26,7 @@ from nacdeploy.models.from_onnx import OnnxModule
 from nacdeploy.models.from_onnx.module import Input
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import DataTable
-from nacdeploy.task import own
+from nacdeploy.task.own import of as open_task
 from nacdeploy.task.task import Task
 
 INPUTS, RANDOM = "inputs", "random"
@@ -87,7 +87,7 @@ def _opened(model: str, data: str, profile: Profile) -> Task:
         class_names=classes.names if classes else (),
         name=model,
     )
-    made = own.of(model, task, profile, data)
+    made = open_task(model, task, profile, data)
     by = "classes of the data" if classes else "the float network's own answers"
     note = f"{path.name} on {data}: scored by {by}; {said}"
     return Task(made.spec, _noted(made.data, note), made.metric)

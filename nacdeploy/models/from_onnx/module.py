@@ -13,8 +13,9 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.models.from_onnx import layers, operators, sizes
-from nacdeploy.models.from_onnx.sizes import Sizes
+from nacdeploy.models.from_onnx.layers import layer, multiplied
+from nacdeploy.models.from_onnx.operators import FUNCTIONS, SET_BY_NUMBERS
+from nacdeploy.models.from_onnx.sizes import ON_SIZES, Sizes
 
 _MOST_SIZES = 64  # numbers; more are a tensor
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
@@ -83,7 +84,14 @@ class OnnxModule(nn.Module):
 
     def _run(self, values: dict[str, Any], keep: bool = False) -> None:
         for step in self._steps:
-            found = self._computed(step, [self._value(name, values) for name in step.inputs])
+            given = [self._value(name, values) for name in step.inputs]
+            try:
+                found = self._computed(step, given)
+            except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+                if torch.compiler.is_exporting():  # torch's tracer has its own use for errors
+                    raise
+                reason = " ".join(str(error).split())[:200]
+                raise UsageError(f"{self._where}: node '{step.name}' ({step.op}) cannot be run: {reason}") from error
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = found[0] if isinstance(found, tuple | list) else found
             else:
@@ -109,11 +117,13 @@ class OnnxModule(nn.Module):
         if step.op == "Size":
             return Sizes([given[0].numel()], is_scalar=True)
         present = [each for each in given if each is not None]
-        if step.op in sizes.FUNCTIONS and present and all(isinstance(each, Sizes) for each in present):
-            return sizes.FUNCTIONS[step.op](*given, **step.attributes)
+        if step.op in ON_SIZES and present and all(isinstance(each, Sizes) for each in present):
+            return ON_SIZES[step.op](*given, **step.attributes)
+        if given and isinstance(given[0], Sizes) and step.op != "ConstantOfShape":
+            given = [given[0].tensor(), *given[1:]]
         if step.op == "Gemm":
-            return layers.multiplied(step.op, given, dict(step.attributes))
-        return operators.FUNCTIONS[step.op](*given, **step.attributes)
+            return multiplied(step.op, given, dict(step.attributes))
+        return FUNCTIONS[step.op](*given, **step.attributes)
 
     def _read(
         self, nodes: list[onnx.NodeProto], constants: dict[str, Tensor], readers: Mapping[str, list[onnx.NodeProto]]
@@ -137,7 +147,7 @@ class OnnxModule(nn.Module):
             if bias is not None:
                 attributes["bias"], added = bias
                 outputs = tuple(added.output)
-            made = layers.layer(node.op_type, list(node.input), attributes, constants)
+            made = layer(node.op_type, list(node.input), attributes, constants)
             if bias is not None:
                 if made is not None:
                     skipped.add(outputs[0])
@@ -174,7 +184,7 @@ class OnnxModule(nn.Module):
         """Keep the constants that steps read: short lists of integers, and settings, as numbers, all others as
         buffers."""
         read = {name for step in steps for name in step.inputs}
-        settings = {name for step in steps if step.op in operators.SET_BY_NUMBERS for name in step.inputs[1:]}
+        settings = {name for step in steps if step.op in SET_BY_NUMBERS for name in step.inputs[1:]}
         for name in sorted({*read, *self.output_names} & constants.keys()):
             value = constants[name]
             most = _MOST_SIZES if name in settings or not value.is_floating_point() else 1
@@ -185,7 +195,7 @@ class OnnxModule(nn.Module):
                 self.register_buffer(self._values[name], value)
 
 
-_KNOWN = {*operators.FUNCTIONS, *sizes.FUNCTIONS, *_QUANTIZED, "Shape", "Size", "Gemm"}
+_KNOWN = {*FUNCTIONS, *ON_SIZES, *_QUANTIZED, "Shape", "Size", "Gemm"}
 
 
 def _tensor(given: onnx.TensorProto) -> Tensor:

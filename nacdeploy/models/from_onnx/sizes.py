@@ -72,7 +72,11 @@ def _cast(data: Sizes, to: int = 7, **_: Any) -> Sizes:
     return Sizes([kind(v) for v in data], data.is_scalar)
 
 
-def _range(start: Sizes, end: Sizes, step: Sizes, **_: Any) -> Sizes:
+def _range(start: Sizes, end: Sizes, step: Sizes, **_: Any) -> Sizes | Tensor:
+    if any(
+        isinstance(each.one, torch.SymInt) for each in (start, end, step)
+    ):  # as many numbers as the batch has images
+        return torch.arange(start.one, end.one, step.one)
     return Sizes(range(int(start.one), int(end.one), int(step.one)))
 
 
@@ -84,7 +88,7 @@ def _as_one(data: Sizes, *_: Any, **__: Any) -> Sizes:
     return Sizes(data.values, is_scalar=len(data) == 1)
 
 
-FUNCTIONS: dict[str, Callable[..., Sizes]] = {
+ON_SIZES: dict[str, Callable[..., Any]] = {
     "Add": _elementwise(operator.add),
     "Sub": _elementwise(operator.sub),
     "Mul": _elementwise(operator.mul),

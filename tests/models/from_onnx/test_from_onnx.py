@@ -225,6 +225,34 @@ def test_values_in_another_file_of_the_folder_are_read(tmp_path: Path) -> None:
         from_onnx.module(apart)
 
 
+def test_numbers_up_to_the_batch_keep_it_free(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"], end=1),
+        helper.make_node("Squeeze", ["n"], ["one"]),
+        helper.make_node("Range", ["zero", "one", "step"], ["at"]),
+        helper.make_node("Gather", ["x", "at"], ["same"]),
+        helper.make_node("Gemm", ["same", "w"], ["y"], "g"),
+    ]
+    constants = {"zero": np.int64(0), "step": np.int64(1), "w": np.random.rand(4, 3).astype(np.float32)}
+    path, x = tmp_path / "net.onnx", torch.rand(3, 4)
+    onnx.save(graph(nodes, ["n", 4], constants), path)
+    module = from_onnx.module(path)
+    assert np.allclose(module(x).detach().numpy(), answers(path, x)[0], atol=1e-5)
+    found = ports.found(module, x, module.input_names)
+    network = Network(ports.ported(module, found), Grid("ort", 8, ("conv",)), found.input_shape)
+    assert network.graph is not None, network.captured.why_not
+
+
+def test_node_that_cannot_be_run_is_one_line_with_its_name(tmp_path: Path) -> None:
+    scales = np.array([1, 1, 1.5, 1.5], np.float32)
+    node = helper.make_node(
+        "Resize", ["x", "", "s"], ["y"], "up", mode="linear", coordinate_transformation_mode="asymmetric"
+    )
+    onnx.save(graph([node], ["n", 1, 4, 4], {"s": scales}), tmp_path / "net.onnx")
+    with pytest.raises(UsageError, match=r"node 'up' \(Resize\) cannot be run: Resize linear by asymmetric"):
+        from_onnx.module(tmp_path / "net.onnx")(torch.rand(1, 1, 4, 4))
+
+
 def test_half_precision_is_read_as_single(tmp_path: Path) -> None:
     weight = np.random.rand(3, 2, 1, 1).astype(np.float16)
     model = graph([helper.make_node("Conv", ["x", "w"], ["y"])], ["n", 2, 4, 4], {"w": weight})
