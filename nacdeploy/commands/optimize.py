@@ -13,6 +13,8 @@ from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.models import from_onnx
 from nacdeploy.sessions.options import Options
+from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.strategy import Strategy
 
 MIN_SNR_DB = 25.0
 
@@ -77,7 +79,8 @@ def optimize(
     if not from_onnx.is_onnx(name):
         raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
     options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
-    chain = strategy or f"Q(min_snr_db={min_snr_db:g})"
+    found = Chain.parse(f"Q(min_snr_db={min_snr_db:g})")
+    chain = strategy or Strategy(found, {"quantize": {"calibration": "answers"}})
     result = transfer(strategy=chain, progress=progress, **options)
     runs = options.get("runs", "runs")
     made = export(

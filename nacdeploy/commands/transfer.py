@@ -17,12 +17,13 @@ from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.steps import follow as transferring
 from nacdeploy.strategies.steps import letters
+from nacdeploy.strategies.strategy import Strategy
 from nacdeploy.trials import speed
 
 
 def transfer(
     *,
-    strategy: str,
+    strategy: str | Strategy,
     precision: Path | str | None = None,
     rules: Path | str | None = None,
     out: Path | str | None = None,

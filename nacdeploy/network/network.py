@@ -286,11 +286,16 @@ class Network(nn.Module):
         semantics: Semantics,
         tap: Callable[[str, Any], None] = nobody,
         tapped: set[str] | None = None,
+        known: Mapping[str, Any] | None = None,
     ) -> Tensor:
-        """Run the backbone under `semantics`, and hand the outputs of the `tapped` nodes (None: all) to `tap`."""
+        """Run the backbone under `semantics`, and hand the outputs of the `tapped` nodes (None: all) to `tap`.
+
+        Nodes whose outputs are `known` from an earlier run do not run again.
+        """
         if self.graph is None:
             return self._run_uncaptured(x, semantics)
-        return _Interpreter(self, semantics, tap, tapped).run(x)
+        env = {node: known[node.name] for node in self.graph.nodes if node.name in known} if known else None
+        return _Interpreter(self, semantics, tap, tapped).run(x, initial_env=env)
 
     def _run_uncaptured(self, x: Tensor, semantics: Semantics) -> Tensor:
         with ExitStack() as stack:

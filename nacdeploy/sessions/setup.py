@@ -42,7 +42,7 @@ from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps import letters as known_letters
 from nacdeploy.strategies.steps.checkpoint import Record
-from nacdeploy.strategies.strategy import brought, resolve
+from nacdeploy.strategies.strategy import Strategy, brought, resolve
 from nacdeploy.task import Task
 
 _Tables = Mapping[str, Mapping[str, Any]]
@@ -110,7 +110,7 @@ def wanted(options: Options, letters: str | None = None, **tables: Mapping[str, 
 
 
 def to_apply(
-    strategy: str, options: Options, precision: Path | str | None = None, rules: Path | str | None = None
+    strategy: str | Strategy, options: Options, precision: Path | str | None = None, rules: Path | str | None = None
 ) -> Request:
     """A request to apply a word, a strategy file or a published strategy.
 
@@ -125,7 +125,7 @@ def to_apply(
     data.name_by_user(options["data"])
     settings = Settings.loaded(options["profile"])
     by_options = _by_options(options, {}, settings.profile)
-    settings = settings.over((f"strategy {strategy}", brought(found))).over(*by_options)
+    settings = settings.over((f"strategy {found.chain if found is strategy else strategy}", brought(found))).over(*by_options)
     known_letters.check(found.chain, settings.profile)
     carried = (str(precision), carry.read(Path(precision))) if precision is not None else None
     read = rule_files.read(Path(rules)) if rules is not None else None

@@ -17,6 +17,7 @@ from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
 from nacdeploy.network.captured.graph import call_with
 from nacdeploy.network.network import Network, Simulation, Use, simulated_weight
+from nacdeploy.strategies import range_search
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import evaluate as evaluation
 
@@ -80,7 +81,8 @@ class Observing:
 def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: QuantizeTable) -> None:
     """Set the range of every quantized tensor from its values on `images`.
 
-    The table names the rule. For "auto" it is the rule with which the network answers the first batch best.
+    The table names the rule. For "auto" it is the rule with which the network answers the first batch best; for
+    "answers" the ranges of that rule are then moved tensor by tensor (`range_search`).
     """
     n_batches = math.ceil(len(images) / evaluation.batch_size(images))
     seen = {key: Sample(n_batches) for key in network.quantizers}
@@ -92,10 +94,19 @@ def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: Q
         unrounded = network.run(first, observation)
         for x in batches:
             network.run(x, observation)
-        rules = RULES if table.calibration == "auto" else (table.calibration,)
+        rules = RULES if table.calibration in ("auto", "answers") else (table.calibration,)
         ranges = [_ranges(network, seen, rule, table.percentile) for rule in rules]
-        _set(network, ranges[0] if len(ranges) == 1 else _best(network, ranges, first, unrounded))
+        best = ranges[0] if len(ranges) == 1 else _best(network, ranges, first, unrounded)
+        if table.calibration == "answers" and len(images) >= 2 * range_search.N_IMAGES:
+            del first, unrounded, seen
+            best = range_search.by_answers(network, _two_batches(data, images, device), best)
+        _set(network, best)
     network.train(was_training)
+
+
+def _two_batches(data: Dataset, images: ImageSet, device: torch.device) -> list[Tensor]:
+    some = images.subset(torch.arange(2 * range_search.N_IMAGES))
+    return list(evaluation.batches(data, some, range_search.N_IMAGES, device))
 
 
 def _best(network: Network, ranges: Sequence[Ranges], x: Tensor, unrounded: Tensor) -> Ranges:

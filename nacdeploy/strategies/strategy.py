@@ -59,12 +59,14 @@ def brought(strategy: Strategy) -> dict[str, Any]:
     return {name: table for name, table in strategy.settings.items() if name in tables}
 
 
-def resolve(text: str) -> Strategy:
+def resolve(text: "str | Strategy") -> Strategy:
     """Return the strategy of a word (`QPPF`), a strategy file or its folder, or a published name (`catalog:NAME`).
 
     Raises:
         UsageError: `text` is none of these.
     """
+    if isinstance(text, Strategy):
+        return text
     if not text.strip():
         raise UsageError("the strategy is empty; give letters such as QPPF, a strategy.json or catalog:NAME")
     if text.startswith("catalog:"):

@@ -108,6 +108,7 @@ class _Writer:
     edges: dict[Use, str] = field(default_factory=dict)
     _renamed: dict[str, str] = field(default_factory=dict)
     _pairs: dict[tuple[str, str], str] = field(default_factory=dict)
+    _key_of: dict[str, str] = field(default_factory=dict)
 
     def keep(self, node: onnx.NodeProto) -> None:
         """Keep a node that is no marker; its inputs become the tensors in place of the markers."""
@@ -125,9 +126,12 @@ class _Writer:
         self._renamed[marker.output[0]] = source
         if key is None:
             return
+        if key == self._key_of.get(source):  # behind an operator that is gone from the graph: rounded already
+            self._pairs[source, key] = source
         if (source, key) not in self._pairs:
             self._pairs[source, key] = self._pair(source, key, network.quantizers[key])  # type: ignore[arg-type]
         self.edges[reader, position] = self._renamed[marker.output[0]] = self._pairs[source, key]
+        self._key_of[self._pairs[source, key]] = key
 
     def parameter(self, marker: onnx.NodeProto, parameters: Mapping[str, LayerParameters]) -> None:
         """Write a layer's weight or bias: an initializer, behind DequantizeLinear if it holds integers."""

@@ -17,11 +17,11 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.base.errors import NacdeployError
+from nacdeploy.exporters.onnx_graph import idioms
 from nacdeploy.exporters.onnx_graph.lowering import ATTACHED, DOMAIN, EDGE, PARAMETER, OnnxGraph, lower_markers
 from nacdeploy.exporters.onnx_graph.parameters import affine, layer_parameters
 from nacdeploy.models.ports import join, ports_of
@@ -90,7 +90,7 @@ def trace(network: Network, opset: int) -> Traced:
     (written,) = (each.version for each in model.opset_import if each.domain == "")
     if written != opset:
         raise NacdeployError(f"torch's exporter wrote opset {written}, not {opset}: change export.opset in the profile")
-    _name_average_pools(model.graph)
+    idioms.simplify(model.graph)
     return Traced(_slim(model), outputs, marked.norms, marked.token_layers)
 
 
@@ -240,22 +240,6 @@ def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.value_info[:]
     del model.graph.metadata_props[:], model.metadata_props[:]
     return model
-
-
-def _name_average_pools(graph: onnx.GraphProto) -> None:
-    """Write means over height and width of (N, C, H, W) as GlobalAveragePool.
-
-    Runtimes have a kernel on integers only for that name.
-    """
-    n_axes = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
-    axes = {t.name: sorted(numpy_helper.to_array(t).flatten().tolist()) for t in graph.initializer if len(t.dims) == 1}
-    for node in graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) < 2 or n_axes.get(node.input[0]) != 4:
-            continue
-        keeps = all(a.i == 1 for a in node.attribute if a.name == "keepdims")
-        if keeps and axes.get(node.input[1]) in ([2, 3], [-2, -1]):
-            node.op_type = "GlobalAveragePool"
-            del node.input[1:], node.attribute[:]
 
 
 @contextmanager

@@ -109,6 +109,8 @@ class Rule:
         min_channels: a layer with fewer output or input channels stays float.
         layer_bits: the precisions ("w4a8") of layers with another precision than `precision`.
         weights: the name of the function from weights to integers (`network/attachments/weight_quantizers.py`).
+        integers_between: whether products, gates and parts of tensors between layers stay on integers too, where the
+            grid's kernels do not fuse; rules of files before 0.13 do not say so.
     """
 
     precision: Precision
@@ -116,6 +118,7 @@ class Rule:
     min_channels: int = 1
     layer_bits: Mapping[str, str] = field(default_factory=dict)
     weights: str = "symmetric"
+    integers_between: bool = False
 
     def precision_of(self, layer: str) -> Precision:
         """Return the precision of a covered layer, of a factor of a covered layer, or of another node."""

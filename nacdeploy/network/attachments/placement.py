@@ -5,14 +5,17 @@ Each rule holds for a reader of tensors and names the tensors that are read quan
 1. Quantized convolutions and linear layers read their input quantized; products of two tensors (attention) read both.
 2. Nothing stands between a convolution, its batch norm and the activation that a kernel clamps (ReLU, ReLU6).
 3. Pools keep integers: average pools behind a quantized convolution, and every max pool whose output is read quantized.
-4. The operands of a concatenation of integers share one scale, which is also the scale of its output.
+4. The operands of a concatenation of integers share one scale, which is also the scale of its output. So do a tensor
+   and its parts (`split`), and a tensor and its enlargement (nearest neighbours).
 5. Softmax, layer norms and excluded layers stay in float: no rule names them.
 
 The rest depends on the operators that the target's kernels fuse (`Grid.fuses_outputs`):
 
 - Some kernels run on integers only if they write integers (ONNX Runtime): every reader of a quantized convolution
-  reads it quantized, an addition reads all its operands quantized if one of them is, and a smooth activation (SiLU,
-  hard-swish) reads its own input quantized.
+  reads it quantized, an addition reads all its operands quantized if one of them is, and a smooth activation (GELU,
+  hard-swish) reads its own input quantized. Products of two tensors and gates (a sigmoid) have kernels on integers
+  too: what follows from integers alone stays on them, a SiLU and a squeeze-and-excitation included
+  (`Rule.integers_between`).
 - Other kernels fuse the following operators (TensorRT), or are as fast either way and closer to the simulation without
   (OpenVINO, as measured: it adds in a kernel of its own). There the addition's last convolution stays in float, so
   that convolution, addition and activation are one kernel, and the other operands are quantized; a smooth activation
@@ -34,6 +37,8 @@ from nacdeploy.network.captured.graph import carries_images, operator_name, weig
 CONCATENATIONS = {"cat", "concat"}
 ADDITIONS = {"add"}
 PRODUCTS = {"matmul", "bmm"}
+SCALINGS = {"mul"}
+GATES = {"sigmoid"}
 # A convolution's kernel clamps its output; a smooth activation behind it reads its quantized output.
 CLAMPS = {"relu", "relu6", "hardtanh"}
 AVERAGES = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
@@ -41,9 +46,13 @@ AVERAGES = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
 POOLS = {"max_pool2d"}
 RESHAPES = {"flatten", "unflatten", "reshape", "transpose", "permute", "contiguous", "unsqueeze", "squeeze"}
 RESHAPES |= {"dropout", "feature_dropout", "identity"}
+PADS = {"pad", "constant_pad_nd"}
+# Parts of a tensor, and enlargements that repeat its values.
+PARTS = {"split", "split_with_sizes", "chunk", "slice", "upsample_nearest2d"}
+ONE_OF = {"getitem"}
 NORMS = {"batch_norm"}
 SHAPE_QUERIES = {"sym_size"}
-_NEVER_READ_INTEGERS = CLAMPS | RESHAPES | SHAPE_QUERIES | NORMS | POOLS
+_NEVER_READ = CLAMPS | SHAPE_QUERIES | NORMS
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,9 @@ class _Placement:
         self, graph: fx.Graph, backbone: nn.Module, layers: Mapping[str, nn.Module], rule: Rule, grid: Grid
     ) -> None:
         self._graph, self._backbone, self._layers, self._rule, self._grid = graph, backbone, layers, rule, grid
+        self._between = rule.integers_between and not grid.fuses_outputs
         self._wanted, self._ends = self._read_by_layers(), self._answers()
+        self._leading = self._leading_to_layers() if self._between else set()
         self._writers: dict[fx.Node, str] = {}
         for node in graph.nodes:
             self._writers[node] = self._integer_writer(node)
@@ -124,11 +135,13 @@ class _Placement:
         operands = [self._writers[a] for a in node.all_input_nodes if carries_images(a)]
         if self._is_quantized_conv(node):
             return "conv"
-        if operands and self._kind(node) in CLAMPS | NORMS | POOLS | RESHAPES:
+        if operands and self._kind(node) in CLAMPS | NORMS or self._shares(node) or self._renames(node):
             return operands[0]
         if self._is_joined(node, operands):
             return "join"
-        joins = self._adds(node) or self._kind(node) in AVERAGES
+        if self._between and "conv" in operands and (self._adds(node) or self._scales(node)):
+            return "join"
+        joins = self._adds(node) or self._scales(node) or self._kind(node) in AVERAGES or self._gates(node)
         return "join" if joins and operands and all(operands) else ""
 
     def _read_by_layers(self) -> set[fx.Node]:
@@ -136,17 +149,30 @@ class _Placement:
         concatenations."""
         wanted: set[fx.Node] = set()
         for node in reversed(self._graph.nodes):
-            passes = self._kind(node) in CONCATENATIONS | POOLS | RESHAPES
+            passes = self._kind(node) in CONCATENATIONS or self._shares(node) or self._renames(node)
             if self._layer_inputs(node) or (node in wanted and passes):
                 wanted.update(self._layer_inputs(node) or node.all_input_nodes)
         return wanted
+
+    def _leading_to_layers(self) -> set[fx.Node]:
+        """The nodes whose values reach a quantized layer through nothing but kernels on integers. Behind the last of
+        them (a decoder, the scores of a detector) integers would only cost answers."""
+        found: set[fx.Node] = set()
+        for node in reversed(self._graph.nodes):
+            is_kept = self._adds(node) or self._scales(node) or self._shares(node) or self._renames(node)
+            is_kept = is_kept or self._kind(node) in CONCATENATIONS | AVERAGES | GATES | CLAMPS | NORMS
+            if self._layer_inputs(node):
+                found.update(self._layer_inputs(node))
+            elif node in found and is_kept:
+                found.update(each for each in node.all_input_nodes if carries_images(each))
+        return found
 
     def _answers(self) -> set[fx.Node]:
         """The nodes that only bring answers into their form, where a network joins several: nobody reads integers
         behind them, and rounded answers would be worse for nothing."""
         found: set[fx.Node] = set()
         for node in reversed(self._graph.nodes):
-            passes = self._kind(node) in CONCATENATIONS | RESHAPES and node.users
+            passes = node.users and (self._kind(node) in CONCATENATIONS or self._renames(node))
             if node.target is join or (passes and all(user in found for user in node.users)):
                 found.add(node)
         return found
@@ -162,7 +188,7 @@ class _Placement:
     def _is_joined(self, node: fx.Node, writers: list[str]) -> bool:
         """Tell whether a node is a concatenation on integers: all its operands are, or some are and its reader wants
         integers."""
-        if self._kind(node) not in CONCATENATIONS or not writers:
+        if self._kind(node) not in CONCATENATIONS or not writers or (self._between and node not in self._leading):
             return False
         return all(writers) or (node in self._wanted and any(writers))
 
@@ -173,7 +199,7 @@ class _Placement:
             layer = self._layers.get(str(node.target))
             return [_Use(node, operand, kind_of(layer) if layer else "linear") for operand in multiplied]
         is_end = node.op in ("output", "placeholder") or node in self._ends
-        if is_end or self._kind(node) in _NEVER_READ_INTEGERS:
+        if is_end or self._kind(node) in _NEVER_READ or self._shares(node) or self._renames(node):
             return []
         return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
 
@@ -182,9 +208,10 @@ class _Placement:
         writers = [self._writers[operand] for operand in operands]
         if self._is_joined(node, writers):
             return operands
-        if self._adds(node) and (all(writers) or "conv" in writers):
+        is_join = self._adds(node) or (self._scales(node) and node in self._leading)
+        if is_join and (all(writers) or "conv" in writers):
             return self._added(operands, writers)
-        if self._kind(node) in AVERAGES:
+        if self._kind(node) in AVERAGES or self._gates(node):
             return [operand for operand, writer in zip(operands, writers, strict=True) if writer]
         if self._grid.fuses_outputs:
             return []
@@ -227,17 +254,41 @@ class _Placement:
     def _max_pools(self, quantized: set[fx.Node]) -> list[_Use]:
         """Return the reads of max pools: a max pool reads on the scale of the quantized reads behind it (the maximum
         of integers)."""
-        pools = [node for node in self._graph.nodes if self._kind(node) in POOLS and node.all_input_nodes]
+        pools = [node for node in self._graph.nodes if self._shares(node) and carries_images(node)]
         return [_Use(node, node.all_input_nodes[0], "linear") for node in pools if self._origin(node) in quantized]
 
     def _origin(self, node: fx.Node) -> fx.Node:
         """Return the node that computed the values of `node`."""
-        while self._kind(node) in POOLS | RESHAPES and node.all_input_nodes:
+        while (self._shares(node) or self._renames(node)) and node.all_input_nodes:
             node = node.all_input_nodes[0]
         return node
 
+    def _gates(self, node: fx.Node) -> bool:
+        return node in self._leading and self._kind(node) in GATES
+
+    def _shares(self, node: fx.Node) -> bool:
+        """Tell whether a node's output has the values of its input, so that one scale serves both."""
+        is_part = self._between and (self._kind(node) in PARTS or self._pads_zeros(node))
+        return is_part or self._kind(node) in POOLS
+
+    def _pads_zeros(self, node: fx.Node) -> bool:
+        mode, value = (node.args[2:] + ("constant", None))[:2] if "pad" == self._kind(node) else ("constant", 0)
+        if self._kind(node) == "constant_pad_nd":
+            value = node.args[2] if len(node.args) > 2 else 0
+        return self._kind(node) in PADS and mode == "constant" and not value
+
+    def _renames(self, node: fx.Node) -> bool:
+        """Tell whether a node only brings values into another form, or names one part of several."""
+        is_part = self._between and self._kind(node) in ONE_OF and self._kind(node.all_input_nodes[0]) in PARTS
+        return is_part or self._kind(node) in RESHAPES
+
     def _kind(self, node: fx.Node) -> str:
         return kind_of_node(node, self._backbone)
+
+    def _scales(self, node: fx.Node) -> bool:
+        """Tell whether a node multiplies two tensors element by element, with a kernel on integers."""
+        is_scaling = self._between and self._kind(node) in SCALINGS
+        return is_scaling and sum(carries_images(each) for each in node.all_input_nodes) > 1
 
     def _adds(self, node: fx.Node) -> bool:
         """Tell whether a node adds two tensors; adding a number is part of an activation (x + 3 in a hard-swish), a

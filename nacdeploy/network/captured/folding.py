@@ -24,12 +24,15 @@ from nacdeploy.network.captured.graph import (
     carries_images,
     operator_name,
 )
+from nacdeploy.network.captured.idioms import name_gelus
 
 ROOT = "backbone"
 
 _aten = torch.ops.aten
 _DROPPED = ("_assert", "sym_constrain", "guard")
 _NATIVE_NORM = "_native_batch_norm_legit_no_training"  # torch's form of a norm after rewriting changes in place
+# These copy a value, or change its type or place; with the type and shape that it has already they do nothing.
+_COPIES = {"to", "_to_copy", "type_as", "float", "alias", "detach", "detach_", "lift_fresh", "lift_fresh_copy"}
 _RESHAPED = {_aten.view.default, _aten._unsafe_view.default}
 # The arguments behind the bias, with the operators' defaults.
 _LAYER_ARGUMENTS: dict[str, list[Any]] = {"linear": [], **{kind: [1, 0, 1, 1] for kind in CONVOLUTIONS}}
@@ -124,6 +127,7 @@ class _Folding:
             raise CaptureError("the answer does not follow from the images")
         self._graph.output(answer)
         _ask_first_input(self._graph)
+        name_gelus(self._graph)
         self._graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
         return Captured(self._graph, self._weights)
 
@@ -161,6 +165,8 @@ class _Folding:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._now)
         if node.target is operator.getitem and isinstance(args[0], tuple | list):
             return args[0][args[1]]
+        if _changes_nothing(node):
+            return args[0]
         path = self._innermost(node)
         target = self._layer(node, path, args)
         if target is not None:
@@ -174,6 +180,9 @@ class _Folding:
         name = f"{path}.{operator_name(function)}".lstrip(".")
         if path in self._modules and _is_leaf(self._modules[path]):
             name = path
+        if operator_name(function) == "silu":  # as networks that spell it out: its gate has a range of its own
+            gate = self._made(node, "call_function", _aten.sigmoid.default, args[:1], {}, f"{name}_gate")
+            function, args, kwargs = _aten.mul.Tensor, (args[0], gate), {}
         made = self._made(node, "call_function", function, args, kwargs, name)
         if in_place:
             self._replace(node.args[0], made)
@@ -292,6 +301,16 @@ def _as_set(module: Any, kind: str, settings: list[Any], x: fx.Node) -> bool:
     held = [module.stride, padding, module.dilation, module.groups]
     pairs = zip(settings, held, strict=True)
     return all(given == own or (isinstance(own, tuple) and _each(given, n_axes) == own) for given, own in pairs)
+
+
+def _changes_nothing(node: fx.Node) -> bool:
+    """Tell whether a node only copies its input, as the `.float()` of a tensor in float32: a graph of values has no
+    use for it, and what stands around it is to be found by its neighbours."""
+    source = node.args[0] if node.args else None
+    if operator_name(node.target) not in _COPIES or not isinstance(source, fx.Node):
+        return False
+    now, before = node.meta.get("val"), source.meta.get("val")
+    return isinstance(now, Tensor) and isinstance(before, Tensor) and now.dtype == before.dtype
 
 
 def _each(given: Any, n_axes: int) -> tuple[Any, ...]:

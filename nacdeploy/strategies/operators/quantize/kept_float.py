@@ -22,8 +22,9 @@ from nacdeploy.strategies.settle import calibration_images, unquantized
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
 
-N_JUDGED = 16  # validation inputs
-MARGIN_DB = 1.0  # above the ratio that is asked for: it is to hold on other inputs too
+N_JUDGED = 32  # validation inputs
+N_PARTS = 4  # of these inputs, each of which must keep the ratio: it is to hold on other inputs too
+MARGIN_DB = 1.0  # above the ratio that is asked for, for the same reason
 
 
 def kept_float(network: Network, rule: Rule, table: QuantizeTable, min_snr_db: float, task: Task) -> dict[str, float]:
@@ -70,10 +71,11 @@ def _thinned(floats: list[str], alone: Mapping[str, float], holds: Callable[[lis
 
 
 def _noise(answers: Tensor, reference: Tensor, network: Network) -> float:
-    """Return the ratio of noise to signal, the largest of any output."""
+    """Return the ratio of noise to signal, the largest of any output and any part of the inputs."""
     ports = ports_of(network.backbone)
     pairs = zip(ports.apart(answers), ports.apart(reference), strict=True) if ports else [(answers, reference)]
-    return max(float((a - b).double().square().sum() / b.double().square().sum().clamp(min=1e-30)) for a, b in pairs)
+    parts = [part for a, b in pairs for part in zip(a.chunk(N_PARTS), b.chunk(N_PARTS), strict=True)]
+    return max(float((a - b).double().square().sum() / b.double().square().sum().clamp(min=1e-30)) for a, b in parts)
 
 
 def _decibels(noise: float) -> float:

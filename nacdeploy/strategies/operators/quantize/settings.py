@@ -14,7 +14,7 @@ from nacdeploy.strategies.operators.letter import Letter
 
 class QuantizeTable(Table):
     ladder: tuple[str, ...] = ("w8a8", "w4a8")
-    calibration: Literal["auto", "minmax", "percentile", "mse"] = "auto"
+    calibration: Literal["auto", "minmax", "percentile", "mse", "answers"] = "auto"
     percentile: float = Field(99.99, gt=50, le=100)
     n_calibration: int = Field(512, ge=1)
     grid: str = "measured"

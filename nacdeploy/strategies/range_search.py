@@ -1,0 +1,131 @@
+"""Ranges of activations chosen tensor by tensor, by what they do to the answers.
+
+A rule for values (percentile, squared error) does not know what a network does with them: behind a SiLU or GELU no
+negative value below -8 is told from another, and a peak that a softmax ignores may cost the resolution of all else. So
+each tensor is rounded alone, everything else in float. Those that harm the answers most get the ends of their range
+moved to where they harm least, and keep that only if other images agree.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from nacdeploy.models.ports import ports_of
+from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.captured.graph import call_plain
+from nacdeploy.network.network import Network, Use
+
+Range = tuple[float, float]
+N_IMAGES = 4  # that choose, and as many others that must agree
+N_SEARCHED = 24
+FACTORS = (0.85, 0.7, 0.55, 0.4, 0.28, 0.2, 0.13, 0.08)  # of one end
+CLEARLY = 0.97  # of an error
+HOPELESS = 3.0  # times the error: further in the same direction lies nothing better
+
+
+class _Alone:
+    """A run in which one tensor is rounded; weights and all other tensors are float."""
+
+    def __init__(self, network: Network, key: str) -> None:
+        self._network, self._key = network, key
+
+    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
+        return self._network.quantizers[key](x) if key == self._key else x
+
+    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
+        y: Tensor = module(x)
+        return y
+
+    def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
+        return call_plain(module, x)
+
+
+class Harms:
+    """What the rounding of one tensor does to the answers to some images (N, ...): noise over signal, the mean of all
+    outputs.
+
+    The values of the float network are kept, so that only what follows the tensor runs again.
+    """
+
+    def __init__(self, network: Network, x: Tensor) -> None:
+        self._network, self._x, self._values = network, x, dict[str, Any]()
+        self._wanted = network.run(x, _Alone(network, ""), lambda name, value: self._values.update({name: value}))
+        self._after = _followers(network)
+
+    def of(self, key: str, low: float, high: float) -> float:
+        """Return the harm of a tensor with a range; its quantizer keeps the range."""
+        self._network.quantizers[key].set_range(low, high)  # type: ignore[operator]
+        known = {name: value for name, value in self._values.items() if name not in self._after.get(key, ())}
+        found = self._network.run(self._x, _Alone(self._network, key), known=known)
+        return _noise(found, self._wanted, self._network)
+
+
+def by_answers(network: Network, images: Sequence[Tensor], ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Return `ranges` with those moved that harm the answers most.
+
+    `images` are two batches: the first chooses, the second must agree. The network's quantizers keep what was found.
+    """
+    chosen = _searched(Harms(network, images[0]), ranges)
+    judges = Harms(network, images[1])
+    found = dict(ranges)
+    for key, (low, high) in chosen.items():
+        if judges.of(key, low, high) < CLEARLY * judges.of(key, *ranges[key]):
+            found[key] = (low, high)
+    for key, (low, high) in found.items():
+        network.quantizers[key].set_range(low, high)  # type: ignore[operator]
+    return found
+
+
+def _searched(harms: Harms, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Return other ranges of the tensors that harm most, where others harm less."""
+    before = {key: harms.of(key, *given) for key, given in ranges.items()}
+    found = {}
+    for key in sorted(before, key=lambda each: before[each], reverse=True)[:N_SEARCHED]:
+        best, least = _moved(harms, key, ranges[key], before[key], 0)
+        best, least = _moved(harms, key, best, least, 1)
+        if best != ranges[key]:
+            found[key] = best
+    return found
+
+
+def _moved(harms: Harms, key: str, given: Range, least: float, end: int) -> tuple[Range, float]:
+    """Return the range with its low (0) or high (1) end where it harms least, and that harm."""
+    best, first = given, least
+    if given[end] == 0:
+        return best, least
+    for factor in FACTORS:
+        tried = (given[0] * factor, given[1]) if end == 0 else (given[0], given[1] * factor)
+        now = harms.of(key, *tried)
+        if now > HOPELESS * first:
+            break
+        if now < CLEARLY * least:
+            best, least = tried, now
+    return best, least
+
+
+def _noise(found: Tensor, wanted: Tensor, network: Network) -> float:
+    ports = ports_of(network.backbone)
+    pairs = zip(ports.apart(found), ports.apart(wanted), strict=True) if ports else [(found, wanted)]
+    ratios = [float((a - b).double().square().sum() / b.double().square().sum().clamp(min=1e-30)) for a, b in pairs]
+    return sum(ratios) / len(ratios)
+
+
+def _followers(network: Network) -> dict[str, set[str]]:
+    """Return, for every quantizer, the nodes that read through it and all that follow from them."""
+    if network.graph is None:
+        return {}
+    readers: dict[str, set[str]] = {}
+    for reader, keys in network.plan.inputs.items():
+        for key in keys.values():
+            readers.setdefault(key, set()).add(reader)
+    return {key: _after(network.graph, names) for key, names in readers.items()}
+
+
+def _after(graph: fx.Graph, names: set[str]) -> set[str]:
+    found = set(names)
+    for node in graph.nodes:
+        if any(each.name in found for each in node.all_input_nodes):
+            found.add(node.name)
+    return found
