@@ -119,7 +119,7 @@ class _Placement:
         activation_bits: dict[str, int] = {}
         for reader, source, kind in uses:
             origin = self._origin(source)
-            key = _key(scales.get(origin, origin))
+            key = key_of(scales.get(origin, origin))
             inputs.setdefault(reader.name, {})[reader.all_input_nodes.index(source)] = key
             kinds[key] = "conv" if "conv" in (kind, kinds.get(key)) else kind
             asked = self._rule.precision_of(str(reader.target)).activation_bits
@@ -308,7 +308,7 @@ def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
     return "identity" if not any(True for _ in module.parameters()) else type(module).__name__
 
 
-def _key(node: fx.Node) -> str:
+def key_of(node: fx.Node) -> str:
     """Return the key of the quantizer of a node's tensor: the node's name, unless no module may have that child name
     (`keys`, `values`, `to`)."""
     return f"{node.name}_output" if hasattr(nn.ModuleDict, node.name) else node.name

@@ -14,8 +14,10 @@ from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, unknown_layer, with_parameters
+from nacdeploy.strategies.operators.quantize import equalization
 from nacdeploy.strategies.operators.quantize.kept_float import kept_float
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
+from nacdeploy.strategies.settle import unquantized
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -24,13 +26,14 @@ RUN_WIDE = ("calibration", "percentile", "n_calibration")
 
 @dataclass(frozen=True)
 class QuantizeDecision:
-    """The rule to apply, the layers and edges of the present network under it, and why other modules with weights
-    stay float."""
+    """The rule to apply, the layers and edges of the present network under it, why other modules with weights stay
+    float, and the share by which channels are equalized first (`equalize`)."""
 
     rule: Rule
     layers: tuple[str, ...]
     edges: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    equalized: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,24 @@ class Quantize:
     def decide(self, state: CompressionState, task: Task) -> QuantizeDecision:
         network, rung = state.network, self._next(state.network) or FLOAT32
         rule, left_out = self._rule(rung), network.left_out()
+        share = equalization.share_of(network, rule, self.table, task)
         if self.table.min_snr_db is not None:
-            floats = kept_float(network, rule, self.table, self.table.min_snr_db, task)
+            prepared = self._equalized(network, rule, share, task)
+            floats = kept_float(prepared, rule, self.table, self.table.min_snr_db, task)
             rule = replace(rule, exclude=(*rule.exclude, *floats))
             left_out |= {name: f"alone it would leave {db:.1f} dB" for name, db in floats.items()}
         plan = placement.plan(network.graph, network.backbone, network.layers, rule, network.grid)
-        return QuantizeDecision(rule, tuple(plan.weight_bits), tuple(plan.kinds), left_out)
+        return QuantizeDecision(rule, tuple(plan.weight_bits), tuple(plan.kinds), left_out, share)
 
     def perform(self, network: Network, decision: QuantizeDecision) -> Network:
         quantized = copy.deepcopy(network)
         quantized.quantize(decision.rule)
         return quantized
+
+    def refit(self, network: Network, former: Network, decision: QuantizeDecision, task: Task) -> None:
+        """Equalize channels, if that was decided."""
+        if decision.equalized is not None:
+            equalization.apply(network, decision.equalized, task)
 
     def misfit(self, network: Network, decision: QuantizeDecision) -> str | None:
         """See `Fits`."""
@@ -101,8 +111,18 @@ class Quantize:
         text = f"{len(decision.layers)} layers to {rule.precision_of('')}, {len(decision.edges)} tensors with a scale"
         text += f"; {rule.weights} weights" if rule.weights not in NEIGHBOURS else ""
         text += f"; {', '.join(f'{name} {rule.precision_of(name)}' for name in own)}" if own else ""
+        text += f"; channels equalized by {decision.equalized:g}" if decision.equalized is not None else ""
         floats = ", ".join(f"{name} ({why})" for name, why in decision.left_out.items())
         return f"{text}; float: {floats}" if floats else text
+
+    def _equalized(self, network: Network, rule: Rule, share: float | None, task: Task) -> Network:
+        """Return the float network as it will be."""
+        if share is None:
+            return network
+        made = copy.deepcopy(network)
+        made.quantize(rule)
+        equalization.apply(made, share, task)
+        return unquantized(made)
 
     def _next(self, network: Network) -> Precision | None:
         now = _precision(network)

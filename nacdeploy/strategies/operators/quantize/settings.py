@@ -22,6 +22,7 @@ class QuantizeTable(Table):
     min_channels: int = Field(1, ge=1)
     layer_bits: dict[str, str] = Field({})
     min_snr_db: float | None = Field(None, ge=0, le=120)
+    equalize: Literal["auto", "on", "off"] = "auto"
     weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "balanced"
 
     @field_validator("grid")
