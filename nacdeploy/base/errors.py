@@ -1,9 +1,9 @@
-"""The exception tree: every error a user can cause is one line that says what, where and what would work."""
+"""The exception tree: every error a user can cause is one line that says what, where and what would work.
 
-import difflib
+What only a failure needs is imported by it: the command line imports this file before everything else.
+"""
+
 import re
-import tempfile
-import traceback
 from collections.abc import Iterable
 
 
@@ -60,6 +60,9 @@ def _one_line(error: BaseException) -> str:
 
 def _kept(error: BaseException) -> str:
     """Write the traceback of an error to a file and return the file's name."""
+    import tempfile
+    import traceback
+
     with tempfile.NamedTemporaryFile("w", prefix="nacdeploy-unexpected-", suffix=".txt", delete=False) as file:
         file.write("".join(traceback.format_exception(error)))
     return file.name
@@ -82,6 +85,8 @@ class MissingExtraError(NacdeployError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of an "unknown name" message: the nearest known name, and all known names if they are few."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else ""

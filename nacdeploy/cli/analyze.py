@@ -32,7 +32,6 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """What each layer costs, what it is coupled to, and what it loses when it alone is compressed."""
     from nacdeploy import api
 
     wanted = {"techniques": _names(techniques), "ratios": _numbers(ratios), "layers": _names(layers)}

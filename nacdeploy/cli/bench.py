@@ -17,7 +17,6 @@ from nacdeploy.cli import options, render
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
 @options.as_json
 def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
-    """Time artifacts against the FP32 baseline, turn by turn, and score them on the test split."""
     from nacdeploy import api
 
     table = api.bench(artifacts, progress=render.RichProgress(), **given)

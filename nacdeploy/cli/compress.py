@@ -29,7 +29,6 @@ def command(
     as_json: bool,
     **shared: Any,
 ) -> None:
-    """Run a compression experiment, one-time or automatic; leaves a checkpoint, or what its script exports."""
     from nacdeploy import api
     from nacdeploy.commands import compress as commands
 

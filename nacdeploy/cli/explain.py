@@ -15,7 +15,6 @@ from nacdeploy.cli import options, render
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON document here.")
 @options.as_json
 def command(artifact: Path, threads: int, rounds: int, out: Path | None, as_json: bool) -> None:
-    """Say why an artifact is or is not faster, layer by layer, worst first: read from the artifact, measured here."""
     from nacdeploy import api
     from nacdeploy.base import records
 

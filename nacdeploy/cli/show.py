@@ -17,7 +17,6 @@ from nacdeploy.sessions.options import SEARCH, TASK
 @options.search_options
 @options.as_json
 def command(what: str | None, settings: bool, as_json: bool, **given: Any) -> None:
-    """Show a strategy (word, strategy.json, catalog:NAME), a checkpoint, an artifact, a run, or settings in force."""
     from nacdeploy.commands import show as showing
 
     typed = [name for name in ("precision", "rules", *TASK, *SEARCH) if options.on_command_line(name)]

@@ -20,7 +20,6 @@ from nacdeploy.cli import options, render
 @options.wandb
 @options.as_json
 def command(out: Path | None, dry_run: bool, post_finetune: int | None, as_json: bool, **given: Any) -> None:
-    """Apply a strategy to a model, every letter deciding anew; leaves a checkpoint."""
     from nacdeploy import api
     from nacdeploy.base import records
 
