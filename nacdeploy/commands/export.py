@@ -72,7 +72,7 @@ def export(
         settings = settings.model_copy(update={"export": wanted.export, "target": wanted.target})
     if guard is not None:
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
-    chosen = targets.parse(target or settings.target)
+    chosen = targets.parse(target) if target else settings.target
     chosen.check_io(settings.export.io_type)
     if state.network.quantizers:
         settings = measured.exact_here(settings, chosen, progress)

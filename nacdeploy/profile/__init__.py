@@ -7,17 +7,19 @@ known one.
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     Field,
+    PlainSerializer,
+    PlainValidator,
     SerializerFunctionWrapHandler,
     ValidationError,
     create_model,
-    field_validator,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from nacdeploy.base.errors import UsageError, nearest, unknown
 from nacdeploy.base.outside import doors
@@ -35,12 +37,28 @@ from nacdeploy.strategies.operators.others import OtherLetters, others
 T = TypeVar("T", bound=Table)
 
 
+def _target_of(given: object) -> Target:
+    """The target that a text names, or that another profile has already."""
+    if isinstance(given, Target):
+        return given
+    if not isinstance(given, str):
+        raise PydanticKnownError("string_type")
+    try:
+        return targets.parse(given)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+def _name_of(target: Target) -> str:
+    return target.name
+
+
 class Profile(Table):
     """Everything a run needs besides the model's weights: what is said here, and a table of each letter (`schema`)."""
 
     name: str
     description: str = ""
-    target: str = "ort"
+    target: Annotated[Target, PlainValidator(_target_of), PlainSerializer(_name_of, str)] = targets.parse("ort")
     model: str = "resnet8"
     width: float | None = Field(None, gt=0)
     data: str = "digits"
@@ -52,19 +70,6 @@ class Profile(Table):
     search: SearchTable = SearchTable()
     export: ExportTable = ExportTable()
     bench: BenchTable = BenchTable()
-
-    @property
-    def parsed_target(self) -> Target:
-        """The target that the text names."""
-        return targets.parse(self.target)
-
-    @field_validator("target")
-    @classmethod
-    def _target(cls, given: str) -> str:
-        try:
-            return targets.parse(given).name
-        except UsageError as error:
-            raise ValueError(str(error)) from error
 
     def of(self, kind: type[T]) -> T:
         """The table of a letter, by its class.
@@ -192,7 +197,7 @@ def override(profile: Profile, values: dict[str, Any], where: str = "options") -
     Raises:
         UsageError: an unknown key or a value that it does not take.
     """
-    data = profile.model_dump(mode="json", exclude_unset=False)
+    data = {**profile.model_dump(mode="json"), "target": profile.target}
     for key, value in values.items():
         data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
     return from_mapping(data, where)

@@ -26,7 +26,7 @@ def layers(profile: Profile, letters: str, progress: Progress) -> tuple[Layer, .
     Raises:
         MissingExtraError: the target's runtime is not installed.
     """
-    target = profile.parsed_target
+    target = profile.target
     source = f"target {target.name}" if runtime_of(target).multiples is None else "measured on this machine"
     tables: dict[str, dict[str, Any]] = {}
     if profile.of(QuantizeTable).grid == MEASURED and (grid := _best_grid(target, progress)):

@@ -101,7 +101,7 @@ class ModelCompressor:
         self._optimizer, self._given, self._evaluator, self._trainer = optimizer, given, evaluator, trainer
         self._device = device_of(model)
         evaluate, train = at_home(evaluator, self._device), at_home(trainer, self._device)
-        grid = profile.parsed_target.grid(profile.of(QuantizeTable).grid)
+        grid = profile.target.grid(profile.of(QuantizeTable).grid)
         network = Network(model, grid, tuple(example.shape[1:]))
         task, was_training = Task(None, given or blank(example)), model.training  # type: ignore[arg-type]
         with placed(model, CPU):

@@ -61,7 +61,7 @@ class Decompose:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.of(DecomposeTable), {**_implied(parameters), **parameters})
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": profile.parsed_target.multiple()})
+            table = table.model_copy(update={"multiple": profile.target.multiple()})
         return cls(table)
 
     def refusal(self, state: CompressionState) -> str | None:
