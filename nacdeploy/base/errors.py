@@ -49,11 +49,12 @@ class UnexpectedError(RefusedError):
         if error is not None and is_out_of_memory(error):
             what = f"{what}: {NO_MEMORY}"
         elif error is not None:
-            what = f"unexpected: {what}: {_one_line(error)}; the traceback is in {_kept(error)}"
+            what = f"unexpected: {what}: {one_line(error)}; the traceback is in {_kept(error)}"
         super().__init__(what)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its text."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

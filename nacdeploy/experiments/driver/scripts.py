@@ -24,7 +24,7 @@ from nacdeploy.base.outside import doors
 from nacdeploy.experiments.config.grammar import Experiment
 from nacdeploy.experiments.driver.jobs import Attempt, Job, Report
 from nacdeploy.experiments.driver.reporting import CONFIG_FILE, MODEL, RESULTS_FILE, VARIABLE, handed
-from nacdeploy.models import project, trust
+from nacdeploy.models.users import project, trust
 
 STDOUT, STDERR = "stdout.log", "stderr.log"
 _POLL_S, _GRACE_S = 0.05, 5.0
