@@ -15,7 +15,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import NacdeployError
-from nacdeploy.network.network import Network, plain_outputs
+from nacdeploy.network.network import Network
+from nacdeploy.network.plain import plain_outputs
 from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, READER
 
 ROOTS = (nn.Conv2d, nn.Linear)
