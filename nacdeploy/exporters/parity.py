@@ -28,7 +28,8 @@ from nacdeploy.exporters.targets import Optimization
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Maker, Runner
 from nacdeploy.metrics import Metric
-from nacdeploy.network.network import Network, Simulation, Use
+from nacdeploy.network.network import Network, Simulation
+from nacdeploy.network.semantics import Use
 from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.strategies.settle import unquantized
 from nacdeploy.task import Task

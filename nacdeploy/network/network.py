@@ -6,9 +6,9 @@ simulation here, the observation of ranges in settle, real integers in the expor
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,41 +23,16 @@ from nacdeploy.network.attachments.fake_quant import ActivationQuantizer, Rule
 from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.attachments.sparsity import Masks, Sparsity
 from nacdeploy.network.attachments.weight_sharing import Codebook, OnGrid, Sharing, share
-from nacdeploy.network.captured.capture import capture, capture_after_cut, first_tensor
+from nacdeploy.network.captured.capture import capture, capture_after_cut
 from nacdeploy.network.captured.graph import (
     WEIGHTED,
-    Interpreter,
     call_with,
     carries_images,
     computed_weight,
     multiplies,
     stack,
 )
-
-Use = tuple[str, int]
-
-
-class Semantics(Protocol):
-    """The values of a run at the quantized edges, at each layer, and at tensors with an attachment.
-
-    An edge is the use of a tensor by a node: `key` names the edge's quantizer, `use` the reading node and the position
-    of the tensor among that node's inputs.
-
-        >>> class Layers(Simulation):
-        ...     def layer(self, name, module, x):
-        ...         print(name, tuple(x.shape))
-        ...         return super().layer(name, module, x)
-        >>> backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
-        >>> network = Network(backbone, Grid("ort", 8, ("conv",)), (1, 8, 8))
-        >>> semantics: Semantics = Layers(network)
-        >>> outputs = network.run(network.example_input(), semantics)
-        0 (1, 1, 8, 8)
-        2 (1, 144)
-    """
-
-    def edge(self, key: str, x: Tensor, use: Use) -> Tensor: ...
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor: ...
-    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor: ...
+from nacdeploy.network.semantics import Run, Semantics, Use, run_uncaptured
 
 
 class Structure:
@@ -285,15 +260,8 @@ class Network(nn.Module):
     ) -> Tensor:
         """Run the backbone under `semantics`, and hand the outputs of the `tapped` nodes (None: all) to `tap`."""
         if self.graph is None:
-            return self._run_uncaptured(x, semantics)
-        return _Interpreter(self, semantics, tap, tapped).run(x)
-
-    def _run_uncaptured(self, x: Tensor, semantics: Semantics) -> Tensor:
-        with ExitStack() as stack:
-            for layer in self.layers:
-                edge = self.plan.inputs.get(layer, {}).get(0)
-                stack.enter_context(_called_through(self.backbone.get_submodule(layer), layer, edge, semantics))
-            return first_tensor(self.backbone(x))
+            return run_uncaptured(self.backbone, self.layers, self.plan, semantics, x)
+        return Run(self.backbone, self.captured, self.plan, self.attached, semantics, tap, tapped).run(x)
 
 
 class Simulation:
@@ -307,7 +275,7 @@ class Simulation:
         return self._network.quantizers[key](x)
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        return simulated_layer(self._network, name, module, x)
+        return call_with(module, x, simulated_weight(self._network, name, module))
 
     def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
         y: Tensor = module(x)
@@ -339,13 +307,6 @@ def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | N
     return shared or weight_quantizers.integers(weight, network.rule.weights, bits, network.grid)
 
 
-def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
-    """Return the output of a layer with its weight masked and rounded to its grid, or shared; a dense float layer
-    runs unchanged."""
-    weight = simulated_weight(network, name, module)
-    return call_with(module, x, weight)
-
-
 def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor | None:
     """Return the weight of a layer masked and rounded to its grid, or shared, or None for a dense float layer."""
     bits, is_shared = network.plan.weight_bits.get(name), name in network.sharing.books
@@ -356,54 +317,6 @@ def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor |
     if bits is None or network.rule is None or is_shared:
         return weight
     return weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
-
-
-@contextmanager
-def _called_through(module: nn.Module, name: str, edge: str | None, semantics: Semantics) -> Iterator[None]:
-    """Route the calls of `module` through `semantics` for one run."""
-
-    def forward(*given: Tensor, **named: Tensor) -> Tensor:
-        (x,) = (*given, *named.values())
-        return semantics.layer(name, module, x if edge is None else semantics.edge(edge, x, (name, 0)))
-
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-
-
-class _Interpreter(Interpreter):
-    """Runs the graph under a semantics."""
-
-    def __init__(
-        self, network: Network, semantics: Semantics, tap: Callable[[str, Any], None], tapped: set[str] | None
-    ) -> None:
-        super().__init__(network.backbone, network.captured)
-        self._inputs: Mapping[str, Mapping[int, str]] = network.plan.inputs
-        self._attached = network.attached
-        self._semantics, self._tap, self._tapped = semantics, tap, tapped
-
-    def run_node(self, n: fx.Node) -> Any:
-        edges = {n.all_input_nodes[i]: (key, (n.name, i)) for i, key in self._inputs.get(n.name, {}).items()}
-
-        def read(source: fx.Node) -> Any:
-            value = self.env[source]
-            if source not in edges:
-                return value
-            key, use = edges[source]
-            return self._semantics.edge(key, value, use)
-
-        value = self.compute(n, *fx.node.map_arg((n.args, n.kwargs), read))
-        for key, module in self._attached.items():
-            if module.node == n.name:
-                value = self._semantics.attached(key, module, value)
-        if self._tapped is None or n.name in self._tapped:
-            self._tap(n.name, value)
-        return value
-
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
-        return self._semantics.layer(name, module, x)
 
 
 def _lay_out_shared(network: Network, loaded: object = None) -> None:

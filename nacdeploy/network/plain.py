@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.network.captured.graph import FOLDED, call_plain, with_weights
-from nacdeploy.network.network import Network, Use, masked_weight, no_grad_eval, plain_weight
+from nacdeploy.network.network import Network, masked_weight, no_grad_eval, plain_weight
+from nacdeploy.network.semantics import Use
 
 
 def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
