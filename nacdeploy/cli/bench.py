@@ -53,7 +53,7 @@ def print_bench(table: Any) -> None:
             f"{row.latency.p50_ms:.3f}",
             f"{row.latency.p90_ms:.3f}",
             f"{row.latency.throughput_per_s:.0f}",
-            render.interval(row.speed),
+            str(row.speed),
             *(_device_cells(row) if on_gpu else []),
         ]
         for row in table.rows
@@ -75,4 +75,4 @@ def print_bench(table: Any) -> None:
 def _device_cells(row: Any) -> list[str]:
     latency, speed = row.device_latency, row.device_speed
     graph = "on" if row.cuda_graph else "off"
-    return [graph, f"{latency.p50_ms:.3f}" if latency else "", render.interval(speed) if speed else ""]
+    return [graph, f"{latency.p50_ms:.3f}" if latency else "", str(speed) if speed else ""]

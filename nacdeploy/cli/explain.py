@@ -75,7 +75,7 @@ def _totals(explained: Any) -> list[str]:
     else:
         lines.append(
             f"one call takes {explained.call_ms:.3f} ms, of the float twin {explained.twin_call_ms:.3f} ms: "
-            f"{render.interval(explained.speed)}"
+            f"{explained.speed}"
         )
     found = explained.sparsity
     known = "" if found.n_picked is None else f", {found.n_picked} with a sparse kernel, {found.n_gained} faster by it"

@@ -165,11 +165,6 @@ def _speed_cell(figures: Any) -> str:
     return f"{figures.speed_ratio:.2f}x{between}"
 
 
-def interval(ratio: Any) -> str:
-    """A ratio with its 95 % interval."""
-    return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
-
-
 def percent(fraction: float, n_digits: int = 2) -> str:
     """A fraction in per cent, without the sign."""
     return f"{100 * fraction:.{n_digits}f}"

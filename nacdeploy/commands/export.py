@@ -14,7 +14,7 @@ from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import carry, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
-from nacdeploy.exporters.artifacts.artifact import DataSource, MadeBy
+from nacdeploy.exporters.artifacts.artifact import DataSource
 from nacdeploy.exporters.describe import Context
 from nacdeploy.network.network import Network
 from nacdeploy.results.outcome import checkpoint_folder
@@ -135,6 +135,6 @@ def _export_float(folder: Path, place: Path, progress: Progress) -> Path:
 def _context(record: checkpoints.Record, folder: Path) -> Context:
     baseline = {"checkpoint": record.baseline_checkpoint or str(folder), "test": record.test}
     data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
-    steps = records.from_data(tuple[MadeBy, ...], record.steps, where=f"the steps of {folder}")
+    steps = records.from_data(tuple[checkpoints.StepRecord, ...], record.steps, where=f"the steps of {folder}")
     source = records.from_data(DataSource, data, where=f"the data of {folder}")
     return Context(steps, records.to_data(record.model), source, baseline)

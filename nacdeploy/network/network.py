@@ -23,7 +23,7 @@ from nacdeploy.network.attachments.fake_quant import ActivationQuantizer, Rule
 from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.attachments.sparsity import Masks, Sparsity
 from nacdeploy.network.attachments.weight_sharing import Codebook, OnGrid, Sharing, share
-from nacdeploy.network.captured.capture import capture, capture_after_cut
+from nacdeploy.network.captured.capture import capture
 from nacdeploy.network.captured.graph import (
     WEIGHTED,
     call_with,
@@ -108,10 +108,7 @@ class Network(nn.Module):
         Raises:
             NacdeployError: the cut network no longer computes a tensor that has an attachment.
         """
-        shape = self.input_shape
-        self.captured = (
-            capture_after_cut(self.backbone, shape, self.captured) if channels_moved else capture(self.backbone, shape)
-        )
+        self.captured = capture(self.backbone, self.input_shape, self.captured if channels_moved else None)
         self.structure = Structure(self.structure if channels_moved else None)
         for node in (each.node for each in self.attached.values() if channels_moved):
             self._check_node(node)

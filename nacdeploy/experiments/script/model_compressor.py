@@ -26,8 +26,7 @@ from nacdeploy.experiments.script.masking import (
     Masking,
     follow_parameters,
     masks_of_cut,
-    masks_of_network,
-    without_masks,
+    taken_masks,
 )
 from nacdeploy.experiments.script.script_run import follower, initial, said_once
 from nacdeploy.network.attachments.sparsity import ELEMENT
@@ -244,8 +243,7 @@ class ModelCompressor:
             table = {"pattern": ELEMENT, "ratios": wanted, "patterns": {}, "exclude": [], "min_channels": 1}
             step = self._decided("S", {"sparsify": table})
             self._network.sparsify(step.decision.rule)
-            masks = masks_of_network(self._network)
-            without_masks(self._network)
+            masks = taken_masks(self._network)
         else:
             keys = {k: v for k, v in self.compression.settings.items() if k == "n_calibration"}
             table = {
@@ -307,8 +305,7 @@ class ModelCompressor:
         former = dict(self.model.named_parameters())
         self.model = state.network.backbone
         self._steps = tuple(step for step in state.steps if step.link.letter != "S")  # its zeros are in the values
-        masks = masks_of_network(state.network)
-        without_masks(state.network)
+        masks = taken_masks(state.network)
         self._run = replace(self._run, start=state)
         if masks:
             self._hooked(Masking(masks))
