@@ -54,7 +54,8 @@ def _numbers(text: str | None) -> tuple[float, ...]:
 
 
 def _print_analysis(found: Any) -> None:
-    """Layers with what they cost and the strongest setting that each bears alone, and where the tables lie."""
+    """Print the layers with what they cost and the strongest setting that each bears alone, and where the tables
+    lie."""
     techniques = list(found.suggested)
     columns = ["layer", "kind", "shape", "MACs", "MACs %", "parameters", "coupled to", *techniques]
     rows = [

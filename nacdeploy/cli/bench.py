@@ -24,7 +24,7 @@ def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
 
 
 def print_bench(table: Any) -> None:
-    """The rows of one bench run; the device's own times where it ran on a GPU."""
+    """Print the rows of one bench run; the device's own times where it ran on a GPU."""
     from nacdeploy import metrics
 
     metric = metrics.named(table.rows[0].metric)

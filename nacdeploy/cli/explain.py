@@ -25,7 +25,7 @@ def command(artifact: Path, threads: int, rounds: int, out: Path | None, as_json
 
 
 def _print_explanation(explained: Any) -> None:
-    """The layers of an artifact, worst first, and the totals."""
+    """Print the layers of an artifact, worst first, and the totals."""
     columns = ["layer", "MACs %", "time %", "us", "float us", "asked", "held", "channels", "waste %", "zeros %"]
     columns += [*(["engine"] if any(row.engine for row in explained.rows) else []), "kernel", "around it", "why"]
     rows = [_explained(row, "engine" in columns) for row in explained.rows]

@@ -13,7 +13,7 @@ _NAMES = {"as_json": "json", "source": "from"}  # of parameters whose option has
 
 
 def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, dict[str, Any]]:
-    """nacdeploy.toml as click's default map: every option of every command that the file names.
+    """Return nacdeploy.toml as click's default map: every option of every command that the file names.
 
     Raises:
         UsageError: the file is not readable, or names an option that no command has.
@@ -43,14 +43,14 @@ def defaults(group: click.Group, path: Path = Path(SETTINGS_FILE)) -> dict[str, 
 
 
 def _as_typed(value: Any, option: click.Option) -> Any:
-    """A value as it would stand on the command line, so that the option's own checks apply to it."""
+    """Return a value as it would stand on the command line, so that the option's own checks apply to it."""
     if option.multiple:
         return [str(each) for each in _listed(value, option)]
     return value if isinstance(value, bool) else str(value)
 
 
 def _listed(value: Any, option: click.Option) -> list[Any]:
-    """The values of an option: one, or as many as a list holds where it may be given often."""
+    """Return the values of an option: one, or as many as a list holds where it may be given often."""
     return value if option.multiple and isinstance(value, list) else [value]
 
 

@@ -24,7 +24,7 @@ def command(path: str | None, remove: bool, as_json: bool) -> None:
 
 
 def lines() -> list[str]:
-    """What is trusted, a line each."""
+    """Return a line for each file that is trusted."""
     from nacdeploy.commands import trust as trusting
 
     found = trusting.trusted()

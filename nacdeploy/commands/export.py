@@ -94,7 +94,7 @@ def export(
 
 
 def _original(record: checkpoints.Record, folder: Path) -> Network | None:
-    """The FP32 network that a compressed checkpoint came from, where it is still there."""
+    """Return the FP32 network that a compressed checkpoint came from, where it is still there."""
     baseline = checkpoints.baseline_folder(record, folder)
     if baseline is None:
         return None

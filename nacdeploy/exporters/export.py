@@ -96,7 +96,7 @@ def export(
 
 @dataclass(frozen=True)
 class _Order:
-    """What is exported for, and how."""
+    """The task, settings and target of an export, with the role of time and the listener."""
 
     task: Task
     profile: Profile

@@ -39,7 +39,7 @@ def layers(profile: Profile, letters: str, progress: Progress) -> tuple[Layer, .
 
 
 def _multiple(target: Target, is_quantized: bool, progress: Progress) -> int:
-    """The channels of one unit of P, or ranks of one of D."""
+    """Return the channels of one unit of P, or ranks of one of D."""
     measure = runtime_of(target).multiples
     if measure is None:
         return target.multiple(is_quantized)

@@ -56,7 +56,7 @@ class Found:
 
 
 def check_captured(foreign: Foreign) -> Found:
-    """The captured graph answers as the original does, in batches of 1, 2 and 7."""
+    """Check that the captured graph answers as the original does, in batches of 1, 2 and 7."""
     network = foreign.start.network
     if network.graph is None:
         return Found("refused", "not captured")
@@ -161,7 +161,8 @@ def check_chain(foreign: Foreign) -> Found:
 
 
 def check_export(foreign: Foreign, reference: Reference | None = None) -> Found:
-    """The files of the FP32 network and of Q answer in ONNX Runtime as the original, in batches of 1 and 3."""
+    """Check that the files of the FP32 network and of Q answer in ONNX Runtime as the original, in batches of 1 and
+    3."""
     whole = _exported_db(foreign, foreign.start, "ort", foreign.original)
     figures = {"fp32_db": whole}
     if whole < FLOAT_EXPORT_DB:

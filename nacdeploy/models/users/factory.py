@@ -1,4 +1,4 @@
-"""What a function in a user's own file makes: a network or a task. The file runs only if this user named it."""
+"""The network or task that a function in a user's own file makes. The file runs only if this user named it."""
 
 import copy
 import inspect

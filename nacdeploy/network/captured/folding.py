@@ -295,7 +295,7 @@ def _as_set(module: Any, kind: str, settings: list[Any], x: fx.Node) -> bool:
 
 
 def _each(given: Any, n_axes: int) -> tuple[Any, ...]:
-    """A setting for each axis."""
+    """Return a setting for each axis."""
     values = tuple(given) if isinstance(given, tuple | list) else (given,)
     return values * n_axes if len(values) == 1 else values
 

@@ -115,7 +115,7 @@ def role(dependency: Dependency) -> tuple[str, Tensor | None]:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers that hold floating point numbers, by name."""
+    """Return the parameters and buffers that hold floating point numbers, by name."""
     return {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()}
 
 
