@@ -209,8 +209,7 @@ class _Propagation(Interpreter):
         if n.target in MARKED.values():
             return self._unknown(n, value, ANSWER)
         try:
-            given = Call(n, args, kwargs)
-            made = self.rules.of(n, given, value, where)
+            made = self.rules.of(Call(n, args, kwargs, where), value)
         except (IndexError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError):
             made = None  # an unusual form of an operator
         made = self._sized(made, value)

@@ -38,19 +38,20 @@ class Rules:
         found = self.written.get(node)
         return found if isinstance(found, tuple) else ()
 
-    def of(self, n: Any, given: Call, value: Any, where: str) -> Any:
+    def of(self, call: Call, value: Any) -> Any:
         """Return the labels of what an operator writes; raise any error if it has no rule for this call."""
-        name = operator_name(n.target)
+        name = operator_name(call.node.target)
         if name in MOVES:
-            return self._moved(n, given, value, where)
-        if name in ALIKE or torch.Tag.pointwise in getattr(n.target, "tags", ()):
-            return self._alike([self.labels_of(each) for each in n.all_input_nodes if self.labels_of(each)], where)
+            return self._moved(call, value)
+        if name in ALIKE or torch.Tag.pointwise in getattr(call.node.target, "tags", ()):
+            read = map(self.labels_of, call.node.all_input_nodes)
+            return self._alike([axes for axes in read if axes], call.where)
         if name.startswith(SPATIAL):
             n_axes = int(N_AXES.findall(name)[0])
-            return self._pooled(self.labels_of(n.args[0]), n_axes, value, where)
+            return self._pooled(self.labels_of(call.node.args[0]), n_axes, value, call.where)
         if name in SUMS | REDUCTIONS:
-            return self._reduced(n, given, value, name, where)
-        rules: dict[str, Callable[[Any, Call, str], Any]] = {
+            return self._reduced(call, value, name)
+        rules: dict[str, Callable[[Call], Any]] = {
             "cat": self._cat,
             "concat": self._cat,
             "stack": self._stack,
@@ -70,8 +71,8 @@ class Rules:
             "prelu": self._per_channel,
             "instance_norm": self._per_channel,
             "batch_norm": self._per_channel,
-            "_native_batch_norm_legit_no_training": lambda n, given, where: [
-                self._per_channel(n, given, where),
+            "_native_batch_norm_legit_no_training": lambda call: [
+                self._per_channel(call),
                 (blank(0),),
                 (blank(0),),
             ],
@@ -80,7 +81,7 @@ class Rules:
             "_weight_norm": self._weight_norm,
             "_weight_norm_interface": self._weight_norm,
         }
-        return rules[name](n, given, where)
+        return rules[name](call)
 
     def fix(self, axes: Sequence[Labels], why: str) -> None:
         """Let no channel along these axes be cut."""
@@ -127,9 +128,9 @@ class Rules:
             made.append(next((labels for labels in wide if labels.any()), wide[0]))
         return tuple(made)
 
-    def _moved(self, n: Any, given: Call, value: Any, where: str) -> Any:
+    def _moved(self, call: Call, value: Any) -> Any:
         """Let the operator itself move the labels, one axis after the other."""
-        x = self.labels_of(n.args[0])
+        x = self.labels_of(call.node.args[0])
         many = isinstance(value, tuple | list)
         values = list(value) if many else [value]
         made = [[blank(size) for size in each.shape] for each in values]
@@ -141,9 +142,9 @@ class Rules:
             view = [1] * len(shape)
             view[axis] = -1
             field = torch.from_numpy(found).reshape(view).expand(shape).contiguous()
-            answer = n.target(field, *given.args[1:], **given.kwargs)
+            answer = call.node.target(field, *call.args[1:], **call.kwargs)
             for place, part in enumerate(answer if many else [answer]):
-                self._place_moved(made[place], part, where)
+                self._place_moved(made[place], part, call.where)
         return [tuple(each) for each in made] if many else tuple(made[0])
 
     def _place_moved(self, made: list[Labels], field: Tensor, where: str) -> None:
@@ -168,63 +169,63 @@ class Rules:
         kept = (*x[:-n_axes], *(blank(1) for _ in range(n_axes)))
         return [kept for _ in value] if isinstance(value, tuple | list) else kept
 
-    def _reduced(self, n: Any, given: Call, value: Any, name: str, where: str) -> Any:
-        x = self.labels_of(n.args[0])
-        asked = given.get("dim")
+    def _reduced(self, call: Call, value: Any, name: str) -> Any:
+        x = self.labels_of(call.node.args[0])
+        asked = call.get("dim")
         dims = range(len(x)) if asked is None or asked == [] else [asked] if isinstance(asked, int) else asked
         gone = {dim % len(x) for dim in dims}
-        is_euclidean = name == "linalg_vector_norm" and given.get("ord") in (None, 2, 2.0)
+        is_euclidean = name == "linalg_vector_norm" and call.get("ord") in (None, 2, 2.0)
         if name not in SUMS and not is_euclidean:
-            self.fix([x[axis] for axis in gone], where)
-        keep = bool(given.get("keepdim"))
+            self.fix([x[axis] for axis in gone], call.where)
+        keep = bool(call.get("keepdim"))
         made = tuple(blank(1) if axis in gone else labels for axis, labels in enumerate(x) if keep or axis not in gone)
         return [made for _ in value] if isinstance(value, tuple | list) else made
 
-    def _cat(self, n: Any, given: Call, where: str) -> Axes:
-        parts = [axes for each in n.args[0] if len(axes := self.labels_of(each)) > 1 or (axes and len(axes[0]))]
-        dim = (given.get("dim") or 0) % len(parts[0])
-        rest = self._alike([(*axes[:dim], blank(1), *axes[dim + 1 :]) for axes in parts], where)
+    def _cat(self, call: Call) -> Axes:
+        parts = [axes for each in call.node.args[0] if len(axes := self.labels_of(each)) > 1 or (axes and len(axes[0]))]
+        dim = (call.get("dim") or 0) % len(parts[0])
+        rest = self._alike([(*axes[:dim], blank(1), *axes[dim + 1 :]) for axes in parts], call.where)
         return (*rest[:dim], np.concatenate([axes[dim] for axes in parts]), *rest[dim + 1 :])
 
-    def _stack(self, n: Any, given: Call, where: str) -> Axes:
-        parts = [self.labels_of(each) for each in n.args[0]]
-        dim = (given.get("dim") or 0) % (len(parts[0]) + 1)
-        rest = self._alike(parts, where)
+    def _stack(self, call: Call) -> Axes:
+        parts = [self.labels_of(each) for each in call.node.args[0]]
+        dim = (call.get("dim") or 0) % (len(parts[0]) + 1)
+        rest = self._alike(parts, call.where)
         return (*rest[:dim], blank(len(parts)), *rest[dim:])
 
-    def _matmul(self, n: Any, given: Call, where: str) -> Axes | None:
-        a, b = (self.labels_of(each) for each in n.args[:2])
+    def _matmul(self, call: Call) -> Axes | None:
+        a, b = (self.labels_of(each) for each in call.node.args[:2])
         if min(len(a), len(b)) < 2:
             return None
-        self.classes.join(a[-1], b[-2], where)
-        return (*self._alike([a[:-2], b[:-2]], where), a[-2], b[-1])
+        self.classes.join(a[-1], b[-2], call.where)
+        return (*self._alike([a[:-2], b[:-2]], call.where), a[-2], b[-1])
 
-    def _multiplied(self, n: Any, given: Call, where: str) -> Axes:
-        x, weight, bias = (self.labels_of(each) for each in (*n.args, None)[:3])
-        return self.linear(x, weight, bias or None, where)
+    def _multiplied(self, call: Call) -> Axes:
+        x, weight, bias = (self.labels_of(each) for each in (*call.node.args, None)[:3])
+        return self.linear(x, weight, bias or None, call.where)
 
-    def _convolved(self, n: Any, given: Call, where: str) -> Axes:
-        x, weight = self.labels_of(n.args[0]), self.labels_of(n.args[1])
-        bias = self.labels_of(n.args[2]) if len(n.args) > 2 and n.args[2] is not None else None
-        self.fix(weight[2:], where)
-        return self.convolution(x, weight, bias, int(given.get("groups") or 1), len(weight) - 2, where)
+    def _convolved(self, call: Call) -> Axes:
+        x, weight = self.labels_of(call.node.args[0]), self.labels_of(call.node.args[1])
+        bias = self.labels_of(call.node.args[2]) if len(call.node.args) > 2 and call.node.args[2] is not None else None
+        self.fix(weight[2:], call.where)
+        return self.convolution(x, weight, bias, int(call.get("groups") or 1), len(weight) - 2, call.where)
 
-    def _attention(self, n: Any, given: Call, where: str) -> Axes:
-        query, key, value = (self.labels_of(each) for each in n.args[:3])
-        self.classes.join(query[-1], key[-1], where)
-        if given.get("scale") is None:  # the default follows from the number of channels
-            self.classes.fix(query[-1], where)
-        self.fix([key[-2], value[-2], query[-2]], where)
-        return (*self._alike([query[:-2], key[:-2], value[:-2]], where), query[-2], value[-1])
+    def _attention(self, call: Call) -> Axes:
+        query, key, value = (self.labels_of(each) for each in call.node.args[:3])
+        self.classes.join(query[-1], key[-1], call.where)
+        if call.get("scale") is None:  # the default follows from the number of channels
+            self.classes.fix(query[-1], call.where)
+        self.fix([key[-2], value[-2], query[-2]], call.where)
+        return (*self._alike([query[:-2], key[:-2], value[:-2]], call.where), query[-2], value[-1])
 
-    def _along_fixed(self, n: Any, given: Call, where: str) -> Axes:
-        x = self.labels_of(n.args[0])
-        self.classes.fix(x[given.get("dim")], where)
+    def _along_fixed(self, call: Call) -> Axes:
+        x = self.labels_of(call.node.args[0])
+        self.classes.fix(x[call.get("dim")], call.where)
         return x
 
-    def _padded(self, n: Any, given: Call, where: str) -> Axes:
-        made = list(self.labels_of(n.args[0]))
-        pads = list(given.args[1])
+    def _padded(self, call: Call) -> Axes:
+        made = list(self.labels_of(call.node.args[0]))
+        pads = list(call.args[1])
         for place in range(len(pads) // 2):
             before, after = pads[2 * place : 2 * place + 2]
             labels = made[-1 - place]
@@ -232,36 +233,36 @@ class Rules:
             made[-1 - place] = np.concatenate([blank(max(0, before)), labels, blank(max(0, after))])
         return tuple(made)
 
-    def _per_channel(self, n: Any, given: Call, where: str) -> Axes:
-        x = self.labels_of(n.args[0])
-        if operator_name(n.target) == "batch_norm" and given.get("training"):
-            self.fix((x[0], *x[2:]), where)
-        for each in n.args[1:]:
+    def _per_channel(self, call: Call) -> Axes:
+        x = self.labels_of(call.node.args[0])
+        if operator_name(call.node.target) == "batch_norm" and call.get("training"):
+            self.fix((x[0], *x[2:]), call.where)
+        for each in call.node.args[1:]:
             own = self.labels_of(each)
             if own and len(own[0]) > 1:
-                self.classes.join(x[1], own[0], where)
+                self.classes.join(x[1], own[0], call.where)
         return x
 
-    def _weight_norm(self, n: Any, given: Call, where: str) -> Any:
-        values, scale = self.labels_of(n.args[0]), self.labels_of(n.args[1])
-        kept = given.get("dim") or 0
-        self.fix([labels for axis, labels in enumerate(values) if axis != kept], where)
-        self.classes.join(values[kept], scale[kept] if len(scale) == len(values) else scale[0], where)
-        is_pair = operator_name(n.target) == "_weight_norm_interface"
+    def _weight_norm(self, call: Call) -> Any:
+        values, scale = self.labels_of(call.node.args[0]), self.labels_of(call.node.args[1])
+        kept = call.get("dim") or 0
+        self.fix([labels for axis, labels in enumerate(values) if axis != kept], call.where)
+        self.classes.join(values[kept], scale[kept] if len(scale) == len(values) else scale[0], call.where)
+        is_pair = operator_name(call.node.target) == "_weight_norm_interface"
         return [values, scale] if is_pair else values
 
-    def _einsum(self, n: Any, given: Call, where: str) -> Axes | None:
-        left, _, right = str(given.args[0]).replace(" ", "").partition("->")
+    def _einsum(self, call: Call) -> Axes | None:
+        left, _, right = str(call.args[0]).replace(" ", "").partition("->")
         if "." in left or not right:
             return None
         by_letter: dict[str, Labels] = {}
-        for letters, each in zip(left.split(","), n.args[1], strict=True):
+        for letters, each in zip(left.split(","), call.node.args[1], strict=True):
             for letter, labels in zip(letters, self.labels_of(each), strict=True):
-                self.classes.join(by_letter.setdefault(letter, labels), labels, where)
+                self.classes.join(by_letter.setdefault(letter, labels), labels, call.where)
         return tuple(by_letter[letter] for letter in right)
 
-    def _glu(self, n: Any, given: Call, where: str) -> Axes:
-        x = list(self.labels_of(n.args[0]))
-        dim = given.get("dim")
-        x[dim] = self.alike_parts(x[dim], 2, where)
+    def _glu(self, call: Call) -> Axes:
+        x = list(self.labels_of(call.node.args[0]))
+        dim = call.get("dim")
+        x[dim] = self.alike_parts(x[dim], 2, call.where)
         return tuple(x)
