@@ -35,6 +35,7 @@ COUNTED = {
     "profiles built": {("profile", "from_mapping")},
     "profiles changed": {("profile", "override")},
     "words read": {("strategies/chain", "parse")},
+    "targets parsed": {("exporters/targets", "parse")},
     "chains checked": {("strategies/steps/letters", "check")},
 }
 

@@ -294,9 +294,8 @@ def changed(kind: Any, world: Path, first: int) -> dict[str, Any]:
     """The worst of 50 changes of one kind."""
     sys.path.insert(0, str(ROOT / "tests/contracts"))
     import hostile_world
+    import mutations
     from test_hostile_files import outcome
-
-    from nacdeploy.testing import hostile as mutations
 
     os.chdir(world)
     answer, start_mib = kind.read(world), peak_mib()

@@ -11,7 +11,7 @@ from command_line import lay_out, succeed
 
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
-from nacdeploy.models import trust
+from nacdeploy.models.users import trust
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.baseline import initial_state, plain_network, train_network
 from nacdeploy.strategies.chain import Chain

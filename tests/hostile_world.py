@@ -15,7 +15,8 @@ from torch import nn
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
 from nacdeploy.base.progress import Silent
-from nacdeploy.cli.main import cli, defaults
+from nacdeploy.cli.main import cli
+from nacdeploy.cli.settings_file import defaults
 from nacdeploy.coding import container, rule_files
 from nacdeploy.commands import explain as explaining
 from nacdeploy.commands import show as showing

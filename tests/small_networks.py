@@ -10,7 +10,8 @@ from nacdeploy.exporters.targets import grid_named
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.captured.graph import with_weights
-from nacdeploy.network.network import Network, Use
+from nacdeploy.network.network import Network
+from nacdeploy.network.semantics import Use
 
 SHAPE = (3, 8, 8)
 

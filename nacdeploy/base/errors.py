@@ -1,9 +1,9 @@
-"""The exception tree: every error a user can cause is one line that says what, where and what would work."""
+"""The exception tree: every error a user can cause is one line that says what, where and what would work.
 
-import difflib
+What only a failure needs is imported by it: the command line imports this file before everything else.
+"""
+
 import re
-import tempfile
-import traceback
 from collections.abc import Iterable
 
 
@@ -49,17 +49,21 @@ class UnexpectedError(RefusedError):
         if error is not None and is_out_of_memory(error):
             what = f"{what}: {NO_MEMORY}"
         elif error is not None:
-            what = f"unexpected: {what}: {_one_line(error)}; the traceback is in {_kept(error)}"
+            what = f"unexpected: {what}: {one_line(error)}; the traceback is in {_kept(error)}"
         super().__init__(what)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its text."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _kept(error: BaseException) -> str:
     """Write the traceback of an error to a file and return the file's name."""
+    import tempfile
+    import traceback
+
     with tempfile.NamedTemporaryFile("w", prefix="nacdeploy-unexpected-", suffix=".txt", delete=False) as file:
         file.write("".join(traceback.format_exception(error)))
     return file.name
@@ -82,6 +86,8 @@ class MissingExtraError(NacdeployError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of an "unknown name" message: the nearest known name, and all known names if they are few."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else ""

@@ -67,6 +67,9 @@ class Ratio:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.2f}x ({self.low:.2f}-{self.high:.2f})"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -199,7 +202,7 @@ def _ratios(times: Mapping[str, list[NDArray[Any]]], baseline: str) -> dict[str,
 
 
 def _ratio(baseline_ms: NDArray[Any], subject_ms: NDArray[Any]) -> Ratio:
-    """The median over rounds of the paired ratio; the interval by the percentile bootstrap (Efron, 1979)."""
+    """Return the median over rounds of the paired ratio; the interval by the percentile bootstrap (Efron, 1979)."""
     ratios = baseline_ms / subject_ms
     picks = np.random.default_rng(0).integers(0, len(ratios), (_N_RESAMPLES, len(ratios)))
     low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])

@@ -78,5 +78,5 @@ class Grid:
     fuses_outputs: bool = False
 
     def weight_maximum(self, bits: int) -> int:
-        """The largest weight integer: 127 for 8 bits, 63 for 7, 7 for 4."""
+        """Return the largest weight integer: 127 for 8 bits, 63 for 7, 7 for 4."""
         return 2 ** (min(bits, self.max_weight_bits) - 1) - 1

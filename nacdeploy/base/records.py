@@ -198,11 +198,11 @@ def exists(path: Path) -> bool:
 
 
 def sha256_file(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
+    """Return the sha256 of a file's bytes, in hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_data(data: Any) -> str:
-    """The sha256 of plain data in canonical JSON (sorted keys, no spaces), in hex."""
+    """Return the sha256 of plain data in canonical JSON (sorted keys, no spaces), in hex."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlparse
 
-from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base import folders
 from nacdeploy.base.progress import Say
 
 Mode = Literal["online", "offline", "disabled"]
@@ -64,7 +64,7 @@ class JsonLinesTracker:
             if broken_end:
                 self._file.write("\n")
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise folders.cannot_write(path, error) from error
 
     def row(self, kind: str, data: Mapping[str, object]) -> None:
         self._write({**data, "kind": kind})
@@ -86,7 +86,7 @@ class JsonLinesTracker:
             self._file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise _cannot_write(self._path, error) from error
+            raise folders.cannot_write(self._path, error) from error
 
 
 class WandbTracker:
@@ -211,13 +211,8 @@ def open_tracker(directory: Path, *, wandb: bool, project: str, config: Mapping[
     if mode != "disabled":
         return Trackers((record, WandbTracker(directory, project, config, directory.name, mode=mode, say=say)))
     if wandb:
-        say(f"W&B: disabled by WANDB_MODE; rows go to {record_path(directory)}")
+        say(f"W&B: disabled by WANDB_MODE; rows go to {directory / RECORD_NAME}")
     return record
-
-
-def record_path(directory: Path) -> Path:
-    """Return the path of a run's JSON lines."""
-    return directory / RECORD_NAME
 
 
 def wandb_mode(environment: Mapping[str, str]) -> Mode:
@@ -315,7 +310,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value)
-
-
-def _cannot_write(path: Path, error: OSError) -> NacdeployError:
-    return NacdeployError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")

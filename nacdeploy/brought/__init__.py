@@ -1,4 +1,4 @@
-"""What a user brings: a task of one's own, as a Python object or as a function in a file."""
+"""A task of one's own, which a user brings as a Python object or as a function in a file."""
 
 from nacdeploy.brought.task import Measure, Task
 

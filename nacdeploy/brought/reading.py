@@ -205,7 +205,13 @@ class Epochs:
             for number, (given, targets) in enumerate(walk, start=1):
                 where = f"{self.source.name}: epoch {epoch}, batch {number}"
                 x = packed(given, self.ports, where)
-                yield x, labels_of(targets, len(x), self.classes, where)
+                yield x, self._labels(targets, len(x), where)
+
+    def _labels(self, targets: Any, n: int, where: str) -> Any:
+        """Return the targets of a batch; classes are checked against the outputs."""
+        if self.classes is None:
+            return BatchTargets(targets, n)
+        return checked_classes(torch.as_tensor(targets), n, self.classes, where)
 
     @property
     def _is_plain(self) -> bool:
@@ -235,17 +241,6 @@ def seeded(seed: int) -> Iterator[None]:
         torch.random.set_rng_state(theirs[0])
         np.random.set_state(theirs[1])
         random.setstate(theirs[2])
-
-
-def labels_of(targets: Any, n: int, classes: int | None, where: str) -> Any:
-    """Return the targets of a training batch; classes are checked against the outputs.
-
-    Raises:
-        UsageError: there are none, or a class has no output.
-    """
-    if classes is None:
-        return BatchTargets(targets, n)
-    return checked_classes(torch.as_tensor(targets), n, classes, where)
 
 
 def checked_classes(labels: Tensor, n: int, classes: int, where: str) -> Tensor:

@@ -33,7 +33,7 @@ class TrainedBy:
     ports: Ports
 
     def loss(self, outputs: Tensor, labels: Any) -> Tensor:
-        """The user's loss."""
+        """Return the user's loss."""
         return _loss(self.own_loss, self.ports.restored(outputs), _batch(labels))
 
     def __getattr__(self, name: str) -> Any:

@@ -32,7 +32,6 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """What each layer costs, what it is coupled to, and what it loses when it alone is compressed."""
     from nacdeploy import api
 
     wanted = {"techniques": _names(techniques), "ratios": _numbers(ratios), "layers": _names(layers)}
@@ -55,7 +54,8 @@ def _numbers(text: str | None) -> tuple[float, ...]:
 
 
 def _print_analysis(found: Any) -> None:
-    """Layers with what they cost and the strongest setting that each bears alone, and where the tables lie."""
+    """Print the layers with what they cost and the strongest setting that each bears alone, and where the tables
+    lie."""
     techniques = list(found.suggested)
     columns = ["layer", "kind", "shape", "MACs", "MACs %", "parameters", "coupled to", *techniques]
     rows = [

@@ -17,7 +17,6 @@ from nacdeploy.cli import options, render
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
 @options.as_json
 def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
-    """Time artifacts against the FP32 baseline, turn by turn, and score them on the test split."""
     from nacdeploy import api
 
     table = api.bench(artifacts, progress=render.RichProgress(), **given)
@@ -25,7 +24,7 @@ def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
 
 
 def print_bench(table: Any) -> None:
-    """The rows of one bench run; the device's own times where it ran on a GPU."""
+    """Print the rows of one bench run; the device's own times where it ran on a GPU."""
     from nacdeploy import metrics
 
     metric = metrics.named(table.rows[0].metric)
@@ -54,7 +53,7 @@ def print_bench(table: Any) -> None:
             f"{row.latency.p50_ms:.3f}",
             f"{row.latency.p90_ms:.3f}",
             f"{row.latency.throughput_per_s:.0f}",
-            render.interval(row.speed),
+            str(row.speed),
             *(_device_cells(row) if on_gpu else []),
         ]
         for row in table.rows
@@ -76,4 +75,4 @@ def print_bench(table: Any) -> None:
 def _device_cells(row: Any) -> list[str]:
     latency, speed = row.device_latency, row.device_speed
     graph = "on" if row.cuda_graph else "off"
-    return [graph, f"{latency.p50_ms:.3f}" if latency else "", render.interval(speed) if speed else ""]
+    return [graph, f"{latency.p50_ms:.3f}" if latency else "", str(speed) if speed else ""]

@@ -29,7 +29,6 @@ def command(
     as_json: bool,
     **shared: Any,
 ) -> None:
-    """Run a compression experiment, one-time or automatic; leaves a checkpoint, or what its script exports."""
     from nacdeploy import api
     from nacdeploy.commands import compress as commands
 
@@ -60,7 +59,7 @@ def _spoken(name: str) -> str:
 
 
 def _print_experiment(done: Any) -> None:
-    """The jobs of an experiment, and the result of the best one."""
+    """Print the jobs of an experiment, and the result of the best one."""
     names = list(dict.fromkeys(name for row in done.jobs for name in row.proposal))
     rows = [
         [

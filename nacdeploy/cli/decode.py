@@ -12,7 +12,6 @@ from nacdeploy.cli import options, render
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Folder to write.")
 @options.as_json
 def command(file: Path, out: Path, as_json: bool) -> None:
-    """Restore what `nacdeploy encode` wrote, byte for byte."""
     from nacdeploy.commands.decode import decode
 
     decoded = decode(file, out, render.RichProgress())

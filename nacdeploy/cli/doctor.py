@@ -11,7 +11,6 @@ from nacdeploy.cli import options, render, trust
 @click.option("--measure", is_flag=True, help="Also measure which encodings and channel counts are fast here.")
 @options.as_json
 def command(measure: bool, as_json: bool) -> None:
-    """Say what is installed, what is missing and how to add it, and which targets work here."""
     from nacdeploy.base import records
     from nacdeploy.commands import doctor
     from nacdeploy.commands import trust as trusting

@@ -14,7 +14,6 @@ from nacdeploy.cli import options, render
 @click.option("--rules", type=click.Path(path_type=Path), metavar="FILE", help="Coding rules in the old grammar.")
 @options.as_json
 def command(source: Path, out: Path, rules: Path | None, as_json: bool) -> None:
-    """Write a checkpoint or an artifact into one small file, exact to the bit: Huffman codes, zero runs, zstd."""
     from nacdeploy.commands.encode import encode
 
     encoded = encode(source, out, rules, render.RichProgress())

@@ -15,7 +15,6 @@ from nacdeploy.cli import options, render
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON document here.")
 @options.as_json
 def command(artifact: Path, threads: int, rounds: int, out: Path | None, as_json: bool) -> None:
-    """Say why an artifact is or is not faster, layer by layer, worst first: read from the artifact, measured here."""
     from nacdeploy import api
     from nacdeploy.base import records
 
@@ -26,7 +25,7 @@ def command(artifact: Path, threads: int, rounds: int, out: Path | None, as_json
 
 
 def _print_explanation(explained: Any) -> None:
-    """The layers of an artifact, worst first, and the totals."""
+    """Print the layers of an artifact, worst first, and the totals."""
     columns = ["layer", "MACs %", "time %", "us", "float us", "asked", "held", "channels", "waste %", "zeros %"]
     columns += [*(["engine"] if any(row.engine for row in explained.rows) else []), "kernel", "around it", "why"]
     rows = [_explained(row, "engine" in columns) for row in explained.rows]
@@ -76,7 +75,7 @@ def _totals(explained: Any) -> list[str]:
     else:
         lines.append(
             f"one call takes {explained.call_ms:.3f} ms, of the float twin {explained.twin_call_ms:.3f} ms: "
-            f"{render.interval(explained.speed)}"
+            f"{explained.speed}"
         )
     found = explained.sparsity
     known = "" if found.n_picked is None else f", {found.n_picked} with a sparse kernel, {found.n_gained} faster by it"

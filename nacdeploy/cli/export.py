@@ -20,7 +20,6 @@ from nacdeploy.exporters.targets import FOLDERS
 @options.wandb
 @options.as_json
 def command(as_json: bool, **given: Any) -> None:
-    """Make a checkpoint deployable: ONNX with real INT8, checked; with --target trt also engines."""
     from nacdeploy import api
     from nacdeploy.exporters.artifacts import artifact
 

@@ -21,7 +21,6 @@ from nacdeploy.cli import options, render
 def command(
     source: Path, out: Path | None, epochs: int | None, distill: float | None, as_json: bool, **shared: Any
 ) -> None:
-    """Train a compressed checkpoint further; leaves a new checkpoint."""
     from nacdeploy import api
 
     result = api.finetune(

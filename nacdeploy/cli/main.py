@@ -6,36 +6,41 @@ import os
 import signal
 import sys
 import warnings
-from pathlib import Path
-from typing import Any
 
 import click
 
-from nacdeploy.base.errors import NO_MEMORY, NacdeployError, UsageError, is_out_of_memory, nearest, unknown
-from nacdeploy.base.outside import doors, leaving, stack
-from nacdeploy.sessions.options import SETTINGS_FILE
+from nacdeploy.base.errors import NO_MEMORY, NacdeployError, is_out_of_memory, unknown
+from nacdeploy.base.outside import leaving, stack
 
-COMMANDS = (
-    "train",
-    "analyze",
-    "search",
-    "transfer",
-    "compress",
-    "finetune",
-    "export",
-    "optimize",
-    "bench",
-    "explain",
-    "verify",
-    "encode",
-    "decode",
-    "show",
-    "report",
-    "trust",
-    "doctor",
-)
-
-_NAMES = {"as_json": "json", "source": "from"}  # of parameters whose option has another name
+COMMANDS = {  # with their help, which stands here so that `nacdeploy --help` imports none of them
+    "train": "Train the FP32 baseline of a model; leaves a checkpoint folder.",
+    "analyze": "What each layer costs, what it is coupled to, and what it loses when it alone is compressed.",
+    "search": "Search for the best chain; leaves its checkpoint and strategy.json.",
+    "transfer": "Apply a strategy to a model, every letter deciding anew; leaves a checkpoint.",
+    "compress": "Run a compression experiment, one-time or automatic; leaves a checkpoint, or what its script exports.",
+    "finetune": "Train a compressed checkpoint further; leaves a new checkpoint.",
+    "export": "Make a checkpoint deployable: ONNX with real INT8, checked; with --target trt also engines.",
+    "optimize": (
+        "Make a bare ONNX file faster, without labels or training: quantize, check, time. The file is not touched."
+    ),
+    "bench": "Time artifacts against the FP32 baseline, turn by turn, and score them on the test split.",
+    "explain": (
+        "Say why an artifact is or is not faster, layer by layer, worst first: read from the artifact, measured here."
+    ),
+    "verify": "Check an artifact's files against their hashes, build its engines again and compare them.",
+    "encode": (
+        "Write a checkpoint or an artifact into one small file, exact to the bit: Huffman codes, zero runs, zstd."
+    ),
+    "decode": "Restore what `nacdeploy encode` wrote, byte for byte.",
+    "show": (
+        "Show a strategy (word, strategy.json, catalog:NAME), a checkpoint, an artifact, a run, or settings in force."
+    ),
+    "report": "Write one self-contained HTML page about a run, finished or under way.",
+    "trust": (
+        "Let a model file or script run, or follow what another's record names, as they are now; without PATH: list."
+    ),
+    "doctor": "Say what is installed, what is missing and how to add it, and which targets work here.",
+}
 
 
 class Commands(click.Group):
@@ -48,7 +53,14 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"nacdeploy.cli.{cmd_name}").command
+        command.help = COMMANDS[cmd_name]
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        limit = formatter.width - 6 - max(map(len, COMMANDS))
+        short = [(name, click.Command(name, help=text).get_short_help_str(limit)) for name, text in COMMANDS.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(short)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -68,7 +80,9 @@ def cli(context: click.Context) -> None:
     Without options the commands use nacdeploy.toml in the current folder, else the built-in profile 'demo'.
     Results lie under runs/.
     """
-    context.default_map = defaults(cli, Path(SETTINGS_FILE))
+    from nacdeploy.cli import settings_file
+
+    context.default_map = settings_file.defaults(cli)
 
 
 def main() -> None:
@@ -127,58 +141,6 @@ def _usage_hint(error: click.ClickException) -> str:
 def _failed(text: str, code: int) -> int:
     click.echo(f"error: {' '.join(text.split())}", err=True)
     return code
-
-
-def defaults(group: click.Group, path: Path) -> dict[str, dict[str, Any]]:
-    """nacdeploy.toml as click's default map: every option of every command that the file names.
-
-    Raises:
-        UsageError: the file is not readable, or names an option that no command has.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        given = doors.toml_of(doors.read_text(path), str(path))
-    except OSError as error:
-        raise UsageError(f"{path} is not readable TOML: {error}") from error
-    given = {key.replace("-", "_"): value for key, value in given.items()}
-    if isinstance(given.get("limits"), str):
-        doors.raise_limits(given.pop("limits"), str(path))
-    commands = {
-        name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
-    }
-    parameters = {
-        name: {_NAMES.get(p.name, p.name): p for p in command.params if p.name and isinstance(p, click.Option)}
-        for name, command in commands.items()
-        if command
-    }
-    _check_keys(given, {key: p for found in parameters.values() for key, p in found.items()}, path)
-    return {
-        name: {str(p.name): _as_typed(given[key], p) for key, p in found.items() if key in given}
-        for name, found in parameters.items()
-    }
-
-
-def _as_typed(value: Any, option: click.Option) -> Any:
-    """A value as it would stand on the command line, so that the option's own checks apply to it."""
-    if option.multiple:
-        return [str(each) for each in _listed(value, option)]
-    return value if isinstance(value, bool) else str(value)
-
-
-def _listed(value: Any, option: click.Option) -> list[Any]:
-    """The values of an option: one, or as many as a list holds where it may be given often."""
-    return value if option.multiple and isinstance(value, list) else [value]
-
-
-def _check_keys(given: dict[str, Any], known: dict[str, click.Option], path: Path) -> None:
-    for key, value in given.items():
-        if key not in known:
-            raise UsageError(f"{path}: unknown option '{key}'{nearest(key, known)}")
-        if isinstance(value, dict):
-            raise UsageError(f"{path}: '{key}' is a table; the file holds option names only, tables go into a profile")
-        if not all(isinstance(one, str | int | float) for one in _listed(value, known[key])):
-            raise UsageError(f"{path}: '{key}' takes one value, such as {key} = \"...\"")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from nacdeploy.exporters.targets import FOLDERS
 @options.wandb
 @options.as_json
 def command(network: Path, as_json: bool, **given: Any) -> None:
-    """Make a bare ONNX file faster, without labels or training: quantize, check, time. The file is not touched."""
     from nacdeploy import api
 
     found = api.optimize(network, progress=render.RichProgress(), **given)

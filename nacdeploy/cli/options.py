@@ -17,14 +17,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _documented(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
-    """Under --json whatever runs, a user's network too, prints to stderr: stdout is one document."""
+    """Let whatever runs under --json, a user's network too, print to stderr: stdout is one document."""
     if value and not context.resilient_parsing:
         context.with_resource(document.only_document_on_stdout())
     return value
 
 
 def trusted_model(function: F) -> F:
-    """Options that name the file of a record's network or task, which may then run."""
+    """Add the options that name the file of a record's network or task, which may then run."""
     named = click.option("--model", metavar="M", help="path/file.py:factory that is named by a record, and may run.")
     task = click.option("--task", metavar="F", help="path/file.py:function of a task that a record names, and may run.")
     return named(task(function))
@@ -47,8 +47,8 @@ as_json = click.option("--json", "as_json", is_flag=True, callback=_documented, 
 
 
 def shared(*names: str) -> Callable[[F], F]:
-    """Options that commands share (`sessions/options.py`) as one decorator, listed in the order given; the command is
-    also told what nacdeploy.toml says, as `settings_file`."""
+    """Return the options that commands share (`sessions/options.py`) as one decorator, listed in the order given; the
+    command is also told what nacdeploy.toml says, as `settings_file`."""
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -63,7 +63,7 @@ def shared(*names: str) -> Callable[[F], F]:
 
 
 def _option(name: str) -> Callable[[F], F]:
-    """A shared option as the command line spells it."""
+    """Return a shared option as the command line spells it."""
     kind, spelling = get_args({**options.HINTS, **options.SEARCH_HINTS}[name])
     flag = f"--{name.replace('_', '-')}"
     if kind is bool:
@@ -75,7 +75,7 @@ def _option(name: str) -> Callable[[F], F]:
 
 
 def _type(kind: Any, spelling: options.Spelling) -> Any:
-    """How click reads the value of an option; None: as text."""
+    """Return the type by which click reads the value of an option; None: as text."""
     numbers: dict[Any, tuple[Any, Any]] = {int | None: (int, click.IntRange), float | None: (float, click.FloatRange)}
     if kind not in numbers:
         return None
@@ -97,19 +97,19 @@ data, wandb = _option("data"), _option("wandb")
 
 
 def search_options(function: F) -> F:
-    """The options of a search that are keys of the profile's search table."""
+    """Add the options of a search that are keys of the profile's search table."""
     for name in reversed(options.SEARCH):
         function = _option(name)(function)
     return function
 
 
 def on_command_line(name: str) -> bool:
-    """Whether the parameter was typed, rather than taken from nacdeploy.toml or its default."""
+    """Tell whether the parameter was typed, rather than taken from nacdeploy.toml or its default."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def is_model_of(run: Path, name: str | None) -> bool:
-    """Whether a model is a user's file, and the one of a run: naming it there lets it run."""
+    """Tell whether a model is a user's file, and the one of a run: naming it there lets it run."""
     if name is None or ".py:" not in name:
         return False
     try:

@@ -23,7 +23,7 @@ _MEMORY_S = 1800  # what the time left is estimated from: chains take from a sec
 
 @cache
 def _stderr() -> "Console":
-    """The console of lines and bars; rich is imported when something is shown, so that --help stays quick."""
+    """Return the console of lines and bars; rich is imported when something is shown, so that --help stays quick."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
@@ -71,7 +71,7 @@ class RichProgress:
 
 
 def print_json(record: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     from nacdeploy.base import records
 
     plain = records.to_data(record) if hasattr(record, "__dataclass_fields__") else record
@@ -79,7 +79,7 @@ def print_json(record: Any) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on stdout, as wide as its content where stdout is no terminal."""
+    """Print a table on stdout, as wide as its content where stdout is no terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -95,7 +95,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def print_result(result: Any) -> None:
-    """A result as a row of NAC's table, with the control row and where things lie."""
+    """Print a result as a row of NAC's table, with the control row and where things lie."""
     from nacdeploy.metrics import cell, number
 
     scores, figures, metric = result.scores, result.figures, result.scores.scored_by
@@ -138,7 +138,7 @@ def print_result(result: Any) -> None:
 
 
 def _print_front(result: Any) -> None:
-    """The Pareto front of a search, counted and (where speed matters) timed in full, the answer marked."""
+    """Print the Pareto front of a search, counted and (where speed matters) timed in full, the answer marked."""
     from nacdeploy.metrics import cell, number
 
     metric = result.scores.scored_by
@@ -165,11 +165,6 @@ def _speed_cell(figures: Any) -> str:
     return f"{figures.speed_ratio:.2f}x{between}"
 
 
-def interval(ratio: Any) -> str:
-    """A ratio with its 95 % interval."""
-    return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
-
-
 def percent(fraction: float, n_digits: int = 2) -> str:
-    """A fraction in per cent, without the sign."""
+    """Return a fraction in per cent, without the sign."""
     return f"{100 * fraction:.{n_digits}f}"

@@ -12,7 +12,6 @@ from nacdeploy.cli import options
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Where the page goes (RUN/report.html).")
 @options.trusted_model
 def command(run: Path, out: Path | None, **named: str | None) -> None:
-    """Write one self-contained HTML page about a run, finished or under way."""
     from nacdeploy import api
 
     click.echo(f"report: {api.report(run, out, **named)}")

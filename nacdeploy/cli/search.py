@@ -30,7 +30,6 @@ def command(
     as_json: bool,
     **shared: Any,
 ) -> None:
-    """Search for the best chain; leaves its checkpoint and strategy.json."""
     from nacdeploy import api
 
     wanted = {"out": out, **shared, "experience": shared["experience"] or None}

@@ -17,7 +17,6 @@ from nacdeploy.sessions.options import SEARCH, TASK
 @options.search_options
 @options.as_json
 def command(what: str | None, settings: bool, as_json: bool, **given: Any) -> None:
-    """Show a strategy (word, strategy.json, catalog:NAME), a checkpoint, an artifact, a run, or settings in force."""
     from nacdeploy.commands import show as showing
 
     typed = [name for name in ("precision", "rules", *TASK, *SEARCH) if options.on_command_line(name)]
@@ -38,7 +37,7 @@ def command(what: str | None, settings: bool, as_json: bool, **given: Any) -> No
 
 
 def _print_settings(rows: Any) -> None:
-    """The keys that a source gives a value, and how many have their default."""
+    """Print the keys that a source gives a value, and how many have their default."""
     given = [row for row in rows if row["source"] != "default"]
     table = [
         [row["key"], _value(row["value"]), row["source"], "; ".join(map(_weaker, row["instead_of"]))] for row in given

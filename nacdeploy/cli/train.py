@@ -14,7 +14,6 @@ from nacdeploy.cli import options, render
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many epochs.")
 @options.as_json
 def command(out: Path | None, epochs: int | None, as_json: bool, **shared: Any) -> None:
-    """Train the FP32 baseline of a model; leaves a checkpoint folder."""
     from nacdeploy import api
 
     folder = api.train(out=out, epochs=epochs, progress=render.RichProgress(), **shared)

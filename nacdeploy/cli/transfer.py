@@ -20,7 +20,6 @@ from nacdeploy.cli import options, render
 @options.wandb
 @options.as_json
 def command(out: Path | None, dry_run: bool, post_finetune: int | None, as_json: bool, **given: Any) -> None:
-    """Apply a strategy to a model, every letter deciding anew; leaves a checkpoint."""
     from nacdeploy import api
     from nacdeploy.base import records
 
@@ -34,7 +33,7 @@ def command(out: Path | None, dry_run: bool, post_finetune: int | None, as_json:
 
 
 def _print_previews(rows: Any) -> None:
-    """A dry run, letter by letter."""
+    """Print a dry run, letter by letter."""
     columns = ["letter", "decision", "MACs", "BitOps", "KiB"]
     table = [
         [r.link, r.refused or r.explanation, f"{r.macs:,}", f"{r.bitops:,}", f"{r.memory_bits / 8192:.0f}"]

@@ -11,7 +11,6 @@ from nacdeploy.cli import options, render
 @click.option("--remove", is_flag=True, help="Take it back.")
 @options.as_json
 def command(path: str | None, remove: bool, as_json: bool) -> None:
-    """Let a model file or script run, or follow what another's record names, as they are now; without PATH: list."""
     from nacdeploy.commands import trust as trusting
 
     if path is None:
@@ -25,7 +24,7 @@ def command(path: str | None, remove: bool, as_json: bool) -> None:
 
 
 def lines() -> list[str]:
-    """What is trusted, a line each."""
+    """Return a line for each file that is trusted."""
     from nacdeploy.commands import trust as trusting
 
     found = trusting.trusted()

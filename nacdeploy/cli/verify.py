@@ -12,7 +12,6 @@ from nacdeploy.cli import options, render
 @click.argument("artifact", type=click.Path(path_type=Path))
 @options.as_json
 def command(artifact: Path, as_json: bool) -> None:
-    """Check an artifact's files against their hashes, build its engines again and compare them."""
     from nacdeploy.commands import verify as verifying
 
     found = verifying.verify(artifact, render.RichProgress())

@@ -87,7 +87,7 @@ class Cut:
     tensors: tuple[tuple[int, Tensor], ...] = ()
 
     def rest(self) -> bytes:
-        """The bytes between the tensors."""
+        """Return the bytes between the tensors."""
         parts, end = [], 0
         for start, tensor in self.tensors:
             parts.append(self.data[end:start])

@@ -165,7 +165,7 @@ def _measured(todo: Sequence[Probe], session: Session, path: Path, progress: Pro
 
 
 def _read(path: Path) -> list[Sensitivity]:
-    """The whole rows of a table that may have been torn by a kill; what follows the last newline is cut off."""
+    """Return the whole rows of a table that may have been torn by a kill; what follows the last newline is cut off."""
     if not records.is_file(path):
         return []
     content = doors.read_bytes(path, "record_mib")
@@ -231,13 +231,13 @@ def _layer_rows(network: Network, sets: Sequence[Sequence[str]]) -> tuple[LayerR
 
 
 def _config_list(suggested: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
-    """What was suggested as the `config_list` of a compression experiment: sparsity of pruning, else of masks."""
+    """Return the suggestions as the `config_list` of a compression experiment: sparsity of pruning, else of masks."""
     ratios = suggested.get("prune") or suggested.get("sparsify") or {}
     return [{"sparsity": float(ratio), "op_types": ["default"], "op_names": [name]} for name, ratio in ratios.items()]
 
 
 def _seed(suggested: dict[str, dict[str, str]], max_drop: float, metric: Metric) -> str:
-    """What was suggested as tables of a profile."""
+    """Return the suggestions as tables of a profile."""
     tables = {"prune": "prune.ratios", "sparsify": "sparsify.ratios", "quantize": "quantize.layer_bits"}
     lost = f"{max_drop:g} {metric.drop_unit}"
     lines = [f"# By layer, the strongest setting that alone loses at most {lost} of validation {metric.title}."]

@@ -143,7 +143,8 @@ def _compressed(
 def _begun(
     file: Path | str | None, automatic: bool, resume: Path | str | None, out: Path | str | None, options: Options
 ) -> Iterator[tuple[Path, Begun]]:
-    """The folder of a new experiment, reserved within the block, or of an old one, and what it was started with."""
+    """Yield the folder of a new experiment, reserved within the block, or of an old one, and what it was started
+    with."""
     if resume is not None:
         place = Path(resume)
         if not (place / RUN_FILE).is_file():
@@ -242,7 +243,7 @@ def _run(experiment: Experiment, asked: Begun, place: Path, worker: Worker, seed
 
 
 def _keep_best(source: Path, place: Path) -> None:
-    """The best job's model under a name of its own; a script need not have exported one."""
+    """Keep the best job's model under a name of its own; a script need not have exported one."""
     if source.is_dir():
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(source, place)

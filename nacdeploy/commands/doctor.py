@@ -105,7 +105,7 @@ def inspect() -> Report:
 
 
 def availability(target: Target, gpus: tuple[str, ...]) -> Availability:
-    """What a target itself says of this machine, or whether its packages import."""
+    """Return what a target itself says of this machine, or whether its packages import."""
     if target.doctor is not None:
         return Availability(target.name, *target.doctor(gpus))
     modules = (*_EXPORT, *(package.module for package in target.packages))
@@ -119,7 +119,7 @@ def _is_extra(package: Package) -> bool:
 
 
 def conflicts(installed: Mapping[str, str]) -> tuple[Conflict, ...]:
-    """The known conflicts among installed distributions, given as name -> version."""
+    """Return the known conflicts among installed distributions, given as name -> version."""
     if not {"onnxruntime", "onnxruntime-gpu"} <= installed.keys():
         return ()
     problem = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files"
@@ -127,7 +127,8 @@ def conflicts(installed: Mapping[str, str]) -> tuple[Conflict, ...]:
 
 
 def _gpus() -> tuple[str, ...]:
-    """The CUDA devices by name and capability. Only torch is asked: ONNX Runtime lists providers without a GPU too."""
+    """Return the CUDA devices by name and capability. Only torch is asked: ONNX Runtime lists providers without a GPU
+    too."""
     if import_problem("torch") is not None:
         return ()
     import torch

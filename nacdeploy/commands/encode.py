@@ -36,7 +36,7 @@ class TensorRow:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a container weighs: its own bytes, those of the files in it, and those of the same tensors through zstd."""
+    """The weight of a container: its own bytes, of the files in it, and of the same tensors through zstd."""
 
     path: str
     n_bytes: int
@@ -89,7 +89,7 @@ def encode(
 
 
 def _of_profile(source: Path, cuts: list[Cut]) -> dict[str, Rule]:
-    """What the profile of a checkpoint says of the labels that C made."""
+    """Return what the profile of a checkpoint says of the labels that C made."""
     if not checkpoint.is_checkpoint(source):
         return {}
     table = checkpoint.read_record(source).settings().of(CodeTable)
@@ -102,8 +102,8 @@ def _of_profile(source: Path, cuts: list[Cut]) -> dict[str, Rule]:
 
 
 def _of_rules(found: rule_files.RuleFile, names: list[str]) -> dict[str, Rule]:
-    """What the coding rules say, of the labels in place of a weight that is shared; fixed-point codes of those are
-    their plain indices."""
+    """Return what the coding rules say, of the labels in place of a weight that is shared; fixed-point codes of those
+    are their plain indices."""
     asked = {}
     for name in names:
         line = found.first("coding", name, _parameter(name))
@@ -118,8 +118,8 @@ def _is_labels(name: str) -> bool:
 
 
 def _parameter(name: str) -> str:
-    """The name that a tensor of ours has in the user's network: `conv1.weight` for `sharing.conv1/weight/labels`,
-    `backbone.conv1.weight`, and `layers.conv1.weight_q` of a graph."""
+    """Return the name that a tensor of ours has in the user's network: `conv1.weight` for
+    `sharing.conv1/weight/labels`, `backbone.conv1.weight`, and `layers.conv1.weight_q` of a graph."""
     if _is_labels(name):
         return name.removeprefix(_SHARING).removesuffix(_LABELS).replace("/", ".")
     return name.removeprefix("backbone.").removeprefix("layers.").removesuffix("_q")
@@ -138,7 +138,7 @@ def _ignored(found: rule_files.RuleFile, names: list[str]) -> tuple[str, ...]:
 
 
 def _zstd_bytes(cuts: list[Cut]) -> int:
-    """The tensors of all files, their bytes one after the other, through zstd."""
+    """Return the tensors of all files, their bytes one after the other, through zstd."""
     compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
     return len(compressor.compress(b"".join(tensor.data for each in cuts for _, tensor in each.tensors)))
 

@@ -125,7 +125,8 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
 
 
 def _images(manifest: Manifest) -> Given:
-    """One image of random pixels, normalised as the artifact's own are: (1, C, H, W), or random inputs by name."""
+    """Return one image of random pixels, normalised as the artifact's own are: (1, C, H, W), or random inputs by
+    name."""
     given, ports = manifest.preprocessing, manifest.ports
     if given is None or ports is not None:
         return ported.given(ports, ported.noise(ports)) if ports else {}
@@ -148,13 +149,13 @@ def _decisions(manifest: Manifest, kind: type[D]) -> list[D]:
 
 
 def _rule(manifest: Manifest) -> Rule | None:
-    """The rule of the chain's last Q."""
+    """Return the rule of the chain's last Q."""
     found = _decisions(manifest, QuantizeDecision)
     return found[-1].rule if found else None
 
 
 def _rounding(manifest: Manifest) -> list[str]:
-    """What each P of the chain took, and what rounding to whole units left."""
+    """Say what each P of the chain took, and what rounding to whole units left."""
     cuts = _decisions(manifest, PruneDecision)
     return [f"P took {cut.taken} of {cut.asked:g} channels asked, {cut.carried:g} carried" for cut in cuts]
 

@@ -14,7 +14,7 @@ from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import carry, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
-from nacdeploy.exporters.artifacts.artifact import DataSource, MadeBy
+from nacdeploy.exporters.artifacts.artifact import DataSource
 from nacdeploy.exporters.describe import Context
 from nacdeploy.network.network import Network
 from nacdeploy.results.outcome import checkpoint_folder
@@ -72,7 +72,7 @@ def export(
         settings = settings.model_copy(update={"export": wanted.export, "target": wanted.target})
     if guard is not None:
         settings = settings.model_copy(update={"export": settings.export.model_copy(update={"guard": guard})})
-    chosen = targets.parse(target or settings.target)
+    chosen = targets.parse(target) if target else settings.target
     chosen.check_io(settings.export.io_type)
     if state.network.quantizers:
         settings = measured.exact_here(settings, chosen, progress)
@@ -94,7 +94,7 @@ def export(
 
 
 def _original(record: checkpoints.Record, folder: Path) -> Network | None:
-    """The FP32 network that a compressed checkpoint came from, where it is still there."""
+    """Return the FP32 network that a compressed checkpoint came from, where it is still there."""
     baseline = checkpoints.baseline_folder(record, folder)
     if baseline is None:
         return None
@@ -135,6 +135,6 @@ def _export_float(folder: Path, place: Path, progress: Progress) -> Path:
 def _context(record: checkpoints.Record, folder: Path) -> Context:
     baseline = {"checkpoint": record.baseline_checkpoint or str(folder), "test": record.test}
     data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
-    steps = records.from_data(tuple[MadeBy, ...], record.steps, where=f"the steps of {folder}")
+    steps = records.from_data(tuple[checkpoints.StepRecord, ...], record.steps, where=f"the steps of {folder}")
     source = records.from_data(DataSource, data, where=f"the data of {folder}")
     return Context(steps, records.to_data(record.model), source, baseline)

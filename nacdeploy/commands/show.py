@@ -102,7 +102,7 @@ def _check_is_known(path: Path) -> None:
 
 
 def _unfinished(path: Path) -> str:
-    """How far a run is, and what goes on with it."""
+    """Say how far a run is, and what goes on with it."""
     if not records.is_file(path / resuming.JOURNAL):
         command = "compress" if (path / "jobs").is_dir() else "search"
         return f"{path} is not finished and has no result to show; nacdeploy {command} --resume {path} goes on with it"
@@ -166,7 +166,7 @@ def _run(path: Path) -> Shown:
 
 
 def _said(name: str, value: float, metric: Metric) -> str:
-    """A figure as people write it: a count, a ratio or a score, by the house's names."""
+    """Return a figure as people write it: a count, a ratio or a score, by the house's names."""
     if name.startswith("n_"):
         return f"{value:,.0f}"
     if name.endswith("_ratio") or name.startswith("speed_"):
@@ -202,7 +202,7 @@ def _strategy(what: str) -> Shown:
 
 
 def _images(taken: artifact.Preprocessing) -> str:
-    """What has to be done to the images that an artifact takes."""
+    """Say what has to be done to the images that an artifact takes."""
     mean, std = (", ".join(f"{value:.6g}" for value in scale) for scale in (taken.mean, taken.std))
     order = ", in the order blue, green, red" if taken.channel_order == "bgr" else ""
     shift = f", of {taken.bits} bits the upper 8" if taken.bits > 8 else ""

@@ -47,7 +47,7 @@ def in_force(
 
 
 def _recorded(path: Path) -> Settings | None:
-    """The settings that the folder of a run, a result or a checkpoint records."""
+    """Return the settings that the folder of a run, a result or a checkpoint records."""
     if records.is_file(path / RUN_FILE):
         where = path / RUN_FILE
         data: Any = records.read_json(where)

@@ -8,9 +8,9 @@ from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import own
 from nacdeploy.exporters.artifacts.artifact import MANIFEST
-from nacdeploy.models import project
-from nacdeploy.models import trust as code
-from nacdeploy.models.external import split_file_name
+from nacdeploy.models.users import project
+from nacdeploy.models.users import trust as code
+from nacdeploy.models.users.factory import split_file_name
 from nacdeploy.sessions.resuming import RUN_FILE
 from nacdeploy.strategies.steps.checkpoint import RECORD
 

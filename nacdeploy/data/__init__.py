@@ -1,6 +1,8 @@
 """Data sets by name: images in memory as uint8, always three disjoint splits, everything drawn from the split seed."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,11 +22,11 @@ from nacdeploy.profile.tables.training import DataTable
 
 __all__ = ["SOURCES", "Dataset", "ImageSet", "augmented", "has_labels", "load", "name_by_user", "statistics"]
 
-_READERS = {
+_READERS: dict[str, Callable[[str | None, DataTable], Splits]] = {
     "digits": digits.read,
     "fashion-mnist": fashion_mnist.read,
-    "cifar10": cifar.read_cifar10,
-    "cifar100": cifar.read_cifar100,
+    "cifar10": partial(cifar.read, "cifar10"),
+    "cifar100": partial(cifar.read, "cifar100"),
     "svhn": svhn.read,
     "tiny-imagenet": imagenet.read_tiny,
     "imagenet": imagenet.read,

@@ -49,7 +49,7 @@ def check_layers(experiment: Experiment, task: Task, profile: Profile, network: 
 
 
 def _selected(experiment: Experiment, backbone: nn.Module, entries: Sequence[dict[str, Any]]) -> Selection:
-    """The layers that entries mean in a network."""
+    """Return the layers that entries mean in a network."""
     return select(entries, backbone, with_norms=experiment.compression.compressor == SLIM)
 
 
@@ -112,8 +112,8 @@ class OwnWorker:
             checkpoints.write(folder, state, record)
 
     def _value(self, state: CompressionState) -> float:
-        """The metric of a state on validation: one of its figures, or the search's score, which is below 0 by the
-        points lost where these are more than `search.max_drop`."""
+        """Return the metric of a state on validation: one of its figures, or the search's score, which is below 0 by
+        the points lost where these are more than `search.max_drop`."""
         figures = figures_of(state, self.session.profile)
         if self.experiment.metric == "accuracy":
             return figures.quality
@@ -158,7 +158,7 @@ def setup_of(experiment: Mapping[str, Any], session: Session) -> dict[str, Any]:
 
 
 def opened(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """A worker from plain data: called with a job as plain data, it answers with the attempt as plain data."""
+    """Return a worker from plain data: called with a job as plain data, it answers with the attempt as plain data."""
     experiment = grammar.read(setup["experiment"]).experiment
     folder = Path(setup["baseline"])
     models.accept_here(setup["model"], setup["model_sha256"])

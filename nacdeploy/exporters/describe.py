@@ -11,7 +11,6 @@ from nacdeploy.exporters.artifacts.artifact import (
     DataSource,
     Exit,
     Gate,
-    MadeBy,
     Manifest,
     Parity,
     Preprocessing,
@@ -25,6 +24,7 @@ from nacdeploy.models.ports import Port
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps.checkpoint import StepRecord
 from nacdeploy.task import Task
 
 
@@ -32,7 +32,7 @@ from nacdeploy.task import Task
 class Context:
     """The origin of an artifact for its manifest."""
 
-    steps: tuple[MadeBy, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
     data: DataSource | None = None
     baseline: dict[str, Any] = field(default_factory=dict)

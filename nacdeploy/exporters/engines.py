@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
-
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.progress import Say
 from nacdeploy.exporters import parity
@@ -42,19 +40,15 @@ def _agreement(what: str, runner: Runner, network: Network, task: Task, table: E
     Raises:
         NacdeployError: the agreement is below the profile's bounds.
     """
-    images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
-    *exits, logits = evaluation.predict_exits(network, task.data, images)
+    simulated = parity.Simulated.of(network, task, table)
     runner = ported(runner, ports_of(network.backbone))
-    batches = [x.numpy() for x in evaluation.batches(task.data, images, table.max_batch)]
+    batches = [x.numpy() for x in evaluation.batches(task.data, simulated.images, table.max_batch)]
     answers = dict(zip(runner.output_names, parity.run_all(runner, batches), strict=True))
     outputs = [answers[name] for name in sorted(answers, key=lambda name: (name != OUTPUT, len(name), name))]
-    found = parity.least([logits, *exits], outputs, what, task.metric)
+    found, is_apart = simulated.compared(outputs, what, table)
     percent = f"{100 * found.agreement:.2f} % of {found.n_images} images"
     snr = "exact" if found.snr_db is None else f"{found.snr_db:.1f} dB"
-    simulated = [logits, *exits]
-    if parity.parts(simulated, outputs, found, table, task.metric) and not parity.only_rounds(
-        network, task, images, simulated, outputs
-    ):
+    if is_apart:
         raise NacdeployError(
             f"{what}, whose float rest is {table.float_type}, agrees with the torch model on {percent} (needed "
             f"{100 * table.min_agreement:g} %), {snr} (needed {table.min_snr_db:g}): try export.float_type = 'fp32', "

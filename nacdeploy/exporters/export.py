@@ -74,9 +74,10 @@ def export(
     progress.say(f"exporting {state.chain if state.steps else 'the FP32 network'} to ONNX on the grid of {target.name}")
     n_steps = 2 + runtime.n_builds(profile.export)
     with progress.bar(f"exporting for {target.name}") as bar:
-        lowered = _lowered(state, task, profile, target, tuning, progress)
+        order = _Order(task, profile, target, tuning, progress)
+        lowered = _lowered(state, order)
         bar.update(1, n_steps, "parity")
-        manifest = _checked(lowered, task, profile, target, context, tuning.original)
+        manifest = _checked(lowered, order, context)
         bar.update(2, n_steps)
         files = {MODEL_FILE: lowered.graph.model}
         if lowered.precisions is not None:
@@ -94,6 +95,17 @@ def export(
 
 
 @dataclass(frozen=True)
+class _Order:
+    """The task, settings and target of an export, with the role of time and the listener."""
+
+    task: Task
+    profile: Profile
+    target: Target
+    tuning: Tuning
+    progress: Progress
+
+
+@dataclass(frozen=True)
 class _Lowered:
     """The graph to deploy, the state whose network simulates the graph, and the notes on both."""
 
@@ -104,39 +116,36 @@ class _Lowered:
     notes: tuple[str, ...]
 
 
-def _lowered(
-    state: CompressionState, task: Task, profile: Profile, target: Target, tuning: Tuning, progress: Progress
-) -> _Lowered:
+def _lowered(state: CompressionState, order: _Order) -> _Lowered:
     """Return the state on the target's grid and in the fastest precision there, as a graph."""
-    state, notes = _on_grid(state, task, profile, target)
-    asked = state.network
-    traced = trace(asked, profile.export.opset)
-    clock = _timer(task, profile, target, tuning)
-    timed = _guarded(asked, traced, clock, target, tuning, progress)
+    state, notes = _on_grid(state, order)
+    asked, opset = state.network, order.profile.export.opset
+    traced = trace(asked, opset)
+    clock = _timer(order)
+    timed = _guarded(asked, traced, clock, order)
     notes = (*notes, *timed.notes)
     if timed.network is not asked:
-        state, cost = _settled(timed.network, state, task, profile)
-        notes, traced = (*notes, cost), trace(state.network, profile.export.opset)  # norms of their own are in a trace
+        state, cost = _settled(timed.network, state, order)
+        notes, traced = (*notes, cost), trace(state.network, opset)  # norms of their own are in a trace
     graph = lower(traced, state.network)
-    if clock is not None and tuning.original is not None:
-        original = to_onnx(tuning.original, profile.export.opset)
+    if clock is not None and order.tuning.original is not None:
+        original = to_onnx(order.tuning.original, opset)
         notes = (*notes, speed_note(graph.model, original.model, clock))
     notes = (*notes, *describe.notes_of(state.network))
     return _Lowered(graph, state, _rows(graph, asked, timed.floats), timed.precisions, notes)
 
 
-def _checked(
-    lowered: _Lowered, task: Task, profile: Profile, target: Target, context: Context, original: Network | None
-) -> Manifest:
+def _checked(lowered: _Lowered, order: _Order, context: Context) -> Manifest:
     """Return the manifest of a graph, and check that the graph agrees with the simulation, end to end and layer by
     layer."""
+    task, profile, target = order.task, order.profile, order.target
     ports = ports_of(lowered.state.network.backbone)
     runtimes = {name: ported_maker(make, ports) for name, make in answering(target).items()}
     checks = parity.check(lowered.state.network, lowered.graph, task, profile.export, runtimes)
     notes, compared = lowered.notes, None
-    if original is not None:
+    if order.tuning.original is not None:
         runtime = next(iter(runtimes.values()))
-        compared = parity.against_original(original, lowered.graph, task, profile.export, runtime)
+        compared = parity.against_original(order.tuning.original, lowered.graph, task, profile.export, runtime)
         notes = (*notes, describe.note_of_original(compared, task.metric))
     images = next(evaluation.batches(task.data, task.data.validation, parity.N_LAYERWISE)).numpy()
     steps = parity.worst_steps(lowered.state.network, lowered.graph, images, target.optimizations[0])
@@ -145,51 +154,50 @@ def _checked(
     return replace(manifest, parity=checks[0], checks=checks, worst_step=worst_step, notes=notes, original=compared)
 
 
-def _on_grid(
-    state: CompressionState, task: Task, profile: Profile, target: Target
-) -> tuple[CompressionState, tuple[str, ...]]:
+def _on_grid(state: CompressionState, order: _Order) -> tuple[CompressionState, tuple[str, ...]]:
     """Return the state on the target's grid, and the cost of moving from another grid.
 
     A network without quantizers is unchanged.
     """
-    grid = target.grid(profile.of(QuantizeTable).grid)
+    grid = order.target.grid(order.profile.of(QuantizeTable).grid)
     if grid == state.network.grid or not state.network.quantizers:
         return state, ()
     network = copy.deepcopy(state.network)
     network.set_grid(grid)
-    settled, cost = _settled(network, state, task, profile)
+    settled, cost = _settled(network, state, order)
     return settled, (f"settled anew on the grid {grid.name} (searched on {state.network.grid.name}): {cost}",)
 
 
-def _settled(network: Network, state: CompressionState, task: Task, profile: Profile) -> tuple[CompressionState, str]:
+def _settled(network: Network, state: CompressionState, order: _Order) -> tuple[CompressionState, str]:
     """Return the state of a network whose edges changed, with new ranges and gates and their score, and the cost of
     the change."""
-    settle(network, task, profile)
-    calibrate_gates(network, task, profile)
+    task = order.task
+    settle(network, task, order.profile)
+    calibrate_gates(network, task, order.profile)
     metrics = measure(network, task)
     before, after = (shown(task.metric, score) for score in (state.metrics.score, metrics.score))
     cost = f"validation {task.metric.title} {before} -> {after}"
     return replace(state, network=network, metrics=metrics), cost
 
 
-def _timer(task: Task, profile: Profile, target: Target, tuning: Tuning) -> Timer | None:
+def _timer(order: _Order) -> Timer | None:
     """Return a timer of graphs on the target, if timing is asked for and the target is present."""
-    if not (profile.export.guard or tuning.autotune):
+    task, profile = order.task, order.profile
+    if not (profile.export.guard or order.tuning.autotune):
         return None
-    make = runtime_of(target).maker(profile.export, profile.bench.threads)
+    make = runtime_of(order.target).maker(profile.export, profile.bench.threads)
     images = np.repeat(task.example_input().numpy(), profile.bench.batch_sizes[0], axis=0)
     if make is None:
         return None
     return timer(ported_maker(make, task.spec.ports), images, profile.bench, profile.export.n_autotune_rounds)
 
 
-def _guarded(
-    network: Network, traced: Traced, clock: Timer | None, target: Target, tuning: Tuning, progress: Progress
-) -> Guarded:
+def _guarded(network: Network, traced: Traced, clock: Timer | None, order: _Order) -> Guarded:
     """Return the network that is not slower than its float twin, or that has the given precision.
 
     If the target cannot be timed here, the network is unchanged.
     """
+    tuning = order.tuning
     if tuning.given is not None:
         return taken(network, tuning.given)
     if clock is None or not network.quantizers:
@@ -198,10 +206,10 @@ def _guarded(
         network,
         traced,
         clock,
-        target=target.name,
+        target=order.target.name,
         autotune=tuning.autotune,
         measurements=tuning.measurements,
-        report=progress.say,
+        report=order.progress.say,
     )
 
 

@@ -28,7 +28,8 @@ from nacdeploy.exporters.targets import Optimization
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Maker, Runner
 from nacdeploy.metrics import Metric
-from nacdeploy.network.network import Network, Simulation, Use
+from nacdeploy.network.network import Network, Simulation
+from nacdeploy.network.semantics import Use
 from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.strategies.settle import unquantized
 from nacdeploy.task import Task
@@ -55,6 +56,34 @@ class Divergence:
     snr_db: float
 
 
+@dataclass(frozen=True)
+class Simulated:
+    """The answers of the simulation to the validation images of a check: the network's own first, then the exits'."""
+
+    network: Network
+    task: Task
+    images: ImageSet
+    answers: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, network: Network, task: Task, table: ExportTable) -> "Simulated":
+        """Run the simulation on the first `n_parity` validation images."""
+        images = _images(task, table)
+        *exits, logits = evaluation.predict_exits(network, task.data, images)
+        return cls(network, task, images, (logits, *exits))
+
+    def compared(self, outputs: Sequence[NDArray], name: str, table: ExportTable) -> tuple[Parity, bool]:
+        """Compare outputs (N, K) of a runtime with the answers; also tell whether they differ by more than the bounds
+        of the profile and the simulation's own rounding allow."""
+        found = _least(self.answers, outputs, name, self.task.metric)
+        is_apart = _parts(self.answers, outputs, found, table, self.task.metric)
+        return found, is_apart and not only_rounds(self.network, self.task, self.images, self.answers, outputs)
+
+
+def _images(task: Task, table: ExportTable) -> ImageSet:
+    return task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
+
+
 def check(
     network: Network, graph: OnnxGraph, task: Task, table: ExportTable, runtimes: Mapping[str, Maker]
 ) -> tuple[Parity, ...]:
@@ -66,23 +95,19 @@ def check(
         NacdeployError: agreement or signal to noise ratio is below the profile's bound; the first diverging node is
             named.
     """
-    images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
-    *exits, logits = evaluation.predict_exits(network, task.data, images)
-    batches = [x.numpy() for x in evaluation.batches(task.data, images, 64)]
+    simulated = Simulated.of(network, task, table)
+    batches = [x.numpy() for x in evaluation.batches(task.data, simulated.images, 64)]
     found = []
     for name, runtime in runtimes.items():
-        outputs = run_all(runtime(graph.model), batches)
-        parity = least([logits, *exits], outputs, name, task.metric)
-        if parts([logits, *exits], outputs, parity, table, task.metric) and not only_rounds(
-            network, task, images, [logits, *exits], outputs
-        ):
+        parity, is_apart = simulated.compared(run_all(runtime(graph.model), batches), name, table)
+        if is_apart:
             divergence = first_divergence(network, graph, batches[0], runtime, table.min_snr_db)
             raise NacdeployError(_refusal(parity, divergence, table, task.metric))
         found.append(parity)
     return tuple(found)
 
 
-def parts(
+def _parts(
     references: Sequence[Tensor], outputs: Sequence[NDArray], found: Parity, table: ExportTable, metric: Metric
 ) -> bool:
     """Tell whether outputs (N, K) differ from their references by more than the profile's bounds allow."""
@@ -136,7 +161,7 @@ def against_original(original: Network, graph: OnnxGraph, task: Task, table: Exp
 
     The difference is the total cost of letters and lowering.
     """
-    images = task.data.validation.subset(torch.arange(min(table.n_parity, len(task.data.validation))))
+    images = _images(task, table)
     reference = evaluation.predict(original, task.data, images)
     batches = [x.numpy() for x in evaluation.batches(task.data, images, 64)]
     logits, *_ = run_all(runtime(graph.model), batches)
@@ -285,7 +310,7 @@ def _computing_node(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
     return next(iter(found.values())) if len(found) == 1 else nearest
 
 
-def least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: str, metric: Metric) -> Parity:
+def _least(references: Sequence[Tensor], outputs: Sequence[NDArray], optimization: str, metric: Metric) -> Parity:
     """Return the least agreement and the least signal to noise ratio of several outputs (N, K)."""
     each = [
         onnx_checks.parity(reference.numpy(), output, optimization, metric)

@@ -46,9 +46,9 @@ def guarded(
     tuner = Tuner(network, traced, timer, Measurements(measurements), report)
     everything = tuner.speed(frozenset())
     if everything.value >= 1 and not autotune:
-        note = f"latency guard: {_times(everything)} the speed of the same network in float"
+        note = f"latency guard: {everything} the speed of the same network in float"
         return Guarded(network, tuner.precisions(frozenset(), target, latency.machine()), notes=(note,))
-    report(f"timing precisions by layer group: all in integers is {_times(everything)} as fast as all in float")
+    report(f"timing precisions by layer group: all in integers is {everything} as fast as all in float")
     floats = tuner.tuned()
     precisions = tuner.precisions(floats, target, latency.machine())
     return Guarded(with_float(network, floats), precisions, floats, (_note(everything, floats, precisions),))
@@ -70,9 +70,9 @@ def speed_note(model: bytes, original: bytes, timer: Timer) -> str:
     """Say how fast a model is against the FP32 network that it came from, with a warning if it is slower."""
     ratio = timer({"now": model, "original": original}, "original").ratios["now"]
     if ratio.high >= 1:
-        return f"{_times(ratio)} the speed of the FP32 network that it came from, measured here"
+        return f"{ratio} the speed of the FP32 network that it came from, measured here"
     return (
-        f"SLOWER than the FP32 network that it came from: {_times(ratio)} its speed, with every layer in its faster "
+        f"SLOWER than the FP32 network that it came from: {ratio} its speed, with every layer in its faster "
         "precision; a chain with larger or aligned steps (prune.multiple) would help; 'nacdeploy explain' says where"
     )
 
@@ -80,15 +80,9 @@ def speed_note(model: bytes, original: bytes, timer: Timer) -> str:
 def _note(everything: Ratio, floats: Names, precisions: Precisions) -> str:
     n_members = len(precisions.layers)
     kept = f"{n_members - len(floats)} of {n_members} layers stay on integers"
-    outcome = (
-        f"{_times(precisions.speed)} the speed of float" if len(floats) < n_members else "integers never paid here"
-    )
+    outcome = f"{precisions.speed} the speed of float" if len(floats) < n_members else "integers never paid here"
     why = "" if everything.value >= 1 else ", to be no slower than float"
     return (
-        f"precision by measured time{why}: all on integers {_times(everything)}; {kept} ({outcome}), "
+        f"precision by measured time{why}: all on integers {everything}; {kept} ({outcome}), "
         f"in {FLOAT}: {', '.join(sorted(floats)) or 'none'}"
     )
-
-
-def _times(ratio: Ratio) -> str:
-    return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"

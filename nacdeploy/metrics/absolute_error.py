@@ -45,29 +45,30 @@ class Mae:
         return numbers[:, None], ()
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The mean absolute error."""
+        """Return the mean absolute error."""
         return functional.l1_loss(outputs, labels)
 
     def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
-        """The loss with the teacher's numbers in place of the labels: both parts have the unit of the numbers."""
+        """Return the loss with the teacher's numbers in place of the labels: both parts have the unit of the
+        numbers."""
         return self.loss(outputs, answers)
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Each image's error, the mean of its K."""
+        """Return each image's error, the mean of its K."""
         return (outputs.double() - labels.double()).abs().mean(1)
 
     def score(self, outputs: Tensor, labels: Tensor) -> float:
         return float(self.values(outputs, labels).mean())
 
     def chance(self, labels: Tensor) -> float:
-        """The error of always answering the median."""
+        """Return the error of always answering the median."""
         return self.score(labels.median(0).values.expand_as(labels), labels)
 
     def is_near_chance(self, score: float, chance: float, n_images: int) -> bool:
         return not score < (1 - NEAR_CHANCE) * chance
 
     def quality(self, score: float, chance: float) -> float:
-        """The share of the error of chance that is gone: a skill score (Murphy, 1988)."""
+        """Return the share of the error of chance that is gone: a skill score (Murphy, 1988)."""
         return 1 - score / chance
 
     def of_quality(self, quality: float, chance: float) -> float:

@@ -34,16 +34,16 @@ class Accuracy:
         return classes, class_names
 
     def answers(self, outputs: Tensor) -> Tensor:
-        """The class that each row of outputs names, as labels."""
+        """Return the class that each row of outputs names, as labels."""
         return outputs.argmax(1)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The mean cross entropy."""
+        """Return the mean cross entropy."""
         return functional.cross_entropy(outputs, labels)
 
     def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
-        """The mean Kullback-Leibler divergence of softened classes, times the square of the temperature (Hinton et
-        al., 2015, section 2): its gradient keeps the size of the cross entropy's."""
+        """Return the mean Kullback-Leibler divergence of softened classes, times the square of the temperature (Hinton
+        et al., 2015, section 2): its gradient keeps the size of the cross entropy's."""
         soft, wanted = (functional.log_softmax(x / temperature, 1) for x in (outputs, answers))
         return temperature**2 * functional.kl_div(soft, wanted, reduction="batchmean", log_target=True)
 
@@ -55,7 +55,7 @@ class Accuracy:
         return float(self.values(outputs, labels).mean())
 
     def chance(self, labels: Tensor) -> float:
-        """The accuracy of always naming the most frequent class."""
+        """Return the accuracy of always naming the most frequent class."""
         return float(labels.bincount().max()) / len(labels)
 
     def is_near_chance(self, score: float, chance: float, n_images: int) -> bool:
@@ -88,7 +88,7 @@ class Accuracy:
         return margins <= 3 * math.sqrt(2) * noise
 
     def confidence(self, outputs: Tensor) -> Tensor:
-        """The softmax maximum."""
+        """Return the softmax maximum."""
         return outputs.softmax(1).amax(1)
 
 

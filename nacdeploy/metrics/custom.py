@@ -81,22 +81,22 @@ class Custom:
         raise UsageError(f"metric '{self.title}' is that of a task of one's own: give --task")
 
     def loss(self, outputs: Tensor, labels: Any) -> Tensor:
-        """The task's loss."""
+        """Return the task's loss."""
         return self._own.loss(outputs, labels)
 
     def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
-        """The squared error of each output, in variances of the teacher's."""
+        """Return the squared error of each output, in variances of the teacher's."""
         return squared_error(self._own.apart(outputs), self._own.apart(answers))
 
     def values(self, outputs: Tensor, labels: Any) -> Tensor:
-        """Each sample's loss, or its score where the task has no loss, in the direction of the score."""
+        """Return each sample's loss, or its score where the task has no loss, in the direction of the score."""
         return self._own.values(outputs, labels)
 
     def score(self, outputs: Tensor, labels: Any) -> float:
         return self._own.score(outputs, labels)
 
     def chance(self, labels: Any) -> float:
-        """The score of answers that are zero everywhere, or 0 where these have none."""
+        """Return the score of answers that are zero everywhere, or 0 where these have none."""
         try:
             found = self.score(torch.zeros(len(labels), self._own.n_outputs), labels)
         except UsageError:
@@ -107,7 +107,7 @@ class Custom:
         return not (score > chance if self.higher_is_better else score < chance)
 
     def quality(self, score: float, chance: float) -> float:
-        """The score itself, or of an error the share of chance's that is gone."""
+        """Return the score itself, or of an error the share of chance's that is gone."""
         if self.higher_is_better:
             return score
         return 1 - score / chance if chance > 0 else -score

@@ -48,16 +48,16 @@ class F1:
         return table[classes], names
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The mean binary cross entropy of each label."""
+        """Return the mean binary cross entropy of each label."""
         return functional.binary_cross_entropy_with_logits(outputs, labels)
 
     def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
-        """The binary cross entropy against the teacher's probabilities, both softened."""
+        """Return the binary cross entropy against the teacher's probabilities, both softened."""
         wanted = torch.sigmoid(answers / temperature)
         return temperature**2 * functional.binary_cross_entropy_with_logits(outputs / temperature, wanted)
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Each image's F1."""
+        """Return each image's F1."""
         named, wanted = outputs > 0, labels > 0.5
         total = (named.sum(1) + wanted.sum(1)).double()
         return torch.where(total > 0, 2 * (named & wanted).sum(1).double() / total.clamp(min=1), 1.0)
@@ -66,7 +66,7 @@ class F1:
         return float(self.values(outputs, labels).mean())
 
     def chance(self, labels: Tensor) -> float:
-        """The score of always naming the same labels: the most frequent ones, as many as pay best."""
+        """Return the score of always naming the same labels: the most frequent ones, as many as pay best."""
         order = labels.sum(0).argsort(descending=True)
         named = torch.full((labels.shape[1],), -1.0)
         best = 0.0
@@ -98,5 +98,5 @@ class F1:
         return (same if noise is None else same | (reference.abs() <= 3 * noise)).all(1)
 
     def confidence(self, outputs: Tensor) -> Tensor:
-        """How sure the least sure label is: 0 at even odds."""
+        """Return how sure the least sure label is: 0 at even odds."""
         return (2 * torch.sigmoid(outputs) - 1).abs().amin(1)

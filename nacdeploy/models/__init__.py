@@ -11,8 +11,9 @@ from torch import nn
 
 from nacdeploy.base import live, records
 from nacdeploy.base.errors import UsageError, unknown
-from nacdeploy.models import deit, external, from_onnx, mobilenet, project, resnet
+from nacdeploy.models import deit, external, from_onnx, mobilenet, resnet
 from nacdeploy.models.ports import Ports, ported
+from nacdeploy.models.users import factory, project
 
 _BUILDERS = {
     **dict.fromkeys(resnet.LAYOUTS, resnet.build),
@@ -58,7 +59,7 @@ class ModelSpec:
     @property
     def located(self) -> str:
         """The name; for a user's file with a path that leads to the file from the current folder."""
-        return external.located(self.name, self.source_sha256) if is_file(self.name) else self.name
+        return factory.located(self.name, self.source_sha256) if is_file(self.name) else self.name
 
     def n_bytes(self) -> int | None:
         """Return the bytes of the weights, without making them, or None if unknown: for a user's file, which does not
@@ -113,7 +114,7 @@ def resolve(
     elif library == "timm":
         external.check_timm(rest)
     elif is_file(name):
-        digest = project.read(external.split_file_name(name)[0]).sha256
+        digest = project.read(factory.split_file_name(name)[0]).sha256
     elif name not in _BUILDERS:
         raise _unknown(name)
     if width is not None and name not in _BUILDERS:
@@ -122,11 +123,13 @@ def resolve(
 
 
 def name_by_user(*names: str | object | None) -> None:
-    """Note that this user named a model or task: the user's file of that name may then run (see `models.trust`). A task
-    that is an object is at hand from now on."""
+    """Note that this user named a model or task: the user's file of that name may then run (see `models.users.trust`).
+
+    A task that is an object is at hand from now on.
+    """
     for name in names:
         if isinstance(name, str) and is_file(name):
-            external.name_file(name)
+            factory.name_file(name)
         elif name is not None and not isinstance(name, str):
             live.register(name)
 
@@ -137,20 +140,20 @@ def made(name: str) -> Any:
     Raises:
         UsageError: it is not at hand, may not run, or fails.
     """
-    return live.find(name) if live.is_live(name) else external.file_object(name, digest(name))
+    return live.find(name) if live.is_live(name) else factory.file_object(name, digest(name))
 
 
 def digest(name: str) -> str | None:
     """Return the hash of a user's file, of code with its imports, or None for every other model."""
     if from_onnx.is_onnx(name):
         return from_onnx.digest(name)
-    return project.read(external.split_file_name(name)[0]).sha256 if is_file(name) else None
+    return project.read(factory.split_file_name(name)[0]).sha256 if is_file(name) else None
 
 
 def accept_here(name: str, source_sha256: str | None) -> None:
     """Let a worker run the file that its driver runs, with the same content."""
     if source_sha256 is not None and is_file(name):
-        external.accept_here(name, source_sha256)
+        factory.accept_here(name, source_sha256)
 
 
 def _build(spec: ModelSpec) -> nn.Module:
@@ -166,7 +169,7 @@ def _build(spec: ModelSpec) -> nn.Module:
     if live.is_live(name):
         return copy.deepcopy(live.find(name).network())
     if is_file(name):
-        return external.file_model(
+        return factory.file_model(
             name, n_classes=n_classes, channels=channels, input_size=input_size, source_sha256=spec.source_sha256
         )
     if name not in _BUILDERS:

@@ -5,11 +5,10 @@ by the names of the graph's nodes and of layers. A `Semantics` defines the value
 simulation here, the observation of ranges in settle, real integers in the exporter.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -24,44 +23,16 @@ from nacdeploy.network.attachments.fake_quant import ActivationQuantizer, Rule
 from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.attachments.sparsity import Masks, Sparsity
 from nacdeploy.network.attachments.weight_sharing import Codebook, OnGrid, Sharing, share
-from nacdeploy.network.captured.capture import capture, capture_after_cut, first_tensor
+from nacdeploy.network.captured.capture import capture
 from nacdeploy.network.captured.graph import (
-    FOLDED,
     WEIGHTED,
-    Interpreter,
-    call_plain,
     call_with,
     carries_images,
     computed_weight,
     multiplies,
     stack,
-    with_weights,
 )
-
-Use = tuple[str, int]
-
-
-class Semantics(Protocol):
-    """The values of a run at the quantized edges, at each layer, and at tensors with an attachment.
-
-    An edge is the use of a tensor by a node: `key` names the edge's quantizer, `use` the reading node and the position
-    of the tensor among that node's inputs.
-
-        >>> class Layers(Simulation):
-        ...     def layer(self, name, module, x):
-        ...         print(name, tuple(x.shape))
-        ...         return super().layer(name, module, x)
-        >>> backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
-        >>> network = Network(backbone, Grid("ort", 8, ("conv",)), (1, 8, 8))
-        >>> semantics: Semantics = Layers(network)
-        >>> outputs = network.run(network.example_input(), semantics)
-        0 (1, 1, 8, 8)
-        2 (1, 144)
-    """
-
-    def edge(self, key: str, x: Tensor, use: Use) -> Tensor: ...
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor: ...
-    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor: ...
+from nacdeploy.network.semantics import Run, Semantics, Use, run_uncaptured
 
 
 class Structure:
@@ -137,10 +108,7 @@ class Network(nn.Module):
         Raises:
             NacdeployError: the cut network no longer computes a tensor that has an attachment.
         """
-        shape = self.input_shape
-        self.captured = (
-            capture_after_cut(self.backbone, shape, self.captured) if channels_moved else capture(self.backbone, shape)
-        )
+        self.captured = capture(self.backbone, self.input_shape, self.captured if channels_moved else None)
         self.structure = Structure(self.structure if channels_moved else None)
         for node in (each.node for each in self.attached.values() if channels_moved):
             self._check_node(node)
@@ -293,16 +261,10 @@ class Network(nn.Module):
         Nodes whose outputs are `known` from an earlier run do not run again.
         """
         if self.graph is None:
-            return self._run_uncaptured(x, semantics)
+            return run_uncaptured(self.backbone, self.layers, self.plan, semantics, x)
         env = {node: known[node.name] for node in self.graph.nodes if node.name in known} if known else None
-        return _Interpreter(self, semantics, tap, tapped).run(x, initial_env=env)
-
-    def _run_uncaptured(self, x: Tensor, semantics: Semantics) -> Tensor:
-        with ExitStack() as stack:
-            for layer in self.layers:
-                edge = self.plan.inputs.get(layer, {}).get(0)
-                stack.enter_context(_called_through(self.backbone.get_submodule(layer), layer, edge, semantics))
-            return first_tensor(self.backbone(x))
+        run = Run(self.backbone, self.captured, self.plan, self.attached, semantics, tap, tapped)
+        return run.run(x, initial_env=env)
 
 
 class Simulation:
@@ -316,29 +278,11 @@ class Simulation:
         return self._network.quantizers[key](x)
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        return simulated_layer(self._network, name, module, x)
+        return call_with(module, x, simulated_weight(self._network, name, module))
 
     def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
         y: Tensor = module(x)
         return y
-
-
-class _Plain:
-    """The plain backbone: no quantizer, no mask, no attachment."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-
-    def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
-        return x
-
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        if name not in self._network.captured.weights:
-            return call_plain(module, x)
-        return with_weights(module, x, plain_weight(self._network, name, module), module.bias)  # type: ignore[arg-type]
-
-    def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
-        return x
 
 
 def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:
@@ -366,13 +310,6 @@ def layer_integers(network: Network, name: str, module: nn.Module) -> OnGrid | N
     return shared or weight_quantizers.integers(weight, network.rule.weights, bits, network.grid)
 
 
-def simulated_layer(network: Network, name: str, module: nn.Module, x: Tensor) -> Tensor:
-    """Return the output of a layer with its weight masked and rounded to its grid, or shared; a dense float layer
-    runs unchanged."""
-    weight = simulated_weight(network, name, module)
-    return call_with(module, x, weight)
-
-
 def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor | None:
     """Return the weight of a layer masked and rounded to its grid, or shared, or None for a dense float layer."""
     bits, is_shared = network.plan.weight_bits.get(name), name in network.sharing.books
@@ -385,117 +322,11 @@ def simulated_weight(network: Network, name: str, module: nn.Module) -> Tensor |
     return weight_quantizers.simulated(weight, network.rule.weights, bits, network.grid)
 
 
-@contextmanager
-def _called_through(module: nn.Module, name: str, edge: str | None, semantics: Semantics) -> Iterator[None]:
-    """Route the calls of `module` through `semantics` for one run."""
-
-    def forward(*given: Tensor, **named: Tensor) -> Tensor:
-        (x,) = (*given, *named.values())
-        return semantics.layer(name, module, x if edge is None else semantics.edge(edge, x, (name, 0)))
-
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-
-
-class _Interpreter(Interpreter):
-    """Runs the graph under a semantics."""
-
-    def __init__(
-        self, network: Network, semantics: Semantics, tap: Callable[[str, Any], None], tapped: set[str] | None
-    ) -> None:
-        super().__init__(network.backbone, network.captured)
-        self._inputs: Mapping[str, Mapping[int, str]] = network.plan.inputs
-        self._attached = network.attached
-        self._semantics, self._tap, self._tapped = semantics, tap, tapped
-
-    def run_node(self, n: fx.Node) -> Any:
-        edges = {n.all_input_nodes[i]: (key, (n.name, i)) for i, key in self._inputs.get(n.name, {}).items()}
-
-        def read(source: fx.Node) -> Any:
-            value = self.env[source]
-            if source not in edges:
-                return value
-            key, use = edges[source]
-            return self._semantics.edge(key, value, use)
-
-        value = self.compute(n, *fx.node.map_arg((n.args, n.kwargs), read))
-        for key, module in self._attached.items():
-            if module.node == n.name:
-                value = self._semantics.attached(key, module, value)
-        if self._tapped is None or n.name in self._tapped:
-            self._tap(n.name, value)
-        return value
-
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
-        return self._semantics.layer(name, module, x)
-
-
 def _lay_out_shared(network: Network, loaded: object = None) -> None:
     """Write the shared values into the backbone's weights after every change, for code that reads the weights there."""
     with torch.no_grad():
         for name in network.sharing.layers:
             network.backbone.get_submodule(name).weight.copy_(network.sharing.weight(name))  # type: ignore[operator]
-
-
-def plain_outputs(network: Network, x: Tensor) -> tuple[Tensor, ...]:
-    """Return the logits of the exits and of the plain backbone without quantizers and masks, for tools that trace
-    it."""
-    if not network.exits:
-        return (first_tensor(network.backbone(x)),)
-    found: dict[str, Tensor] = {}
-    plain = _Called(network)
-    logits = network.run(x, plain, lambda node, value: found.update({node: value}), set(network.heads))
-    return (*(head(found[node]) for node, head in network.heads.items()), logits)
-
-
-class _Called(_Plain):
-    """The plain network with real calls of its modules, for tools that watch calls."""
-
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        plainly = super().layer
-        if not isinstance(module, FOLDED):
-            return plainly(name, module, x)
-        module.forward = lambda given: plainly(name, module, given)
-        try:
-            return module(x)
-        finally:
-            del module.forward
-
-
-def layer_inputs(network: Network, x: Tensor) -> list[tuple[str, Tensor]]:
-    """Return the input of each call of a convolution or linear layer of the plain network on `x`, in order of
-    execution."""
-    noting = _Noting(network)
-    with no_grad_eval(network):
-        network.run(x, noting)
-    return noting.read
-
-
-class _Noting(_Plain):
-    """The plain network, which keeps the inputs of each layer."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__(network)
-        self.read: list[tuple[str, Tensor]] = []
-        self._layers = network.layers
-
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        if name in self._layers:
-            self.read.append((name, x))
-        return super().layer(name, module, x)
-
-
-def masked_backbone(network: Network) -> nn.Module:
-    """Return a copy of the backbone with zeros in place of masked weights."""
-    backbone = copy.deepcopy(network.backbone)
-    with torch.no_grad():
-        for name in network.masks.layers:
-            layer = backbone.get_submodule(name)
-            layer.weight.copy_(masked_weight(network, name, layer))  # type: ignore[operator]
-    return backbone
 
 
 def lay_out(module: nn.Module, layout: torch.memory_format) -> None:

@@ -7,17 +7,19 @@ known one.
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     Field,
+    PlainSerializer,
+    PlainValidator,
     SerializerFunctionWrapHandler,
     ValidationError,
     create_model,
-    field_validator,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from nacdeploy.base.errors import UsageError, nearest, unknown
 from nacdeploy.base.outside import doors
@@ -35,12 +37,28 @@ from nacdeploy.strategies.operators.others import OtherLetters, others
 T = TypeVar("T", bound=Table)
 
 
+def _target_of(given: object) -> Target:
+    """Return the target that a text names, or that another profile has already."""
+    if isinstance(given, Target):
+        return given
+    if not isinstance(given, str):
+        raise PydanticKnownError("string_type")
+    try:
+        return targets.parse(given)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+def _name_of(target: Target) -> str:
+    return target.name
+
+
 class Profile(Table):
     """Everything a run needs besides the model's weights: what is said here, and a table of each letter (`schema`)."""
 
     name: str
     description: str = ""
-    target: str = "ort"
+    target: Annotated[Target, PlainValidator(_target_of), PlainSerializer(_name_of, str)] = targets.parse("ort")
     model: str = "resnet8"
     width: float | None = Field(None, gt=0)
     data: str = "digits"
@@ -53,21 +71,8 @@ class Profile(Table):
     export: ExportTable = ExportTable()
     bench: BenchTable = BenchTable()
 
-    @property
-    def parsed_target(self) -> Target:
-        """The target that the text names."""
-        return targets.parse(self.target)
-
-    @field_validator("target")
-    @classmethod
-    def _target(cls, given: str) -> str:
-        try:
-            return targets.parse(given).name
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-
     def of(self, kind: type[T]) -> T:
-        """The table of a letter, by its class.
+        """Return the table of a letter, by its class.
 
         Raises:
             UsageError: no letter has such a table.
@@ -91,7 +96,7 @@ class Profile(Table):
     @model_validator(mode="before")
     @classmethod
     def _in_its_unit(cls, given: Any) -> Any:
-        """A budget in points is that of classification: under another metric it is given, or one of its points."""
+        """Drop the budget in points, which is that of classification, under another metric."""
         if not isinstance(given, dict) or given.get("metric", DEFAULT) == DEFAULT:
             return given
         search = dict(given.get("search") or {})
@@ -101,8 +106,8 @@ class Profile(Table):
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What was not there before is written down only where it says something, so that it changes no record and no
-        key of a run without it: another package's table, and the metric of classification."""
+        """Write what was not there before only where it says something, so that it changes no record and no key of a
+        run without it: another package's table, and the metric of classification."""
         plain = {each.table for each in letters().values() if each not in operators.OPERATORS}
         silent = {table for table in plain if (now := getattr(self, table)) == type(now)()}
         silent |= {"metric"} if self.metric == DEFAULT else set()
@@ -119,7 +124,7 @@ def _others() -> OtherLetters:
 
 
 def letters() -> dict[str, Letter]:
-    """The letters of this package and of others, by letter."""
+    """Return the letters of this package and of others, by letter."""
     return {each.letter: each for each in (*operators.OPERATORS, *_others().letters)}
 
 
@@ -130,7 +135,7 @@ def problems() -> tuple[str, ...]:
 
 @cache
 def schema() -> type[Profile]:
-    """A profile with the tables of all letters: the class of every profile that is read."""
+    """Return a profile with the tables of all letters: the class of every profile that is read."""
     fields: dict[str, Any] = {each.table: (each.settings, each.settings()) for each in letters().values()}
     return create_model("Profile", __base__=Profile, **fields)
 
@@ -143,12 +148,13 @@ def shipped_directory() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """The names of the shipped profiles."""
+    """Return the names of the shipped profiles."""
     return sorted(path.stem for path in shipped_directory().glob("*.toml"))
 
 
 def load(name: str, **overrides: Any) -> Profile:
-    """A shipped profile by name, or one from a path ending in `.toml`. Overrides are top-level keys that are not None.
+    """Return a shipped profile by name, or one from a path ending in `.toml`. Overrides are top-level keys that are not
+    None.
 
     Raises:
         UsageError: no such profile, or the file has errors (all of them are named).
@@ -175,7 +181,7 @@ def read(name: str) -> tuple[dict[str, Any], str]:
 
 
 def from_mapping(data: dict[str, Any], where: str = "profile") -> Profile:
-    """A profile from plain data.
+    """Return a profile from plain data.
 
     Raises:
         UsageError: with every problem of the data in one line.
@@ -187,12 +193,12 @@ def from_mapping(data: dict[str, Any], where: str = "profile") -> Profile:
 
 
 def override(profile: Profile, values: dict[str, Any], where: str = "options") -> Profile:
-    """The profile with some keys replaced; tables are given in part (`{"search": {"budget": 5}}`).
+    """Return the profile with some keys replaced; tables are given in part (`{"search": {"budget": 5}}`).
 
     Raises:
         UsageError: an unknown key or a value that it does not take.
     """
-    data = profile.model_dump(mode="json", exclude_unset=False)
+    data = {**profile.model_dump(mode="json"), "target": profile.target}
     for key, value in values.items():
         data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
     return from_mapping(data, where)

@@ -48,12 +48,12 @@ class Settings:
 
     @classmethod
     def of(cls, profile: Profile, source: str) -> "Settings":
-        """The settings of a record, which names every key."""
+        """Return the settings of a record, which names every key."""
         return cls(profile, {key: (SourceValue(source, value),) for key, value in flat(profile).items()})
 
     @classmethod
     def loaded(cls, name: str) -> "Settings":
-        """The settings of a shipped profile, or of a file ending in `.toml`.
+        """Return the settings of a shipped profile, or of a file ending in `.toml`.
 
         Raises:
             UsageError: no such profile, or the file has errors (all of them are named).
@@ -65,7 +65,7 @@ class Settings:
         return cls(profile, {key: (SourceValue(f"profile {name}", value),) for key, value in said.items()})
 
     def over(self, *layers: Layer) -> "Settings":
-        """The settings with further sources over these, the weakest first: names, and tables given in part.
+        """Return the settings with further sources over these, the weakest first: names, and tables given in part.
 
         Raises:
             UsageError: an unknown key, or a value that it does not take.
@@ -91,7 +91,7 @@ class Settings:
         return Settings(profile, given)
 
     def rows(self) -> tuple[KeyRow, ...]:
-        """Every key, in the order of a profile's tables."""
+        """Return every key, in the order of a profile's tables."""
         return tuple(self._row(key, value) for key, value in flat(self.profile).items())
 
     def _row(self, key: str, value: Any) -> KeyRow:
@@ -100,7 +100,7 @@ class Settings:
 
 
 def flat(profile: Profile) -> dict[str, Any]:
-    """The plain value of every key of a profile, keyed as a profile names it: `search.rules.max_length`."""
+    """Return the plain value of every key of a profile, keyed as a profile names it: `search.rules.max_length`."""
     return dict(_flat(profile, profile.model_dump(mode="json"), ""))
 
 
@@ -114,13 +114,13 @@ def _flat(table: Table, plain: Mapping[str, Any], prefix: str) -> Iterator[tuple
 
 
 def _names(tables: Mapping[str, Any], key: str) -> bool:
-    """Whether tables name a key."""
+    """Tell whether tables name a key."""
     first, _, rest = key.partition(".")
     inner = tables.get(first)
     return first in tables and (not rest or (isinstance(inner, Mapping) and _names(inner, rest)))
 
 
 def _value(tables: Mapping[str, Any], key: str) -> Any:
-    """The value of a key that tables name."""
+    """Return the value of a key that tables name."""
     first, _, rest = key.partition(".")
     return _value(tables[first], rest) if rest else tables[first]

@@ -84,7 +84,7 @@ def make_rows(
     multiples: Multiples,
     engine: Mapping[str, str],
 ) -> tuple[LayerReasons, ...]:
-    """The rows, worst first: without a gain before with one, each by share of time.
+    """Return the rows, worst first: without a gain before with one, each by share of time.
 
     `multiples` of channels by the precision held, `engine` types by ONNX node.
     """
@@ -103,7 +103,7 @@ def between_fraction(facts: Mapping[str, LayerFacts]) -> float:
 
 
 def top_reasons(rows: Sequence[LayerReasons], between_fraction: float, n: int = 3) -> tuple[tuple[str, float], ...]:
-    """The causes that take most of the time without a gain, with their share of it all."""
+    """Return the causes that take most of the time without a gain, with their share of it all."""
     shares: dict[str, float] = defaultdict(float)
     for row in rows:
         if not row.reason.is_gain:

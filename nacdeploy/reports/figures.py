@@ -31,7 +31,7 @@ class Panel:
     figure: Any
 
     def data_uri(self) -> str:
-        """The picture as an SVG that an HTML page holds in itself."""
+        """Return the picture as an SVG that an HTML page holds in itself."""
         from matplotlib import rc_context
 
         content = io.BytesIO()
@@ -40,7 +40,7 @@ class Panel:
         return "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode()
 
     def write_png(self, folder: Path) -> Path:
-        """The picture as `<name>.png`, whole or not at all."""
+        """Write the picture as `<name>.png`, whole or not at all."""
         path, drawn = folder / f"{self.name}.png", io.BytesIO()
         self.figure.savefig(drawn, format="png", dpi=120)
         records.write_bytes(path, [drawn.getvalue()])
@@ -76,7 +76,7 @@ def search_panels(found: SearchResult, best: Evaluation | None) -> list[Panel]:
 
 
 def layers_panel(changes: Sequence[LayerChange]) -> Panel:
-    """Every layer that multiplies, before and after."""
+    """Return every layer that multiplies, before and after."""
     figure, axes = _axes("", "million MACs for one image", len(changes) * _ROW_INCHES + 1.2)
     rows = range(len(changes))
     axes.barh(rows, [c.macs_before / 1e6 for c in changes], color="lightgrey", height=0.8)
@@ -137,7 +137,8 @@ def _metric(evaluations: Sequence[Evaluation]) -> Metric:
 
 
 def _steps(rows: Mapping[str, Any], chain: str) -> list[tuple[str, Any]]:
-    """The beginnings of a chain that were evaluated, each as what it adds to the one before, with its figures."""
+    """Return the beginnings of a chain that were evaluated, each as what it adds to the one before, with its
+    figures."""
     beginnings = sorted((c for c in rows if chain.startswith(c)), key=len)
     befores = ["", *beginnings[:-1]]
     return [(c[len(b) :] or "FP32", rows[c]) for b, c in zip(befores, beginnings, strict=True)]

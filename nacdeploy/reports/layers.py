@@ -21,8 +21,8 @@ class LayerChange:
 
 
 def layer_changes(baseline: Network, compressed: Network) -> tuple[LayerChange, ...]:
-    """The multiplying layers of the baseline in order of execution, each with what is left of it; the factors of a
-    decomposed layer count together."""
+    """Return the multiplying layers of the baseline in order of execution, each with what is left of it; the factors of
+    a decomposed layer count together."""
     now = layer_costs(compressed, compressed.example_input())
     return tuple(
         _change(before, _parts(before.layer, now), baseline, compressed)
@@ -31,7 +31,7 @@ def layer_changes(baseline: Network, compressed: Network) -> tuple[LayerChange, 
 
 
 def _parts(layer: str, costs: Sequence[LayerCost]) -> list[LayerCost]:
-    """The layer of that name, or its factors."""
+    """Return the layer of that name, or its factors."""
     return [cost for cost in costs if cost.layer == layer or cost.layer.startswith(f"{layer}.")]
 
 

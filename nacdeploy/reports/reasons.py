@@ -61,7 +61,7 @@ def alignment(n_inputs: int | None, n_outputs: int | None, multiple: int, *, is_
 def why(
     facts: LayerFacts, kind: str, asked: str, in_file: str, lowered: str, rule: Rule | None, fit: Alignment
 ) -> Reason:
-    """The reason for one layer.
+    """Return the reason for one layer.
 
     `asked`, `in_file` and `lowered` are the columns asked, held and reason of its lowering row ("" where it has none);
     `rule` is that of the chain's last Q, None without one.

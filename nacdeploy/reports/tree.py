@@ -20,7 +20,7 @@ class Node:
 
 
 def place(evaluations: Sequence[Evaluation]) -> dict[str, Node]:
-    """The nodes by chain, in the order of evaluation. A chain without its beginning hangs on the root."""
+    """Return the nodes by chain, in the order of evaluation. A chain without its beginning hangs on the root."""
     nodes: dict[str, Node] = {}
     states: set[str] = set()
     for evaluation in evaluations:

@@ -115,7 +115,7 @@ def _report(place: Path, material: Material) -> dict[str, Path]:
 
 
 def front_of(found: SearchResult) -> tuple[FrontMember, ...]:
-    """The Pareto front of a search, numbered from the smallest drop on."""
+    """Return the Pareto front of a search, numbered from the smallest drop on."""
     rows = sorted(((e.chain, e.figures) for e in found.front if e.figures), key=lambda row: row[1].drop_points)
     return tuple(
         FrontMember(number, chain, figures.drop, figures, figures.metric)
@@ -169,7 +169,7 @@ def _columns(figures: Figures) -> tuple[float, ...]:
 
 
 def checkpoint_folder(path: Path) -> Path:
-    """The checkpoint of a result folder, or the checkpoint folder itself.
+    """Return the checkpoint of a result folder, or the checkpoint folder itself.
 
     Raises:
         UsageError: it is neither.

@@ -87,7 +87,7 @@ def material(folder: Path, result: Finished | None) -> Material:
 
 
 def _point(rows: Sequence[Evaluation]) -> float:
-    """One point in the unit of the search's metric."""
+    """Return one point in the unit of the search's metric."""
     untouched = rows[0].figures
     return 1.0 if untouched is None else untouched.scored_by.point(untouched.chance_score)
 
@@ -103,7 +103,7 @@ def page_of(material: Material) -> Page:
 
 
 def _shown_best(found: SearchResult, result: Finished | None) -> Evaluation | None:
-    """The chain that the run answered with, else the best so far."""
+    """Return the chain that the run answered with, else the best so far."""
     by_chain = {e.chain: e for e in found.evaluations}
     return (by_chain.get(result.chain) if result else None) or found.best or found.nearest
 
@@ -180,7 +180,7 @@ def _search_tables(found: SearchResult) -> list[Cells]:
 
 
 def _layers(result: Finished) -> Sequence[Panel]:
-    """The picture by layer, where both checkpoints are still there."""
+    """Return the picture by layer, where both checkpoints are still there."""
     if not all(checkpoints.is_checkpoint(Path(p)) for p in (result.checkpoint, result.baseline_checkpoint)):
         return []
     compressed, baseline = (checkpoints.load(Path(p))[0] for p in (result.checkpoint, result.baseline_checkpoint))
@@ -188,7 +188,7 @@ def _layers(result: Finished) -> Sequence[Panel]:
 
 
 def summary_rows(figures: Figures, scores: Scores) -> tuple[tuple[str, str], ...]:
-    """Scores on the test split and ratios, each with its name; measured speed where there is one."""
+    """Return the scores on the test split and the ratios, each with its name; measured speed where there is one."""
     metric = figures.scored_by
     speed = [("measured speed against FP32", f"{figures.speed_ratio:.2f}x")] if figures.speed_ratio else []
     return (

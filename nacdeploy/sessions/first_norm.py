@@ -122,7 +122,7 @@ def arrival(backbone: nn.Module, data: Dataset) -> Arrival | None:
 
 
 def _distance(x: Tensor, mean: Tensor, var: Tensor) -> float:
-    """The distance of the channels of `x` `(N, C, ...)` from means and variances `(C,)`."""
+    """Return the distance of the channels of `x` `(N, C, ...)` from means and variances `(C,)`."""
     values = x.double().transpose(0, 1).flatten(1)
     floor = 1e-3 * var.mean() + 1e-12  # a channel that is always the same says little
     now, then = values.var(1) + floor, var + floor

@@ -26,7 +26,7 @@ def layers(profile: Profile, letters: str, progress: Progress) -> tuple[Layer, .
     Raises:
         MissingExtraError: the target's runtime is not installed.
     """
-    target = profile.parsed_target
+    target = profile.target
     source = f"target {target.name}" if runtime_of(target).multiples is None else "measured on this machine"
     tables: dict[str, dict[str, Any]] = {}
     if profile.of(QuantizeTable).grid == MEASURED and (grid := _best_grid(target, progress)):
@@ -39,7 +39,7 @@ def layers(profile: Profile, letters: str, progress: Progress) -> tuple[Layer, .
 
 
 def _multiple(target: Target, is_quantized: bool, progress: Progress) -> int:
-    """The channels of one unit of P, or ranks of one of D."""
+    """Return the channels of one unit of P, or ranks of one of D."""
     measure = runtime_of(target).multiples
     if measure is None:
         return target.multiple(is_quantized)

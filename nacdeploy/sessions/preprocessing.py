@@ -40,7 +40,7 @@ def asked(normalize: str | None, classes: str | None) -> dict[str, Any]:
 
 
 def given_keys(profile: Profile) -> dict[str, Any]:
-    """The keys that say how images are seen and labelled, where a profile or an option gives them."""
+    """Return the keys that say how images are seen and labelled, where a profile or an option gives them."""
     images = profile.images.model_dump(mode="json")
     given = {key: images[key] for key in KEYS if images[key] is not None}
     if images["mean"] is not None:

@@ -78,13 +78,13 @@ class Start:
     kept: Sequence[Change] = ()
 
     def run(self, profile: Profile) -> Run:
-        """The record of the run that begins here; `profile` is its own with every choice made."""
+        """Return the record of the run that begins here; `profile` is its own with every choice made."""
         written = _settings_of(self.request.settings.profile, LIMITS)
         return Run(profile.model_dump(mode="json"), self.request.options["checkpoint"], self.asked, written)
 
 
 def begun(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
-    """A new run by options and keys of the search table.
+    """Return a new run by options and keys of the search table.
 
     Raises:
         UsageError: no such profile, or a value that it does not take.
@@ -95,7 +95,7 @@ def begun(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
 
 
 def recorded(place: Path) -> Run:
-    """The record of a run.
+    """Return the record of a run.
 
     Raises:
         UsageError: the folder holds none.
@@ -106,7 +106,7 @@ def recorded(place: Path) -> Run:
 
 
 def resumed(place: Path, options: Options, search: Mapping[str, Any]) -> Start:
-    """A run as it recorded itself; other limits are allowed.
+    """Return a run as it recorded itself; other limits are allowed.
 
     Raises:
         UsageError: it is no run, or its profile says something else now.
@@ -145,7 +145,7 @@ def _check_places(run: Run, place: Path, search: Mapping[str, Any]) -> None:
 
 
 def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any]) -> Start:
-    """A new run asked for as `source` was, with what is given here in place of its own."""
+    """Return a new run asked for as `source` was, with what is given here in place of its own."""
     run = recorded(source)
     _check_places(run, source, search)
     theirs = run.asked
@@ -155,12 +155,12 @@ def forked(source: Path, place: Path, options: Options, search: Mapping[str, Any
 
 
 def _options_of(asked: Mapping[str, Any]) -> Options:
-    """The options of a record."""
+    """Return the options of a record."""
     return cast(Options, {name: asked[name] for name in RECORDED if name in asked})
 
 
 def _settings_of(profile: Profile, aside: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What of a profile decides a search, keyed as a profile names it: `search.max_drop`."""
+    """Return what of a profile decides a search, keyed as a profile names it: `search.max_drop`."""
     flat = _flat(profile.model_dump(mode="json", exclude=_ASIDE))
     kept = {key: value for key, value in flat.items() if key not in (*aside, *_PLACES)}
     return {key: value for key, value in kept.items() if key not in _LATER or value != _LATER[key]}

@@ -63,7 +63,7 @@ class Runs:
         records.write_json(self.root / LAST, Last(str(result)))
 
     def last(self) -> Path:
-        """The result finished last.
+        """Return the result finished last.
 
         Raises:
             UsageError: there is none.

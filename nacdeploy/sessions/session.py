@@ -119,7 +119,7 @@ def open_session(request: Request, progress: Progress) -> Session:
 
 
 def _baseline_key(task: Task, profile: Profile) -> str:
-    """What a trained baseline depends on, as a hash."""
+    """Return the hash of all that a trained baseline depends on."""
     recipe = profile.train.model_dump(mode="json")
     spec, data = task.spec.content, _seen(task, profile)
     return records.sha256_data({"model": spec, "data": data, "seed": profile.seed, "recipe": recipe})
@@ -203,7 +203,7 @@ def _own_baseline(folder: Path, setup: Setup, progress: Progress) -> Compression
 def _given_baseline(
     path: Path, new_head: bool, setup: Setup, runs: Runs, progress: Progress
 ) -> tuple[CompressionState, Path, Task]:
-    """The user's network, its folder and the task, with the network's answers where there are no labels.
+    """Return the user's network, its folder and the task, with the network's answers where there are no labels.
 
     A plain state dict is written as a checkpoint folder, so that later commands find it.
     """

@@ -98,7 +98,7 @@ class Setup:
 
 
 def wanted(options: Options, letters: str | None = None, **tables: Mapping[str, Any]) -> Request:
-    """A request by options; `tables` are keys of the profile's tables that further options give (None: nothing).
+    """Return a request by options; `tables` are keys of the profile's tables that further options give (None: nothing).
 
     Raises:
         UsageError: no such profile, or a value that it does not take.
@@ -112,7 +112,7 @@ def wanted(options: Options, letters: str | None = None, **tables: Mapping[str, 
 def to_apply(
     strategy: str | Strategy, options: Options, precision: Path | str | None = None, rules: Path | str | None = None
 ) -> Request:
-    """A request to apply a word, a strategy file or a published strategy.
+    """Return a request to apply a word, a strategy file or a published strategy.
 
     Raises:
         UsageError: the strategy, a letter or a parameter is unknown, a file is not what it should be, or the options
@@ -133,8 +133,8 @@ def to_apply(
 
 
 def to_search(request: Request, n_workers: int = 1) -> Request:
-    """The request of a search by `n_workers`: as many chains are under way as there are workers, unless a source says
-    how many."""
+    """Return the request of a search by `n_workers`: as many chains are under way as there are workers, unless a source
+    says how many."""
     settings = request.settings
     if settings.profile.search.window is None:
         settings = settings.over(("the number of workers", {"search": {"window": n_workers}}))
@@ -144,7 +144,7 @@ def to_search(request: Request, n_workers: int = 1) -> Request:
 def recorded(
     profile: Mapping[str, Any], where: Path, options: Options, checkpoint: str | None, new_head: bool, **tables: Any
 ) -> Request:
-    """A request to go on as a run recorded it; `tables` as in `wanted`.
+    """Return a request to go on as a run recorded it; `tables` as in `wanted`.
 
     Raises:
         UsageError: the record holds no profile, or is somebody else's and lies beside a link out of its folder.
@@ -159,7 +159,8 @@ def recorded(
 
 
 def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the search table that are given; folders are named whole, so that a run finds them from anywhere."""
+    """Return the keys of the search table that are given; folders are named whole, so that a run finds them from
+    anywhere."""
     given = {key: value for key, value in search.items() if value is not None}
     if experience := given.pop("experience", None):
         given["experience"] = [str(Path(one).resolve()) for one in experience]
@@ -215,7 +216,7 @@ def _by_options(given: Mapping[str, Any], tables: _Tables, profile: Profile) -> 
 
 
 def _by_key(name: str, value: Any) -> tuple[Any, ...]:
-    """The values that an option gives its keys."""
+    """Return the values that an option gives its keys."""
     if name == "task":
         return value, value
     if name == "normalize":
@@ -233,7 +234,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_checkpoint(record: Record, options: Options, profile: Profile) -> dict[str, Any]:
-    """A checkpoint folder knows its model: it need not be named again."""
+    """Return what a checkpoint folder knows: its model need not be named again."""
     if options["model"] is not None or options["task"] is not None:
         return {}
     given: dict[str, Any] = {"model": record.model.located, "width": record.model.width}

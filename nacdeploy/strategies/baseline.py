@@ -16,7 +16,7 @@ from nacdeploy.task import evaluate as evaluation
 def plain_network(task: Task, profile: Profile) -> Network:
     """Make the untrained network of the task on the grid of the profile's target, initialised from the profile's
     seed."""
-    grid = profile.parsed_target.grid(profile.of(QuantizeTable).grid)
+    grid = profile.target.grid(profile.of(QuantizeTable).grid)
     return Network(task.build(profile.seed), grid, task.spec.input_shape).eval()
 
 

@@ -16,7 +16,8 @@ from nacdeploy.data import Dataset, ImageSet
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
 from nacdeploy.network.captured.graph import call_with
-from nacdeploy.network.network import Network, Simulation, Use, simulated_weight
+from nacdeploy.network.network import Network, Simulation, simulated_weight
+from nacdeploy.network.semantics import Use
 from nacdeploy.strategies import range_search
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import evaluate as evaluation

@@ -15,7 +15,8 @@ from torch import Tensor, fx, nn
 from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.captured.graph import call_plain
-from nacdeploy.network.network import Network, Use
+from nacdeploy.network.network import Network
+from nacdeploy.network.semantics import Use
 
 Range = tuple[float, float]
 N_IMAGES = 4  # that choose, and as many others that must agree

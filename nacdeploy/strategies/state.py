@@ -180,8 +180,8 @@ def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
 
 
 def _spoken(rule: Rule | Sparsity) -> dict[str, Any]:
-    """The rule as a dict, without fields added after v1 that hold their default, so that old cache keys and seeds
-    stay valid."""
+    """Return the rule as a dict, without fields added after v1 that hold their default, so that old cache keys and
+    seeds stay valid."""
     return {key: value for key, value in records.to_data(rule).items() if value != _LATER.get(key, ...)}
 
 

@@ -43,7 +43,7 @@ class Foreign:
     def start(self) -> CompressionState:
         """Return the state of a copy before any letter."""
         shape = (self.task.data.channels, *self.task.data.input_size)
-        grid = self.profile.parsed_target.grid(self.profile.of(QuantizeTable).grid)
+        grid = self.profile.target.grid(self.profile.of(QuantizeTable).grid)
         return initial_state(Network(copy.deepcopy(self.original), grid, shape).eval(), self.task)
 
     @cached_property

@@ -36,17 +36,17 @@ def check_perform_is_deterministic(link: Link, state: CompressionState, task: Ta
     before = state.key
     decision = operator.decide(state, task)
     first, second = (operator.perform(state.network, decision) for _ in range(2))
-    _require(state_key(first) == state_key(second), f"{link}: perform twice from one network gives two networks")
-    _require(str(first) == str(second), f"{link}: perform twice from one network gives two structures")
-    _require(state.key == before, f"{link}: decide or perform changed the network that they were given")
+    require(state_key(first) == state_key(second), f"{link}: perform twice from one network gives two networks")
+    require(str(first) == str(second), f"{link}: perform twice from one network gives two structures")
+    require(state.key == before, f"{link}: decide or perform changed the network that they were given")
 
 
 def check_replay_gives_the_same_shapes(link: Link, state: CompressionState, task: Task, profile: Profile) -> None:
     """Law 2: replaying the steps on a freshly built network gives the same shapes, before any value is loaded."""
     after = advance(state, link, task, profile)
     replayed = checkpoint.rebuild(task.spec, after.network.grid.name, profile, after.steps)
-    _require(_shapes(replayed) == _shapes(after.network), f"{link}: its steps replayed give other shapes")
-    _require(str(replayed) == str(after.network), f"{link}: its steps replayed give another structure")
+    require(_shapes(replayed) == _shapes(after.network), f"{link}: its steps replayed give other shapes")
+    require(str(replayed) == str(after.network), f"{link}: its steps replayed give another structure")
 
 
 def check_decision_survives_json(link: Link, state: CompressionState, task: Task, profile: Profile) -> None:
@@ -54,9 +54,9 @@ def check_decision_survives_json(link: Link, state: CompressionState, task: Task
     operator = letters.make(link, profile)
     decision = operator.decide(state, task)
     read: Any = records.from_data(operator.decision_type, json.loads(json.dumps(records.to_data(decision))))
-    _require(read == decision, f"{link}: the decision is another after JSON: {read} instead of {decision}")
+    require(read == decision, f"{link}: the decision is another after JSON: {read} instead of {decision}")
     performed = (operator.perform(state.network, each) for each in (decision, read))
-    _require(len({state_key(network) for network in performed}) == 1, f"{link}: performing it after JSON differs")
+    require(len({state_key(network) for network in performed}) == 1, f"{link}: performing it after JSON differs")
 
 
 def check_advance_leaves_its_input(link: Link, state: CompressionState, task: Task, profile: Profile) -> None:
@@ -66,10 +66,10 @@ def check_advance_leaves_its_input(link: Link, state: CompressionState, task: Ta
     after = advance(state, link, task, profile)
     now = content(state.network)
     changed = [name for name in kept if name not in now or not torch.equal(kept[name], now[name])]
-    _require(not changed and kept.keys() == now.keys(), f"{link}: advance changed the values {changed} of its input")
-    _require((state.key, str(state.network)) == (key, text), f"{link}: advance changed the structure of its input")
-    _require(state.network.training == training, f"{link}: advance changed the mode of its input")
-    _require(len(after.steps) == len(state.steps) + 1, f"{link}: advance did not append one step")
+    require(not changed and kept.keys() == now.keys(), f"{link}: advance changed the values {changed} of its input")
+    require((state.key, str(state.network)) == (key, text), f"{link}: advance changed the structure of its input")
+    require(state.network.training == training, f"{link}: advance changed the mode of its input")
+    require(len(after.steps) == len(state.steps) + 1, f"{link}: advance did not append one step")
 
 
 def check_refused_step_changes_nothing(link: Link, state: CompressionState, task: Task, profile: Profile) -> str:
@@ -79,17 +79,15 @@ def check_refused_step_changes_nothing(link: Link, state: CompressionState, task
         The reason.
     """
     reason = letters.refusal(letters.make(link, profile), state)
-    _require(bool(reason), f"{link}: not refused after '{state.chain}'")
+    require(bool(reason), f"{link}: not refused after '{state.chain}'")
     key = state.key
     try:
         advance(state, link, task, profile)
     except RefusedError as error:
-        _require(
-            str(reason) in str(error), f"{link}: refused with '{error}', which does not give the reason '{reason}'"
-        )
+        require(str(reason) in str(error), f"{link}: refused with '{error}', which does not give the reason '{reason}'")
     else:
         raise BrokenLawError(f"{link}: refusal says '{reason}', but advance went on")
-    _require(state.key == key, f"{link}: a refused step changed the network")
+    require(state.key == key, f"{link}: a refused step changed the network")
     return str(reason)
 
 
@@ -98,8 +96,8 @@ def check_output_shape_is_kept(link: Link, state: CompressionState, task: Task, 
     after = advance(state, link, task, profile)
     images = task.data.normalize(task.data.train.images[:3])
     before, now = _answer(state.network, images), _answer(after.network, images)
-    _require(now.shape == before.shape, f"{link}: logits of shape {tuple(before.shape)} became {tuple(now.shape)}")
-    _require(bool(now.isfinite().all()), f"{link}: the logits are not finite")
+    require(now.shape == before.shape, f"{link}: logits of shape {tuple(before.shape)} became {tuple(now.shape)}")
+    require(bool(now.isfinite().all()), f"{link}: the logits are not finite")
 
 
 def check_figure_moves(link: Link, state: CompressionState, task: Task, profile: Profile, figure: Figure) -> None:
@@ -107,7 +105,7 @@ def check_figure_moves(link: Link, state: CompressionState, task: Task, profile:
     after = advance(state, link, task, profile)
     name = getattr(figure, "__name__", str(figure))
     was, now = state.metrics, after.metrics
-    _require(figure(state, after), f"{link}: not {name}: {was.cost} at {was.score} became {now.cost} at {now.score}")
+    require(figure(state, after), f"{link}: not {name}: {was.cost} at {was.score} became {now.cost} at {now.score}")
 
 
 def check_pair_works_or_refuses(
@@ -122,7 +120,7 @@ def check_pair_works_or_refuses(
         try:
             state = advance(state, link, task, profile)
         except RefusedError as error:
-            _require(len(str(error)) > len(str(link)), f"{link} after '{state.chain}': refused without a reason")
+            require(len(str(error)) > len(str(link)), f"{link} after '{state.chain}': refused without a reason")
             return state, str(error)
         except NacdeployError:
             raise
@@ -169,7 +167,8 @@ def only_score_moves(before: CompressionState, after: CompressionState) -> bool:
     return same and now.quality >= was.quality
 
 
-def _require(holds: bool, text: str) -> None:
+def require(holds: bool, text: str) -> None:
+    """Raise `BrokenLawError` with this text unless something holds."""
     if not holds:
         raise BrokenLawError(text)
 

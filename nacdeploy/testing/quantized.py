@@ -8,7 +8,8 @@ from nacdeploy.exporters.targets import grid_named
 from nacdeploy.models import resolve
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import Rule
-from nacdeploy.network.network import Network, Use
+from nacdeploy.network.network import Network
+from nacdeploy.network.semantics import Use
 
 
 class _Ranges:

@@ -22,7 +22,7 @@ from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.export import export
 from nacdeploy.exporters.onnx_graph.trace import to_onnx
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
-from nacdeploy.network.network import Simulation
+from nacdeploy.network.network import Simulation, count_parameters
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.decompose import layer_settings
 from nacdeploy.strategies.operators.decompose.operator import DecomposeDecision, Factored
@@ -56,7 +56,7 @@ class Found:
 
 
 def check_captured(foreign: Foreign) -> Found:
-    """The captured graph answers as the original does, in batches of 1, 2 and 7."""
+    """Check that the captured graph answers as the original does, in batches of 1, 2 and 7."""
     network = foreign.start.network
     if network.graph is None:
         return Found("refused", "not captured")
@@ -81,7 +81,7 @@ def check_prune(foreign: Foreign) -> Found:
             found.append(decibels(foreign.answers(), outputs(cut.eval(), foreign.images())))
     figures = {
         "ratio": decision.taken / max(1, sum(decision.baseline_widths.values())),
-        "parameters_ratio": 1 - _n_parameters(cut.backbone) / _n_parameters(foreign.original),
+        "parameters_ratio": 1 - count_parameters(cut.backbone) / count_parameters(foreign.original),
         "db": found[0],
         "db_norms_of_all": found[1],
     }
@@ -161,7 +161,8 @@ def check_chain(foreign: Foreign) -> Found:
 
 
 def check_export(foreign: Foreign, reference: Reference | None = None) -> Found:
-    """The files of the FP32 network and of Q answer in ONNX Runtime as the original, in batches of 1 and 3."""
+    """Check that the files of the FP32 network and of Q answer in ONNX Runtime as the original, in batches of 1 and
+    3."""
     whole = _exported_db(foreign, foreign.start, "ort", foreign.original)
     figures = {"fp32_db": whole}
     if whole < FLOAT_EXPORT_DB:
@@ -237,7 +238,3 @@ def _file_db(foreign: Foreign, folder: Path, plain: nn.Module, is_optimized: boo
         answers = [torch.from_numpy(runner.run(part.numpy())[0]) for part in images.split(n)]
         found.append(decibels(outputs(plain, images), torch.cat(answers)))
     return min(found)
-
-
-def _n_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -18,7 +18,6 @@ from nacdeploy.commands.doctor import availability
 from nacdeploy.commands.explain import explain
 from nacdeploy.exporters import parity, targets
 from nacdeploy.exporters.artifacts import artifact
-from nacdeploy.exporters.artifacts.artifact import MadeBy
 from nacdeploy.exporters.artifacts.onnx_checks import parity as agreement
 from nacdeploy.exporters.bench import Table, bench
 from nacdeploy.exporters.describe import Context
@@ -30,9 +29,9 @@ from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.deployment import ExportTable
 from nacdeploy.reports.explanation import Explanation
 from nacdeploy.strategies.state import CompressionState
-from nacdeploy.strategies.steps.checkpoint import step_data
+from nacdeploy.strategies.steps.checkpoint import StepRecord, step_data
 from nacdeploy.task import Task
-from nacdeploy.testing.operators import BrokenLawError
+from nacdeploy.testing.operators import require
 
 MIN_DB = 20.0
 
@@ -42,22 +41,22 @@ def absence(target: Target, table: ExportTable) -> str | None:
     try:
         runtime_of(target).check(table)
     except NacdeployError as error:
-        _require(bool(str(error)) and "\n" not in str(error), f"{target.name}: refused in other than one line: {error}")
+        require(bool(str(error)) and "\n" not in str(error), f"{target.name}: refused in other than one line: {error}")
         return str(error)
     return None
 
 
 def check_facts(target: Target) -> None:
     """Law 1: a target is found by its name, its grids by their names, and its units are channels."""
-    _require(targets.parse(target.name) == target, f"{target.name}: parse gives another target of this name")
-    _require(len(target.grids) > 0, f"{target.name}: it has no grid")
+    require(targets.parse(target.name) == target, f"{target.name}: parse gives another target of this name")
+    require(len(target.grids) > 0, f"{target.name}: it has no grid")
     for grid in target.grids:
-        _require(targets.grid_named(grid.name) == grid, f"{target.name}: another target's grid is called {grid.name}")
-        _require(target.grid(grid.name) == grid, f"{target.name}: two of its grids are called {grid.name}")
-        _require(grid.max_weight_bits in (7, 8), f"{target.name}: no kernel takes {grid.max_weight_bits}-bit weights")
-    _require(target.grid("measured") == target.grids[0], f"{target.name}: an unknown grid is not its first")
+        require(targets.grid_named(grid.name) == grid, f"{target.name}: another target's grid is called {grid.name}")
+        require(target.grid(grid.name) == grid, f"{target.name}: two of its grids are called {grid.name}")
+        require(grid.max_weight_bits in (7, 8), f"{target.name}: no kernel takes {grid.max_weight_bits}-bit weights")
+    require(target.grid("measured") == target.grids[0], f"{target.name}: an unknown grid is not its first")
     for is_quantized in (True, False):
-        _require(
+        require(
             target.multiple(is_quantized) >= 1, f"{target.name}: a unit of {target.multiple(is_quantized)} channels"
         )
 
@@ -65,10 +64,10 @@ def check_facts(target: Target) -> None:
 def check_doctor(target: Target, table: ExportTable) -> None:
     """Law 2: `doctor` says in one line whether the target works, and yes only where a build would not be refused."""
     found = availability(target, ())
-    _require(found.name == target.name, f"{target.name}: doctor calls it {found.name}")
-    _require(bool(found.why) and "\n" not in found.why, f"{target.name}: doctor says other than one line: {found.why}")
+    require(found.name == target.name, f"{target.name}: doctor calls it {found.name}")
+    require(bool(found.why) and "\n" not in found.why, f"{target.name}: doctor says other than one line: {found.why}")
     reason = absence(target, table)
-    _require(not (found.works and reason), f"{target.name}: doctor says that it works, an export that {reason}")
+    require(not (found.works and reason), f"{target.name}: doctor says that it works, an export that {reason}")
 
 
 def check_export(target: Target, state: CompressionState, task: Task, profile: Profile, folder: Path) -> Path:
@@ -77,17 +76,17 @@ def check_export(target: Target, state: CompressionState, task: Task, profile: P
     Returns:
         The folder of the artifact.
     """
-    steps = records.from_data(tuple[MadeBy, ...], [step_data(step) for step in state.steps])
+    steps = records.from_data(tuple[StepRecord, ...], [step_data(step) for step in state.steps])
     path = export(state, task, profile, target, folder / target.name, Context(steps))
     manifest, rows = artifact.load(path)
-    _require(manifest.target == target.name, f"{target.name}: the artifact is for {manifest.target}")
+    require(manifest.target == target.name, f"{target.name}: the artifact is for {manifest.target}")
     missing = [name for name in target.files if name not in manifest.files]
-    _require(not missing, f"{target.name}: the artifact has no {missing}")
-    _require(artifact.size_bytes(path, manifest) > 0, f"{target.name}: what is deployed has no bytes")
-    _require(any(row.held == "int8" for row in rows), f"{target.name}: nothing is held in int8")
+    require(not missing, f"{target.name}: the artifact has no {missing}")
+    require(artifact.size_bytes(path, manifest) > 0, f"{target.name}: what is deployed has no bytes")
+    require(any(row.held == "int8" for row in rows), f"{target.name}: nothing is held in int8")
     own = [target.name] if runtime_of(target).open is not None else []
     asked = [check.optimization for check in manifest.checks]
-    _require(asked == [*own, *target.optimizations], f"{target.name}: parity asked {asked}")
+    require(asked == [*own, *target.optimizations], f"{target.name}: parity asked {asked}")
     return path
 
 
@@ -102,10 +101,10 @@ def check_answers(path: Path, task: Task) -> None:
         for expected, found in zip(plain, parity.run_all(runner, batches), strict=True):
             compared = agreement(expected, found, manifest.target, task.metric)
             ratio_db = math.inf if compared.snr_db is None else compared.snr_db
-            _require(found.shape == expected.shape, f"{manifest.target}: answers of shape {found.shape}")
-            _require(ratio_db >= MIN_DB, f"{manifest.target}: its answers are {ratio_db:.1f} dB from ONNX Runtime's")
+            require(found.shape == expected.shape, f"{manifest.target}: answers of shape {found.shape}")
+            require(ratio_db >= MIN_DB, f"{manifest.target}: its answers are {ratio_db:.1f} dB from ONNX Runtime's")
     timed = cast("list[NDArray[Any]]", runner.subject(images).run())
-    _require(
+    require(
         all(np.array_equal(a, b) for a, b in zip(timed, runner.run(images), strict=True)),
         f"{manifest.target}: what is timed is not what answers",
     )
@@ -121,11 +120,11 @@ def check_bench(path: Path, baseline: Path, task: Task, profile: Profile) -> Tab
     manifest, _ = artifact.load(path)
     own = [row for row in table.rows if row.artifact == str(path)]
     sizes = [row.latency.batch_size for row in own]
-    _require(sizes == list(profile.bench.batch_sizes), f"{manifest.target}: timed at batch sizes {sizes}")
+    require(sizes == list(profile.bench.batch_sizes), f"{manifest.target}: timed at batch sizes {sizes}")
     for row in own:
-        _require(0 < row.speed.low <= row.speed.value <= row.speed.high, f"{manifest.target}: speed {row.speed}")
-        _require(bool(row.runtime) and "\n" not in row.runtime, f"{manifest.target}: runtime '{row.runtime}'")
-        _require(math.isfinite(row.score), f"{manifest.target}: score {row.score}")
+        require(0 < row.speed.low <= row.speed.value <= row.speed.high, f"{manifest.target}: speed {row.speed}")
+        require(bool(row.runtime) and "\n" not in row.runtime, f"{manifest.target}: runtime '{row.runtime}'")
+        require(math.isfinite(row.score), f"{manifest.target}: score {row.score}")
     return table
 
 
@@ -140,15 +139,10 @@ def check_explanation(path: Path) -> Explanation:
     found = explain(path, rounds=2)
     nodes = {node.name for node in onnx.load_model(str(path / manifest.model_file)).graph.node}
     layers = {row.layer for row in lowering if row.node in nodes}
-    _require({row.layer for row in found.rows} >= layers, f"{manifest.target}: a layer has no row")
+    require({row.layer for row in found.rows} >= layers, f"{manifest.target}: a layer has no row")
     total = found.between_fraction + sum(row.time_fraction for row in found.rows)
-    _require(math.isclose(total, 1, abs_tol=1e-6), f"{manifest.target}: the shares of time add up to {total}")
+    require(math.isclose(total, 1, abs_tol=1e-6), f"{manifest.target}: the shares of time add up to {total}")
     target = targets.parse(manifest.target)
     is_said = target.timed_by_onnx_runtime or bool(target.note_on_times)
-    _require(is_said, f"{manifest.target}: times are ONNX Runtime's, and note_on_times does not say so")
+    require(is_said, f"{manifest.target}: times are ONNX Runtime's, and note_on_times does not say so")
     return found
-
-
-def _require(holds: bool, text: str) -> None:
-    if not holds:
-        raise BrokenLawError(text)

@@ -23,7 +23,8 @@ from nacdeploy.base import latency, records
 from nacdeploy.exporters.targets.ort.probe_models import Layer, Signs, conv_stack, no_layer, one_layer
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
-from nacdeploy.network.network import Network, layer_inputs
+from nacdeploy.network.network import Network
+from nacdeploy.network.plain import layer_inputs
 from nacdeploy.profile import Profile
 from nacdeploy.sessions.session import Session
 from nacdeploy.strategies.state import CompressionState

@@ -74,7 +74,7 @@ def check_target(profile: Profile) -> None:
         MissingExtraError: its runtime is not installed.
         NacdeployError: its GPU is not present.
     """
-    table, target = profile.search, profile.parsed_target
+    table, target = profile.search, profile.target
     if not table.on_speed:
         return
     instead = (
@@ -101,7 +101,7 @@ def check_target(profile: Profile) -> None:
 
 def setting_of(profile: Profile) -> Setting:
     """The setting in which states are timed here."""
-    target, runtime, machine = profile.parsed_target, onnx.version(), latency.machine()
+    target, runtime, machine = profile.target, onnx.version(), latency.machine()
     if _maker_here(target, profile) is not None:
         runtime = runtime_of(target).version()
         machine += f", {gpu.present_capability()}" if target.on_gpu else ""
@@ -123,7 +123,7 @@ def measured(state: CompressionState, session: Session, progress: Progress) -> S
     """Measure in full how much faster than the baseline a state runs, and say it, and where the profile's own target
     is not the one that is timed."""
     graphs, profile = Graphs(session.profile.export.opset), session.profile
-    if note := pick.speed_note(runtime_of(profile.parsed_target), profile.export):
+    if note := pick.speed_note(runtime_of(profile.target), profile.export):
         progress.say(f"note: {note}")
     models = {_BASELINE: graphs.model(session.baseline.network), "now": graphs.model(state.network)}
     speed = _timed(models, session, profile.bench.n_rounds)["now"]
@@ -250,7 +250,7 @@ def _timer(session: Session, n_rounds: int) -> Timer:
     profile = session.profile
     example = session.task.example_input()
     images = example.repeat(profile.bench.batch_sizes[0], *[1] * (example.dim() - 1)).numpy()
-    make = _maker_here(profile.parsed_target, profile) or partial(OnnxRunner, threads=profile.bench.threads)
+    make = _maker_here(profile.target, profile) or partial(OnnxRunner, threads=profile.bench.threads)
     return timer(ported_maker(make, session.task.spec.ports), images, profile.bench, n_rounds)
 
 

@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from command_line import change, files, lay_out, refused_line, run, succeed
 from safetensors.torch import save_file
 
 from nacdeploy import models
-from nacdeploy.cli.main import COMMANDS
+from nacdeploy.cli.main import COMMANDS, cli
 from nacdeploy.sessions import session
 
 SCRIPT = str(Path(sys.executable).with_name("nacdeploy"))
@@ -75,6 +76,27 @@ def test_help_of_every_command_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage:") == len(lines)
+
+
+def test_list_of_commands_imports_none_of_them_and_no_record() -> None:
+    program = (
+        "import sys\nfrom nacdeploy.cli.main import COMMANDS, cli\ncli.main(['--help'], standalone_mode=False)\n"
+        "found = {f'nacdeploy.cli.{name}' for name in COMMANDS} | {'pydantic', 'dataclasses', 'tomllib', 'tempfile'}\n"
+        "print(sorted(found & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "  train     Train the FP32 baseline" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_list_of_commands_says_what_each_command_says_of_itself() -> None:
+    context = click.Context(cli, max_content_width=80, terminal_width=80)
+    commands = {name: cli.get_command(context, name) for name in COMMANDS}
+    limit = context.make_formatter().width - 6 - max(map(len, COMMANDS))
+    listed = cli.get_help(context).partition("Commands:\n")[2].splitlines()
+    assert listed == [f"  {name:10}{command.get_short_help_str(limit)}" for name, command in commands.items()]
+    assert [command.callback.__doc__ for command in commands.values()] == [None] * len(COMMANDS), "a second home"
+    assert all(COMMANDS[name] in " ".join(command.get_help(context).split()) for name, command in commands.items())
 
 
 def test_baseline_is_trained_once_for_one_model_data_seed_and_recipe(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from command_line import Outcome, files, lay_out, refused_line, run, succeed
 
-from nacdeploy.models import trust
+from nacdeploy.models.users import trust
 
 BLOCKS = """
 from torch import nn

@@ -9,7 +9,7 @@ from command_line import files, refused_line, run, succeed
 
 from nacdeploy import models
 from nacdeploy.base.outside import own
-from nacdeploy.models import trust
+from nacdeploy.models.users import trust
 
 MARK = "from pathlib import Path\nPath('RUN').touch()\n"
 

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import hostile_code
 import hostile_world
+import mutations
 import pytest
 from hostile_world import HASHED, KINDS, Kind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from nacdeploy.testing import hostile
 
 QUICK, SLOW = 50, 2000
 
@@ -37,7 +36,7 @@ def answers(world: Path) -> dict[str, object]:
     return {kind.name: kind.read(world) for kind in KINDS}
 
 
-def outcome(kind: Kind, world: Path, mutation: hostile.Mutation, answer: object) -> str | None:
+def outcome(kind: Kind, world: Path, mutation: mutations.Mutation, answer: object) -> str | None:
     """What is wrong with how a changed file is read, None where nothing is."""
     path, manifest = world / kind.file, world / "artifact/manifest.json"
     kept = {place: place.read_bytes() for place in (path, manifest)}
@@ -46,7 +45,7 @@ def outcome(kind: Kind, world: Path, mutation: hostile.Mutation, answer: object)
         kind.mend(world)
         found = kind.read(world)
     except Exception as error:  # what it is is told below
-        return hostile.fault(error)
+        return mutations.fault(error)
     finally:
         for place, content in kept.items():
             place.write_bytes(content)
@@ -66,7 +65,7 @@ def check(kind: Kind, world: Path, answers: dict[str, object], n: int) -> None:
     def holds(seed: int) -> None:
         draw = random.Random(seed)
         other = (world / draw.choice(KINDS).file).read_bytes()
-        mutation = hostile.mutated((world / kind.file).read_bytes(), kind.form, draw, other)
+        mutation = mutations.mutated((world / kind.file).read_bytes(), kind.form, draw, other)
         wrong = outcome(kind, world, mutation, answers[kind.name])
         assert wrong is None, f"{kind.name}, {mutation.name}, seed {seed}: {wrong}"
 

@@ -51,7 +51,7 @@ def test_toy_is_a_target_beside_those_of_nacdeploy() -> None:
     assert targets.names() == (*targets.FOLDERS, "toy")
     assert targets.parse("toy").title == "ONNX's reference evaluator"
     assert targets.problems() == ()
-    assert profiles.from_mapping({"name": "p", "target": "toy"}).target == "toy"
+    assert profiles.from_mapping({"name": "p", "target": "toy"}).target.name == "toy"
 
 
 def test_toy_keeps_the_laws(baseline: CompressionState, task: Task, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from nacdeploy import profile
 from nacdeploy.base.errors import UsageError
+from nacdeploy.exporters.targets import Target
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies import catalog
 from nacdeploy.strategies.operators.add_exits.settings import ExitRecipe
@@ -37,7 +38,7 @@ def leaves(table: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from leaves(kind, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", field.default
+            yield f"{prefix}{name}", field.default.name if isinstance(field.default, Target) else field.default
 
 
 def readme_rows() -> dict[str, list[str]]:
@@ -85,7 +86,7 @@ def test_readme_explains_every_recipe_key_with_its_three_defaults() -> None:
 @pytest.mark.parametrize(("name", "capability"), GPU_CAPABILITY.items())
 def test_gpu_profile_builds_for_its_class_in_units_of_tensor_cores(name: str, capability: str) -> None:
     loaded = profile.load(name)
-    assert (loaded.target, loaded.export.compute_capabilities) == ("trt", (capability,))
+    assert (loaded.target.name, loaded.export.compute_capabilities) == ("trt", (capability,))
     assert (loaded.prune.multiple, loaded.prune.scope) == (32, "uniform")
     assert (loaded.export.float_type, loaded.export.io_type) == ("fp16", "fp32")
 

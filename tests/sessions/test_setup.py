@@ -10,6 +10,7 @@ from command_line import lay_out, refused_line, run, succeed
 
 from nacdeploy import profile as profiles
 from nacdeploy.base.errors import UsageError
+from nacdeploy.exporters import targets
 from nacdeploy.profile.settings import KeyRow, Settings, SourceValue, flat
 from nacdeploy.sessions import session
 from nacdeploy.sessions import setup as settings
@@ -18,6 +19,7 @@ from nacdeploy.sessions.setup import to_apply, wanted
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.prune.operator import Prune
 from nacdeploy.strategies.steps import letters
+from nacdeploy.strategies.steps.checkpoint import Record
 
 STRATEGY = {"chain": "QP", "settings": {"prune": {"ratio": 0.2}, "quantize": {"exclude": ["stem"]}}}
 
@@ -175,6 +177,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(Chain, "parse", "words read")
     count(letters, "check", "chains checked")
     count(Settings, "loaded", "profiles loaded")
+    count(targets, "parse", "targets parsed")
+    count(Record, "settings", "records of checkpoints")  # each names the target that it was made for
 
     def arrived(*arguments: Any) -> Any:
         raise Arrived
@@ -189,14 +193,17 @@ def test_transfer_and_its_dry_run_resolve_read_and_check_once(
 ) -> None:
     with pytest.raises(Arrived):
         run("transfer", "--strategy", "P", *more)
-    assert counted == dict.fromkeys(("settings resolved", "words read", "chains checked", "profiles loaded"), 1)
+    once = ("settings resolved", "words read", "chains checked", "profiles loaded", "records of checkpoints")
+    assert counted == {**dict.fromkeys(once, 1), "targets parsed": 1 + counted["records of checkpoints"]}
 
 
 def test_resumed_search_resolves_once(home: Path, counted: Counter[str]) -> None:
-    """The profile is loaded once more than its settings need: to notice that it says something else now."""
+    """The profile is loaded, and its target parsed, once more than settings need: to notice that it says something else
+    now."""
     with pytest.raises(Arrived):
         run("search", "--resume", "runs/search-1")
     assert (counted["settings resolved"], counted["profiles loaded"]) == (1, 1)
+    assert counted["targets parsed"] == 1 + counted["profiles loaded"] + counted["records of checkpoints"]
 
 
 def test_every_shared_option_is_on_the_command_line_of_search(home: Path) -> None:

@@ -11,24 +11,16 @@ from nacdeploy.data.splits import take_validation
 from nacdeploy.profile.tables.training import DataTable
 
 
-def read_cifar10(argument: str | None, table: DataTable) -> Splits:
-    """Read CIFAR-10 from the given directory or a download; validation is taken from train.
+def read(name: str, argument: str | None, table: DataTable) -> Splits:
+    """Read CIFAR-10, or CIFAR-100 with its 100 fine labels, from the given directory or a download; validation is taken
+    from train.
 
     Raises:
         NacdeployError: the data are not there and cannot be downloaded.
         UsageError: validation would take all training images.
     """
-    return _read("cifar10", "cifar-10-python.tar.gz", argument, table)
-
-
-def read_cifar100(argument: str | None, table: DataTable) -> Splits:
-    """Read CIFAR-100 with its 100 fine labels, otherwise as `read_cifar10`."""
-    return _read("cifar100", "cifar-100-python.tar.gz", argument, table)
-
-
-def _read(name: str, archive: str, argument: str | None, table: DataTable) -> Splits:
     root, may = place(argument)
-    with downloading(name, archive, root, may):
+    with downloading(name, f"cifar-{name.removeprefix('cifar')}-python.tar.gz", root, may):
         everything, test = (_dataset(name, root, train=train, download=may) for train in (True, False))
     train, validation = take_validation(_images(everything), table.n_validation, table.split_seed)
     source = SOURCE if argument is None else argument

@@ -17,7 +17,7 @@ from nacdeploy.experiments.config.vocabulary import QUANT_BITS, SELECTION, Words
 
 
 def entries_problems(entries: Any, words: Words) -> list[str]:
-    """The problems of a whole config_list, contradictions included."""
+    """Return the problems of a whole config_list, contradictions included."""
     if not isinstance(entries, list) or not entries:
         return [f"compression.config_list: {entries!r} must be a list of entries"]
     found = [p for i, entry in enumerate(entries) for p in _entry_problems(f"config_list.{i}", entry, words)]
@@ -45,7 +45,7 @@ def _entry_problems(where: str, entry: Any, words: Words) -> Iterator[str]:
 
 
 def run_problems(where: str, key: str, value: Any, words: Words) -> Iterator[str]:
-    """The problems of a key for the whole run, which stands at `where`."""
+    """Yield the problems of a key for the whole run, which stands at `where`."""
     if key not in words.per_run:
         hint = " (it stands in an entry of config_list)" if key in words.per_layer else nearest(key, words.per_run)
         yield f"{where}: unknown key '{key}' of '{words.name}'{hint}"
@@ -56,7 +56,7 @@ def run_problems(where: str, key: str, value: Any, words: Words) -> Iterator[str
 
 
 def _bits_problems(where: str, value: Any) -> Iterator[str]:
-    """A number of weight bits, or one by quant_type."""
+    """Yield the problems of a number of weight bits, or of one for each quant_type."""
     if isinstance(value, dict) and not space.is_space(value):
         for kind, bits in value.items():
             if kind not in QUANT_BITS:
@@ -89,7 +89,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _contradictions(entries: Sequence[Mapping[str, Any]], words: Words) -> list[str]:
-    """What contradicts what."""
+    """Return what contradicts what."""
     found = [problem for index, entry in enumerate(entries) for problem in _within(index, entry, words)]
     for (i, a), (j, b) in combinations(enumerate(entries), 2):
         for what in _shared(a, b):
@@ -115,7 +115,7 @@ def _within(index: int, entry: Mapping[str, Any], words: Words) -> Iterator[str]
 
 
 def _shared(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """What both entries name: layers, or where neither names any, types."""
+    """Return what both entries name: layers, or where neither names any, types."""
     names = [_listed(entry, "op_names") for entry in (a, b)]
     if all(names):
         return [f"layer '{name}'" for name in names[0] if name in names[1]]

@@ -105,7 +105,7 @@ class Experiment(Table):
 
     @property
     def words(self) -> Words:
-        """What its compressor is called and takes."""
+        """The words of its compressor: its name and its keys."""
         return vocabulary.compressor(self.compression.compressor)
 
     @property
@@ -115,11 +115,11 @@ class Experiment(Table):
 
     @property
     def spaces(self) -> tuple[space.Space, ...]:
-        """What is searched over: of layers by `<index>.<key>`, of the whole run by `<key>`."""
+        """The spaces to search over: of layers by `<index>.<key>`, of the whole run by `<key>`."""
         return (*space.spaces(self.expanded), *space.spaces(self.compression.settings))
 
     def filled(self, proposal: Mapping[str, Any]) -> Compression:
-        """The compression of one job; the experiment keeps its space."""
+        """Return the compression of one job; the experiment keeps its space."""
         settings = space.filled(self.compression.settings, proposal)
         entries = tuple(space.job_config_list(self.expanded, proposal))
         return self.compression.model_copy(update={"config_list": entries, "settings": settings})
@@ -156,7 +156,7 @@ def read(data: Any, where: str = "experiment", name: str = "experiment") -> Read
 
 
 def _without_ignored(data: dict[str, Any], at: str, ignored: list[str]) -> dict[str, Any]:
-    """A table without the keys that mean nothing here, which are noted, nested tables included."""
+    """Return a table without the keys that mean nothing here, which are noted, nested tables included."""
     kept = {}
     for key, value in data.items():
         path = f"{at}.{key}".lstrip(".")
@@ -179,8 +179,8 @@ def _not_honoured(experiment: Experiment) -> Iterator[str]:
 
 
 def _compression(given: Any, ignored: list[str]) -> tuple[Any, list[str]]:
-    """The compression table as `Compression` takes it, and the problems of its own: of the compressor, of the entries
-    and of the keys for the whole run."""
+    """Return the compression table as `Compression` takes it, and the problems of its own: of the compressor, of the
+    entries and of the keys for the whole run."""
     if not isinstance(given, dict):
         return given, ["compression is missing"] if given is None else [f"compression: {given!r} is no table"]
     table = {key: given[key] for key in ("framework",) if key in given}
@@ -213,7 +213,7 @@ def _type_problems(given: Mapping[str, Any], words: Words) -> list[str]:
 
 
 def _split(given: Mapping[str, Any], words: Words, ignored: list[str]) -> tuple[dict[str, Any], Any]:
-    """The keys for the whole run, and the entries."""
+    """Return the keys for the whole run, and the entries."""
     rest = {k: v for k, v in given.items() if k not in ("framework", "type", "compressor", "config_list")}
     ignored += [f"compression.{key}" for key in rest if key in words.ignored]
     entries = given.get("config_list", [])
@@ -224,7 +224,7 @@ def _split(given: Mapping[str, Any], words: Words, ignored: list[str]) -> tuple[
 
 
 def _explain(problem: Any) -> str | None:
-    """A problem of the tables; those within `compression` are told by `_compression`."""
+    """Return a problem of the tables; those within `compression` are told by `_compression`."""
     *parents, key = problem["loc"]
     where = ".".join(map(str, problem["loc"]))
     if problem["loc"][0] == "compression":

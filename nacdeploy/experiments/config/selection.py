@@ -29,12 +29,13 @@ class Selection:
 
 
 def _layer_types(backbone: nn.Module) -> dict[str, str]:
-    """The type of every layer without layers of its own, by name."""
+    """Return the type of every layer without layers of its own, by name."""
     return {name: type(m).__name__ for name, m in backbone.named_modules() if not any(True for _ in m.children())}
 
 
 def select(entries: Sequence[Mapping[str, Any]], backbone: nn.Module, *, with_norms: bool = False) -> Selection:
-    """The layers that entries without spaces mean. With norms, batch norms may be named for the layers before them.
+    """Return the layers that entries without spaces mean. With norms, batch norms may be named for the layers before
+    them.
 
     Raises:
         UsageError: names or types that match nothing (the nearest is named), all of them at once; nothing is left.

@@ -39,7 +39,7 @@ class Space:
         return self.interval if self.interval is not None else (high - low) / max(self.n - 1, 1)  # type: ignore[operator]
 
     def values(self) -> tuple[Any, ...] | None:
-        """All values in order, None for a range of floats that no `interval` and no `n` divides."""
+        """Return all values in order, None for a range of floats that no `interval` and no `n` divides."""
         if self.kind == "choice":
             return self.range
         if self.step is None:
@@ -49,18 +49,18 @@ class Space:
         return tuple(dict.fromkeys(self.rounded(low + k * self.step) for k in range(n)))
 
     def rounded(self, value: float) -> float | int:
-        """A number as this parameter takes it, free of the dust of binary fractions."""
+        """Return a number as this parameter takes it, free of the dust of binary fractions."""
         return round(value) if self.kind == "int" else float(round(value, 10))
 
 
 def is_space(value: Any) -> bool:
-    """Whether a value stands for a space."""
+    """Tell whether a value stands for a space."""
     return isinstance(value, dict) and ("range" in value or "type" in value)
 
 
 def expand(config_list: Sequence[Mapping[str, Any]]) -> list[Entry]:
-    """One entry for each of its `op_names`, so that each layer has its own values; `expand_op_names` false keeps an
-    entry whole. The entries share nothing."""
+    """Return one entry for each of its `op_names`, so that each layer has its own values; `expand_op_names` false keeps
+    an entry whole. The entries share nothing."""
     return [copy.deepcopy(entry) for given in config_list for entry in _expanded(given)]
 
 
@@ -74,19 +74,20 @@ def _expanded(given: Mapping[str, Any]) -> Iterator[Entry]:
 
 
 def spaces(tree: Any) -> tuple[Space, ...]:
-    """Every space in a tree of well-formed ones (`problems` finds none)."""
+    """Return every space in a tree of well-formed ones (`problems` finds none)."""
     return tuple(
         Space(_name_of(p), v["type"], tuple(v["range"]), v.get("interval"), v.get("n")) for p, v in _found(tree)
     )
 
 
 def job_config_list(expanded: Sequence[Entry], proposal: Mapping[str, Any]) -> list[Entry]:
-    """The expanded entries with proposed values, by name, in place of their spaces."""
+    """Return the expanded entries with proposed values, by name, in place of their spaces."""
     return [filled(entry, proposal, (index,)) for index, entry in enumerate(expanded)]
 
 
 def filled(tree: Any, proposal: Mapping[str, Any], at: Path = ()) -> Any:
-    """A copy of a tree with proposed values in place of its spaces; a name without a proposal keeps its space."""
+    """Return a copy of a tree with proposed values in place of its spaces; a name without a proposal keeps its
+    space."""
     if is_space(tree):
         return copy.deepcopy(proposal.get(_name_of(at), tree))
     if isinstance(tree, Mapping):

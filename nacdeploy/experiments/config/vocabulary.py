@@ -171,7 +171,7 @@ _BY_NAME = {alias: words for words in COMPRESSORS for alias in (words.name, *wor
 
 
 def compressor(name: str) -> Words:
-    """A compressor by its name or one of its old names: `l1_filter`, `L1FilterPruner`.
+    """Return a compressor by its name or one of its old names: `l1_filter`, `L1FilterPruner`.
 
     Raises:
         UsageError: there is none; the nearest is named.

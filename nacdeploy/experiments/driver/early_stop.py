@@ -9,7 +9,7 @@ from nacdeploy.experiments.config.grammar import EarlyStop
 def falls_behind(
     policy: EarlyStop, step: int, value: float, others: Sequence[Mapping[int, float]], target: str
 ) -> bool:
-    """Whether a job ends at `step` (from 1) with an intermediate `value`.
+    """Tell whether a job ends at `step` (from 1) with an intermediate `value`.
 
     Args:
         others: the intermediate values by step of the other jobs; those that did not get as far do not count.

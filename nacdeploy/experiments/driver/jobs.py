@@ -99,13 +99,13 @@ class Jobs:
         return [self.rows[number] for number in sorted(self.rows)]
 
     def best(self) -> JobRow | None:
-        """The job with the best value, of equal ones the first; None where none has a value."""
+        """Return the job with the best value, of equal ones the first; None where none has a value."""
         sign = 1 if self.experiment.target == "max" else -1
         done = [row for _, row in sorted(self.rows.items()) if row.value is not None]
         return max(done, key=lambda row: sign * row.value, default=None)  # type: ignore[operator]
 
     def folder(self, number: int) -> Path:
-        """The folder of a job."""
+        """Return the folder of a job."""
         return self.place / "jobs" / f"{number:04d}"
 
     def _window(self, window: Sequence[Proposal]) -> None:
@@ -188,7 +188,7 @@ def _emptied(folder: Path) -> None:
 
 
 def _line(row: JobRow) -> str:
-    """A row in one line."""
+    """Return a row in one line."""
     asked = ", ".join(f"{name} {value}" for name, value in row.proposal.items())
     result = f"{row.value:.6g}" if row.value is not None else f"{row.status}{f': {row.error}' if row.error else ''}"
     return f"job {row.number}{f' ({asked})' if asked else ''}: {result}"

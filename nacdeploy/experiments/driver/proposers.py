@@ -60,7 +60,7 @@ class Study:
         return {t.number: t.value if t.state == TrialState.COMPLETE else None for t in trials}
 
     def ask(self) -> Proposal:
-        """The next proposal."""
+        """Return the next proposal."""
         number = len(self._study.get_trials(deepcopy=False))
         with _quiet():
             self._study.sampler = _sampler(self._proposer, self._seed + 7919 * number)
@@ -77,7 +77,7 @@ class Study:
             return self._proposer in _PRUNING and trial.should_prune()
 
     def intermediates(self, asked: Proposal) -> list[dict[int, float]]:
-        """The intermediate values by step of all other proposals."""
+        """Return the intermediate values by step of all other proposals."""
         trials = self._study.get_trials(deepcopy=False)
         return [dict(t.intermediate_values) for t in trials if t.number != asked.number and t.intermediate_values]
 
@@ -118,7 +118,7 @@ def opened(
     max_iter: int = 81,
     eta: int = 3,
 ) -> Iterator[Study]:
-    """The study in a journal file, begun or gone on with.
+    """Yield the study in a journal file, begun or gone on with.
 
     Raises:
         UsageError: the file belongs to another experiment, or the proposer cannot search these spaces.
@@ -134,7 +134,7 @@ def opened(
 
 @contextmanager
 def in_memory(proposer: str, spaces: Sequence[Space], target: str, seed: int) -> Iterator[Study]:
-    """A study that is forgotten at the end."""
+    """Yield a study that is forgotten at the end."""
     with _made(optuna.storages.InMemoryStorage(), proposer, spaces, target, seed, 81, 3) as study:
         yield study
 
@@ -171,7 +171,7 @@ def check(proposer: str, spaces: Sequence[Space]) -> None:
 
 
 def _grid(spaces: Sequence[Space]) -> list[dict[str, Any]]:
-    """All combinations, the last space running fastest."""
+    """Return all combinations, the last space running fastest."""
     names = [space.name for space in spaces]
     return [dict(zip(names, values, strict=True)) for values in itertools.product(*(s.values() or () for s in spaces))]
 

@@ -23,7 +23,7 @@ VARIABLE, CONFIG_FILE, RESULTS_FILE, MODEL = "NACDEPLOY_JOB", "config.json", "re
 
 
 def job_folder() -> Path | None:
-    """The folder of the job that this process is, None where it is none."""
+    """Return the folder of the job that this process is, None where it is none."""
     return Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 
 
@@ -47,7 +47,8 @@ def report_result(value: Any) -> None:
 
 
 def load_config(path: Path | str | None = None) -> dict[str, Any]:
-    """The configuration of this job: `compressor`, `config_list`, `save_model`, `folder_name`, `random_seed`, ...
+    """Return the configuration of this job: `compressor`, `config_list`, `save_model`, `folder_name`, `random_seed`,
+    ...
 
     It is read from `path`, else from the job that runs this process, else from the first command-line argument; the
     file of a one-time experiment does as well.
@@ -71,7 +72,7 @@ def load_config(path: Path | str | None = None) -> dict[str, Any]:
 
 
 def _flat(data: Any, where: str) -> dict[str, Any]:
-    """A configuration as jobs are handed it, from itself or from the file of an experiment."""
+    """Return a configuration as jobs are handed it, from itself or from the file of an experiment."""
     if not isinstance(data, dict):
         raise UsageError(f"{where} holds no configuration of a compression")
     if "compression" not in data:
@@ -95,7 +96,7 @@ def handed(experiment: Experiment, compression: Compression, folder: str, seed: 
 
 
 def compression_of(config: Mapping[str, Any]) -> Compression:
-    """The compression that a configuration speaks of: of a job, of an experiment, or the table alone.
+    """Return the compression that a configuration speaks of: of a job, of an experiment, or the table alone.
 
     Raises:
         UsageError: with every problem in one line, or a value is still a range.

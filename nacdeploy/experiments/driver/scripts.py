@@ -24,15 +24,15 @@ from nacdeploy.base.outside import doors
 from nacdeploy.experiments.config.grammar import Experiment
 from nacdeploy.experiments.driver.jobs import Attempt, Job, Report
 from nacdeploy.experiments.driver.reporting import CONFIG_FILE, MODEL, RESULTS_FILE, VARIABLE, handed
-from nacdeploy.models import project, trust
+from nacdeploy.models.users import project, trust
 
 STDOUT, STDERR = "stdout.log", "stderr.log"
 _POLL_S, _GRACE_S = 0.05, 5.0
 
 
 def located(experiment: Experiment, beside: Path) -> tuple[Path, Path]:
-    """The script and the folder it runs in: `workingdir`, else the folder of the experiment's file `beside`, else the
-    current one.
+    """Return the script and the folder it runs in: `workingdir`, else the folder of the experiment's file `beside`,
+    else the current one.
 
     Raises:
         UsageError: there is no such script or folder.
@@ -67,7 +67,7 @@ def check(script: Path) -> None:
 
 
 def _configuration(experiment: Experiment, job: Job, seed: int) -> dict[str, Any]:
-    """What a script is handed as a job."""
+    """Return what a script is handed as a job."""
     folder = str((job.folder / MODEL).absolute())
     return {**handed(experiment, job.compression, folder, seed), "job_id": job.number}
 
@@ -183,7 +183,7 @@ class _Reported:
 
 
 def _reported(folder: Path) -> list[float]:
-    """The values that a job has reported, in their order; a line counts once it is whole."""
+    """Return the values that a job has reported, in their order; a line counts once it is whole."""
     try:
         lines = doors.read_text(folder / RESULTS_FILE, "record_mib").splitlines(keepends=True)
     except FileNotFoundError:

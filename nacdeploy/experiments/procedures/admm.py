@@ -37,8 +37,8 @@ def compress(run: Run) -> CompressionState:
 def regularised(
     run: Run, state: CompressionState, shares: Mapping[str, float], algorithm: str, n_iterations: int, n_epochs: int
 ) -> CompressionState:
-    """The state after training with penalty rho / 2 ||W - Z + U||^2, in turns with Z = projection(W + U) and U = U + W
-    - Z (Zhang et al., 2018, eq. 7 to 9). In its chain it is one F.
+    """Return the state after training with penalty rho / 2 ||W - Z + U||^2, in turns with Z = projection(W + U) and U =
+    U + W - Z (Zhang et al., 2018, eq. 7 to 9). In its chain it is one F.
 
     Args:
         shares: what is to be zero of each layer (`level`), or of each group's channels by its root.
@@ -95,7 +95,7 @@ class _Projection:
             self._groups = [g for g in channel_groups.groups(network) if g.root in shares]
 
     def weights(self) -> Weights:
-        """The weights (O, ...) of the layers that are drawn, by layer."""
+        """Return the weights (O, ...) of the layers that are drawn, by layer."""
         names = (
             self._shares if self._is_level else [m.layer for g in self._groups for m in _producers(g, self._network)]
         )

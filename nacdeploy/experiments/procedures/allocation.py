@@ -38,7 +38,7 @@ def scaled_to(
 
 
 def overall(shares: Mapping[str, float], sizes: Mapping[str, int]) -> float:
-    """The mean of shares over sizes."""
+    """Return the mean of shares over sizes."""
     return sum(shares[name] * sizes[name] for name in shares) / sum(sizes[name] for name in shares)
 
 
@@ -58,7 +58,7 @@ class MacsModel:
 
     @classmethod
     def of(cls, network: Network) -> "MacsModel":
-        """The model of a network as it is."""
+        """Return the model of a network as it is."""
         groups = channel_groups.groups(network)
         macs: dict[str, int] = {}
         for layer in layer_costs(network, network.example_input()):
@@ -71,7 +71,7 @@ class MacsModel:
         return cls(macs, by_role[PRODUCER], readers, {g.root: g.n_channels for g in groups})
 
     def total(self, gone: Mapping[str, float]) -> float:
-        """The MACs when these shares of the channels now there are gone, by group."""
+        """Return the MACs when these shares of the channels now there are gone, by group."""
         return sum(
             n * (1 - gone.get(self.outputs.get(layer, ""), 0.0)) * (1 - gone.get(self.inputs.get(layer, ""), 0.0))
             for layer, n in self.macs.items()

@@ -14,8 +14,8 @@ _N_HALVINGS = 40
 
 
 def compress(run: Run) -> CompressionState:
-    """The shares to keep, each in [lbound, rbound], that answer best right after the cut, with at most `flops_ratio` of
-    the MACs left; then P and F."""
+    """Return the shares to keep, each in [lbound, rbound], that answer best right after the cut, with at most
+    `flops_ratio` of the MACs left; then P and F."""
     algorithm = run.setting("base_algo", "l1")
     roots = tuple(units(run, algorithm, dict.fromkeys(run.selection.layers, 0.0)).shares)
     lowest, highest = run.setting("lbound", LOWEST), run.setting("rbound", HIGHEST)
@@ -40,7 +40,7 @@ def compress(run: Run) -> CompressionState:
 
 
 def within_budget(gone: Mapping[str, float], model: MacsModel, budget: float, most: float) -> Shares:
-    """The shares that go, raised by one amount until the MACs are within the budget, none above `most`."""
+    """Return the shares that go, raised by one amount until the MACs are within the budget, none above `most`."""
 
     def raised(by: float) -> Shares:
         return {root: min(most, share + by) for root, share in gone.items()}

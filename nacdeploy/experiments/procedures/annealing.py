@@ -16,7 +16,7 @@ N_ROUNDS, N_ADMM_ITERATIONS, N_ADMM_EPOCHS = 3, 30, 5
 
 
 def compress(run: Run) -> CompressionState:
-    """The shares that annealing finds, in one S or P, then F."""
+    """Return the shares that annealing finds, in one S or P, then F."""
     algorithm = run.setting("base_algo", "l1")
     found = units(run, algorithm)
     shares = _annealed_on(run, run.start, found.sizes, found.target, algorithm, "annealing")
@@ -90,7 +90,7 @@ def annealed(
     cooling: float,
     perturbation: float,
 ) -> Shares:
-    """The best shares seen whose mean over `sizes` is `target`.
+    """Return the best shares seen whose mean over `sizes` is `target`.
 
     Perturbations shrink with the temperature T. A loss of d points is accepted with probability exp(-d start / T): at
     the start one point in e (Liu et al., 2020, section 3.2, whose scale is left open).

@@ -57,8 +57,8 @@ def _sensitivities(
 
 
 def tolerances(table: Mapping[str, Mapping[float, float]], quality: float, threshold: float) -> Shares:
-    """The largest share of each unit that loses at most `threshold` of `quality`; where none does, half of the least
-    share tried, so that every unit gives something."""
+    """Return the largest share of each unit that loses at most `threshold` of `quality`; where none does, half of the
+    least share tried, so that every unit gives something."""
     found = {}
     for name, row in table.items():
         harmless = [ratio for ratio, reached in row.items() if quality - reached <= threshold]

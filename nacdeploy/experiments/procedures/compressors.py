@@ -43,7 +43,7 @@ def check(name: str, run: Run) -> None:
 
 
 def _once(algorithm: str, run: Run) -> CompressionState:
-    """One P or S, then F."""
+    """Return one P or S, then F."""
     shares = units(run, algorithm).shares
     if algorithm == SLIM:
         shares = slim_shares(run, shares)
@@ -87,7 +87,7 @@ def _quantized(name: str, word: str, run: Run) -> CompressionState:
 
 
 def quantize_table(name: str, run: Run) -> dict[str, Any]:
-    """The keys of `quantize` for the selected layers: the commonest precision as the rung, others by layer."""
+    """Return the keys of `quantize` for the selected layers: the commonest precision as the rung, others by layer."""
     rungs = {layer: _rung(values) for layer, values in run.selection.layers.items()}
     common = Counter(rungs.values()).most_common(1)[0][0]
     if any("weight" not in values.get("quant_types", ("weight",)) for values in run.selection.layers.values()):
@@ -104,7 +104,8 @@ def quantize_table(name: str, run: Run) -> dict[str, Any]:
 
 
 def _rung(values: Mapping[str, Any]) -> str:
-    """The precision of a layer, such as `w4a8`: `quant_bits` is a number of weight bits, or one by quant_type."""
+    """Return the precision of a layer, such as `w4a8`: `quant_bits` is a number of weight bits, or one by
+    quant_type."""
     bits = values.get("quant_bits", values.get("bits", _DEFAULT_BITS))
     if not isinstance(bits, dict):
         bits = {"weight": bits}

@@ -53,7 +53,7 @@ def _rewound(run: Run, state: CompressionState, first: dict[str, Tensor]) -> Com
 
 
 def _with_weights_of(state: CompressionState, values: Mapping[str, torch.Tensor]) -> Network:
-    """A copy of a state's network with other backbone values of the same shapes; masks and quantizers stay."""
+    """Return a copy of a state's network with other backbone values of the same shapes; masks and quantizers stay."""
     network = copy.deepcopy(state.network)
     network.backbone.load_state_dict(dict(values))
     return network

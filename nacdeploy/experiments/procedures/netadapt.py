@@ -61,5 +61,5 @@ def _n_gone(model: MacsModel, root: str, budget: float, most: int, unit: int) ->
 
 
 def _width(run: Run, root: str) -> int:
-    """The baseline's channels, which P's shares are of."""
+    """Return the baseline's channels, which P's shares are of."""
     return next(g.n_channels for g in channel_groups.groups(run.start.network) if g.root == root)

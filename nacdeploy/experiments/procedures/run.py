@@ -53,16 +53,16 @@ class Run:
         return self._profiles[-1] if self._profiles else self.profile
 
     def setting(self, key: str, default: Any) -> Any:
-        """A key for the whole run."""
+        """Return a key for the whole run."""
         return self.settings.get(key, default)
 
     def shares(self, key: str = "sparsity") -> Shares:
-        """The share asked of each layer."""
+        """Return the share asked of each layer."""
         return {name: float(values[key]) for name, values in self.selection.layers.items() if key in values}
 
     def follow(self, state: CompressionState, word: str, tables: Mapping[str, Any] | None = None) -> CompressionState:
-        """The state after the letters of `word`, with some keys of the profile's tables; every letter and every epoch
-        is an intermediate result."""
+        """Return the state after the letters of `word`, with some keys of the profile's tables; every letter and every
+        epoch is an intermediate result."""
         profile = profiles.override(self.profile, dict(tables or {}))
         self._profiles.append(profiles.override(self.last_profile, dict(tables or {})))
         chance = state.metrics.chance
@@ -78,14 +78,14 @@ class Run:
         ).state
 
     def quietly(self) -> "Run":
-        """The same run for trials whose results are none of its own."""
+        """Return the same run for trials whose results are none of its own."""
         return replace(self, report=nobody, _profiles=[])
 
     def pruned(
         self, state: CompressionState, shares: Mapping[str, float], algorithm: str, word: str = ""
     ) -> CompressionState:
-        """The state after one S (`level`: shares of elements that are zero in all) or P (any other algorithm: shares
-        of the baseline's channels that go now) by layer, and the letters of `word`."""
+        """Return the state after one S (`level`: shares of elements that are zero in all) or P (any other algorithm:
+        shares of the baseline's channels that go now) by layer, and the letters of `word`."""
         wanted = {name: share for name, share in shares.items() if share > KEPT}
         if not wanted:
             return self.follow(state, word)
@@ -100,8 +100,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Units:
-    """What per-layer shares are given to: layers (`level`), or groups of coupled layers by their root layer; with the
-    share that is asked of each and its number of weights."""
+    """The units that get a share of their own: layers (`level`), or groups of coupled layers by their root layer; with
+    the share that is asked of each and its number of weights."""
 
     shares: Shares
     sizes: dict[str, int]
@@ -113,7 +113,8 @@ class Units:
 
 
 def units(run: Run, algorithm: str, wanted: Shares | None = None) -> Units:
-    """The units of a run, for elements or for channels; `wanted` are shares by layer, by default their `sparsity`.
+    """Return the units of a run, for elements or for channels; `wanted` are shares by layer, by default their
+    `sparsity`.
 
     Raises:
         UsageError: a layer is named whose outputs cannot be cut, or no layer is left.

@@ -10,7 +10,7 @@ def agp_sparsity(
     end_epoch: int,
     frequency: int = 1,
 ) -> float:
-    """The share of zeros that automated gradual pruning asks for in an epoch (Zhu & Gupta, 2017, eq. 1).
+    """Return the share of zeros that automated gradual pruning asks for in an epoch (Zhu & Gupta, 2017, eq. 1).
 
     final + (initial - final) (1 - (epoch - start) / span)^3, where the span reaches to the last step of `frequency`
     epochs before the end. Before the start it is the initial share, from the end on the final one. Epochs between the

@@ -75,8 +75,8 @@ def write(folder: Path, model_path: str, network: Network, steps: Sequence[Step]
 
 
 def restore(model: nn.Module, folder: Path | str) -> nn.Module:
-    """A fresh model of the same code, made what `export_model` wrote into `folder`: cut, masked, with its values. A
-    quantized one comes back as the network that simulates it.
+    """Return a fresh model of the same code, made what `export_model` wrote into `folder`: cut, masked, with its
+    values. A quantized one comes back as the network that simulates it.
 
     Raises:
         UsageError: nothing was exported there, or it is of another model.
@@ -89,7 +89,7 @@ def restore(model: nn.Module, folder: Path | str) -> nn.Module:
 
 
 def rebuilt(model: nn.Module, folder: Path, profile: Profile) -> tuple[Network, tuple[Step, ...]]:
-    """The network that was exported into `folder`, and the steps that led to its structure."""
+    """Return the network that was exported into `folder`, and the steps that led to its structure."""
     found = records.read(Structure, folder / STRUCTURE_FILE)
     steps = tuple(checkpoints.step_from_data(step) for step in found.steps)
     doors.check_pixels(prod(found.input_shape), str(folder / STRUCTURE_FILE), "network_pixels")

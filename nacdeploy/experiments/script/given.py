@@ -34,7 +34,7 @@ class Given:
         return self.train
 
     def normalize(self, images: Tensor) -> Tensor:
-        """The inputs as they are."""
+        """Return the inputs as they are."""
         return images
 
 
@@ -45,7 +45,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on a device, and back where it was at the end of the block; its parameters stay the same objects."""
+    """Place the model on a device, and back where it was at the end of the block; its parameters stay the same
+    objects."""
     former = device_of(model)
     model.to(device)
     try:
@@ -55,7 +56,7 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def at_home(function: Callable[[nn.Module], T] | None, device: torch.device) -> Callable[[nn.Module], T] | None:
-    """A script's function of a model, called with the model on the script's own device."""
+    """Return a script's function of a model, called with the model on the script's own device."""
     if function is None:
         return None
 
@@ -67,7 +68,7 @@ def at_home(function: Callable[[nn.Module], T] | None, device: torch.device) -> 
 
 
 def collected(batches: Iterable[tuple[Tensor, Tensor]]) -> Given:
-    """All batches as one set.
+    """Return all batches as one set.
 
     Raises:
         UsageError: there is none, or they are no pairs of tensors.
@@ -85,7 +86,7 @@ def blank(example: Tensor) -> Given:
 
 
 def example_of(model: nn.Module, dummy_input: Tensor | None, given: Given | None) -> Tensor:
-    """An input (1, ...) that the model takes: the one given, one of the data, or the first guess that runs.
+    """Return an input (1, ...) that the model takes: the one given, one of the data, or the first guess that runs.
 
     Raises:
         UsageError: no guess runs.

@@ -48,15 +48,11 @@ def masks_of_cut(model: nn.Module, cut: Cut) -> dict[str, Tensor]:
     return masks
 
 
-def masks_of_network(network: Network) -> dict[str, Tensor]:
-    """The masks that S attached, by parameter."""
+def taken_masks(network: Network) -> dict[str, Tensor]:
+    """Take the masks that S attached off a network, and return them by parameter."""
     found = {layer: network.masks.get(layer) for layer in network.masks.layers}
-    return {f"{layer}.weight": kept.clone() for layer, kept in found.items() if kept is not None}
-
-
-def without_masks(network: Network) -> None:
-    """Take the masks of S off again."""
     network.masks, network.sparsity = Masks({}), None
+    return {f"{layer}.weight": kept.clone() for layer, kept in found.items() if kept is not None}
 
 
 def follow_parameters(

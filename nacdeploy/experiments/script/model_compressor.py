@@ -26,8 +26,7 @@ from nacdeploy.experiments.script.masking import (
     Masking,
     follow_parameters,
     masks_of_cut,
-    masks_of_network,
-    without_masks,
+    taken_masks,
 )
 from nacdeploy.experiments.script.script_run import follower, initial, said_once
 from nacdeploy.network.attachments.sparsity import ELEMENT
@@ -55,7 +54,7 @@ def create_compressor(
     trainer: Callable[[nn.Module], None] | None = None,
     target: str = "onnx",
 ) -> "ModelCompressor":
-    """What compresses `model` as `config` says.
+    """Return what compresses `model` as `config` says.
 
     Args:
         config: what `load_config` returns, or the `compression` table of an experiment.
@@ -101,7 +100,7 @@ class ModelCompressor:
         self._optimizer, self._given, self._evaluator, self._trainer = optimizer, given, evaluator, trainer
         self._device = device_of(model)
         evaluate, train = at_home(evaluator, self._device), at_home(trainer, self._device)
-        grid = profile.parsed_target.grid(profile.of(QuantizeTable).grid)
+        grid = profile.target.grid(profile.of(QuantizeTable).grid)
         network = Network(model, grid, tuple(example.shape[1:]))
         task, was_training = Task(None, given or blank(example)), model.training  # type: ignore[arg-type]
         with placed(model, CPU):
@@ -138,7 +137,7 @@ class ModelCompressor:
             raise UsageError(f"compressor '{name}' needs more: create_compressor(..., {', '.join(needs)})")
 
     def compress(self) -> nn.Module:
-        """The compressed model: with masks in it (the same object), as a simulation of its integers, or, from a
+        """Return the compressed model: with masks in it (the same object), as a simulation of its integers, or, from a
         compressor that compares networks, cut already."""
         with placed(self.model, CPU):
             made = self._compressed()
@@ -172,7 +171,7 @@ class ModelCompressor:
         self._masking(self.model)
 
     def get_prune_iterations(self) -> range:
-        """The rounds of a lottery ticket: the first trains the whole network, each later one prunes before."""
+        """Return the rounds of a lottery ticket: the first trains the whole network, each later one prunes before."""
         return range(self._run.setting("prune_iterations", 3) + 1)
 
     def prune_iteration_start(self) -> None:
@@ -188,7 +187,7 @@ class ModelCompressor:
             self._masking(self.model)
 
     def apply_speedup(self, dummy_input: Tensor | None = None, mask_path: str | None = None) -> nn.Module:
-        """The same model with its masked channels cut for real; it answers as before.
+        """Return the same model with its masked channels cut for real; it answers as before.
 
         Raises:
             UsageError: the compressor cuts no channels.
@@ -244,8 +243,7 @@ class ModelCompressor:
             table = {"pattern": ELEMENT, "ratios": wanted, "patterns": {}, "exclude": [], "min_channels": 1}
             step = self._decided("S", {"sparsify": table})
             self._network.sparsify(step.decision.rule)
-            masks = masks_of_network(self._network)
-            without_masks(self._network)
+            masks = taken_masks(self._network)
         else:
             keys = {k: v for k, v in self.compression.settings.items() if k == "n_calibration"}
             table = {
@@ -283,7 +281,8 @@ class ModelCompressor:
         self._hooks = []
 
     def _quantized(self) -> nn.Module:
-        """The network that simulates integers; ranges are found on `data`, or on the first batch that it sees."""
+        """Return the network that simulates integers; ranges are found on `data`, or on the first batch that it
+        sees."""
         step = self._decided("Q", {"quantize": compressors.quantize_table(self._words.name, self._run)})
         self._steps = (*self._steps, step)
         network = self._network
@@ -303,12 +302,11 @@ class ModelCompressor:
         handle = self._network.register_forward_pre_hook(calibrate)
 
     def _through(self, state: CompressionState) -> nn.Module:
-        """The model that a procedure made, in place of the script's own."""
+        """Return the model that a procedure made, in place of the script's own."""
         former = dict(self.model.named_parameters())
         self.model = state.network.backbone
         self._steps = tuple(step for step in state.steps if step.link.letter != "S")  # its zeros are in the values
-        masks = masks_of_network(state.network)
-        without_masks(state.network)
+        masks = taken_masks(state.network)
         self._run = replace(self._run, start=state)
         if masks:
             self._hooked(Masking(masks))

@@ -23,7 +23,7 @@ Trainer = Callable[[nn.Module], None]
 
 
 def initial(network: Network, evaluator: Evaluator | None) -> CompressionState:
-    """The state before anything is done; without an evaluator its score is 0."""
+    """Return the state before anything is done; without an evaluator its score is 0."""
     metrics = _measured(network, evaluator)
     return CompressionState(network, metrics, metrics)
 

@@ -23,6 +23,7 @@ from nacdeploy.metrics import DEFAULT, Metric, named
 from nacdeploy.models.ports import Ports
 from nacdeploy.profile.tables.deployment import BenchTable
 from nacdeploy.profile.tables.training import DataTable
+from nacdeploy.strategies.steps.checkpoint import StepRecord
 
 MODEL_FILE = "model.onnx"
 MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
@@ -122,16 +123,6 @@ class Gate:
     exits: tuple[Exit, ...] = ()
 
 
-@dataclass(frozen=True)
-class MadeBy:
-    """A step of the chain as plain data, so that a manifest is read without the operator's package."""
-
-    link: str
-    decision: dict[str, Any]
-    n_epochs: int = 0
-    statistics: str = ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
     """The data set that the network was trained and measured on: its name, and the choice of its images."""
@@ -172,7 +163,7 @@ class Manifest:
     ports: Ports | None = None
     class_names: tuple[str, ...] = ()
     chain: str = ""
-    steps: tuple[MadeBy, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     baseline: dict[str, Any] = field(default_factory=dict)
     parity: Parity | None = None

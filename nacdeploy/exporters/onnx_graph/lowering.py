@@ -18,7 +18,8 @@ from nacdeploy.base.errors import NacdeployError
 from nacdeploy.exporters.artifacts.onnx_checks import Wish
 from nacdeploy.exporters.onnx_graph.parameters import FloatParameters, IntegerParameters, LayerParameters
 from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
-from nacdeploy.network.network import Network, Use
+from nacdeploy.network.network import Network
+from nacdeploy.network.semantics import Use
 
 DOMAIN, EDGE, PARAMETER, ATTACHED = "nacdeploy", "Edge", "Parameter", "Attached"
 IR_VERSION = 10

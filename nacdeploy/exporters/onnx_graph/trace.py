@@ -27,7 +27,9 @@ from nacdeploy.exporters.onnx_graph.parameters import affine, layer_parameters
 from nacdeploy.models.ports import join, ports_of
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.captured.graph import call_plain, weighted_consumer, with_weights
-from nacdeploy.network.network import Network, Use, layer_inputs, plain_weight
+from nacdeploy.network.network import Network, plain_weight
+from nacdeploy.network.plain import layer_inputs
+from nacdeploy.network.semantics import Use
 
 INPUT, OUTPUT = "images", "logits"
 

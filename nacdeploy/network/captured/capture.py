@@ -32,12 +32,15 @@ _N_KNOWN = 32
 _KNOWN: OrderedDict[Any, Captured] = OrderedDict()
 
 
-def capture(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
+def capture(backbone: nn.Module, input_shape: tuple[int, ...], former: Captured | None = None) -> Captured:
     """Capture `backbone` in evaluation mode for images (N, *input_shape), and restore the modules' modes at the end.
 
     The capture is checked: the graph must answer noise as the network does. A network that is built again, as for every
-    checkpoint, reuses the graph of the first one if it passes this check.
+    checkpoint, reuses the graph of the first one if it passes this check. So does a network that lost channels with its
+    `former` graph, which fails if a number of channels is written in it.
     """
+    if former is not None and _answers(former, backbone, input_shape):
+        return former
     key = _likeness(backbone, input_shape)
     if key in _KNOWN and _answers(_KNOWN[key], backbone, input_shape):
         _KNOWN.move_to_end(key)
@@ -47,15 +50,6 @@ def capture(backbone: nn.Module, input_shape: tuple[int, ...]) -> Captured:
     if len(_KNOWN) > _N_KNOWN:
         _KNOWN.popitem(last=False)
     return found
-
-
-def capture_after_cut(backbone: nn.Module, input_shape: tuple[int, ...], former: Captured) -> Captured:
-    """Return the graph of a network that lost channels: the `former` graph if it still answers as the network, else a
-    new one.
-
-    The former graph fails this check if a number of channels is written in it.
-    """
-    return former if _answers(former, backbone, input_shape) else capture(backbone, input_shape)
 
 
 def first_tensor(answer: Any) -> Any:

@@ -314,7 +314,7 @@ def _changes_nothing(node: fx.Node) -> bool:
 
 
 def _each(given: Any, n_axes: int) -> tuple[Any, ...]:
-    """A setting for each axis."""
+    """Return a setting for each axis."""
     values = tuple(given) if isinstance(given, tuple | list) else (given,)
     return values * n_axes if len(values) == 1 else values
 

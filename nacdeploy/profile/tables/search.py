@@ -53,7 +53,7 @@ SCORES = ("accuracy", "score")  # two names of one axis: the first is that of cl
 
 
 def _figure(name: str, known: tuple[str, ...]) -> str:
-    """A figure by its name; measured speed is also called latency."""
+    """Return a figure by its name; measured speed is also called latency."""
     name = "speed" if name == "latency" else name
     if name not in known:
         raise ValueError(str(unknown("figure", name, (*known, "latency"))))

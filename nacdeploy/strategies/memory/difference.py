@@ -78,7 +78,7 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def _integers(tensor: Tensor) -> np.ndarray:
-    """The bits of a tensor as unsigned integers of its own width, (N,)."""
+    """Return the bits of a tensor as unsigned integers of its own width, (N,)."""
     width = min(tensor.element_size(), 8)
     return _flat(tensor).view(torch.uint8).numpy().view(f"u{width}")
 

@@ -84,7 +84,7 @@ class Store:
             self._say_once("drop", f"{key} of the cache {self.location} cannot be removed ({_reason(error)})")
 
     def items(self) -> list[Item]:
-        """All files of the store, in the order of eviction."""
+        """Return all files of the store, in the order of eviction."""
         ours = [item for item in self._place.items() if _OURS.fullmatch(item.key)]
         return sorted(ours, key=lambda item: (item.used_ns, item.key.endswith(".safetensors")))
 

@@ -16,6 +16,7 @@ from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 from nacdeploy.task.distillation import Distillation
 
+_N_NAMED = 3
 D = TypeVar("D")
 TableT = TypeVar("TableT", bound=Table)
 
@@ -176,6 +177,22 @@ def with_parameters(
     except ValidationError as error:
         problem = error.errors()[0]
         raise UsageError(f"{letter}({problem['loc'][0]}={problem['input']}): {problem['msg']}") from error
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """List layers by the reason why an operator leaves them; of many layers, the first ones.
+
+    >>> listed({"stem": "excluded", "head": "excluded"})
+    'stem, head (excluded)'
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    lines = []
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - _N_NAMED} more" if len(names) > _N_NAMED else ""
+        lines.append(f"{', '.join(names[:_N_NAMED])}{more} ({reason})")
+    return ", ".join(lines)
 
 
 def kept_by(operator: Operator[Any]) -> str:

@@ -115,19 +115,22 @@ def advance(
         where = f"after '{state.chain}'" if state.steps else "at the start"
         raise RefusedError(f"{operator.letter} ({operator.name}) is refused {where}: {reason}")
     with _named_exceptions(operator, state, task):
-        return _advance(state, link, operator, task, profile, memory, report, meter)
+        return _advance(state, link, _Work(operator, task, profile, memory, report), meter)
 
 
-def _advance(
-    state: CompressionState,
-    link: Link,
-    operator: Operator[Any],
-    task: Task,
-    profile: Profile,
-    memory: Memory,
-    report: training.Report,
-    meter: Meter | None,
-) -> CompressionState:
+@dataclass(frozen=True)
+class _Work:
+    """One letter, and what it works with."""
+
+    operator: Operator[Any]
+    task: Task
+    profile: Profile
+    memory: Memory
+    report: training.Report
+
+
+def _advance(state: CompressionState, link: Link, work: _Work, meter: Meter | None) -> CompressionState:
+    operator, task, profile, memory = work.operator, work.task, work.profile, work.memory
     decision = operator.decide(state, task)
     network = operator.perform(state.network, decision)
     statistics = ""
@@ -140,8 +143,7 @@ def _advance(
     if network is state.network:
         network = copy.deepcopy(network)
     guard.check(operator, state.network, network, task)
-    recovery = operator.recovery(profile)
-    network, n_epochs = _recover(network, recovery, state.origin, operator, task, profile, memory, report)
+    network, n_epochs = _recover(network, state.origin, work)
     trains = kept_by(operator) == "score"
     metrics = measured(network, task, memory, None if trains else meter)
     if trains and is_better(task.metric, state.metrics.score, metrics.score):
@@ -181,50 +183,36 @@ def measured(network: Network, task: Task, memory: Memory, meter: Meter | None =
     )
 
 
-def _recover(
-    network: Network,
-    recovery: Recovery | None,
-    origin: Network | None,
-    operator: Operator[Any],
-    task: Task,
-    profile: Profile,
-    memory: Memory,
-    report: training.Report,
-) -> tuple[Network, int]:
+def _recover(network: Network, origin: Network | None, work: _Work) -> tuple[Network, int]:
     """Train the network in place, then heads and gates; the backbone's training does not see the exits."""
-    n_epochs = 0
-    if recovery and recovery.backbone:
-        recipe = recovery.backbone
+    recovery, n_epochs = work.operator.recovery(work.profile) or Recovery(), 0
+    if recovery.backbone:
         lesson = Lesson(origin, recovery.taught) if recovery.taught and origin is not None else None
-        start = state_key(network, with_exits=False)
-        settings = {"start": start, "recipe": recipe.model_dump(mode="json"), **_training_context(operator, profile)}
-        settings |= lesson.context if lesson else {}
-        seed = training.seed_of(profile.seed, start, operator.letter)
-        trained = memory.training(
-            records.sha256_data({**settings, **context(task)}),
-            lambda: _trained(network, recipe, lesson, task, profile, seed, report),
-        )
+        trained = _trained(network, recovery.backbone, lesson, work)
         network.load_state_dict({**content(network), **trained.values})
         n_epochs = trained.n_epochs
-    if recovery and recovery.heads and network.exits:
-        seed = training.seed_of(profile.seed, state_key(network, False), "heads")
-        train_heads(network, recovery.heads, recovery.taught, task, seed)
-    calibrate_gates(network, task, profile)
+    if recovery.heads and network.exits:
+        seed = training.seed_of(work.profile.seed, state_key(network, False), "heads")
+        train_heads(network, recovery.heads, recovery.taught, work.task, seed)
+    calibrate_gates(network, work.task, work.profile)
     return network, n_epochs
 
 
-def _trained(
-    network: Network,
-    recipe: TrainTable,
-    lesson: Lesson | None,
-    task: Task,
-    profile: Profile,
-    seed: int,
-    report: training.Report,
-) -> Trained:
-    trained, n_epochs = trained_backbone(network, recipe, lesson, task, profile, seed, report)
-    values = {k: v.clone() for k, v in content(trained, with_exits=False).items()}
-    return Trained(values, n_epochs, content(network, with_exits=False))
+def _trained(network: Network, recipe: TrainTable, lesson: Lesson | None, work: _Work) -> Trained:
+    """Return the values of a trained copy of the backbone: those of an earlier training of the same content, if the
+    memory has any."""
+    operator, task, profile = work.operator, work.task, work.profile
+    start = state_key(network, with_exits=False)
+    settings = {"start": start, "recipe": recipe.model_dump(mode="json"), **_training_context(operator, profile)}
+    settings |= lesson.context if lesson else {}
+    seed = training.seed_of(profile.seed, start, operator.letter)
+
+    def train() -> Trained:
+        trained, n_epochs = trained_backbone(network, recipe, lesson, task, profile, seed, work.report)
+        values = {k: v.clone() for k, v in content(trained, with_exits=False).items()}
+        return Trained(values, n_epochs, content(network, with_exits=False))
+
+    return work.memory.training(records.sha256_data({**settings, **context(task)}), train)
 
 
 def context(task: Task) -> dict[str, Any]:

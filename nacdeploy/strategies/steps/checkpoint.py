@@ -35,7 +35,7 @@ RECORD, VALUES = "checkpoint.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A step in the form of a record."""
+    """A step of a chain as plain data, read without the operator's package."""
 
     link: str
     decision: dict[str, Any]

@@ -131,11 +131,11 @@ SPATIAL = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "up
 
 
 class Call:
-    """The arguments of an operator's call by name, with defaults."""
+    """An operator's call: its node, its arguments by name, with defaults, and its place in words for people."""
 
-    def __init__(self, n: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.args, self.kwargs = args, kwargs
-        schema: Any = getattr(n.target, "_schema")  # noqa: B009
+    def __init__(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str) -> None:
+        self.node, self.args, self.kwargs, self.where = node, args, kwargs, where
+        schema: Any = getattr(node.target, "_schema")  # noqa: B009
         self._names = [each.name for each in schema.arguments]
         self._defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
 

@@ -15,7 +15,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import NacdeployError
-from nacdeploy.network.network import Network, plain_outputs
+from nacdeploy.network.network import Network
+from nacdeploy.network.plain import plain_outputs
 from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, READER
 
 ROOTS = (nn.Conv2d, nn.Linear)
@@ -114,7 +115,7 @@ def role(dependency: Dependency) -> tuple[str, Tensor | None]:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers that hold floating point numbers, by name."""
+    """Return the parameters and buffers that hold floating point numbers, by name."""
     return {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()}
 
 

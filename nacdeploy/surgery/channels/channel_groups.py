@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nacdeploy.network.captured.capture import first_tensor
-from nacdeploy.network.network import Network, Structure, masked_backbone
+from nacdeploy.network.network import Network, Structure
+from nacdeploy.network.plain import masked_backbone
 from nacdeploy.surgery.channel_labels.channel_axes import ANSWER, labelled
 from nacdeploy.surgery.channels import channel_graph, channel_places
 from nacdeploy.surgery.channels.channel_choice import READER, Group, Member, families, ordered

@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from nacdeploy.network.attachments.placement import AVERAGES, POOLS, RESHAPES, kind_of_node
 from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.network.captured.graph import Captured, Interpreter
-from nacdeploy.network.network import Network, masked_backbone
+from nacdeploy.network.network import Network
+from nacdeploy.network.plain import masked_backbone
 from nacdeploy.surgery.channels import next_layer
 from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, READER, Group, Member, ordered
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.network.attachments.sparsity import Sparsity, best_order
-from nacdeploy.network.network import Network, plain_outputs
+from nacdeploy.network.network import Network
+from nacdeploy.network.plain import plain_outputs
 from nacdeploy.surgery.channels.channel_groups import Coupling, couplings
 from nacdeploy.surgery.channels.channel_pruning import Cut, Slice, slice_tensors
 

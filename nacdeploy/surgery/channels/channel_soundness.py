@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.network.captured.decibels import snr_db
 from nacdeploy.network.captured.graph import Captured, Interpreter, computed_weight, with_weights
-from nacdeploy.network.network import Network, masked_backbone
+from nacdeploy.network.network import Network
+from nacdeploy.network.plain import masked_backbone
 from nacdeploy.surgery.channels.channel_pruning import Attribute, Cut
 
 _BACKBONE = "backbone."

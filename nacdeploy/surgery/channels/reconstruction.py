@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nacdeploy.network.network import Network, masked_backbone
+from nacdeploy.network.network import Network
+from nacdeploy.network.plain import masked_backbone
 from nacdeploy.surgery.channels import next_layer
 from nacdeploy.surgery.channels.channel_importance import with_batch_statistics
 from nacdeploy.surgery.channels.channel_pruning import Cut

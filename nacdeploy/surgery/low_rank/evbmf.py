@@ -27,18 +27,14 @@ class Factorisation:
 
 
 def evbmf(matrix: Tensor, noise_variance: float | None = None) -> Factorisation:
-    """Return the global solution for `matrix` (L, M); without a `noise_variance`, the solution of least free energy."""
-    n_rows, n_columns = sorted(matrix.shape)
-    return of_squares(_squares(matrix), n_rows, n_columns, noise_variance)
-
-
-def of_squares(squares: Values, n_rows: int, n_columns: int, noise_variance: float | None = None) -> Factorisation:
-    """Return the global solution from the squared singular values (L,), largest first, of an L x M matrix with L <= M.
+    """Return the global solution for `matrix` (L, M), L <= M, or of its transpose; without a `noise_variance`, the
+    solution of least free energy.
 
     A singular value is kept from sigma sqrt(M (1 + tau)(1 + alpha / tau)) on, tau = 2.5129 sqrt(alpha), alpha = L / M
     (Theorem 2 and Corollary 1), and shrunk as VBMF does (eq. 10).
     """
-    alpha = n_rows / n_columns
+    n_rows, n_columns = sorted(matrix.shape)
+    squares, alpha = _squares(matrix), n_rows / n_columns
     if squares[0] <= 0:
         return Factorisation(0, 0.0, ())
     variance = _noise_variance(squares, n_columns, alpha) if noise_variance is None else noise_variance

@@ -20,11 +20,6 @@ Shape = Sequence[int]
 Ranks = tuple[int, ...]
 
 
-def n_ranks(format: str) -> int:
-    """Return how many ranks a format has."""
-    return 2 if format == TUCKER2 else 1
-
-
 def modes(shape: Shape, format: str) -> Ranks:
     """Return the ranks above which a format gains nothing: the modes; for CP the bound of a tensor's rank."""
     n_out, n_in, *kernel = shape

@@ -12,12 +12,12 @@ from nacdeploy.exporters.artifacts.artifact import (
     Exit,
     Gate,
     Lowering,
-    MadeBy,
     Manifest,
     Parity,
     Preprocessing,
     TensorInfo,
 )
+from nacdeploy.strategies.steps.checkpoint import StepRecord
 
 LOWERING = (
     Lowering("conv1", "conv", "w8a8", "int8", "", "node_conv"),
@@ -34,7 +34,7 @@ def a_manifest() -> Manifest:
         preprocessing=Preprocessing(16, 16, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
         class_names=("zero", "one"),
         chain="QPF",
-        steps=(MadeBy("Q", {"rung": "w8a8"}),),
+        steps=(StepRecord("Q", {"rung": "w8a8"}, 0),),
         metrics={"accuracy": 0.98},
         parity=Parity(500, 0.998, 31.5, "all"),
         gate=Gate(exits=(Exit("exit", "stages.0", 0.9),)),

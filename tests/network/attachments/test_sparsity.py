@@ -20,7 +20,8 @@ from nacdeploy.network.attachments.sparsity import (
     sparsity_of,
     stored_bits,
 )
-from nacdeploy.network.network import masked_backbone, masked_weight
+from nacdeploy.network.network import masked_weight
+from nacdeploy.network.plain import masked_backbone
 
 TWO_FOUR = Sparsity("2:4")
 

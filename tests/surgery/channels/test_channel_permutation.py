@@ -22,7 +22,8 @@ from nacdeploy import models
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.network.attachments.early_exit import ExitHead
 from nacdeploy.network.attachments.sparsity import Sparsity, kept_fraction, mask
-from nacdeploy.network.network import Network, plain_outputs
+from nacdeploy.network.network import Network
+from nacdeploy.network.plain import plain_outputs
 from nacdeploy.surgery.channels.channel_groups import couplings
 from nacdeploy.surgery.channels.channel_permutation import plan_permutation
 from nacdeploy.surgery.channels.channel_pruning import Cut, apply_cut

@@ -111,24 +111,15 @@ def typed_graph(onnx_model: bytes, table: ExportTable) -> bytes:
     """Return the graph for the builder: checked, and with its float rest in `table.float_type`.
 
     Raises:
-        NacdeployError: it holds unsigned integers.
+        NacdeployError: it holds unsigned integers; the first such node is named.
     """
     model = onnx.load_model_from_string(onnx_model)
-    check_signed(model)
-    return fp16_rest(model, table.io_type).SerializeToString() if table.float_type == "fp16" else onnx_model
-
-
-def check_signed(model: onnx.ModelProto) -> None:
-    """Refuse unsigned quantisation: the parser reads UINT8 as INT8 with a mere warning, and the engine clips at 127.
-
-    Raises:
-        NacdeployError: naming the first unsigned node.
-    """
-    for name in unsigned_nodes(model):
+    for name in unsigned_nodes(model):  # read as INT8 by the parser, with a mere warning; the engine clips at 127
         raise NacdeployError(
             f"node '{name}' quantises to UINT8, which TensorRT reads as INT8 with wrong values; "
             "export with signed activations (target = 'trt')"
         )
+    return fp16_rest(model, table.io_type).SerializeToString() if table.float_type == "fp16" else onnx_model
 
 
 def _capabilities(api: Api, table: ExportTable) -> tuple[tuple[str, ...], tuple[str, ...]]:

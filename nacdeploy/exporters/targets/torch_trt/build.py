@@ -21,8 +21,9 @@ from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import symmetric_scale
 from nacdeploy.network.attachments.weight_quantizers import NEIGHBOURS
-from nacdeploy.network.captured.graph import with_weights
-from nacdeploy.network.network import Network, Use, masked_weight, simulated_layer, simulated_weight
+from nacdeploy.network.captured.graph import call_with, with_weights
+from nacdeploy.network.network import Network, masked_weight, simulated_weight
+from nacdeploy.network.semantics import Use
 from nacdeploy.profile.tables.deployment import ExportTable
 
 MODEL_FILE = "model.pt2"
@@ -55,7 +56,7 @@ class OperatorNetwork(nn.Module):
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         on_grid = simulated_weight(self.network, name, module)
         if name not in self.network.plan.weight_bits or on_grid is None:
-            return simulated_layer(self.network, name, module, x)
+            return call_with(module, x, on_grid)
         weight = masked_weight(self.network, name, module)
         shared = self.network.sharing.integers(name) if name in self.network.sharing.books else None
         peak = symmetric_scale(weight, 1) if shared is None else shared[1] * _LARGEST

@@ -51,7 +51,7 @@ def passes(given: Iterable[int | Iterable[int]], format: str) -> tuple[Ranks, ..
     entries = [*given]
     if all(isinstance(entry, int) for entry in entries):
         whole: Ranks = tuple(entry for entry in entries if isinstance(entry, int))
-        return (whole,) if ranks.n_ranks(format) > 1 else tuple((rank,) for rank in whole)
+        return (whole,) if format == TUCKER2 else tuple((rank,) for rank in whole)
     return tuple((entry,) if isinstance(entry, int) else tuple(entry) for entry in entries)
 
 

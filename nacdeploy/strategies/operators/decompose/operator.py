@@ -16,7 +16,7 @@ from nacdeploy.base.errors import UsageError, nearest
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, decisions, unknown_layer, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, listed, unknown_layer, with_parameters
 from nacdeploy.strategies.operators.decompose import layer_settings, musco
 from nacdeploy.strategies.operators.decompose.layer_settings import LayerSetting
 from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
@@ -25,8 +25,6 @@ from nacdeploy.surgery.low_rank import decomposition, low_rank, ranks
 from nacdeploy.surgery.low_rank.decomposition import Places
 from nacdeploy.surgery.low_rank.ranks import Ranks
 from nacdeploy.task import Task
-
-N_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Decompose:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.of(DecomposeTable), {**_implied(parameters), **parameters})
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": profile.parsed_target.multiple()})
+            table = table.model_copy(update={"multiple": profile.target.multiple()})
         return cls(table)
 
     def refusal(self, state: CompressionState) -> str | None:
@@ -70,7 +68,7 @@ class Decompose:
             if isinstance(found, Factored):
                 return None
             whole[name] = found
-        return f"no layer can be decomposed{': ' if whole else ''}{_listed(whole)}"
+        return f"no layer can be decomposed{': ' if whole else ''}{listed(whole)}"
 
     def decide(self, state: CompressionState, task: Task) -> DecomposeDecision:
         chosen: dict[str, Factored] = {}
@@ -107,7 +105,7 @@ class Decompose:
         share = sum(each.macs for each in found.values()) / sum(each.macs_before for each in found.values())
         text = f"{len(found)} layers decomposed, {100 * share:.1f} % of their MACs left: "
         text += ", ".join(f"{name} {each.format} {'x'.join(map(str, each.ranks))}" for name, each in found.items())
-        return f"{text}; whole: {_listed(decision.whole)}" if decision.whole else text
+        return f"{text}; whole: {listed(decision.whole)}" if decision.whole else text
 
     def _walk(self, state: CompressionState) -> Iterator[tuple[str, Factored | str]]:
         """Yield the layers in the order of this D, each with its factors or the reason why it stays.
@@ -220,19 +218,6 @@ def _from(names: list[str], first: str) -> list[str]:
     """Return all names, in a round that begins at `first`."""
     start = names.index(first) if first in names else 0
     return names[start:] + names[:start]
-
-
-def _listed(whole: Mapping[str, str]) -> str:
-    """List the layers that stay whole by reason; of many, the first ones."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in whole.items():
-        by_reason.setdefault(reason, []).append(name)
-    return ", ".join(f"{_first(names)} ({reason})" for reason, names in by_reason.items())
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
-    return f"{', '.join(names[:N_NAMED])}{more}"
 
 
 def _excluded(table: DecomposeTable, layers: Iterable[str]) -> set[str]:

@@ -64,7 +64,7 @@ class Prune:
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
         table = with_parameters(cls.letter, profile.of(PruneTable), parameters)
         if table.multiple == "target":
-            table = table.model_copy(update={"multiple": profile.parsed_target.multiple()})
+            table = table.model_copy(update={"multiple": profile.target.multiple()})
         return cls(table, profile.seed)
 
     @property

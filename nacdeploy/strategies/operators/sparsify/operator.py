@@ -15,7 +15,7 @@ from nacdeploy.network.attachments.sparsity import TWO_FOUR, Sparsity, kept_frac
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.base import Recovery, decisions, unknown_layer, with_parameters
+from nacdeploy.strategies.operators.base import Recovery, decisions, listed, unknown_layer, with_parameters
 from nacdeploy.strategies.operators.sparsify.settings import SparsifyTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.surgery.channels import channel_pruning
@@ -23,7 +23,6 @@ from nacdeploy.surgery.channels.channel_permutation import plan_permutation
 from nacdeploy.surgery.channels.channel_pruning import Cut
 from nacdeploy.task import Task
 
-N_NAMED = 3
 PATTERNS, ROUNDINGS, NORMS = (TWO_FOUR, "element", "kernel", "filter"), ("floor", "ceil"), ("l1", "l2")
 
 
@@ -66,7 +65,7 @@ class Sparsify:
         if reason := _sparse_already(state.network, rule, dense):
             return reason
         if len(dense) == len(state.network.layers):
-            return f"no layer takes {_patterns(rule, dense)}{': ' if dense else ''}{_listed(dense)}"
+            return f"no layer takes {_patterns(rule, dense)}{': ' if dense else ''}{listed(dense)}"
         return None
 
     def decide(self, state: CompressionState, task: Task) -> SparsifyDecision:
@@ -107,7 +106,7 @@ class Sparsify:
         text = f"{_by_pattern(decision.rule, decision.layers)}, {kept} of their magnitude kept"
         if decision.permutation.slices:
             text += f" ({_percent(decision.unpermuted_kept_fraction)} without another order of the channels)"
-        return f"{text}; dense: {_listed(decision.dense)}" if decision.dense else text
+        return f"{text}; dense: {listed(decision.dense)}" if decision.dense else text
 
     def _rule(self, state: CompressionState) -> Sparsity:
         """Return the rule of this S; from a list of shares, the share at its place among the S's of the chain."""
@@ -207,16 +206,3 @@ def _kept_fraction(network: Network) -> float:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
-
-
-def _listed(dense: Mapping[str, str]) -> str:
-    """List the layers that stay dense by reason; of many, the first ones."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in dense.items():
-        by_reason.setdefault(reason, []).append(name)
-    return ", ".join(f"{_first(names)} ({reason})" for reason, names in by_reason.items())
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
-    return f"{', '.join(names[:N_NAMED])}{more}"

@@ -6,7 +6,8 @@ import pytest
 
 from nacdeploy import models
 from nacdeploy.base.errors import UsageError
-from nacdeploy.models import ModelSpec, trust
+from nacdeploy.models import ModelSpec
+from nacdeploy.models.users import trust
 
 EVIL = "from pathlib import Path\nPath('RUN').touch()\nfrom torch import nn\ndef make(): return nn.Linear(1, 1)\n"
 

@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from nacdeploy.models.project import Project, locate
+from nacdeploy.models.users.project import Project, locate
 
 _finders: dict[tuple[Path, str], "_Finder"] = {}
 

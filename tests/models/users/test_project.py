@@ -13,7 +13,8 @@ from torch import nn
 from nacdeploy import models
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
-from nacdeploy.models import ModelSpec, project
+from nacdeploy.models import ModelSpec
+from nacdeploy.models.users import project
 
 NET = """
 from torch import nn
