@@ -1,8 +1,10 @@
 """Nodes with weights as torch's own layers, so that every letter works on them."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -37,6 +39,21 @@ class Padded(nn.Module):
         pads = pads_of(x, self._kernel, strides, dilations, self._attributes)
         flat = [p for pair in zip(pads[:n][::-1], pads[n:][::-1], strict=True) for p in pair]
         return self.layer(F.pad(x, flat) if any(flat) else x)
+
+
+class Left(nn.Module):
+    """A layer that no letter finds: its weights are constants, and it computes as a function."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        object.__setattr__(self, "_layer", copy.deepcopy(layer))  # no child: nobody finds it
+        for name, value in layer.state_dict().items():
+            self.register_buffer(name.replace(".", "_"), value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = {name: getattr(self, name.replace(".", "_")) for name in self._layer.state_dict()}
+        found: Tensor = torch.func.functional_call(self._layer, values, (x,))
+        return found
 
 
 def layer(op: str, inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:

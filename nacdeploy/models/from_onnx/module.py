@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.models.from_onnx.layers import layer, multiplied
+from nacdeploy.models.from_onnx.layers import Left, layer, multiplied
 from nacdeploy.models.from_onnx.operators import FUNCTIONS, SET_BY_NUMBERS
 from nacdeploy.models.from_onnx.sizes import ON_SIZES, Sizes
 
@@ -43,17 +43,29 @@ class _Step:
     last_use: tuple[str, ...] = ()
 
 
-class OnnxModule(nn.Module):
-    """Computes a graph node by node. `forward` takes its inputs in order, or by name; it returns the output, or outputs
-    by name.
+class Unread(UsageError):
+    """Nodes that torch does not hold.
 
-    Raises:
-        UsageError: the graph has operators that are not read; the text lists them.
+    Attributes:
+        nodes: the reason for each, by the name of its first output.
     """
 
-    def __init__(self, model: onnx.ModelProto, where: str) -> None:
+    def __init__(self, text: str, nodes: Mapping[str, str]) -> None:
+        super().__init__(text)
+        self.nodes = nodes
+
+
+class OnnxModule(nn.Module):
+    """Computes a graph node by node. `forward` takes its inputs in order, or by name; it returns the output, or outputs
+    by name. The layers of nodes in `left` are no layers of torch's: no letter works on them.
+
+    Raises:
+        Unread: the graph has operators that are not read; the text lists them.
+    """
+
+    def __init__(self, model: onnx.ModelProto, where: str, left: Collection[str] = ()) -> None:
         super().__init__()
-        self._where = where
+        self._where, self._left = where, frozenset(left)
         self.opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
         constants = {each.name: _tensor(each) for each in model.graph.initializer}
         self.inputs = tuple(_input(each) for each in model.graph.input if each.name not in constants)
@@ -91,7 +103,8 @@ class OnnxModule(nn.Module):
                 if torch.compiler.is_exporting():  # torch's tracer has its own use for errors
                     raise
                 reason = " ".join(str(error).split())[:200]
-                raise UsageError(f"{self._where}: node '{step.name}' ({step.op}) cannot be run: {reason}") from error
+                text = f"{self._where}: node '{step.name}' ({step.op}) cannot be run: {reason}"
+                raise Unread(text, {step.outputs[0]: f"torch cannot run it: {reason}"}) from error
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = found[0] if isinstance(found, tuple | list) else found
             else:
@@ -111,6 +124,8 @@ class OnnxModule(nn.Module):
             return self.get_submodule(step.layer)(given[0])
         if step.op in _QUANTIZED:
             return given[0]
+        if step.op in ("Shape", "Size") and isinstance(given[0], Sizes):
+            given = [given[0].tensor()]
         if step.op == "Shape":
             shape = list(given[0].shape)[step.attributes.get("start", 0) : step.attributes.get("end")]
             return Sizes(shape)
@@ -129,7 +144,7 @@ class OnnxModule(nn.Module):
         self, nodes: list[onnx.NodeProto], constants: dict[str, Tensor], readers: Mapping[str, list[onnx.NodeProto]]
     ) -> list[_Step]:
         """Return the steps of nodes; layers and constants become parts of the module."""
-        steps, taken, unknown = list[_Step](), Counter[str](), dict[str, str]()
+        steps, taken, unknown = list[_Step](), Counter[str](), list[tuple[onnx.NodeProto, int]]()
         skipped: set[str] = set()
         for number, node in enumerate(nodes):
             attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
@@ -147,7 +162,8 @@ class OnnxModule(nn.Module):
             if bias is not None:
                 attributes["bias"], added = bias
                 outputs = tuple(added.output)
-            made = layer(node.op_type, list(node.input), attributes, constants)
+            is_own = node.domain in ("", "ai.onnx")
+            made = layer(node.op_type, list(node.input), attributes, constants) if is_own else None
             if bias is not None:
                 if made is not None:
                     skipped.add(outputs[0])
@@ -155,9 +171,9 @@ class OnnxModule(nn.Module):
                     outputs = tuple(node.output)
                 attributes.pop("bias")
             if made is not None:
-                self.add_module(name, made)
+                self.add_module(name, Left(made) if node.name in self._left else made)
             elif node.op_type not in _KNOWN or (node.domain not in ("", "ai.onnx")):
-                unknown.setdefault(f"{node.domain}:{node.op_type}".lstrip(":"), node.name or f"number {number}")
+                unknown.append((node, number))
             given = tuple(node.input)[: 1 if made is not None else None]
             known = self._given(node, attributes)
             steps.append(_Step(name, node.op_type, given, outputs, known, name if made is not None else ""))
@@ -175,10 +191,14 @@ class OnnxModule(nn.Module):
             attributes["n"] = len(node.output)
         return attributes
 
-    def _refuse(self, unknown: Mapping[str, str]) -> None:
+    def _refuse(self, unknown: Sequence[tuple[onnx.NodeProto, int]]) -> None:
         if unknown:
-            listed = ", ".join(f"{op} (node '{node}')" for op, node in sorted(unknown.items())[:6])
-            raise UsageError(f"{self._where} has operators that are not read here: {listed}")
+            named = dict[str, str]()
+            for node, number in unknown:
+                named.setdefault(f"{node.domain}:{node.op_type}".lstrip(":"), node.name or f"number {number}")
+            listed = ", ".join(f"{op} (node '{node}')" for op, node in sorted(named.items())[:6])
+            nodes = {node.output[0]: "torch does not hold it" for node, _ in unknown}
+            raise Unread(f"{self._where} has operators that are not read here: {listed}", nodes)
 
     def _hold(self, steps: list[_Step], constants: Mapping[str, Tensor]) -> None:
         """Keep the constants that steps read: short lists of integers, and settings, as numbers, all others as

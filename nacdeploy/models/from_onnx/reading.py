@@ -5,17 +5,21 @@ Nothing of the file is run, and the file itself is never written.
 
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor
+from onnx.inliner import inline_local_functions
 
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import doors, onnx_files, own
+from nacdeploy.models.from_onnx import folding
+from nacdeploy.models.from_onnx.naming import Name
 
 _HALF = TensorProto.FLOAT16
 
@@ -28,10 +32,26 @@ class Read:
     notes: tuple[str, ...]
 
 
-def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Read:
+def read(name: Name) -> Read:
     """Read an ONNX file, with the values that it keeps in other files of its own folder.
 
-    `shapes` are those of its inputs without the batch, where the file leaves them open.
+    The name's shapes are those of inputs, without the batch where the batch is first; they fix what the file leaves
+    open.
+
+    Raises:
+        UsageError: it is not there, is none, is not well formed, or its values are missing.
+    """
+    model, notes = as_written(name.path), []
+    if is_half(model):
+        model, notes = _single(model), ["half precision is read as single precision"]
+    _check_inputs(model, name)
+    _fix(model, name.shapes, samples(model))
+    folding.fixed(model, name.fixed)
+    return Read(_simplified(folding.decided(model)), tuple(notes))
+
+
+def as_written(path: Path) -> onnx.ModelProto:
+    """Return the graph of a file as it stands there, with all its values and without functions of its own.
 
     Raises:
         UsageError: it is not there, is none, is not well formed, or its values are missing.
@@ -40,16 +60,56 @@ def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Read:
         raise UsageError(f"{path} is not there; give the ONNX file of a network")
     model = _parsed(path)
     _load_external(model, path)
-    model = _with_shapes(model)
+    model = _with_shapes(_inlined(model))
+    _check_known(model, path)
+    onnx_files.check(model, str(path))
+    return model
+
+
+def _check_known(model: onnx.ModelProto, path: Path) -> None:
+    strange = next((n for n in onnx_files.nodes(model.graph) if n.domain not in onnx_files.DOMAINS), None)
+    if strange is not None:
+        raise UsageError(
+            f"{path}: operator '{strange.domain[:80]}:{strange.op_type[:80]}' (node '{strange.name[:80]}') is of a "
+            "domain that neither nacdeploy nor ONNX Runtime knows; export the file with ONNX's own operators there"
+        )
+
+
+def samples(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the inputs that have the batch first: as many as the first input of two axes or more, of which no other
+    axis is called the batch."""
+    given = {v.name: list(v.type.tensor_type.shape.dim) for v in _inputs(model) if v.type.HasField("tensor_type")}
+    firsts = [axes[0].dim_value for axes in given.values() if len(axes) > 1 and not _is_inner(axes)]
+    firsts = firsts or [axes[0].dim_value for axes in given.values() if axes]
+    is_one = lambda axes: bool(axes) and axes[0].dim_value == firsts[0] and not _is_inner(axes)  # noqa: E731
+    return tuple(name for name, axes in given.items() if is_one(axes))
+
+
+def _is_inner(axes: Sequence[Any]) -> bool:
+    """Tell whether an axis behind the first is called the batch, and the first is not."""
+    called = ["batch" in axis.dim_param.lower() or axis.dim_param.lower() in ("n", "b", "bs") for axis in axes]
+    return any(called[1:]) and not called[0]
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    constants = {each.name for each in model.graph.initializer}
+    return [each for each in model.graph.input if each.name not in constants]
+
+
+def _check_inputs(model: onnx.ModelProto, name: Name) -> None:
+    known = {each.name for each in _inputs(model)}
+    if strange := [each for each in name.fixed if each not in known]:
+        raise UsageError(f"{name.path} has no input '{strange[0]}' to fix; it takes {', '.join(sorted(known))}")
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put the bodies of functions of the file's own in place of their calls."""
+    if not model.functions:
+        return model
     try:
-        onnx_files.check(model, str(path))
-    except UsageError as error:
-        raise UsageError(f"{error}; nacdeploy reads graphs of ONNX's own operators") from error
-    notes = []
-    if _has_half(model):
-        model, notes = _single(model), ["half precision is read as single precision"]
-    _fix(model, shapes or {})
-    return Read(_simplified(model), tuple(notes))
+        return inline_local_functions(model, convert_version=True)
+    except Exception:  # said better by the check that follows
+        return model
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -62,10 +122,11 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
 
 
-def _fix(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
+def _fix(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batched: Collection[str]) -> None:
     """Write sizes into the open axes of inputs, so that what follows from them is a constant."""
     for value in model.graph.input:
-        for axis, size in zip(value.type.tensor_type.shape.dim[1:], shapes.get(value.name, ()), strict=False):
+        axes = value.type.tensor_type.shape.dim
+        for axis, size in zip(axes[1:] if value.name in batched else axes, shapes.get(value.name, ()), strict=False):
             axis.dim_value = size
     if shapes:
         del model.graph.value_info[:]
@@ -150,7 +211,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(former)
 
 
-def _has_half(model: onnx.ModelProto) -> bool:
+def is_half(model: onnx.ModelProto) -> bool:
+    """Tell whether a graph computes in half precision."""
     values = (*model.graph.input, *model.graph.output)
     return any(v.type.tensor_type.elem_type == _HALF for v in values) or any(
         t.data_type == _HALF for t in model.graph.initializer
@@ -159,17 +221,26 @@ def _has_half(model: onnx.ModelProto) -> bool:
 
 def _single(model: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto.FromString(model.SerializeToString())
-    for tensor in made.graph.initializer:
-        if tensor.data_type == _HALF:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), tensor.name))
-    for node in made.graph.node:
+    _to_single(made.graph)
+    return made
+
+
+def _to_single(graph: onnx.GraphProto) -> None:
+    for tensor in graph.initializer:
+        _widen(tensor)
+    for node in graph.node:
         for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _HALF:
+            if attribute.name in ("to", "dtype") and attribute.type == AttributeProto.INT and attribute.i == _HALF:
                 attribute.i = TensorProto.FLOAT
-            if attribute.HasField("t") and attribute.t.data_type == _HALF:
-                values = numpy_helper.to_array(attribute.t).astype("float32")
-                attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
-    for value in (*made.graph.input, *made.graph.output, *made.graph.value_info):
+            if attribute.HasField("t"):
+                _widen(attribute.t)
+            for inner in folding.inner_graphs(attribute):
+                _to_single(inner)
+    for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.tensor_type.elem_type == _HALF:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-    return made
+
+
+def _widen(tensor: TensorProto) -> None:
+    if tensor.data_type == _HALF:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), tensor.name))
