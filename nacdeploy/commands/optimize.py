@@ -1,6 +1,7 @@
 """A bare ONNX file made faster, in one step: quantized without labels or training, checked, timed against itself."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,6 +13,7 @@ from nacdeploy.commands.transfer import transfer
 from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.models import from_onnx
+from nacdeploy.models.from_onnx import naming
 from nacdeploy.sessions.options import Options
 
 MIN_SNR_DB = 25.0
@@ -25,6 +27,7 @@ class Optimized:
         artifact: the folder of the artifact.
         file: the ONNX file in it, with the inputs and outputs of the original.
         in_float: the reason for each layer that stays float.
+        kept: the nodes of the file that stay as they are, each with the reason.
         notes: lines on how the artifact was made and checked.
         table: score, size and speed beside the FP32 network, timed in turns.
     """
@@ -32,6 +35,7 @@ class Optimized:
     artifact: Path
     file: Path
     in_float: dict[str, str]
+    kept: dict[str, str]
     notes: tuple[str, ...]
     table: bench_runner.Table
 
@@ -47,6 +51,8 @@ def optimize(
     min_snr_db: float = MIN_SNR_DB,
     out: Path | str | None = None,
     autotune: bool = False,
+    exclude: Sequence[str] = (),
+    fix: Sequence[str] = (),
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Optimized:
@@ -66,6 +72,9 @@ def optimize(
         min_snr_db: the ratio that the answers keep against the float network's, in decibels.
         out: the folder of the artifact.
         autotune: measure the precision of every group of layers, also where integers pay as a whole.
+        exclude: patterns of node names (`/head/*`) that stay as they are in the file.
+        fix: `INPUT=VALUE` for inputs that are the same at every call and decide what runs; other values run as in the
+            file.
         shared: `data` is a folder of images, `inputs:FILE.npz` with an array for each input by name, or a data set's
             name; without it inputs are drawn at random, which says little of real ones.
 
@@ -73,7 +82,7 @@ def optimize(
         UsageError: the file cannot be read, or the data do not fit it.
         NacdeployError: the exported graph does not agree, or the target cannot be built for here.
     """
-    progress, name = progress or default(), str(network)
+    progress, name = progress or default(), _named(str(network), exclude, fix)
     if not from_onnx.is_onnx(name):
         raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
     options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
@@ -93,7 +102,17 @@ def optimize(
     kept = {layer: why for step in manifest.steps for layer, why in step.decision.get("left_out", {}).items()}
     in_float = {row.layer: kept.get(row.layer) or row.reason for row in rows if row.held.startswith("float")}
     table = bench([made], progress=progress)
-    return Optimized(made, made / manifest.model_file, in_float, manifest.notes, table)
+    file = made / (manifest.whole_file or manifest.model_file)
+    return Optimized(made, file, in_float, manifest.kept, manifest.notes, table)
+
+
+def _named(network: str, exclude: Sequence[str], fix: Sequence[str]) -> str:
+    """Return the model's name with what is asked of its file."""
+    if not (exclude or fix) or not from_onnx.is_onnx(network):
+        return network
+    name = from_onnx.parsed(network)
+    fixed = {**name.fixed, **naming.fixed_by(fix)}
+    return str(replace(name, exclude=(*name.exclude, *exclude), fixed=fixed))
 
 
 def _data(given: Any) -> str:

@@ -11,13 +11,26 @@ from pathlib import Path
 
 import onnx
 
-from nacdeploy.models.from_onnx import naming, reading, regions
-from nacdeploy.models.from_onnx.module import OnnxModule
+from nacdeploy.models.from_onnx import regions
+from nacdeploy.models.from_onnx.graph import reading
+from nacdeploy.models.from_onnx.graph.lifting import lifted
+from nacdeploy.models.from_onnx.module import Input, OnnxModule, input_of, unread
 from nacdeploy.models.from_onnx.naming import Name, is_onnx, parsed
 from nacdeploy.models.from_onnx.regions import Parts
 from nacdeploy.models.from_onnx.trial import Zeros
 
-__all__ = ["Name", "OnnxModule", "Parts", "digest", "is_onnx", "module", "naming", "parsed", "parts", "path_of"]
+__all__ = [
+    "Name",
+    "OnnxModule",
+    "Parts",
+    "digest",
+    "inputs",
+    "is_onnx",
+    "module",
+    "parsed",
+    "parts",
+    "path_of",
+]
 
 _READ: dict[tuple[str, str], Parts] = {}  # the last one: a task, its network and its artifact read the same file
 
@@ -49,6 +62,18 @@ def parts(name: Name) -> Parts:
     return _READ[key]
 
 
+def inputs(name: Name) -> tuple[Input, ...]:
+    """Return the inputs of a file, in order, without those that are fixed.
+
+    Raises:
+        UsageError: it is no ONNX file, or damaged.
+    """
+    model = reading.as_written(name.path)
+    batched = reading.samples(model)
+    given = [input_of(each) for each in reading.inputs(model) if each.name not in name.fixed]
+    return tuple(replace(each, is_sample=each.name in batched) for each in given)
+
+
 def module(source: Path | Name, shapes: Mapping[str, Sequence[int]] | None = None) -> OnnxModule:
     """Return the network of an ONNX file, for inputs of certain shapes (without the batch) where the file leaves them
     open and the name says nothing.
@@ -62,24 +87,37 @@ def module(source: Path | Name, shapes: Mapping[str, Sequence[int]] | None = Non
 
 
 def _parts(name: Name) -> Parts:
-    model = reading.read(name).model
+    read = reading.read(name)
+    model = read.model
     shapes = {each.name: _shape(each) for each in model.graph.input}
-    batched = [each for each in reading.samples(model) if each in shapes]
+    batched = [each for each in read.samples if each in shapes]
     batches = {shapes[each][0] for each in batched}
-    whole = {key: shape[1:] if key in batched else shape for key, shape in shapes.items()}
+    whole = {key: shape[1:] if key in batched else _one(shape, read.inner.get(key)) for key, shape in shapes.items()}
     if any(None in shape for key, shape in whole.items()):
-        return Parts(model, model)  # nothing can be tried while sizes are open
+        return Parts(model, lifted(model))  # nothing can be tried while sizes are open
     trial = Zeros(
         str(name.path),
         {key: [size for size in shape if size] for key, shape in whole.items()},
         {each.name: each.type.tensor_type.elem_type for each in model.graph.input},
         tuple(batched),
+        read.inner,
         next(iter(batches), None),
     )
-    return regions.cut(model, where=str(name.path), exclude=name.exclude, samples=batched, trial=trial, batch=trial.batch)
+    found = regions.cut(
+        model,
+        where=str(name.path),
+        exclude=name.exclude,
+        refused=unread(model.graph),
+        samples=batched,
+        trial=trial,
+        batch=trial.batch,
+    )
+    return replace(found, network=lifted(found.network))
+
+
+def _one(shape: list[int | None], batch: int | None) -> list[int | None]:
+    return [1 if axis == batch else size for axis, size in enumerate(shape)]
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
     return [d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim]
-
-

@@ -51,8 +51,9 @@ class Left(nn.Module):
             self.register_buffer(name.replace(".", "_"), value)
 
     def forward(self, x: Tensor) -> Tensor:
-        values = {name: getattr(self, name.replace(".", "_")) for name in self._layer.state_dict()}
-        found: Tensor = torch.func.functional_call(self._layer, values, (x,))
+        layer: Any = self._layer
+        values = {name: getattr(self, name.replace(".", "_")) for name in layer.state_dict()}
+        found: Tensor = torch.func.functional_call(layer, values, (x,))
         return found
 
 

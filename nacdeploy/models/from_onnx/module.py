@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.models.from_onnx.layers import Left, layer, multiplied
+from nacdeploy.models.from_onnx.layers import LAYERS, Left, layer, multiplied
 from nacdeploy.models.from_onnx.operators import FUNCTIONS, SET_BY_NUMBERS
 from nacdeploy.models.from_onnx.sizes import ON_SIZES, Sizes
 
@@ -23,11 +23,13 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
 
 @dataclass(frozen=True)
 class Input:
-    """An input of a graph: its name, the shape that it declares (None: open), its type as torch names it."""
+    """An input of a graph: its name, the shape that it declares (None: open), its type as torch names it, and whether
+    it has the batch first."""
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    is_sample: bool = True
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class _Step:
     last_use: tuple[str, ...] = ()
 
 
-class Unread(UsageError):
+class UnreadError(UsageError):
     """Nodes that torch does not hold.
 
     Attributes:
@@ -60,7 +62,7 @@ class OnnxModule(nn.Module):
     by name. The layers of nodes in `left` are no layers of torch's: no letter works on them.
 
     Raises:
-        Unread: the graph has operators that are not read; the text lists them.
+        UnreadError: the graph has operators that are not read; the text lists them.
     """
 
     def __init__(self, model: onnx.ModelProto, where: str, left: Collection[str] = ()) -> None:
@@ -68,7 +70,7 @@ class OnnxModule(nn.Module):
         self._where, self._left = where, frozenset(left)
         self.opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
         constants = {each.name: _tensor(each) for each in model.graph.initializer}
-        self.inputs = tuple(_input(each) for each in model.graph.input if each.name not in constants)
+        self.inputs = tuple(input_of(each) for each in model.graph.input if each.name not in constants)
         self.input_names = tuple(each.name for each in self.inputs)
         self.output_names = tuple(each.name for each in model.graph.output)
         self.batch = _batch(self.inputs)
@@ -104,7 +106,7 @@ class OnnxModule(nn.Module):
                     raise
                 reason = " ".join(str(error).split())[:200]
                 text = f"{self._where}: node '{step.name}' ({step.op}) cannot be run: {reason}"
-                raise Unread(text, {step.outputs[0]: f"torch cannot run it: {reason}"}) from error
+                raise UnreadError(text, {first_output(step.outputs): f"torch cannot run it: {reason}"}) from error
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = found[0] if isinstance(found, tuple | list) else found
             else:
@@ -197,8 +199,8 @@ class OnnxModule(nn.Module):
             for node, number in unknown:
                 named.setdefault(f"{node.domain}:{node.op_type}".lstrip(":"), node.name or f"number {number}")
             listed = ", ".join(f"{op} (node '{node}')" for op, node in sorted(named.items())[:6])
-            nodes = {node.output[0]: "torch does not hold it" for node, _ in unknown}
-            raise Unread(f"{self._where} has operators that are not read here: {listed}", nodes)
+            nodes = {first_output(node.output): "torch does not hold it" for node, _ in unknown}
+            raise UnreadError(f"{self._where} has operators that are not read here: {listed}", nodes)
 
     def _hold(self, steps: list[_Step], constants: Mapping[str, Tensor]) -> None:
         """Keep the constants that steps read: short lists of integers, and settings, as numbers, all others as
@@ -216,6 +218,18 @@ class OnnxModule(nn.Module):
 
 
 _KNOWN = {*FUNCTIONS, *ON_SIZES, *_QUANTIZED, "Shape", "Size", "Gemm"}
+
+
+def unread(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return the nodes whose operators torch does not hold, by the name of their first output, each with the reason."""
+    own, known = ("", "ai.onnx"), {*_KNOWN, *LAYERS, "Constant"}
+    nodes = (node for node in graph.node if node.domain not in own or node.op_type not in known)
+    return {first_output(node.output): "torch does not hold it" for node in nodes}
+
+
+def first_output(names: Sequence[str]) -> str:
+    """Return the first output of a node that has a name."""
+    return next((name for name in names if name), "")
 
 
 def _tensor(given: onnx.TensorProto) -> Tensor:
@@ -242,11 +256,13 @@ def _dequantized(node: onnx.NodeProto, attributes: Mapping[str, Any], constants:
     )
 
 
-def _input(value: onnx.ValueInfoProto) -> Input:
+def input_of(value: onnx.ValueInfoProto) -> Input:
+    """Return an input as a graph declares it; half precision is read as single."""
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim)
     dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    return Input(value.name, shape, str(torch.from_numpy(np.zeros(0, dtype)).dtype).removeprefix("torch."))
+    name = str(torch.from_numpy(np.zeros(0, dtype)).dtype).removeprefix("torch.")
+    return Input(value.name, shape, "float32" if name == "float16" else name)
 
 
 def _batch(inputs: tuple[Input, ...]) -> int | None:

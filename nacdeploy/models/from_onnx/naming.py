@@ -76,8 +76,26 @@ def parsed(name: str) -> Name:
     return Name(Path(path).expanduser(), tuple(exclude), fixed, shapes)
 
 
+def fixed_by(words: Sequence[str]) -> dict[str, NDArray]:
+    """Read `INPUT=VALUE` words: the values of inputs that are the same at every call.
+
+    Raises:
+        UsageError: one of them is not understood.
+    """
+    found = dict[str, NDArray]()
+    for word in words:
+        name, is_given, value = word.rpartition("=")
+        try:
+            if not is_given or not name:
+                raise ValueError
+            found[name] = value_of(value)
+        except ValueError:
+            raise UsageError(f"'{word[:80]}' fixes no input; write INPUT=VALUE, such as sr=16000 or size=1,2") from None
+    return found
+
+
 def value_of(text: str) -> NDArray:
-    """Read the value of a fixed input: a number, or numbers with their shape, `1x2:3,4` written as `3,4@1x2`.
+    """Read the value of a fixed input: a number, numbers `3,4`, or numbers and their shape `3,4@1x2`.
 
     Raises:
         ValueError: it is none.

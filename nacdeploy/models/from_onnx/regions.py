@@ -15,7 +15,7 @@ import onnx
 from onnx import NodeProto
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.models.from_onnx.links import Links, Samples
+from nacdeploy.models.from_onnx.graph.links import Links, Samples
 
 _MOST_ROUNDS = 256
 
@@ -74,11 +74,13 @@ def cut(
     *,
     where: str,
     exclude: Sequence[str],
+    refused: Mapping[str, str],
     samples: Iterable[str],
     trial: Trial,
     batch: int | None = None,
 ) -> Parts:
-    """Cut a graph where torch cannot hold it. `samples` are the inputs that have the batch first,
+    """Cut a graph where torch cannot hold it. `refused` are nodes that it does not, by the name of their first output,
+    each with the reason; `samples` are the inputs that have the batch first,
     `batch` is the only one that the graph takes.
 
     Raises:
@@ -88,6 +90,7 @@ def cut(
     excluded, left = _excluded(links, exclude, where), dict[int, str]()
     odd = {*links.given} - set(samples)
     barriers = {i: "" for i, names in enumerate(links.reads) if names & odd and i not in links.fixed}
+    barriers |= {links.maker[name]: why for name, why in refused.items() if links.maker[name] not in links.fixed}
     if not barriers and not links.weight(range(len(links.nodes))):
         return Parts(model, model)  # nothing to cut for: who needs layers says that there are none
     for _ in range(_MOST_ROUNDS):
@@ -157,9 +160,7 @@ def _settled(links: Links, found: _Cut, barriers: set[int], trial: Trial) -> Par
         found.behind |= links.makers(strange)
         _prune(links, found)
     wanted = links.entering(found.inside)
-    network = links.part(
-        found.inside, {n: inputs[n] for n in wanted}, links.leaving(found.inside, found.behind)
-    )
+    network = links.part(found.inside, {n: inputs[n] for n in wanted}, links.leaving(found.inside, found.behind))
     first, _ = _first(links, wanted, trial)
     return Parts(links.model, network, first, frozenset(found.before), frozenset(found.behind))
 

@@ -11,25 +11,28 @@ from numpy.typing import NDArray
 
 from nacdeploy.base.errors import UsageError
 
+_FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+
 
 class Part:
-    """A graph that runs as it is, on one thread.
+    """A graph that runs on one thread, as it is or optimised. It takes arrays of any kind of floats.
 
     Raises:
         UsageError: ONNX Runtime does not take it.
     """
 
-    def __init__(self, model: onnx.ModelProto | Path, where: str) -> None:
+    def __init__(self, model: onnx.ModelProto | Path, where: str, *, is_optimized: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if is_optimized else levels.ORT_DISABLE_ALL
         self._where = where
         given = str(model) if isinstance(model, Path) else model.SerializeToString()
         try:
             self._session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no class
             raise UsageError(f"{where}: ONNX Runtime does not load it: {_line(error)}") from error
-        self.input_names = [each.name for each in self._session.get_inputs()]
+        self._types = {each.name: _FLOATS.get(each.type) for each in self._session.get_inputs()}
         self.output_names = [each.name for each in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, NDArray]) -> dict[str, Any]:
@@ -38,7 +41,7 @@ class Part:
         Raises:
             UsageError: it fails on these inputs.
         """
-        taken = {name: np.ascontiguousarray(feeds[name]) for name in self.input_names}
+        taken = {name: np.ascontiguousarray(feeds[name], dtype=kind) for name, kind in self._types.items()}
         try:
             found = self._session.run(None, taken)
         except Exception as error:

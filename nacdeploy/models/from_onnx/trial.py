@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
-from nacdeploy.models.from_onnx.links import Samples
-from nacdeploy.models.from_onnx.module import OnnxModule, Unread
+from nacdeploy.models.from_onnx.graph.links import Samples
+from nacdeploy.models.from_onnx.module import OnnxModule, UnreadError
 from nacdeploy.models.from_onnx.running import Part
 
-_BATCHES = (2, 3)
+_BATCHES = (1, 3)  # one alone: a squeezed batch is no sample
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Zeros:
         shapes: of the file's inputs; without the batch for those that are samples.
         kinds: the types of the inputs as ONNX numbers them.
         samples: the inputs that have the batch first.
+        inner: an axis of each other input that is its batch.
         batch: the only batch that the file takes; None for any.
     """
 
@@ -32,6 +33,7 @@ class Zeros:
     shapes: Mapping[str, Sequence[int]]
     kinds: Mapping[str, int]
     samples: tuple[str, ...]
+    inner: Mapping[str, int]
     batch: int | None
 
     def before(self, part: onnx.ModelProto | None) -> Samples:
@@ -48,7 +50,7 @@ class Zeros:
         try:
             module = OnnxModule(part, self.where)
             found = [self._traced(module, part, n) for n in _BATCHES]
-        except Unread as error:
+        except UnreadError as error:
             return {}, error.nodes
         return _samples(found, _BATCHES), {}
 
@@ -56,10 +58,12 @@ class Zeros:
         return _BATCHES if self.batch is None else (self.batch,)
 
     def _feeds(self, n: int) -> dict[str, NDArray]:
-        return {
-            name: np.zeros((n, *shape) if name in self.samples else tuple(shape), _dtype(self.kinds[name]))
-            for name, shape in self.shapes.items()
-        }
+        return {name: np.zeros(self._shape(name, n), _dtype(self.kinds[name])) for name in self.shapes}
+
+    def _shape(self, name: str, n: int) -> tuple[int, ...]:
+        if name in self.samples:
+            return (n, *self.shapes[name])
+        return tuple(n if axis == self.inner.get(name) else size for axis, size in enumerate(self.shapes[name]))
 
     def _traced(self, module: OnnxModule, part: onnx.ModelProto, n: int) -> dict[str, NDArray]:
         shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim[1:]] for value in part.graph.input}

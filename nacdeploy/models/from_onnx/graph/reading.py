@@ -18,7 +18,7 @@ from onnx.inliner import inline_local_functions
 
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import doors, onnx_files, own
-from nacdeploy.models.from_onnx import folding
+from nacdeploy.models.from_onnx.graph import folding
 from nacdeploy.models.from_onnx.naming import Name
 
 _HALF = TensorProto.FLOAT16
@@ -26,10 +26,11 @@ _HALF = TensorProto.FLOAT16
 
 @dataclass(frozen=True)
 class Read:
-    """A graph that was read, and what was done to it, one line each."""
+    """A graph that was read, its inputs that have the batch first, and an open axis of each other input, its batch."""
 
     model: onnx.ModelProto
-    notes: tuple[str, ...]
+    samples: tuple[str, ...]
+    inner: Mapping[str, int]
 
 
 def read(name: Name) -> Read:
@@ -41,13 +42,14 @@ def read(name: Name) -> Read:
     Raises:
         UsageError: it is not there, is none, is not well formed, or its values are missing.
     """
-    model, notes = as_written(name.path), []
-    if is_half(model):
-        model, notes = _single(model), ["half precision is read as single precision"]
+    model = as_written(name.path)
+    model = _single(model) if is_half(model) else model
     _check_inputs(model, name)
-    _fix(model, name.shapes, samples(model))
+    batched = samples(model)
+    inner = {each.name: axis for each in inputs(model) if (axis := _open(each)) is not None}
+    _fix(model, name.shapes, batched, inner)
     folding.fixed(model, name.fixed)
-    return Read(_simplified(folding.decided(model)), tuple(notes))
+    return Read(_simplified(folding.decided(model)), batched, inner)
 
 
 def as_written(path: Path) -> onnx.ModelProto:
@@ -78,7 +80,7 @@ def _check_known(model: onnx.ModelProto, path: Path) -> None:
 def samples(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return the inputs that have the batch first: as many as the first input of two axes or more, of which no other
     axis is called the batch."""
-    given = {v.name: list(v.type.tensor_type.shape.dim) for v in _inputs(model) if v.type.HasField("tensor_type")}
+    given = {v.name: list(v.type.tensor_type.shape.dim) for v in inputs(model) if v.type.HasField("tensor_type")}
     firsts = [axes[0].dim_value for axes in given.values() if len(axes) > 1 and not _is_inner(axes)]
     firsts = firsts or [axes[0].dim_value for axes in given.values() if axes]
     is_one = lambda axes: bool(axes) and axes[0].dim_value == firsts[0] and not _is_inner(axes)  # noqa: E731
@@ -91,13 +93,17 @@ def _is_inner(axes: Sequence[Any]) -> bool:
     return any(called[1:]) and not called[0]
 
 
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def _open(value: onnx.ValueInfoProto) -> int | None:
+    return next((i for i, axis in enumerate(value.type.tensor_type.shape.dim) if axis.dim_value <= 0), None)
+
+
+def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     constants = {each.name for each in model.graph.initializer}
     return [each for each in model.graph.input if each.name not in constants]
 
 
 def _check_inputs(model: onnx.ModelProto, name: Name) -> None:
-    known = {each.name for each in _inputs(model)}
+    known = {each.name for each in inputs(model)}
     if strange := [each for each in name.fixed if each not in known]:
         raise UsageError(f"{name.path} has no input '{strange[0]}' to fix; it takes {', '.join(sorted(known))}")
 
@@ -122,12 +128,15 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
 
 
-def _fix(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batched: Collection[str]) -> None:
-    """Write sizes into the open axes of inputs, so that what follows from them is a constant."""
+def _fix(
+    model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batched: Collection[str], inner: Mapping[str, int]
+) -> None:
+    """Write sizes into the open axes of inputs but the batch, so that what follows from them is a constant."""
     for value in model.graph.input:
-        axes = value.type.tensor_type.shape.dim
-        for axis, size in zip(axes[1:] if value.name in batched else axes, shapes.get(value.name, ()), strict=False):
-            axis.dim_value = size
+        axes = list(enumerate(value.type.tensor_type.shape.dim))[value.name in batched :]
+        for (i, axis), size in zip(axes, shapes.get(value.name, ()), strict=False):
+            if value.name in batched or i != inner.get(value.name):
+                axis.dim_value = size
     if shapes:
         del model.graph.value_info[:]
         for value in model.graph.output:

@@ -6,7 +6,7 @@ from math import prod
 import onnx
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
-from nacdeploy.models.from_onnx.folding import inner_graphs
+from nacdeploy.models.from_onnx.graph.folding import inner_graphs
 
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 Samples = Mapping[str, tuple[tuple[int, ...], int]]
@@ -27,7 +27,7 @@ class Links:
 
     def __init__(self, model: onnx.ModelProto, batch: int | None = None) -> None:
         self.model, self.nodes, self.batch = model, list(model.graph.node), batch
-        self.reads = [_reads(node) for node in self.nodes]
+        self.reads = [reads_of(node) for node in self.nodes]
         self.maker = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
         self.given = [each.name for each in model.graph.input]
         self.outputs = [each.name for each in model.graph.output]
@@ -91,7 +91,11 @@ class Links:
         graph = helper.make_graph(
             nodes,
             self.model.graph.name or "part",
-            [_sample(n, *inputs[n], self.batch) if n in inputs else own[n] for n in dict.fromkeys([*inputs, *own]) if n in read],
+            [
+                _sample(n, *inputs[n], self.batch) if n in inputs else own[n]
+                for n in dict.fromkeys([*inputs, *own])
+                if n in read
+            ],
             [ValueInfoProto(name=name) for name in outputs],
             [each for each in self.model.graph.initializer if each.name in read],
         )
@@ -112,10 +116,11 @@ def _sample(name: str, shape: tuple[int, ...], kind: int, batch: int | None) -> 
 def reads(graph: GraphProto) -> set[str]:
     """Return the names that a graph reads from outside."""
     own = {each.name for each in (*graph.input, *graph.initializer)} | {n for node in graph.node for n in node.output}
-    wanted = {name for node in graph.node for name in _reads(node)} | {each.name for each in graph.output}
+    wanted = {name for node in graph.node for name in reads_of(node)} | {each.name for each in graph.output}
     return wanted - own
 
 
-def _reads(node: NodeProto) -> set[str]:
+def reads_of(node: NodeProto) -> set[str]:
+    """Return the names that a node and the branches in it read."""
     inner = (reads(graph) for attribute in node.attribute for graph in inner_graphs(attribute))
     return {name for name in node.input if name}.union(*inner)
