@@ -92,10 +92,9 @@ def _run(runner: OnnxRunner, ports: Ports, arrays: list[NDArray], batch: int | N
     n = len(arrays[0])
     if batch is None or batch == n:
         return runner.run(dict(zip(names, arrays, strict=True)))
-    if batch != 1:
-        raise NacdeployError(f"the network is written for batches of {batch}; export it for one, or for any batch")
-    rows = [runner.run({k: a[i : i + 1] for k, a in zip(names, arrays, strict=True)}) for i in range(n)]
-    return [np.concatenate(column) for column in zip(*rows, strict=True)]
+    rows = [[a[[min(i + k, n - 1) for k in range(batch)]] for a in arrays] for i in range(0, n, batch)]
+    answers = [runner.run(dict(zip(names, row, strict=True))) for row in rows]
+    return [np.concatenate(column)[:n] for column in zip(*answers, strict=True)]
 
 
 def _first_difference(network: onnx.ModelProto, module: OnnxModule, ports: Ports, inputs: Tensor) -> str:

@@ -115,7 +115,7 @@ def _differs(original: Original, network: onnx.ModelProto, file: onnx.ModelProto
         facts = [[(each.name, each.type.tensor_type.elem_type) for each in side] for side in (theirs, ours)]
         if facts[0] != facts[1]:
             return True
-    return bool(_open_axes(file, original))
+    return original.batch is not None or bool(_open_axes(file, original))
 
 
 def compared(model: bytes, original: Original, resize: Mapping[str, Sequence[int]] | None = None) -> Outcome:

@@ -125,9 +125,11 @@ class _Crossing:
     network: OnnxModule
 
     def call(self, row: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
-        """Return what the file takes at a call, by name: one sample of inputs that have the batch first."""
-        named = zip(self.takes, row, strict=True)
-        return {each.name: np.ascontiguousarray((x[None] if each.is_sample else x).numpy()) for each, x in named}
+        """Return what the file takes at a call, by name: one sample of inputs that have the batch first, as often as
+        the file asks for."""
+        n, named = self.parts.batch or 1, zip(self.takes, row, strict=True)
+        arrays = {each.name: (torch.stack([x] * n) if each.is_sample else x).numpy() for each, x in named}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def rows(self, get: Rows) -> Rows:
         """Return what the network takes at a call."""

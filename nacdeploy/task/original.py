@@ -24,3 +24,8 @@ class Original:
     parts: Parts
     call: Callable[[int], Call]
     n_calls: int
+
+    @property
+    def batch(self) -> int | None:
+        """The only batch that the file takes; None for any."""
+        return self.parts.batch

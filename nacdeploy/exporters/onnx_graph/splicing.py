@@ -9,7 +9,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.models.from_onnx.graph.folding import inner_graphs
-from nacdeploy.models.from_onnx.graph.links import Links, reads_of
+from nacdeploy.models.from_onnx.graph.links import Links, ordered, reads_of
 from nacdeploy.models.from_onnx.regions import Parts
 
 _FIXED = "is_as_fixed"
@@ -29,11 +29,12 @@ def spliced(
     Raises:
         NacdeployError: the parts that stay cannot be brought to the operators' version of the network.
     """
-    opset = _opset(network)
+    opset = max(_opset(network), _opset(parts.whole)) if parts.is_cut or fixed or sizes else _opset(network)
+    network = _converted(network, opset)
     frame = _frame(parts, opset)
     inner = _apart(network, frame.graph)
     graph = GraphProto(name=file.graph.name or "graph")
-    nodes = _ordered([*frame.graph.node, *inner.node], [*frame.graph.initializer, *inner.initializer], file.graph)
+    nodes = ordered([*frame.graph.node, *inner.node])
     graph.node.extend(_needed(nodes, [each.name for each in file.graph.output]))
     read = {name for node in graph.node for name in reads_of(node)} | {each.name for each in file.graph.output}
     graph.initializer.extend(t for t in (*frame.graph.initializer, *inner.initializer) if t.name in read)
@@ -58,7 +59,8 @@ def dressed(model: onnx.ModelProto, file: onnx.ModelProto) -> onnx.ModelProto:
     texts = {value.name: value for value in (*file.graph.input, *file.graph.output)}
     for value in (*model.graph.input, *model.graph.output):
         if value.name in texts:
-            value.doc_string = texts[value.name].doc_string
+            if texts[value.name].doc_string:
+                value.doc_string = texts[value.name].doc_string
             value.metadata_props.extend(texts[value.name].metadata_props)
             _name_batch(value, texts[value.name])
     return model
@@ -89,23 +91,41 @@ def _frame(parts: Parts, opset: int) -> onnx.ModelProto:
 
 
 def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Return a graph with another version of ONNX's operators.
+    """Return a graph with another version of ONNX's operators. Where ONNX's own converter has no way, operators whose
+    form stayed stand there as they are: the checker and the comparison with the file decide.
 
     Raises:
         NacdeployError: an operator has no such version.
     """
     if not model.graph.node or _opset(model) == opset:
         return model
+    named = onnx.ModelProto.FromString(model.SerializeToString())
+    for each in named.opset_import:
+        each.version = opset if each.domain in ("", "ai.onnx") else each.version
     if all(_is_same(node, _opset(model), opset) for node in _all_nodes(model.graph)):
-        return model
+        return named
     try:
         return version_converter.convert_version(model, opset)
     except Exception as error:  # its errors share no class
+        if all(_has_form(node, _opset(model), opset) for node in _all_nodes(model.graph)):
+            return named
         reason = " ".join(str(error).split())[:200]
         raise NacdeployError(
             f"the nodes that stay as they are cannot be brought from opset {_opset(model)} to {opset} ({reason}); "
             "export the file anew at a newer opset, or set export.opset in the profile"
         ) from error
+
+
+def _has_form(node: NodeProto, old: int, new: int) -> bool:
+    """Tell whether an operator has the inputs and attributes in one version that it has in another."""
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    try:
+        schemas = [onnx.defs.get_schema(node.op_type, version, "") for version in (old, new)]
+    except onnx.defs.SchemaError:
+        return False
+    forms = [([each.name for each in schema.inputs], sorted(schema.attributes)) for schema in schemas]
+    return forms[0] == forms[1]
 
 
 def _is_same(node: NodeProto, old: int, new: int) -> bool:
@@ -141,22 +161,6 @@ def _apart(network: onnx.ModelProto, frame: GraphProto) -> GraphProto:
     for tensor in made.initializer:
         tensor.name = renamed.get(tensor.name, tensor.name)
     return made
-
-
-def _ordered(nodes: Sequence[NodeProto], constants: Iterable[TensorProto], file: GraphProto) -> list[NodeProto]:
-    """Return nodes so that each follows those that it reads from."""
-    known = {each.name for each in (*constants, *file.input, *file.initializer)}
-    made = {name for node in nodes for name in node.output}
-    waiting, ordered = list(nodes), list[NodeProto]()
-    while waiting:
-        ready = [node for node in waiting if all(n in known or n not in made for n in reads_of(node))]
-        if not ready:
-            raise NacdeployError(f"the parts of the graph wait for one another at node '{waiting[0].name}'")
-        known |= {name for node in ready for name in node.output}
-        ordered += ready
-        taken = {id(node) for node in ready}
-        waiting = [node for node in waiting if id(node) not in taken]
-    return ordered
 
 
 def _needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:

@@ -112,7 +112,7 @@ def _parts(name: Name) -> Parts:
         trial=trial,
         batch=trial.batch,
     )
-    return replace(found, network=lifted(found.network))
+    return replace(found, network=lifted(found.network), batch=trial.batch)
 
 
 def _one(shape: list[int | None], batch: int | None) -> list[int | None]:

@@ -43,6 +43,7 @@ class Parts:
         before: the numbers of the nodes before the network.
         behind: the numbers of those behind it.
         kept: the nodes that torch does not hold, each with the reason.
+        batch: the only batch of the graph; None for any.
         left: the names of nodes inside the network that stay in float.
     """
 
@@ -53,6 +54,7 @@ class Parts:
     behind: frozenset[int] = frozenset()
     kept: Mapping[str, str] = field(default_factory=dict)
     left: frozenset[str] = frozenset()
+    batch: int | None = None
 
     @property
     def is_cut(self) -> bool:

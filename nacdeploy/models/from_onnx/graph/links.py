@@ -1,6 +1,7 @@
 """Who makes and who reads the tensors of an ONNX graph, and parts of a graph as graphs of their own."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 
 import onnx
@@ -111,6 +112,16 @@ def _fixed_makers(links: Links, inside: set[int]) -> set[int]:
 
 def _sample(name: str, shape: tuple[int, ...], kind: int, batch: int | None) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, [batch or "batch", *shape])
+
+
+def ordered(nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """Return nodes so that each follows those that it reads from; as they are, if they wait for one another."""
+    makers = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    parents = {i: {makers[name] for name in reads_of(node) if name in makers} for i, node in enumerate(nodes)}
+    try:
+        return [nodes[i] for i in TopologicalSorter(parents).static_order()]
+    except CycleError:
+        return list(nodes)
 
 
 def reads(graph: GraphProto) -> set[str]:

@@ -18,7 +18,7 @@ from onnx.inliner import inline_local_functions
 
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import doors, onnx_files, own
-from nacdeploy.models.from_onnx.graph import folding
+from nacdeploy.models.from_onnx.graph import folding, links
 from nacdeploy.models.from_onnx.naming import Name
 
 _HALF = TensorProto.FLOAT16
@@ -62,7 +62,7 @@ def as_written(path: Path) -> onnx.ModelProto:
         raise UsageError(f"{path} is not there; give the ONNX file of a network")
     model = _parsed(path)
     _load_external(model, path)
-    model = _with_shapes(_inlined(model))
+    model = _with_shapes(_sorted(_inlined(model)))
     _check_known(model, path)
     onnx_files.check(model, str(path))
     return model
@@ -116,6 +116,19 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         return inline_local_functions(model, convert_version=True)
     except Exception:  # said better by the check that follows
         return model
+
+
+def _sorted(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph whose nodes follow those that they read from, as ONNX asks for and some converters forget."""
+    seen = {each.name for each in (*model.graph.input, *model.graph.initializer)}
+    for node in model.graph.node:
+        if not links.reads_of(node) <= seen:
+            nodes = links.ordered([onnx.NodeProto.FromString(each.SerializeToString()) for each in model.graph.node])
+            del model.graph.node[:]
+            model.graph.node.extend(nodes)
+            break
+        seen |= set(node.output)
+    return model
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
