@@ -9,27 +9,15 @@ sides.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Protocol
 
 import onnx
 from onnx import NodeProto
 
 from nacdeploy.base.errors import UsageError
 from nacdeploy.models.from_onnx.graph.links import Links, Samples
+from nacdeploy.models.from_onnx.trial import Zeros
 
 _MOST_ROUNDS = 256
-
-
-class Trial(Protocol):
-    """Runs parts of a graph, to see which tensors are samples."""
-
-    def before(self, part: onnx.ModelProto | None) -> Samples:
-        """Return the outputs of what stands before the network that are samples, and the inputs of the file that
-        are."""
-
-    def network(self, part: onnx.ModelProto) -> tuple[Samples, Mapping[str, str]]:
-        """Return all tensors of a network that are samples; or the nodes that torch does not hold, by the names of
-        their first outputs, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,7 @@ def cut(
     exclude: Sequence[str],
     refused: Mapping[str, str],
     samples: Iterable[str],
-    trial: Trial,
+    trial: Zeros,
     batch: int | None = None,
 ) -> Parts:
     """Cut a graph where torch cannot hold it. `refused` are nodes that it does not, by the name of their first output,
@@ -141,7 +129,7 @@ def _best(links: Links, barriers: Mapping[int, str]) -> tuple[_Cut, int]:
     return best, links.weight(everything - set(order)) - most
 
 
-def _settled(links: Links, found: _Cut, barriers: set[int], trial: Trial) -> Parts | dict[int, str]:
+def _settled(links: Links, found: _Cut, barriers: set[int], trial: Zeros) -> Parts | dict[int, str]:
     """Return the parts of a cut whose tensors are samples, or nodes that turn out as further barriers."""
     _prune(links, found)
     while True:
@@ -173,7 +161,7 @@ def _prune(links: Links, found: _Cut) -> None:
     found.inside &= links.reached(leaving, links.parents)
 
 
-def _first(links: Links, wanted: Sequence[str], trial: Trial) -> tuple[onnx.ModelProto | None, Samples]:
+def _first(links: Links, wanted: Sequence[str], trial: Zeros) -> tuple[onnx.ModelProto | None, Samples]:
     """Return the part that makes what a network reads and the file does not give, and which of it are samples."""
     made = [name for name in wanted if name not in links.given]
     if not made:
