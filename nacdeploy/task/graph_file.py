@@ -21,9 +21,11 @@ from nacdeploy import brought
 from nacdeploy.data import Dataset
 from nacdeploy.models import from_onnx
 from nacdeploy.models.from_onnx import OnnxModule, Parts
+from nacdeploy.models.from_onnx.graph import reading
 from nacdeploy.models.from_onnx.module import Input
 from nacdeploy.models.from_onnx.running import Part
 from nacdeploy.profile import Profile
+from nacdeploy.task import graph_ranges
 from nacdeploy.task.graph_inputs import INPUTS, RANDOM, Rows, Splits, given
 from nacdeploy.task.original import Original
 from nacdeploy.task.own import of as open_task
@@ -31,6 +33,7 @@ from nacdeploy.task.task import Task
 
 __all__ = ["INPUTS", "RANDOM", "opened", "signal_to_noise"]
 
+_N_LOOKED_AT = 8  # inputs whose range is compared with the file's
 MOST_DB = 150.0  # of answers that are equal
 _OPENED: dict[Any, Task] = {}  # the last one: data are read once
 
@@ -95,8 +98,10 @@ def _opened(model: str, data: str, profile: Profile) -> Task:
         name=title,
     )
     made = open_task(title, task, profile, data)
+    rows = [crossing.call(found.splits["train"][0](i)) for i in range(min(_N_LOOKED_AT, found.splits["train"][1]))]
+    ranges = graph_ranges.checked(reading.as_written(name.path), [{**row, **name.fixed} for row in rows])
     by = "classes of the data" if classes else "the float network's own answers"
-    notes = [f"{name.path.name} on {data}: scored by {by}; {found.said}", *_of_parts(parts)]
+    notes = [f"{name.path.name} on {data}: scored by {by}; {found.said}", *_of_parts(parts), *ranges]
     return Task(made.spec, _noted(made.data, notes), made.metric, original)
 
 
