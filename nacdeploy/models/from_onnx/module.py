@@ -13,12 +13,14 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.models.from_onnx.contrib import CONTRIB
 from nacdeploy.models.from_onnx.layers import LAYERS, Left, layer, multiplied
 from nacdeploy.models.from_onnx.operators import FUNCTIONS, SET_BY_NUMBERS
 from nacdeploy.models.from_onnx.sizes import ON_SIZES, Sizes
 
 _MOST_SIZES = 64  # numbers; more are a tensor
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
+_DYNAMIC = "DynamicQuantizeLinear"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class OnnxModule(nn.Module):
         self._values: dict[str, str] = {}
         steps = self._read([*model.graph.node], constants, _readers(model))
         self._steps = _with_last_uses(steps, {*self.output_names, *self._constants, *self._values})
-        self.is_quantized = any(node.op_type in _QUANTIZED for node in model.graph.node)
+        self.is_quantized = any(node.op_type in (*_QUANTIZED, _DYNAMIC) for node in model.graph.node)
         self.eval()
 
     def forward(self, *given: Tensor, **named: Tensor) -> Any:
@@ -140,7 +142,7 @@ class OnnxModule(nn.Module):
             given = [given[0].tensor(), *given[1:]]
         if step.op == "Gemm":
             return multiplied(step.op, given, dict(step.attributes))
-        return FUNCTIONS[step.op](*given, **step.attributes)
+        return _FUNCTIONS[step.op](*given, **step.attributes)
 
     def _read(
         self, nodes: list[onnx.NodeProto], constants: dict[str, Tensor], readers: Mapping[str, list[onnx.NodeProto]]
@@ -164,8 +166,8 @@ class OnnxModule(nn.Module):
             if bias is not None:
                 attributes["bias"], added = bias
                 outputs = tuple(added.output)
-            is_own = node.domain in ("", "ai.onnx")
-            made = layer(node.op_type, list(node.input), attributes, constants) if is_own else None
+            op = operator_of(node)
+            made = layer(op, list(node.input), attributes, constants)
             if bias is not None:
                 if made is not None:
                     skipped.add(outputs[0])
@@ -174,11 +176,11 @@ class OnnxModule(nn.Module):
                 attributes.pop("bias")
             if made is not None:
                 self.add_module(name, Left(made) if node.name in self._left else made)
-            elif node.op_type not in _KNOWN or (node.domain not in ("", "ai.onnx")):
+            elif op not in _KNOWN:
                 unknown.append((node, number))
             given = tuple(node.input)[: 1 if made is not None else None]
             known = self._given(node, attributes)
-            steps.append(_Step(name, node.op_type, given, outputs, known, name if made is not None else ""))
+            steps.append(_Step(name, op, given, outputs, known, name if made is not None else ""))
         self._refuse(unknown)
         self._hold(steps, constants)
         return steps
@@ -217,13 +219,19 @@ class OnnxModule(nn.Module):
                 self.register_buffer(self._values[name], value)
 
 
-_KNOWN = {*FUNCTIONS, *ON_SIZES, *_QUANTIZED, "Shape", "Size", "Gemm"}
+def operator_of(node: onnx.NodeProto) -> str:
+    """Return the name of an operator, with its domain if that is not ONNX's own."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
+
+
+_FUNCTIONS = {**FUNCTIONS, **CONTRIB}
+_KNOWN = {*_FUNCTIONS, *ON_SIZES, *_QUANTIZED, "Shape", "Size", "Gemm"}
 
 
 def unread(graph: onnx.GraphProto) -> dict[str, str]:
     """Return the nodes whose operators torch does not hold, by the name of their first output, each with the reason."""
-    own, known = ("", "ai.onnx"), {*_KNOWN, *LAYERS, "Constant"}
-    nodes = (node for node in graph.node if node.domain not in own or node.op_type not in known)
+    known = {*_KNOWN, *LAYERS, "Constant"}
+    nodes = (node for node in graph.node if operator_of(node) not in known)
     return {first_output(node.output): "torch does not hold it" for node in nodes}
 
 

@@ -32,7 +32,7 @@ def model(
     values = [[helper.make_tensor_value_info(*each) for each in side] for side in (inputs, outputs)]
     tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     made = helper.make_graph(nodes, "g", *values, tensors)
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
     found = helper.make_model(made, opset_imports=imports, ir_version=8)
     found.metadata_props.add(key="classes", value="cat,dog")
     return found
@@ -111,14 +111,12 @@ def looped() -> onnx.ModelProto:
 def prepared() -> onnx.ModelProto:
     """Return a network behind operators of another domain that make its input, channels last."""
     nodes = [
-        make_node("BiasGelu", ["pixels", "bias"], ["odd"], "own", domain="com.microsoft"),
+        make_node("Scaler", ["pixels"], ["odd"], "own", domain="ai.onnx.ml", offset=[0.5], scale=[2.0]),
         make_node("Transpose", ["odd"], ["x"], "first", perm=[0, 3, 1, 2]),
         *CONVS,
         make_node("Relu", ["c2"], ["y"], "out"),
     ]
-    return model(
-        nodes, [("pixels", FLOAT, ["n", 8, 8, 3])], [("y", FLOAT, ["n", 6, 8, 8])], {**WEIGHTS, "bias": weights(3)}
-    )
+    return model(nodes, [("pixels", FLOAT, ["n", 8, 8, 3])], [("y", FLOAT, ["n", 6, 8, 8])], WEIGHTS)
 
 
 def sequences() -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
 from nacdeploy.models.from_onnx.graph.folding import inner_graphs
 
-WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm", "MatMulInteger", "FusedMatMul", "FusedConv", "FusedGemm")
 Samples = Mapping[str, tuple[tuple[int, ...], int]]
 """Tensors `(N, ...)` by name: their shapes without the batch, and their types as ONNX numbers them."""
 

@@ -19,6 +19,7 @@ from onnx.inliner import inline_local_functions
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import doors, onnx_files, own
 from nacdeploy.models.from_onnx.graph import folding, links
+from nacdeploy.models.from_onnx.graph.unfusing import unfused
 from nacdeploy.models.from_onnx.naming import Name
 
 _HALF = TensorProto.FLOAT16
@@ -49,7 +50,7 @@ def read(name: Name) -> Read:
     inner = {each.name: axis for each in inputs(model) if (axis := _open(each)) is not None}
     _fix(model, name.shapes, batched, inner)
     folding.fixed(model, name.fixed)
-    return Read(_simplified(folding.decided(model)), batched, inner)
+    return Read(_simplified(unfused(folding.decided(model))), batched, inner)
 
 
 def as_written(path: Path) -> onnx.ModelProto:
@@ -64,8 +65,19 @@ def as_written(path: Path) -> onnx.ModelProto:
     _load_external(model, path)
     model = _with_shapes(_sorted(_inlined(model)))
     _check_known(model, path)
-    onnx_files.check(model, str(path))
+    onnx_files.check(_for_checker(model), str(path))
     return model
+
+
+def _for_checker(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph as the checker wants it: with a shape for each output. Runtimes take outputs without."""
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return model
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    for value in made.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    return made
 
 
 def _check_known(model: onnx.ModelProto, path: Path) -> None:
