@@ -1,5 +1,6 @@
 """A bare ONNX file made faster, in one step: quantized without labels or training, checked, timed against itself."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from nacdeploy.commands.export import export
 from nacdeploy.commands.transfer import transfer
 from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.models import from_onnx
 from nacdeploy.models.from_onnx import naming
 from nacdeploy.sessions.options import Options
 
 MIN_SNR_DB = 25.0
+_N_ATTEMPTS, _MOST_DB = 3, 100.0
 
 
 @dataclass(frozen=True)
@@ -86,24 +89,63 @@ def optimize(
     if not from_onnx.is_onnx(name):
         raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
     options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
-    chain = strategy or f"Q(min_snr_db={min_snr_db:g})"
-    result = transfer(strategy=chain, progress=progress, **options)
-    runs = options.get("runs", "runs")
-    made = export(
-        source=result.folder,
-        target=target,
-        out=out,
-        autotune=autotune,
-        runs=runs,
-        wandb=options.get("wandb", True),
-        progress=progress,
-    )
-    manifest, rows = artifact.load(made)
+    ask = _Ask(options, target, out, autotune, progress)
+    made, manifest, rows = _right(ask, strategy, min_snr_db)
     kept = {layer: why for step in manifest.steps for layer, why in step.decision.get("left_out", {}).items()}
     in_float = {row.layer: kept.get(row.layer) or row.reason for row in rows if row.held.startswith("float")}
     table = bench([made], progress=progress)
+    notes = (*manifest.notes, *_of_floats(rows, min_snr_db))
     file = made / (manifest.whole_file or manifest.model_file)
-    return Optimized(made, file, in_float, manifest.kept, manifest.notes, table)
+    return Optimized(made, file, in_float, manifest.kept, notes, table)
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What stays the same from one attempt to the next."""
+
+    options: Options
+    target: str
+    out: Path | str | None
+    autotune: bool
+    progress: Progress
+
+
+def _right(ask: _Ask, strategy: str | None, min_snr_db: float) -> tuple[Path, Manifest, tuple[Lowering, ...]]:
+    """Return an artifact whose whole file keeps the ratio of signal to noise too: what stays behind the network may
+    amplify its noise. The network is then asked for more."""
+    asked = min_snr_db
+    for attempt in range(_N_ATTEMPTS):
+        made = _once(ask, strategy or f"Q(min_snr_db={asked:.4g})")
+        manifest, rows = artifact.load(made)
+        short = 0.0 if manifest.whole_db is None else min_snr_db - manifest.whole_db
+        if strategy is not None or short <= 0 or asked >= _MOST_DB or attempt == _N_ATTEMPTS - 1:
+            break
+        asked = min(asked + short + 1, _MOST_DB)
+        ask.progress.say(
+            f"the whole file is at {manifest.whole_db:.1f} dB: its network is asked for {asked:.1f} dB instead"
+        )
+        shutil.rmtree(made)
+    return made, manifest, rows
+
+
+def _once(ask: _Ask, chain: str) -> Path:
+    result = transfer(strategy=chain, progress=ask.progress, **ask.options)
+    return export(
+        source=result.folder,
+        target=ask.target,
+        out=ask.out,
+        autotune=ask.autotune,
+        runs=ask.options.get("runs", "runs"),
+        wandb=ask.options.get("wandb", True),
+        progress=ask.progress,
+    )
+
+
+def _of_floats(rows: Sequence[Lowering], min_snr_db: float) -> tuple[str, ...]:
+    """Say that nothing is in integers, if so."""
+    if any(not row.held.startswith("float") for row in rows):
+        return ()
+    return (f"NOTHING IS IN INTEGERS: no layer pays here and keeps {min_snr_db:g} dB; the artifact is in float",)
 
 
 def _named(network: str, exclude: Sequence[str], fix: Sequence[str]) -> str:

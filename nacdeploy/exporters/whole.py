@@ -25,7 +25,7 @@ from nacdeploy.task import Task
 from nacdeploy.task.original import Call, Original
 
 WHOLE = "whole.onnx"
-_N_CALLS = 16
+_N_CALLS, _N_CARRIED = 16, 100
 _LEAST_DB, _SLACK_DB = 5.0, 6.0
 _MOST_DB = 150.0
 
@@ -74,10 +74,14 @@ def added(
     made, notes = _made(network, file, original)
     found = compared(made.SerializeToString(), original)
     _check(found, original)
+    carried, said = _carried(made, original)
+    notes += said
     notes.append(_speed(made.SerializeToString(), original, table))
     place = f"{WHOLE} stands in the place of {original.name.path.name}"
     notes = [f"{place}: {found} of it over {_n(original)} calls", *notes]
-    manifest = replace(manifest, whole_file=WHOLE, kept=dict(original.parts.kept), notes=(*manifest.notes, *notes))
+    least = min((*found.decibels.values(), *carried, _MOST_DB))
+    manifest = replace(manifest, whole_file=WHOLE, whole_db=least, kept=dict(original.parts.kept))
+    manifest = replace(manifest, notes=(*manifest.notes, *notes))
     return manifest, {**files, WHOLE: made.SerializeToString()}
 
 
@@ -136,6 +140,46 @@ def compared(model: bytes, original: Original, resize: Mapping[str, Sequence[int
     floats = {name for name, each in pairs.items() if all(a.dtype.kind == "f" and a.shape == b.shape for a, b in each)}
     equal = {n: float(np.mean([np.array_equal(a, b) for a, b in pairs[n]])) for n in pairs if n not in floats}
     return Outcome({name: _decibels(each) for name, each in pairs.items() if name in floats}, equal)
+
+
+def _carried(made: onnx.ModelProto, original: Original) -> tuple[list[float], list[str]]:
+    """Return and say how near answers are when each call takes the state that the call before it gave.
+
+    A state is an input of floats that is no sample, with an output of the same shape.
+    """
+    theirs = Part(original.name.path, str(original.name.path))
+    first = full(original, original.call(0))
+    answer = theirs.run(first)
+    states = [name for name in original.states if name in first]
+    shapes = {first[name].shape for name in states}
+    same = [name for name, x in answer.items() if x.shape in shapes and x.dtype.kind == "f"]
+    pairs = dict(zip(states, same, strict=False))
+    if not states or len(same) != len(states) or any(first[a].shape != answer[b].shape for a, b in pairs.items()):
+        return [], []
+    found = _sequences([Part(made, WHOLE, is_optimized=True), theirs], original, pairs)
+    others = [name for name in found if name not in pairs.values()] or list(found)
+    decibels = {name: min(_decibels(found[name]), _MOST_DB) for name in others}
+    each = ", ".join(f"'{name}' {db:.1f} dB" for name, db in decibels.items())
+    n = len(found[others[0]])
+    said = ", ".join(f"{a} from {b}" for a, b in pairs.items())
+    return [*decibels.values()], [f"with its state ({said}) carried over {n} calls: {each}"]
+
+
+def _sequences(
+    parts: Sequence[Part], original: Original, states: Mapping[str, str]
+) -> dict[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
+    """Return the answers of two graphs, each with its own state, call by call; the second is the file."""
+    found: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+    start = full(original, original.call(0))
+    carried = [{name: np.zeros_like(start[name]) for name in states} for _ in parts]
+    for i in range(min(_N_CARRIED, original.n_calls)):
+        call = full(original, original.call(i))
+        ours, theirs = (part.run({**call, **state}) for part, state in zip(parts, carried, strict=True))
+        carried = [{name: answer[out] for name, out in states.items()} for answer in (ours, theirs)]
+        for name, wanted in theirs.items():
+            if wanted.dtype.kind == "f" and wanted.shape == ours[name].shape:
+                found.setdefault(name, []).append((wanted, ours[name]))
+    return found
 
 
 def _decibels(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:

@@ -76,7 +76,9 @@ def _opened(model: str, data: str, profile: Profile) -> Task:
     parts = from_onnx.parts(name)
     network = from_onnx.module(name)
     crossing = _Crossing(takes, parts, network)
-    original = Original(name, parts, lambda i: crossing.call(found.splits["test"][0](i)), found.splits["test"][1])
+    states = tuple(each.name for each in takes if not each.is_sample and each.dtype.startswith("float"))
+    (rows, n_rows) = found.splits["test"]
+    original = Original(name, parts, lambda i: crossing.call(rows(i)), n_rows, states)
     is_plain = not (parts.is_cut or name.exclude or name.fixed) and len(network.inputs) == len(takes)
     title = model if is_plain else str(name)
     splits: Splits = {split: (crossing.rows(get), n) for split, (get, n) in found.splits.items()}
@@ -98,8 +100,8 @@ def _opened(model: str, data: str, profile: Profile) -> Task:
         name=title,
     )
     made = open_task(title, task, profile, data)
-    rows = [crossing.call(found.splits["train"][0](i)) for i in range(min(_N_LOOKED_AT, found.splits["train"][1]))]
-    ranges = graph_ranges.checked(reading.as_written(name.path), [{**row, **name.fixed} for row in rows])
+    looked_at = [crossing.call(found.splits["train"][0](i)) for i in range(min(_N_LOOKED_AT, found.splits["train"][1]))]
+    ranges = graph_ranges.checked(reading.as_written(name.path), [{**row, **name.fixed} for row in looked_at])
     by = "classes of the data" if classes else "the float network's own answers"
     notes = [f"{name.path.name} on {data}: scored by {by}; {found.said}", *_of_parts(parts), *ranges]
     return Task(made.spec, _noted(made.data, notes), made.metric, original)

@@ -18,12 +18,14 @@ class Original:
     Attributes:
         call: the inputs of the file, by name, at a call of the test data.
         n_calls: how many there are.
+        states: the inputs of floats that do not have the batch first, as a state has not.
     """
 
     name: Name
     parts: Parts
     call: Callable[[int], Call]
     n_calls: int
+    states: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int | None:
