@@ -230,7 +230,15 @@ def _made(network: onnx.ModelProto, file: onnx.ModelProto, original: Original) -
         notes.append(f"made for {', '.join(f'{k} = {v}' for k, v in fixed.items())}: all else runs as in the file")
     if free:
         notes.append(f"made for {_shown(sizes)}: other sizes run as in the file")
-    return spliced(original.parts, network, file, fixed, sizes), notes
+    made = spliced(original.parts, network, file, fixed, sizes)
+    if fixed or free:
+        alone = "" if original.parts.is_cut else f"; {MODEL_FILE}, {_mib(network)}, has that alone"
+        notes.append(f"{WHOLE}, {_mib(made)}, holds the file's own graph too{alone}")
+    return made, notes
+
+
+def _mib(model: onnx.ModelProto) -> str:
+    return f"{model.ByteSize() / 2**20:.1f} MiB"
 
 
 def _is_free(made: onnx.ModelProto, original: Original, free: Mapping[str, Sequence[int]]) -> bool:

@@ -217,8 +217,11 @@ def _guarded(
     pairs = [(name, value.astype(helper.tensor_dtype_to_np_dtype(kinds[name]))) for name, value in fixed.items()]
     for name, axes in sizes.items():
         for axis, size in axes.items():
-            made.node.append(helper.make_node("Shape", [name], [f"{_FIXED}/{name}/{axis}"], start=axis, end=axis + 1))
-            pairs.append((made.node[-1].output[0], np.array([size], np.int64)))
+            title = f"{_FIXED}/{name}/{axis}"
+            made.initializer.append(numpy_helper.from_array(np.array([axis], np.int64), f"{title}/axis"))
+            made.node.append(helper.make_node("Shape", [name], [f"{title}/shape"]))
+            made.node.append(helper.make_node("Gather", [f"{title}/shape", f"{title}/axis"], [title]))
+            pairs.append((title, np.array([size], np.int64)))
     answers = [_is_equal(made, name, value) for name, value in pairs]
     made.node.append(helper.make_node("Min", answers, [f"{_FIXED}/each"]))
     made.node.append(helper.make_node("Cast", [f"{_FIXED}/each"], [_FIXED], to=TensorProto.BOOL))
