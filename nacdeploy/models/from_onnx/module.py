@@ -241,8 +241,12 @@ def first_output(names: Sequence[str]) -> str:
 
 
 def _tensor(given: onnx.TensorProto) -> Tensor:
+    """Return a constant; what torch has no arithmetic for (half precision, four bits) is widened."""
     array = numpy_helper.to_array(given)
-    return torch.from_numpy(np.array(array, dtype=np.float32 if array.dtype == np.float16 else array.dtype))
+    if array.dtype == np.float16 or array.dtype.name.startswith(("bfloat", "float8", "float4")):
+        return torch.from_numpy(array.astype(np.float32))
+    wide = np.int8 if array.dtype.name.startswith(("int4", "uint4", "int2", "uint2")) else array.dtype
+    return torch.from_numpy(np.array(array, dtype=wide))
 
 
 def _constant(attributes: Mapping[str, Any]) -> Tensor:

@@ -96,7 +96,8 @@ def cut(
             named = {_title(links.nodes[i], i): why for i, why in sorted(kept.items()) if why}
             return replace(new, kept=named, left=frozenset(links.nodes[i].name for i in left))
         barriers |= new
-    raise UsageError(_nothing(where, [_title(links.nodes[i], i) for i, why in sorted(barriers.items()) if why]))
+    named = {_title(links.nodes[i], i): why for i, why in sorted(barriers.items()) if why}
+    raise UsageError(_nothing(where, [f"{node}: {why}" for node, why in named.items()]))
 
 
 def _title(node: NodeProto, number: int) -> str:
@@ -172,7 +173,7 @@ def _first(links: Links, wanted: Sequence[str], trial: Zeros) -> tuple[onnx.Mode
 
 def _nothing(where: str, kept: Sequence[str]) -> str:
     named = ", ".join(kept[:4]) or "its inputs, which are no samples (N, ...)"
-    hint = "; an input that decides an If can be fixed: --fix INPUT=VALUE" if any("(If)" in k for k in kept) else ""
+    hint = "; an input that decides an If can be fixed: --fix INPUT=VALUE" if any("(If):" in k for k in kept) else ""
     return (
         f"{where} has nothing that can be made faster: no convolution or matrix product with weights of its own lies "
         f"outside of what stays as it is ({named}){hint}"

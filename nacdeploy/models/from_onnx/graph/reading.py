@@ -22,7 +22,9 @@ from nacdeploy.models.from_onnx.graph import folding, links
 from nacdeploy.models.from_onnx.graph.unfusing import unfused
 from nacdeploy.models.from_onnx.naming import Name
 
-_HALF = TensorProto.FLOAT16
+_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_NUMBERS = {*_HALF, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8}
+_NUMBERS |= {TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,19 @@ def as_written(path: Path) -> onnx.ModelProto:
     model = _with_shapes(_sorted(_inlined(model)))
     _check_known(model, path)
     onnx_files.check(_for_checker(model), str(path))
+    _check_kinds(model, path)
     return model
+
+
+def _check_kinds(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse inputs that are no tensors of numbers."""
+    for value in inputs(model):
+        kind = value.type.tensor_type.elem_type if value.type.HasField("tensor_type") else TensorProto.UNDEFINED
+        if kind not in _NUMBERS:
+            name = TensorProto.DataType.Name(kind).lower() if kind else value.type.WhichOneof("value")
+            raise UsageError(f"{path}: input '{value.name[:80]}' is of type {name}; needed: a tensor of numbers")
+        if not value.type.tensor_type.HasField("shape"):
+            raise UsageError(f"{path}: input '{value.name[:80]}' has no shape; needed: at least its number of axes")
 
 
 def _for_checker(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -248,8 +262,8 @@ def _quiet() -> Iterator[None]:
 def is_half(model: onnx.ModelProto) -> bool:
     """Tell whether a graph computes in half precision."""
     values = (*model.graph.input, *model.graph.output)
-    return any(v.type.tensor_type.elem_type == _HALF for v in values) or any(
-        t.data_type == _HALF for t in model.graph.initializer
+    return any(v.type.tensor_type.elem_type in _HALF for v in values) or any(
+        t.data_type in _HALF for t in model.graph.initializer
     )
 
 
@@ -264,17 +278,17 @@ def _to_single(graph: onnx.GraphProto) -> None:
         _widen(tensor)
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.name in ("to", "dtype") and attribute.type == AttributeProto.INT and attribute.i == _HALF:
+            if attribute.name in ("to", "dtype") and attribute.type == AttributeProto.INT and attribute.i in _HALF:
                 attribute.i = TensorProto.FLOAT
             if attribute.HasField("t"):
                 _widen(attribute.t)
             for inner in folding.inner_graphs(attribute):
                 _to_single(inner)
     for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type == _HALF:
+        if value.type.tensor_type.elem_type in _HALF:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
 def _widen(tensor: TensorProto) -> None:
-    if tensor.data_type == _HALF:
+    if tensor.data_type in _HALF:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), tensor.name))
