@@ -62,7 +62,7 @@ def added(
     """Add the whole file, if the artifact's graph is not one already, and time it beside the original.
 
     Raises:
-        NacdeployError: the whole file cannot be made, or answers with no sense.
+        NacdeployError: the whole file cannot be made.
     """
     original = task.original
     if original is None:
@@ -73,7 +73,7 @@ def added(
         return replace(manifest, kept=dict(original.parts.kept)), dict(files)
     made, notes = _made(network, file, original)
     found = compared(made.SerializeToString(), original)
-    _check(found, original)
+    notes += _weak(found)
     carried, said = _carried(made, original)
     notes += said
     notes.append(_speed(made.SerializeToString(), original, table))
@@ -192,19 +192,10 @@ def full(original: Original, call: Call) -> dict[str, NDArray[Any]]:
     return {**call, **original.name.fixed}
 
 
-def _check(found: Outcome, original: Original) -> None:
-    """Refuse a whole file whose floats have nothing of the file's.
-
-    Raises:
-        NacdeployError: an output is below a few decibels.
-    """
-    bad = {name: db for name, db in found.decibels.items() if db < _LEAST_DB}
-    if bad:
-        name, db = min(bad.items(), key=lambda item: item[1])
-        raise NacdeployError(
-            f"output '{name}' of the whole graph is {db:.1f} dB from that of {original.name.path}: the parts that stay "
-            "as they are amplify what rounding costs; give a higher --min-snr, or leave layers out by --exclude"
-        )
+def _weak(found: Outcome) -> list[str]:
+    """Say which outputs have little left of the file's."""
+    weak = [f"'{name}' ({db:.1f} dB)" for name, db in found.decibels.items() if db < _LEAST_DB]
+    return [f"LITTLE IS LEFT of the file's {', '.join(weak)}: see the chain's score"] if weak else []
 
 
 def _open_axes(file: onnx.ModelProto, original: Original) -> dict[str, list[int]]:
