@@ -101,7 +101,9 @@ def _opened(model: str, data: str, profile: Profile) -> Task:
     )
     made = open_task(title, task, profile, data)
     looked_at = [crossing.call(found.splits["train"][0](i)) for i in range(min(_N_LOOKED_AT, found.splits["train"][1]))]
-    ranges = graph_ranges.checked(reading.as_written(name.path), [{**row, **name.fixed} for row in looked_at])
+    ranges = graph_ranges.checked(
+        reading.as_written(name.path), [{**row, **name.fixed} for row in looked_at], str(name.path)
+    )
     by = "classes of the data" if classes else "the float network's own answers"
     notes = [f"{name.path.name} on {data}: scored by {by}; {found.said}", *_of_parts(parts), *ranges]
     return Task(made.spec, _noted(made.data, notes), made.metric, original)

@@ -51,8 +51,8 @@ class _Fed:
         return f"set images.value_range = '{self.other}' for images, or {by} by 255"
 
 
-def checked(model: onnx.ModelProto, calls: Sequence[Call]) -> list[str]:
-    """Return lines on the values that calls feed to a file.
+def checked(model: onnx.ModelProto, calls: Sequence[Call], where: str) -> list[str]:
+    """Return lines on the values that calls feed to a file, which errors call `where`.
 
     Raises:
         UsageError: the file says that it takes another range, or remembers statistics of it.
@@ -74,7 +74,7 @@ def checked(model: onnx.ModelProto, calls: Sequence[Call]) -> list[str]:
         there, other = (_offset_spread(model, conv, _scaled(calls, fed, by)) for by in (1.0, fed.factor))
         why = f"by its first convolution {fed.other} would fit better"
         return [f"CHECK THE RANGE: {fed.said}; {why}: {fed.remedy}"] if _is_other(there, other) else []
-    here, elsewhere = (_entropy(model, _scaled(calls, fed, by)) for by in (1.0, fed.factor))
+    here, elsewhere = (_entropy(Part(model, where), _scaled(calls, fed, by)) for by in (1.0, fed.factor))
     if here is not None and elsewhere is not None and here < _SURE < 4 * _SURE < elsewhere:
         return [f"CHECK THE RANGE: {fed.said}; every answer is saturated, at {fed.other} it is not: {fed.remedy}"]
     return []
@@ -153,9 +153,8 @@ def _deviations(model: onnx.ModelProto, name: str, calls: Sequence[Call]) -> NDA
     return spread
 
 
-def _entropy(model: onnx.ModelProto, calls: Sequence[Call]) -> float | None:
+def _entropy(part: Part, calls: Sequence[Call]) -> float | None:
     """Return the mean entropy of answers `(N, K)` as a fraction of the largest; None if there are none."""
-    part = Part(model, "the file")
     shares = []
     for call in calls:
         answer = np.asarray(next(iter(part.run(call).values())))

@@ -39,40 +39,44 @@ def with_norm(scale: float) -> onnx.ModelProto:
     return file(nodes, {**WEIGHT, "s": [1] * 4, "o": [0] * 4, "m": [0] * 4, "v": [(scale * 0.3) ** 2] * 4})
 
 
+def looked_at(model: onnx.ModelProto, calls: list[dict[str, np.ndarray]]) -> list[str]:
+    return graph_ranges.checked(model, calls, "net.onnx")
+
+
 def test_file_says_its_range() -> None:
-    assert graph_ranges.checked(file(PLAIN, WEIGHT, "pixels, 0 to 1"), CALLS) == []
+    assert looked_at(file(PLAIN, WEIGHT, "pixels, 0 to 1"), CALLS) == []
     with pytest.raises(UsageError, match=r"the file says that it takes 0\.\.1: set images\.value_range = '0\.\.1'"):
-        graph_ranges.checked(file(PLAIN, WEIGHT, "pixels, 0 to 1"), BYTES)
+        looked_at(file(PLAIN, WEIGHT, "pixels, 0 to 1"), BYTES)
     with pytest.raises(UsageError, match=r"the file says that it takes 0\.\.255.*multiply by 255"):
         model = file(PLAIN, WEIGHT)
         model.metadata_props.add(key="Image.NominalPixelRange", value="NominalRange_0_255")
-        graph_ranges.checked(model, CALLS)
+        looked_at(model, CALLS)
 
 
 def test_first_norm_remembers_its_range() -> None:
-    assert graph_ranges.checked(with_norm(1), CALLS) == [] == graph_ranges.checked(with_norm(255), BYTES)
+    assert looked_at(with_norm(1), CALLS) == [] == looked_at(with_norm(255), BYTES)
     with pytest.raises(UsageError, match=r"times wider in its first batch norm .* 0\.\.1 would fit"):
-        graph_ranges.checked(with_norm(1), BYTES)
+        looked_at(with_norm(1), BYTES)
     with pytest.raises(UsageError, match=r"times less in its first batch norm .* 0\.\.255 would fit"):
-        graph_ranges.checked(with_norm(255), CALLS)
+        looked_at(with_norm(255), CALLS)
 
 
 def test_offsets_of_the_first_convolution_tell_its_range() -> None:
-    assert graph_ranges.checked(with_offsets(0.5), CALLS) == [] == graph_ranges.checked(with_offsets(120), BYTES)
-    (line,) = graph_ranges.checked(with_offsets(0.5), BYTES)
+    assert looked_at(with_offsets(0.5), CALLS) == [] == looked_at(with_offsets(120), BYTES)
+    (line,) = looked_at(with_offsets(0.5), BYTES)
     assert line.startswith("CHECK THE RANGE: values") and "0..1 would fit better" in line
-    (line,) = graph_ranges.checked(with_offsets(120), CALLS)
+    (line,) = looked_at(with_offsets(120), CALLS)
     assert "0..255 would fit better" in line
 
 
 def test_answers_that_are_all_saturated_are_said() -> None:
     nodes = [make_node("Flatten", ["x"], ["f"]), make_node("MatMul", ["f", "w"], ["y"])]
     model = file(nodes, {"w": DRAW.normal(size=(192, 8)) / 4})
-    assert graph_ranges.checked(model, CALLS) == []
-    (line,) = graph_ranges.checked(model, BYTES)
+    assert looked_at(model, CALLS) == []
+    (line,) = looked_at(model, BYTES)
     assert "every answer is saturated, at 0..1 it is not" in line
 
 
 def test_values_of_no_usual_range_are_not_judged() -> None:
     normal = [{"x": DRAW.normal(size=(1, 3, 8, 8)).astype(np.float32)}]
-    assert graph_ranges.checked(with_norm(255), normal) == []
+    assert looked_at(with_norm(255), normal) == []

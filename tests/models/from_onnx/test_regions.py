@@ -315,3 +315,33 @@ def test_convolutions_of_signals_are_layers_and_answer_alike(tmp_path: Path) -> 
     assert all(np.allclose(wanted[key], found[key].numpy(), atol=1e-5) for key in ("y", "r"))
     relu = next(node for node in from_onnx.parts(from_onnx.Name(path)).network.graph.node if node.op_type == "Relu")
     assert relu.input[0].endswith("/answer"), "nothing stands between a convolution and its activation"
+
+
+@pytest.mark.parametrize(
+    ("value", "opset", "said"),
+    [
+        (helper.make_tensor_value_info("x", TensorProto.STRING, ["n"]), 17, "input 'x' is of type string"),
+        (helper.make_tensor_sequence_value_info("x", FLOAT, None), 17, "input 'x' is of type sequence_type"),
+        (helper.make_tensor_value_info("x", FLOAT, ["n"]), 999, "written in opset 999, and the newest that is read"),
+    ],
+)
+def test_file_of_another_kind_is_one_line(tmp_path: Path, value: onnx.ValueInfoProto, opset: int, said: str) -> None:
+    made = helper.make_graph([make_node("Identity", ["x"], ["y"])], "g", [value], [value])
+    made.output[0].name = "y"
+    path = tmp_path / "net.onnx"
+    path.write_bytes(
+        helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8).SerializeToString()
+    )
+    with pytest.raises(UsageError, match=said) as caught:
+        from_onnx.parts(from_onnx.Name(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_nodes_in_any_order_are_read(tmp_path: Path) -> None:
+    made = shaped()
+    nodes = list(made.graph.node)[::-1]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(made.SerializeToString())
+    assert from_onnx.parts(from_onnx.Name(path, shapes={"x": (3, 8, 8)})).is_cut

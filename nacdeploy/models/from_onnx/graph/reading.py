@@ -65,11 +65,19 @@ def as_written(path: Path) -> onnx.ModelProto:
         raise UsageError(f"{path} is not there; give the ONNX file of a network")
     model = _parsed(path)
     _load_external(model, path)
+    _check_opset(model, path)
     model = _with_shapes(_sorted(_inlined(model)))
     _check_known(model, path)
     onnx_files.check(_for_checker(model), str(path))
     _check_kinds(model, path)
     return model
+
+
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    found = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
+    if found > newest:
+        raise UsageError(f"{path} is written in opset {found}, and the newest that is read here is {newest}")
 
 
 def _check_kinds(model: onnx.ModelProto, path: Path) -> None:
