@@ -117,7 +117,7 @@ def _fitted(wanted: Input, array: Tensor, path: Path) -> Tensor:
 
 
 def _typed(wanted: Input, array: Tensor, path: Path) -> Tensor:
-    if array.is_floating_point() and not wanted.dtype.startswith(("float", "double")):
+    if array.is_complex() or (array.is_floating_point() and not wanted.dtype.startswith(("float", "double"))):
         raise UsageError(f"{path}: '{wanted.name}' holds {array.dtype}; the network takes {wanted.dtype}")
     if array.is_floating_point() and not bool(torch.isfinite(array).all()):
         raise UsageError(f"{path}: '{wanted.name}' holds values that are no numbers (nan, inf)")

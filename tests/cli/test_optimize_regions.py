@@ -147,6 +147,7 @@ def test_excluded_nodes_and_fixed_inputs_are_named_in_python_too(here: Path) -> 
         (("--data", "odd.npz"), "'h' has shape (24, 2, 2, 5); needed: (24, 1, 1, 5), a row for each call"),
         (("--data", "text.npz"), "'rate' holds torch.float32; the network takes int64"),
         (("--data", "nan.npz"), "'x' holds values that are no numbers"),
+        (("--data", "complex.npz"), "'x' holds torch.complex128; the network takes float32"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(
@@ -155,6 +156,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(
     np.savez("few.npz", x=images(24))
     np.savez("odd.npz", x=images(24), h=np.zeros((24, 2, 2, 5), np.float32), rate=np.array(16))
     np.savez("text.npz", x=images(24), rate=np.float32(16))
+    np.savez("complex.npz", x=images(24).astype(complex), rate=np.array(16))
     np.savez("nan.npz", x=images(24) * np.nan, rate=np.array(16))
     given = ("--data", "calls.npz", *arguments) if "--data" not in arguments else arguments
     line = refused_line(run("optimize", "net.onnx", *given, "--profile", "tiny.toml", "--out", "never"))
