@@ -41,12 +41,12 @@ class _Fed:
 
     @property
     def said(self) -> str:
-        """What is fed, in words."""
+        """The values that are fed, in words."""
         return f"values {self.low:.3g} to {self.high:.3g} are fed to '{self.name}'"
 
     @property
     def remedy(self) -> str:
-        """What would change it, in words."""
+        """The way to change the range, in words."""
         by = "divide" if self.factor < 1 else "multiply"
         return f"set images.value_range = '{self.other}' for images, or {by} by 255"
 
