@@ -89,7 +89,11 @@ def _compared(network: Network) -> list[list[str]]:
     float_file = Path(found.table.baseline) / "model.onnx"
     static = _static(float_file, task.data.train.images[:20].numpy(), place.with_suffix(".static.onnx"))
     test = task.data.test.images[:]
-    files = {"float": float_file, "`quantize_static`, U8S8, per channel": static, "`nacdeploy optimize`": found.file}
+    files = {
+        "float": float_file,
+        "`quantize_static`, U8S8, per channel": static,
+        "`nacdeploy optimize`": found.artifact / "model.onnx",
+    }
     runners = {name: OnnxRunner(path) for name, path in files.items()}
     answers = {name: [torch.from_numpy(each) for each in runner.run(test.numpy())] for name, runner in runners.items()}
     subjects = {name: runner.subject(test[:1].numpy()) for name, runner in runners.items()}

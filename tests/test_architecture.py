@@ -83,7 +83,7 @@ HOMES = {
     "tensorrt_rtx": {"exporters.targets.tensorrt.api"},
     "torch_tensorrt": {"exporters.targets.torch_trt.build"},
     "wandb": {"base.tracking"},
-    "onnxruntime": {"exporters.targets.ort.runner"},
+    "onnxruntime": {"exporters.targets.ort.runner", "models.from_onnx.running"},
     "onnxruntime.transformers.float16": {"exporters.targets.tensorrt.fp16"},
     "openvino": {"exporters.targets.openvino.runner"},
     "ray": {"strategies.search.cluster"},

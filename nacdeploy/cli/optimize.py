@@ -26,6 +26,8 @@ from nacdeploy.exporters.targets import FOLDERS
 @options.shared("data", "input_size", "preprocess", "normalize", "classes", "profile", "seed")
 @options.out
 @click.option("--autotune", is_flag=True, help="Measure the precision of every group of layers.")
+@click.option("--exclude", multiple=True, metavar="NODE", help="Nodes that stay as they are, by a pattern: /head/*.")
+@click.option("--fix", multiple=True, metavar="INPUT=VALUE", help="An input that is the same at every call.")
 @options.wandb
 @options.as_json
 def command(network: Path, as_json: bool, **given: Any) -> None:
@@ -38,6 +40,8 @@ def command(network: Path, as_json: bool, **given: Any) -> None:
     rows = [[layer, reason] for layer, reason in found.in_float.items()]
     if rows:
         render.print_table("not in integers", ["layer", "why"], rows)
+    if found.kept:
+        render.print_table("as in the file", ["node", "why"], [[node, reason] for node, reason in found.kept.items()])
     for note in found.notes:
         click.echo(f"note: {note}")
     print_bench(found.table)

@@ -1,6 +1,8 @@
 """A bare ONNX file made faster, in one step: quantized without labels or training, checked, timed against itself."""
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,12 +13,15 @@ from nacdeploy.commands.export import export
 from nacdeploy.commands.transfer import transfer
 from nacdeploy.exporters import bench as bench_runner
 from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.models import from_onnx
+from nacdeploy.models.from_onnx import naming
 from nacdeploy.sessions.options import Options
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.strategy import Strategy
 
 MIN_SNR_DB = 25.0
+_N_ATTEMPTS, _MOST_DB = 3, 100.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Optimized:
         artifact: the folder of the artifact.
         file: the ONNX file in it, with the inputs and outputs of the original.
         in_float: the reason for each layer that stays float.
+        kept: the nodes of the file that stay as they are, each with the reason.
         notes: lines on how the artifact was made and checked.
         table: score, size and speed beside the FP32 network, timed in turns.
     """
@@ -34,6 +40,7 @@ class Optimized:
     artifact: Path
     file: Path
     in_float: dict[str, str]
+    kept: dict[str, str]
     notes: tuple[str, ...]
     table: bench_runner.Table
 
@@ -49,6 +56,8 @@ def optimize(
     min_snr_db: float = MIN_SNR_DB,
     out: Path | str | None = None,
     autotune: bool = False,
+    exclude: Sequence[str] = (),
+    fix: Sequence[str] = (),
     progress: Progress | None = None,
     **shared: Unpack[Options],
 ) -> Optimized:
@@ -68,6 +77,9 @@ def optimize(
         min_snr_db: the ratio that the answers keep against the float network's, in decibels.
         out: the folder of the artifact.
         autotune: measure the precision of every group of layers, also where integers pay as a whole.
+        exclude: patterns of node names (`/head/*`) that stay as they are in the file.
+        fix: `INPUT=VALUE` for inputs that are the same at every call and decide what runs; other values run as in the
+            file.
         shared: `data` is a folder of images, `inputs:FILE.npz` with an array for each input by name, or a data set's
             name; without it inputs are drawn at random, which says little of real ones.
 
@@ -75,28 +87,82 @@ def optimize(
         UsageError: the file cannot be read, or the data do not fit it.
         NacdeployError: the exported graph does not agree, or the target cannot be built for here.
     """
-    progress, name = progress or default(), str(network)
+    progress, name = progress or default(), _named(str(network), exclude, fix)
     if not from_onnx.is_onnx(name):
         raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
     options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
-    found = Chain.parse(f"Q(min_snr_db={min_snr_db:g})")
-    chain = strategy or Strategy(found, {"quantize": {"calibration": "answers"}})
-    result = transfer(strategy=chain, progress=progress, **options)
-    runs = options.get("runs", "runs")
-    made = export(
-        source=result.folder,
-        target=target,
-        out=out,
-        autotune=autotune,
-        runs=runs,
-        wandb=options.get("wandb", True),
-        progress=progress,
-    )
-    manifest, rows = artifact.load(made)
+    ask = _Ask(options, target, out, autotune, progress)
+    made, manifest, rows = _right(ask, strategy, min_snr_db)
     kept = {layer: why for step in manifest.steps for layer, why in step.decision.get("left_out", {}).items()}
     in_float = {row.layer: kept.get(row.layer) or row.reason for row in rows if row.held.startswith("float")}
     table = bench([made], progress=progress)
-    return Optimized(made, made / manifest.model_file, in_float, manifest.notes, table)
+    notes = (*manifest.notes, *_of_floats(rows, min_snr_db))
+    file = made / (manifest.whole_file or manifest.model_file)
+    return Optimized(made, file, in_float, manifest.kept, notes, table)
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What stays the same from one attempt to the next."""
+
+    options: Options
+    target: str
+    out: Path | str | None
+    autotune: bool
+    progress: Progress
+
+
+def _right(ask: _Ask, strategy: str | None, min_snr_db: float) -> tuple[Path, Manifest, tuple[Lowering, ...]]:
+    """Return an artifact whose whole file keeps the ratio of signal to noise too: what stays behind the network may
+    amplify its noise. The network is then asked for more."""
+    asked = min_snr_db
+    for attempt in range(_N_ATTEMPTS):
+        made = _once(ask, strategy or _without_training(asked))
+        manifest, rows = artifact.load(made)
+        short = 0.0 if manifest.whole_db is None else min_snr_db - manifest.whole_db
+        if strategy is not None or short <= 0 or asked >= _MOST_DB or attempt == _N_ATTEMPTS - 1:
+            break
+        asked = min(asked + short + 1, _MOST_DB)
+        ask.progress.say(
+            f"the whole file is at {manifest.whole_db:.1f} dB: its network is asked for {asked:.1f} dB instead"
+        )
+        shutil.rmtree(made)
+    return made, manifest, rows
+
+
+def _without_training(min_snr_db: float) -> Strategy:
+    """Return Q with everything that makes integers right without training."""
+    chain = Chain.parse(f"Q(min_snr_db={min_snr_db:.4g})")
+    return Strategy(chain, {"quantize": {"calibration": "answers"}})
+
+
+def _once(ask: _Ask, chain: str | Strategy) -> Path:
+    result = transfer(strategy=chain, progress=ask.progress, **ask.options)
+    return export(
+        source=result.folder,
+        target=ask.target,
+        out=ask.out,
+        autotune=ask.autotune,
+        runs=ask.options.get("runs", "runs"),
+        wandb=ask.options.get("wandb", True),
+        progress=ask.progress,
+    )
+
+
+def _of_floats(rows: Sequence[Lowering], min_snr_db: float) -> tuple[str, ...]:
+    """Say that nothing is in integers, if so."""
+    if any(not row.held.startswith("float") for row in rows):
+        return ()
+    return (f"NOTHING IS IN INTEGERS: no layer pays here and keeps {min_snr_db:g} dB; the artifact is in float",)
+
+
+def _named(network: str, exclude: Sequence[str], fix: Sequence[str]) -> str:
+    """Return the model's name with what is asked of its file."""
+    if not (exclude or fix) or not from_onnx.is_onnx(network):
+        return network
+    name = from_onnx.parsed(network)
+    fixed = {**name.fixed, **naming.fixed_by(fix)}
+    return str(replace(name, exclude=(*name.exclude, *exclude), fixed=fixed))
 
 
 def _data(given: Any) -> str:

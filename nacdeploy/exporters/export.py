@@ -12,7 +12,7 @@ import onnx
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.progress import Progress, Silent
-from nacdeploy.exporters import describe, engines, parity
+from nacdeploy.exporters import describe, engines, parity, whole
 from nacdeploy.exporters.artifacts import artifact, onnx_checks
 from nacdeploy.exporters.artifacts.artifact import MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.describe import Context
@@ -79,7 +79,7 @@ def export(
         bar.update(1, n_steps, "parity")
         manifest = _checked(lowered, order, context)
         bar.update(2, n_steps)
-        files = {MODEL_FILE: lowered.graph.model}
+        files = {MODEL_FILE: whole.started(lowered.graph.model, task)}
         if lowered.precisions is not None:
             files[artifact.PRECISION] = records.json_bytes(lowered.precisions)
         built = count(3)
@@ -91,6 +91,7 @@ def export(
         if runtime.build is not None:
             source = engines.source(files[MODEL_FILE], lowered.rows, lowered.state.network, task, profile, log)
             manifest, files = engines.added(manifest, files, runtime.build(source))
+        manifest, files = whole.added(manifest, files, task, profile.bench)
     return artifact.write(out, files, manifest, lowered.rows)
 
 

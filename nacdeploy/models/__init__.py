@@ -165,7 +165,8 @@ def _build(spec: ModelSpec) -> nn.Module:
         return external.timm_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
     if from_onnx.is_onnx(name):
         shapes = {port.name: port.shape for port in spec.ports.inputs} if spec.ports else {}
-        return from_onnx.module(from_onnx.path_of(name), shapes)
+        shapes = {port.name: port.shape for port in spec.ports.inputs} if spec.ports else {}
+        return from_onnx.module(from_onnx.parsed(name), shapes)
     if live.is_live(name):
         return copy.deepcopy(live.find(name).network())
     if is_file(name):

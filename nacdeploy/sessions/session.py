@@ -14,7 +14,6 @@ from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.progress import Progress
 from nacdeploy.exporters import imported
 from nacdeploy.metrics import DEFAULT, Metric, scored
-from nacdeploy.models import from_onnx
 from nacdeploy.models.from_onnx import OnnxModule
 from nacdeploy.models.ports import unported
 from nacdeploy.profile import Profile
@@ -248,8 +247,8 @@ def _check_read(setup: Setup, progress: Progress) -> None:
     if isinstance(backbone, OnnxModule) and spec.ports is not None:
         whole = unported(backbone)
         assert isinstance(whole, OnnxModule)
-        path = from_onnx.path_of(spec.name)
-        progress.say(imported.check(path, whole, spec.ports, setup.task.data.validation.images[:3]))
+        assert setup.task.original is not None
+        progress.say(imported.check(setup.task.original, whole, spec.ports, setup.task.data.validation.images[:3]))
 
 
 def _check_direction(baseline: CompressionState, task: Task) -> None:

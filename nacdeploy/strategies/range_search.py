@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 
 from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.attachment import Attachment
-from nacdeploy.network.captured.graph import call_plain
-from nacdeploy.network.network import Network
+from nacdeploy.network.captured.graph import call_with
+from nacdeploy.network.network import Network, masked_weight
 from nacdeploy.network.semantics import Use
 
 Range = tuple[float, float]
@@ -26,10 +26,10 @@ CLEARLY = 0.97  # of an error
 HOPELESS = 3.0  # times the error: further in the same direction lies nothing better
 
 
-class _Alone:
-    """A run in which one tensor is rounded; weights and all other tensors are float."""
+class Alone:
+    """A run in which one tensor is rounded, or none; weights and all other tensors are float."""
 
-    def __init__(self, network: Network, key: str) -> None:
+    def __init__(self, network: Network, key: str = "") -> None:
         self._network, self._key = network, key
 
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
@@ -40,7 +40,8 @@ class _Alone:
         return y
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
-        return call_plain(module, x)
+        masked = masked_weight(self._network, name, module) if name in self._network.layers else None
+        return call_with(module, x, masked)
 
 
 class Harms:
@@ -52,14 +53,14 @@ class Harms:
 
     def __init__(self, network: Network, x: Tensor) -> None:
         self._network, self._x, self._values = network, x, dict[str, Any]()
-        self._wanted = network.run(x, _Alone(network, ""), lambda name, value: self._values.update({name: value}))
+        self._wanted = network.run(x, Alone(network), lambda name, value: self._values.update({name: value}))
         self._after = _followers(network)
 
     def of(self, key: str, low: float, high: float) -> float:
         """Return the harm of a tensor with a range; its quantizer keeps the range."""
         self._network.quantizers[key].set_range(low, high)  # type: ignore[operator]
         known = {name: value for name, value in self._values.items() if name not in self._after.get(key, ())}
-        found = self._network.run(self._x, _Alone(self._network, key), known=known)
+        found = self._network.run(self._x, Alone(self._network, key), known=known)
         return _noise(found, self._wanted, self._network)
 
 

@@ -75,10 +75,10 @@ def test_file_becomes_an_artifact_that_answers_as_it(here: Path) -> None:
     before = Path("net.onnx").read_bytes()
     done = succeed("optimize", "net.onnx", "--data", "photos", "--min-snr", "20", "--out", "fast")
     assert "the network that was read answers as net.onnx in ONNX Runtime" in done.err
-    assert "channels, height, width, rgb, values" in done.err and "file: fast/model.onnx" in done.out
+    assert "channels, height, width, rgb, values" in done.err and "file: fast/whole.onnx" in done.out
     assert Path("net.onnx").read_bytes() == before
     x = np.random.default_rng(1).random((1, 3, 16, 16), dtype=np.float32)
-    (was,), (now,) = (OnnxRunner(Path(file)).run(x) for file in ("net.onnx", "fast/model.onnx"))
+    (was,), (now,) = (OnnxRunner(Path(file)).run(x) for file in ("net.onnx", "fast/whole.onnx"))
     assert 10 * np.log10(np.square(was).sum() / np.square(was - now).sum()) > 15
     model = onnx.load("fast/model.onnx")
     assert (model.graph.input[0].name, model.graph.output[0].name) == ("pixels", "scores")

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import doors
 
-_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 _PACKED = frozenset({TensorProto.STRING, TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
 _LEAST_INPUTS = {
     "QuantizeLinear": 2,
@@ -82,11 +82,20 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from _tensors(inner)
 
 
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of a graph and of the branches in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from nodes(inner)
+
+
 def _problems(model: onnx.ModelProto) -> Iterator[str]:
     graph = model.graph
     names = Counter(node.name for node in graph.node if node.name)
     yield from (f"{n} nodes are called '{name[:80]}'" for name, n in names.items() if n > 1)
-    yield from (f"operators of '{node.domain[:80]}' are not run" for node in graph.node if node.domain not in _DOMAINS)
+    yield from (f"operators of '{node.domain[:80]}' are not run" for node in nodes(graph) if node.domain not in DOMAINS)
     yield from (problem for tensor in _tensors(graph) if (problem := _of_tensor(tensor)))
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     yield from (problem for node in graph.node if (problem := _of_node(node, shapes)))

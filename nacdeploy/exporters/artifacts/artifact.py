@@ -152,6 +152,9 @@ class Manifest:
         worst_step: the largest distance of any quantized layer from the simulation, in steps of its output grid.
         engines: files by compute capability.
         builds: the records of the engines' builds (`trt_build.BuildRecord`) by compute capability.
+        whole_file: the file in the place of the ONNX file that the network came from, if that has more.
+        whole_db: the least ratio of signal to noise of its outputs against that file's, in decibels.
+        kept: the nodes of that file that stay as they are, each with the reason.
         files: sha256 by file name.
     """
 
@@ -177,6 +180,9 @@ class Manifest:
     notes: tuple[str, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
     data: DataSource | None = None
+    whole_file: str = ""
+    whole_db: float | None = None
+    kept: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""

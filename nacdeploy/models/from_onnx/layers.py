@@ -1,8 +1,10 @@
 """Nodes with weights as torch's own layers, so that every letter works on them."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -37,6 +39,22 @@ class Padded(nn.Module):
         pads = pads_of(x, self._kernel, strides, dilations, self._attributes)
         flat = [p for pair in zip(pads[:n][::-1], pads[n:][::-1], strict=True) for p in pair]
         return self.layer(F.pad(x, flat) if any(flat) else x)
+
+
+class Left(nn.Module):
+    """A layer that no letter finds: its weights are constants, and it computes as a function."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        object.__setattr__(self, "_layer", copy.deepcopy(layer))  # no child: nobody finds it
+        for name, value in layer.state_dict().items():
+            self.register_buffer(name.replace(".", "_"), value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer: Any = self._layer
+        values = {name: getattr(self, name.replace(".", "_")) for name in layer.state_dict()}
+        found: Tensor = torch.func.functional_call(layer, values, (x,))
+        return found
 
 
 def layer(op: str, inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
@@ -136,6 +154,48 @@ def _matmul(inputs: list[str], attributes: dict[str, Any], constants: Constants)
     return _linear(weight.T, bias)
 
 
+def _fused_matmul(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    weight = constants.get(inputs[1])
+    turned = (attributes.get(name, 0) for name in ("transA", "transBatchA", "transBatchB"))
+    if weight is None or weight.dim() != 2 or inputs[0] in constants or any(turned):
+        return None
+    return _linear(attributes.get("alpha", 1.0) * (weight if attributes.get("transB", 0) else weight.T), None)
+
+
+def _whole_matmul(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    """Return the layer of a product on integers, of a file that is quantised as it runs: the weight's integers."""
+    weight, zero = constants.get(inputs[1]), constants.get(inputs[3]) if len(inputs) > 3 else None
+    if weight is None or weight.dim() != 2 or inputs[0] in constants:
+        return None
+    return _linear((weight.float() - (0.0 if zero is None else zero.float())).T, None)
+
+
+def _activated(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    """Return a convolution or matrix product that ONNX Runtime fused with its activation."""
+    kind = attributes.get("activation", b"").decode()
+    made = _conv(inputs[:3], attributes, constants)
+    return None if made is None or len(inputs) > 3 or kind not in _ACTIVATIONS else _sequence(made, kind, attributes)
+
+
+def _activated_product(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
+    kind, made = attributes.get("activation", b"").decode(), _gemm(inputs[:3], attributes, constants)
+    return None if made is None or kind not in _ACTIVATIONS else _sequence(made, kind, attributes)
+
+
+def _sequence(made: nn.Module, kind: str, attributes: dict[str, Any]) -> nn.Module:
+    values = attributes.get("activation_params", [attributes.get("activation_alpha", 0.01)])
+    return nn.Sequential(made, _ACTIVATIONS[kind](*(values if kind in ("LeakyRelu", "Clip") else ())))
+
+
+_ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
+    "Relu": nn.ReLU,
+    "Sigmoid": nn.Sigmoid,
+    "Tanh": nn.Tanh,
+    "LeakyRelu": nn.LeakyReLU,
+    "Clip": nn.Hardtanh,
+}
+
+
 def _batch_norm(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
     if not all(name in constants for name in inputs[1:5]) or attributes.get("training_mode", 0):
         return None
@@ -161,6 +221,10 @@ _MAKERS: dict[str, Callable[[list[str], dict[str, Any], Constants], nn.Module | 
     "MatMul": _matmul,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
+    "MatMulInteger": _whole_matmul,
+    "com.microsoft:FusedMatMul": _fused_matmul,
+    "com.microsoft:FusedConv": _activated,
+    "com.microsoft:FusedGemm": _activated_product,
 }
 LAYERS = tuple(_MAKERS)
 

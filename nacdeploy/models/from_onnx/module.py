@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,21 +13,25 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import UsageError
-from nacdeploy.models.from_onnx.layers import layer, multiplied
+from nacdeploy.models.from_onnx.contrib import CONTRIB
+from nacdeploy.models.from_onnx.layers import LAYERS, Left, layer, multiplied
 from nacdeploy.models.from_onnx.operators import FUNCTIONS, SET_BY_NUMBERS
 from nacdeploy.models.from_onnx.sizes import ON_SIZES, Sizes
 
 _MOST_SIZES = 64  # numbers; more are a tensor
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
+_DYNAMIC = "DynamicQuantizeLinear"
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input of a graph: its name, the shape that it declares (None: open), its type as torch names it."""
+    """An input of a graph: its name, the shape that it declares (None: open), its type as torch names it, and whether
+    it has the batch first."""
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    is_sample: bool = True
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,32 @@ class _Step:
     last_use: tuple[str, ...] = ()
 
 
-class OnnxModule(nn.Module):
-    """Computes a graph node by node. `forward` takes its inputs in order, or by name; it returns the output, or outputs
-    by name.
+class UnreadError(UsageError):
+    """Nodes that torch does not hold.
 
-    Raises:
-        UsageError: the graph has operators that are not read; the text lists them.
+    Attributes:
+        nodes: the reason for each, by the name of its first output.
     """
 
-    def __init__(self, model: onnx.ModelProto, where: str) -> None:
+    def __init__(self, text: str, nodes: Mapping[str, str]) -> None:
+        super().__init__(text)
+        self.nodes = nodes
+
+
+class OnnxModule(nn.Module):
+    """Computes a graph node by node. `forward` takes its inputs in order, or by name; it returns the output, or outputs
+    by name. The layers of nodes in `left` are no layers of torch's: no letter works on them.
+
+    Raises:
+        UnreadError: the graph has operators that are not read; the text lists them.
+    """
+
+    def __init__(self, model: onnx.ModelProto, where: str, left: Collection[str] = ()) -> None:
         super().__init__()
-        self._where = where
+        self._where, self._left = where, frozenset(left)
         self.opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
         constants = {each.name: _tensor(each) for each in model.graph.initializer}
-        self.inputs = tuple(_input(each) for each in model.graph.input if each.name not in constants)
+        self.inputs = tuple(input_of(each) for each in model.graph.input if each.name not in constants)
         self.input_names = tuple(each.name for each in self.inputs)
         self.output_names = tuple(each.name for each in model.graph.output)
         self.batch = _batch(self.inputs)
@@ -64,7 +80,7 @@ class OnnxModule(nn.Module):
         self._values: dict[str, str] = {}
         steps = self._read([*model.graph.node], constants, _readers(model))
         self._steps = _with_last_uses(steps, {*self.output_names, *self._constants, *self._values})
-        self.is_quantized = any(node.op_type in _QUANTIZED for node in model.graph.node)
+        self.is_quantized = any(node.op_type in (*_QUANTIZED, _DYNAMIC) for node in model.graph.node)
         self.eval()
 
     def forward(self, *given: Tensor, **named: Tensor) -> Any:
@@ -91,7 +107,8 @@ class OnnxModule(nn.Module):
                 if torch.compiler.is_exporting():  # torch's tracer has its own use for errors
                     raise
                 reason = " ".join(str(error).split())[:200]
-                raise UsageError(f"{self._where}: node '{step.name}' ({step.op}) cannot be run: {reason}") from error
+                text = f"{self._where}: node '{step.name}' ({step.op}) cannot be run: {reason}"
+                raise UnreadError(text, {first_output(step.outputs): f"torch cannot run it: {reason}"}) from error
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = found[0] if isinstance(found, tuple | list) else found
             else:
@@ -111,6 +128,8 @@ class OnnxModule(nn.Module):
             return self.get_submodule(step.layer)(given[0])
         if step.op in _QUANTIZED:
             return given[0]
+        if step.op in ("Shape", "Size") and isinstance(given[0], Sizes):
+            given = [given[0].tensor()]
         if step.op == "Shape":
             shape = list(given[0].shape)[step.attributes.get("start", 0) : step.attributes.get("end")]
             return Sizes(shape)
@@ -123,13 +142,13 @@ class OnnxModule(nn.Module):
             given = [given[0].tensor(), *given[1:]]
         if step.op == "Gemm":
             return multiplied(step.op, given, dict(step.attributes))
-        return FUNCTIONS[step.op](*given, **step.attributes)
+        return _FUNCTIONS[step.op](*given, **step.attributes)
 
     def _read(
         self, nodes: list[onnx.NodeProto], constants: dict[str, Tensor], readers: Mapping[str, list[onnx.NodeProto]]
     ) -> list[_Step]:
         """Return the steps of nodes; layers and constants become parts of the module."""
-        steps, taken, unknown = list[_Step](), Counter[str](), dict[str, str]()
+        steps, taken, unknown = list[_Step](), Counter[str](), list[tuple[onnx.NodeProto, int]]()
         skipped: set[str] = set()
         for number, node in enumerate(nodes):
             attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
@@ -147,7 +166,8 @@ class OnnxModule(nn.Module):
             if bias is not None:
                 attributes["bias"], added = bias
                 outputs = tuple(added.output)
-            made = layer(node.op_type, list(node.input), attributes, constants)
+            op = operator_of(node)
+            made = layer(op, list(node.input), attributes, constants)
             if bias is not None:
                 if made is not None:
                     skipped.add(outputs[0])
@@ -155,12 +175,12 @@ class OnnxModule(nn.Module):
                     outputs = tuple(node.output)
                 attributes.pop("bias")
             if made is not None:
-                self.add_module(name, made)
-            elif node.op_type not in _KNOWN or (node.domain not in ("", "ai.onnx")):
-                unknown.setdefault(f"{node.domain}:{node.op_type}".lstrip(":"), node.name or f"number {number}")
+                self.add_module(name, Left(made) if node.name in self._left else made)
+            elif op not in _KNOWN:
+                unknown.append((node, number))
             given = tuple(node.input)[: 1 if made is not None else None]
             known = self._given(node, attributes)
-            steps.append(_Step(name, node.op_type, given, outputs, known, name if made is not None else ""))
+            steps.append(_Step(name, op, given, outputs, known, name if made is not None else ""))
         self._refuse(unknown)
         self._hold(steps, constants)
         return steps
@@ -175,10 +195,14 @@ class OnnxModule(nn.Module):
             attributes["n"] = len(node.output)
         return attributes
 
-    def _refuse(self, unknown: Mapping[str, str]) -> None:
+    def _refuse(self, unknown: Sequence[tuple[onnx.NodeProto, int]]) -> None:
         if unknown:
-            listed = ", ".join(f"{op} (node '{node}')" for op, node in sorted(unknown.items())[:6])
-            raise UsageError(f"{self._where} has operators that are not read here: {listed}")
+            named = dict[str, str]()
+            for node, number in unknown:
+                named.setdefault(f"{node.domain}:{node.op_type}".lstrip(":"), node.name or f"number {number}")
+            listed = ", ".join(f"{op} (node '{node}')" for op, node in sorted(named.items())[:6])
+            nodes = {first_output(node.output): "torch does not hold it" for node, _ in unknown}
+            raise UnreadError(f"{self._where} has operators that are not read here: {listed}", nodes)
 
     def _hold(self, steps: list[_Step], constants: Mapping[str, Tensor]) -> None:
         """Keep the constants that steps read: short lists of integers, and settings, as numbers, all others as
@@ -195,12 +219,34 @@ class OnnxModule(nn.Module):
                 self.register_buffer(self._values[name], value)
 
 
-_KNOWN = {*FUNCTIONS, *ON_SIZES, *_QUANTIZED, "Shape", "Size", "Gemm"}
+def operator_of(node: onnx.NodeProto) -> str:
+    """Return the name of an operator, with its domain if that is not ONNX's own."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
+
+
+_FUNCTIONS = {**FUNCTIONS, **CONTRIB}
+_KNOWN = {*_FUNCTIONS, *ON_SIZES, *_QUANTIZED, "Shape", "Size", "Gemm"}
+
+
+def unread(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return the nodes whose operators torch does not hold, by the name of their first output, each with the reason."""
+    known = {*_KNOWN, *LAYERS, "Constant"}
+    nodes = (node for node in graph.node if operator_of(node) not in known)
+    return {first_output(node.output): "torch does not hold it" for node in nodes}
+
+
+def first_output(names: Sequence[str]) -> str:
+    """Return the first output of a node that has a name."""
+    return next((name for name in names if name), "")
 
 
 def _tensor(given: onnx.TensorProto) -> Tensor:
+    """Return a constant; what torch has no arithmetic for (half precision, four bits) is widened."""
     array = numpy_helper.to_array(given)
-    return torch.from_numpy(np.array(array, dtype=np.float32 if array.dtype == np.float16 else array.dtype))
+    if array.dtype == np.float16 or array.dtype.name.startswith(("bfloat", "float8", "float4")):
+        return torch.from_numpy(array.astype(np.float32))
+    wide = np.int8 if array.dtype.name.startswith(("int4", "uint4", "int2", "uint2")) else array.dtype
+    return torch.from_numpy(np.array(array, dtype=wide))
 
 
 def _constant(attributes: Mapping[str, Any]) -> Tensor:
@@ -222,11 +268,13 @@ def _dequantized(node: onnx.NodeProto, attributes: Mapping[str, Any], constants:
     )
 
 
-def _input(value: onnx.ValueInfoProto) -> Input:
+def input_of(value: onnx.ValueInfoProto) -> Input:
+    """Return an input as a graph declares it; half precision is read as single."""
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim)
     dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    return Input(value.name, shape, str(torch.from_numpy(np.zeros(0, dtype)).dtype).removeprefix("torch."))
+    name = str(torch.from_numpy(np.zeros(0, dtype)).dtype).removeprefix("torch.")
+    return Input(value.name, shape, "float32" if name == "float16" else name)
 
 
 def _batch(inputs: tuple[Input, ...]) -> int | None:

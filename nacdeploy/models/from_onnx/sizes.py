@@ -10,15 +10,33 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
 class Sizes:
-    """Numbers along one axis, or a single one (`is_scalar`), each an int, a float, a bool or a symbolic int."""
+    """Numbers along one axis, or a single one (`is_scalar`), each an int, a float, a bool or a symbolic int.
 
-    def __init__(self, values: Sequence[Any], is_scalar: bool = False) -> None:
+    Between two reshapes they may have more axes (`shape`): exporters turn a network's pads around as a matrix.
+    """
+
+    def __init__(self, values: Sequence[Any], is_scalar: bool = False, shape: Sequence[int] | None = None) -> None:
         self.values, self.is_scalar = tuple(values), is_scalar
+        self.shape = tuple(shape) if shape is not None else () if is_scalar else (len(self.values),)
+
+    @staticmethod
+    def of(array: NDArray[Any]) -> "Sizes":
+        """Return the numbers of an array of objects."""
+        return Sizes(array.reshape(-1).tolist(), array.ndim == 0, array.shape)
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The numbers as an array of objects."""
+        made = np.empty(len(self.values), dtype=object)
+        made[:] = self.values
+        return made.reshape(self.shape)
 
     def __iter__(self) -> Any:
         return iter(self.values)
@@ -28,7 +46,7 @@ class Sizes:
 
     def tensor(self) -> Tensor:
         """Return the numbers as a tensor, `()` or `(n,)`."""
-        return torch.tensor(self.values[0] if self.is_scalar else list(self.values))
+        return torch.tensor(self.values[0] if self.is_scalar else list(self.values)).reshape(self.shape)
 
     @property
     def one(self) -> Any:
@@ -55,10 +73,24 @@ def _gathered(data: Sizes, indices: Sizes, **_: Any) -> Sizes:
 
 
 def _sliced(data: Sizes, *bounds: Sizes | None, **attributes: Any) -> Sizes:
-    starts, ends, _, steps = (*bounds, None, None, None, None)[:4]
-    start = starts.one if starts else attributes["starts"][0]
-    end = ends.one if ends else attributes["ends"][0]
-    return Sizes(data.values[slice(int(start), int(end), int(steps.one) if steps else 1)])
+    starts, ends, axes, steps = (*bounds, None, None, None, None)[:4]
+    first = starts.values if starts else attributes["starts"]
+    last = ends.values if ends else attributes["ends"]
+    along = axes.values if axes else attributes.get("axes", range(len(first)))
+    by = steps.values if steps else [1] * len(first)
+    index: list[Any] = [slice(None)] * len(data.shape)
+    for start, end, axis, step in zip(first, last, along, by, strict=True):
+        index[int(axis)] = slice(int(start), int(end), int(step))
+    return Sizes.of(data.array[tuple(index)])
+
+
+def _reshaped(data: Sizes, shape: Sizes | None = None, **attributes: Any) -> Sizes:
+    wanted = list(attributes["shape"] if shape is None else shape.values)
+    return Sizes.of(data.array.reshape([data.shape[i] if n == 0 else int(n) for i, n in enumerate(wanted)]))
+
+
+def _transposed(data: Sizes, perm: Sequence[int] | None = None, **_: Any) -> Sizes:
+    return Sizes.of(data.array.transpose(perm))
 
 
 def _joined(*parts: Sizes, **_: Any) -> Sizes:
@@ -111,7 +143,8 @@ ON_SIZES: dict[str, Callable[..., Any]] = {
     "Cast": _cast,
     "Range": _range,
     "Unsqueeze": _as_list,
-    "Reshape": _as_list,
+    "Reshape": _reshaped,
+    "Transpose": _transposed,
     "Squeeze": _as_one,
     "ReduceProd": lambda data, *_, **__: Sizes([math.prod(data.values)], is_scalar=True),
 }

@@ -272,7 +272,7 @@ def test_half_precision_is_read_as_single(tmp_path: Path) -> None:
             lambda path: onnx.save(
                 graph([helper.make_node("RandomUniformLike", ["x"], ["y"], "draw")], ["n", 2], {}), path
             ),
-            r"operators that are not read here: RandomUniformLike \(node 'draw'\)",
+            r"nothing that can be made faster.*draw \(RandomUniformLike\)",
         ),
         (
             lambda path: onnx.save(graph([helper.make_node("Mine", ["x"], ["y"], domain="own")], ["n", 2], {}), path),

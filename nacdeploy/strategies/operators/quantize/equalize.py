@@ -16,8 +16,9 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.network.attachments.placement import key_of, kind_of_node
-from nacdeploy.network.captured.graph import call_plain, carries_images, weighted_consumer
+from nacdeploy.network.captured.graph import carries_images, weighted_consumer
 from nacdeploy.network.network import Network
+from nacdeploy.strategies.range_search import Alone
 
 # Operators through which a positive factor of a channel passes.
 _PASSING = {"relu", "leaky_relu", "prelu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "dropout"}
@@ -71,22 +72,8 @@ def magnitudes(network: Network, x: Tensor) -> dict[str, Magnitudes]:
             found[name] = Magnitudes(value.abs().transpose(0, 1).flatten(1).amax(1), value.dim())
 
     with torch.no_grad():
-        network.run(x, _Exact(), tap)
+        network.run(x, Alone(network), tap)
     return found
-
-
-class _Exact:
-    """The float network with its attachments."""
-
-    def edge(self, key: str, x: Tensor, use: Any) -> Tensor:
-        return x
-
-    def attached(self, key: str, module: Any, x: Tensor) -> Tensor:
-        y: Tensor = module(x)
-        return y
-
-    def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
-        return call_plain(module, x)
 
 
 def _tensors(network: Network, values: Values) -> list[_Tensor]:
