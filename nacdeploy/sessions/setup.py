@@ -125,7 +125,9 @@ def to_apply(
     data.name_by_user(options["data"])
     settings = Settings.loaded(options["profile"])
     by_options = _by_options(options, {}, settings.profile)
-    settings = settings.over((f"strategy {found.chain if found is strategy else strategy}", brought(found))).over(*by_options)
+    settings = settings.over((f"strategy {found.chain if found is strategy else strategy}", brought(found))).over(
+        *by_options
+    )
     known_letters.check(found.chain, settings.profile)
     carried = (str(precision), carry.read(Path(precision))) if precision is not None else None
     read = rule_files.read(Path(rules)) if rules is not None else None

@@ -9,7 +9,6 @@ moved to where they harm least, and keep that only if other images agree.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from nacdeploy.models.ports import ports_of

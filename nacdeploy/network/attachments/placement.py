@@ -135,7 +135,7 @@ class _Placement:
         operands = [self._writers[a] for a in node.all_input_nodes if carries_images(a)]
         if self._is_quantized_conv(node):
             return "conv"
-        if operands and self._kind(node) in CLAMPS | NORMS or self._shares(node) or self._renames(node):
+        if operands and (self._kind(node) in CLAMPS | NORMS or self._shares(node) or self._renames(node)):
             return operands[0]
         if self._is_joined(node, operands):
             return "join"
@@ -159,7 +159,7 @@ class _Placement:
         them (a decoder, the scores of a detector) integers would only cost answers."""
         found: set[fx.Node] = set()
         for node in reversed(self._graph.nodes):
-            is_kept = self._adds(node) or self._scales(node) or self._shares(node) or self._renames(node)
+            is_kept = self._adds(node) or self._multiplies(node) or self._shares(node) or self._renames(node)
             is_kept = is_kept or self._kind(node) in CONCATENATIONS | AVERAGES | GATES | CLAMPS | NORMS
             if self._layer_inputs(node):
                 found.update(self._layer_inputs(node))
@@ -208,7 +208,7 @@ class _Placement:
         writers = [self._writers[operand] for operand in operands]
         if self._is_joined(node, writers):
             return operands
-        is_join = self._adds(node) or (self._scales(node) and node in self._leading)
+        is_join = self._adds(node) or self._scales(node)
         if is_join and (all(writers) or "conv" in writers):
             return self._added(operands, writers)
         if self._kind(node) in AVERAGES or self._gates(node):
@@ -272,10 +272,11 @@ class _Placement:
         return is_part or self._kind(node) in POOLS
 
     def _pads_zeros(self, node: fx.Node) -> bool:
-        mode, value = (node.args[2:] + ("constant", None))[:2] if "pad" == self._kind(node) else ("constant", 0)
-        if self._kind(node) == "constant_pad_nd":
-            value = node.args[2] if len(node.args) > 2 else 0
-        return self._kind(node) in PADS and mode == "constant" and not value
+        if self._kind(node) not in PADS:
+            return False
+        given = dict(enumerate(node.args))
+        mode, value = ("constant", 2) if self._kind(node) == "constant_pad_nd" else (given.get(2, "constant"), 3)
+        return mode == "constant" and bool(given.get(value) in (None, 0))
 
     def _renames(self, node: fx.Node) -> bool:
         """Tell whether a node only brings values into another form, or names one part of several."""
@@ -286,8 +287,11 @@ class _Placement:
         return kind_of_node(node, self._backbone)
 
     def _scales(self, node: fx.Node) -> bool:
-        """Tell whether a node multiplies two tensors element by element, with a kernel on integers."""
-        is_scaling = self._between and self._kind(node) in SCALINGS
+        """Tell whether a node multiplies two tensors element by element on integers."""
+        return node in self._leading and self._multiplies(node)
+
+    def _multiplies(self, node: fx.Node) -> bool:
+        is_scaling = self._kind(node) in SCALINGS
         return is_scaling and sum(carries_images(each) for each in node.all_input_nodes) > 1
 
     def _adds(self, node: fx.Node) -> bool:

@@ -1,7 +1,6 @@
 """Whether Q equalizes channels first, and how far: by the answers of the network in integers."""
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,8 +29,7 @@ def share_of(network: Network, rule: Rule, table: QuantizeTable, task: Task) -> 
     whole.quantize(rule)
     x = _inputs(task)
     values = magnitudes(whole, x)
-    looks = table.equalize == "on" or table.calibration == "answers"
-    if not looks and imbalance(whole, values) < STRIKING:
+    if table.equalize != "on" and imbalance(whole, values) < STRIKING:
         return None
     wanted = _answers(unquantized(whole), x)
     best, least = None, _error(whole, None, x, wanted, table, task)

@@ -23,7 +23,8 @@ from nacdeploy.strategies.range_search import Alone
 # Operators through which a positive factor of a channel passes.
 _PASSING = {"relu", "leaky_relu", "prelu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "dropout"}
 _PASSING |= {"feature_dropout", "identity", "contiguous", "upsample_nearest2d", "flatten", "reshape"}
-_MOST = 2.0**24
+_MOST = 2.0**12
+_MATTERS = 1 / 64  # of the largest product of activation and weight behind
 
 
 @dataclass
@@ -48,8 +49,8 @@ class Magnitudes:
 
 
 def imbalance(network: Network, values: Values) -> float:
-    """Return the largest quotient of two factors of one tensor; 1 if all channels are alike."""
-    found = [_factors(network, each, values, 0.5) for each in _tensors(network, values)]
+    """Return the largest quotient of the factors of two channels of one tensor that matter; 1 if all are alike."""
+    found = [_factors(network, each, values, 0.5, _MATTERS) for each in _tensors(network, values)]
     return max((float(each.max() / each.min()) for each in found if each is not None), default=1.0)
 
 
@@ -128,7 +129,7 @@ def _passes(node: fx.Node, network: Network, values: Values) -> bool:
 def _axes(node: fx.Node) -> tuple[int, ...]:
     """Return the axes of a mean; all of them if it names none."""
     axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    return tuple(axes) if isinstance(axes, list | tuple) else (0,)  # type: ignore[arg-type]
+    return tuple(axes) if isinstance(axes, list | tuple) else (0,)
 
 
 def _alike(one: Magnitudes, other: Magnitudes) -> bool:
@@ -138,9 +139,8 @@ def _alike(one: Magnitudes, other: Magnitudes) -> bool:
 def _writes(network: Network, node: fx.Node, group: _Tensor) -> None:
     """Note what writes a tensor: a layer or norm whose outputs may be scaled; any other writer fixes the tensor."""
     module = network.backbone.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if isinstance(module, nn.Conv2d | nn.Linear) and _is_plain(network, str(node.target)):
-        group.written.append(str(node.target))
-    elif isinstance(module, _BatchNorm) and module.affine:
+    is_layer = isinstance(module, nn.Conv2d | nn.Linear) and _is_plain(network, str(node.target))
+    if is_layer or (isinstance(module, _BatchNorm) and module.affine):
         group.written.append(str(node.target))
     else:
         group.fixed = True
@@ -148,7 +148,7 @@ def _writes(network: Network, node: fx.Node, group: _Tensor) -> None:
 
 def _reads(network: Network, node: fx.Node, group: _Tensor) -> None:
     """Note a layer that reads a tensor and can undo its factors; any other reader fixes the tensor."""
-    layer = weighted_consumer(node, network.backbone)
+    layer: Any = weighted_consumer(node, network.backbone)
     is_dense = layer is not None and getattr(layer, "groups", 1) in (1, layer.weight.shape[0])
     if is_dense and _is_plain(network, str(node.target)) and layer is not None and _pads_zeros(layer):
         group.read.append(str(node.target))
@@ -172,8 +172,11 @@ def _called_twice(network: Network) -> set[str]:
     return {name for name in calls if name in seen or seen.add(name)}  # type: ignore[func-returns-value]
 
 
-def _factors(network: Network, each: _Tensor, values: Values, share: float) -> Tensor | None:
-    """Return the factor of every channel, or None if no layer can undo them or nothing would change."""
+def _factors(network: Network, each: _Tensor, values: Values, share: float, matters: float = 0.0) -> Tensor | None:
+    """Return the factor of every channel, or None if no layer can undo them or nothing would change.
+
+    Channels whose product of activation and weight behind is below the share `matters` of the largest keep 1.
+    """
     n = {len(network.backbone.get_submodule(name).weight) for name in each.written}  # type: ignore[arg-type]
     channels = n.pop()
     rounded = [node for node in each.nodes if key_of(node) in network.plan.kinds]
@@ -188,7 +191,8 @@ def _factors(network: Network, each: _Tensor, values: Values, share: float) -> T
     dense = [column for column in known if len(column)]
     behind = torch.stack(dense).amax(0) if dense else torch.ones(channels)
     share = share if dense else 1.0
-    alive = (activations > 0) & (behind > 0)
+    felt = activations * behind
+    alive = (felt > 0) & (felt >= matters * felt.max())
     if int(alive.sum()) < 2:
         return None
     wanted = behind[alive] ** (1 - share) / activations[alive] ** share
