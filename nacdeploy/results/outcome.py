@@ -136,6 +136,7 @@ def _whole(command: Command) -> Iterator[Path]:
 def _strategy(session: Session, state: CompressionState, result: Result) -> Strategy:
     settings = settings_of(state.chain, session.profile)
     del settings["quantize"]["grid"]  # the machine's own, measured again where the strategy is applied
+    settings.get("prune", {}).pop("latency_table", None)  # a path of this machine
     origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
     return Strategy(state.chain, settings, origin)
 

@@ -8,15 +8,17 @@ from torch import Tensor, nn
 from nacdeploy.data import Dataset
 from nacdeploy.metrics import ACCURACY, Metric
 from nacdeploy.models import ModelSpec
+from nacdeploy.task.clock import Clock
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A network's specification, its data, and the metric of its answers."""
+    """A network's specification, its data, and the metric of its answers; and where its networks are timed."""
 
     spec: ModelSpec
     data: Dataset
     metric: Metric = ACCURACY
+    clock: Clock | None = None
 
     @property
     def is_own(self) -> bool:

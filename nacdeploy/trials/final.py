@@ -6,6 +6,7 @@ A search may decide by a part of the images, few rounds or estimates; its answer
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from nacdeploy.latencies.setting import Setting
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.objective import Objective
@@ -13,7 +14,7 @@ from nacdeploy.strategies.search.search_result import SearchResult, result_of
 from nacdeploy.strategies.state import CompressionState, structure_key
 from nacdeploy.trials.evaluator import Evaluator, figures_of
 from nacdeploy.trials.layer_speed import LayerSpeeds, TableError
-from nacdeploy.trials.speed import Setting, Speed, Speeds
+from nacdeploy.trials.speed import Speed, Speeds
 
 N_TIMED = 6  # networks timed whole at the end at least, where there are so many
 
