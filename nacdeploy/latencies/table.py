@@ -4,7 +4,7 @@ Every batch of timings is scaled to the same time of one small network that is t
 down does not slow the layers met last.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -106,6 +106,8 @@ class Times:
         Raises:
             UsageError: a carried table does not hold a layer.
         """
+        if self.is_carried:
+            return [self._carried_ms(layer) for layer in layers]
         if not self._layers.keys() >= set(layers):
             self._time(layers)
         return [self._layers[layer] for layer in layers]
@@ -129,12 +131,21 @@ class Times:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(self._path.with_suffix(".lock"))
 
-    def _time(self, layers: Sequence[Layer]) -> None:
-        if self.is_carried:
+    def _carried_ms(self, layer: Layer) -> float:
+        """Return the time of a layer, between those of the nearest layers that differ in channels alone."""
+        if layer in self._layers:
+            return self._layers[layer]
+        kind = _without_channels(layer)
+        alike = {_channels_of(known): ms for known, ms in self._layers.items() if _without_channels(known) == kind}
+        found = between(alike, _channels_of(layer))
+        if found is None:
             raise UsageError(
-                f"{self._path} holds no time of {_named(next(each for each in layers if each not in self._layers))}: "
-                "write the table with 'nacdeploy analyze --latency-table' for this network, input size and profile"
+                f"{self._path} holds no time of {_named(layer)}: write the table with 'nacdeploy analyze "
+                "--latency-table' for this network, input size and profile"
             )
+        return found
+
+    def _time(self, layers: Sequence[Layer]) -> None:
         with self.locked():
             self._extend()
             new = [layer for layer in dict.fromkeys(layers) if layer not in self._layers]
@@ -192,6 +203,38 @@ def read_here(path: Path, here: Setting) -> LatencyTable:
     table = read(path)
     check_setting(table.setting, here, path, "leave search.latency_table away to measure here")
     return table
+
+
+def between(known: Mapping[tuple[int, int], float], at: tuple[int, int]) -> float | None:
+    """Return the value at a point between the four nearest of a grid of points; None outside of it."""
+    sides = []
+    for axis, value in enumerate(at):
+        values = sorted({point[axis] for point in known})
+        below, above = [v for v in values if v <= value][-1:], [v for v in values if v >= value][:1]
+        if not below or not above:
+            return None
+        share = (value - below[0]) / (above[0] - below[0]) if above > below else 0.0
+        sides.append(((below[0], 1.0 - share), (above[0], share)))
+    corners = [((x, y), a * b) for x, a in sides[0] for y, b in sides[1]]
+    if not all(point in known for point, _ in corners):
+        return None
+    return sum(known[point] * weight for point, weight in corners) / sum(weight for _, weight in corners)
+
+
+def _channels_of(layer: Layer) -> tuple[int, int]:
+    """Return the input and output channels of a layer; those of a depthwise one follow from another."""
+    of_input = layer.input_shape[-1 if len(layer.weight_shape) == 2 else 0]
+    return (0 if _is_depthwise(layer) else of_input), layer.weight_shape[0]
+
+
+def _is_depthwise(layer: Layer) -> bool:
+    return layer.group > 1 and layer.weight_shape[1] == 1
+
+
+def _without_channels(layer: Layer) -> Layer:
+    sides = layer.input_shape[:-1] if len(layer.weight_shape) == 2 else layer.input_shape[1:]
+    group = -1 if _is_depthwise(layer) else layer.group
+    return replace(layer, input_shape=sides, weight_shape=layer.weight_shape[2:], group=group)
 
 
 def _named(layer: Layer) -> str:

@@ -34,7 +34,7 @@ def layers(profile: Profile, letters: str, progress: Progress, by_time: bool = F
         tables["quantize"] = {"grid": grid}
     left = [key for key, letter in _UNITS.items() if letter in letters and getattr(profile, key).multiple == "target"]
     if left:
-        multiple = _multiple(target, "Q" in letters, progress)
+        multiple = unit(target, "Q" in letters, progress)
         tables |= {key: {"multiple": multiple} for key in left}
     found: list[Layer] = [(source, tables)] if tables else []
     if by_time and "Q" in letters:
@@ -42,8 +42,8 @@ def layers(profile: Profile, letters: str, progress: Progress, by_time: bool = F
     return tuple(found)
 
 
-def _multiple(target: Target, is_quantized: bool, progress: Progress) -> int:
-    """The channels of one unit of P, or ranks of one of D."""
+def unit(target: Target, is_quantized: bool, progress: Progress) -> int:
+    """Return the channels of one unit of P, or ranks of one of D."""
     measure = runtime_of(target).multiples
     if measure is None:
         return target.multiple(is_quantized)

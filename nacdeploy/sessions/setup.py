@@ -111,9 +111,13 @@ def wanted(options: Options, letters: str | None = None, **tables: Mapping[str, 
 
 
 def to_apply(
-    strategy: str, options: Options, precision: Path | str | None = None, rules: Path | str | None = None
+    strategy: str,
+    options: Options,
+    precision: Path | str | None = None,
+    rules: Path | str | None = None,
+    latency_table: Path | str | None = None,
 ) -> Request:
-    """A request to apply a word, a strategy file or a published strategy.
+    """A request to apply a word, a strategy file or a published strategy; `latency_table` is one of another machine.
 
     Raises:
         UsageError: the strategy, a letter or a parameter is unknown, a file is not what it should be, or the options
@@ -125,7 +129,8 @@ def to_apply(
     options = filled(options)
     data.name_by_user(options["data"])
     settings = Settings.loaded(options["profile"])
-    by_options = _by_options(options, {}, settings.profile)
+    times = {} if latency_table is None else {"prune": {"latency_table": str(latency_table)}}
+    by_options = _by_options(options, times, settings.profile)
     settings = settings.over((f"strategy {strategy}", brought(found))).over(*by_options)
     known_letters.check(found.chain, settings.profile)
     carried = (str(precision), carry.read(Path(precision))) if precision is not None else None

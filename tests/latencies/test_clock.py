@@ -9,7 +9,7 @@ from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.latencies.clock import TableClock
 from nacdeploy.latencies.layers import calls_of
 from nacdeploy.latencies.setting import Setting
-from nacdeploy.latencies.table import LatencyTable, LayerTime, NetworkTime, read
+from nacdeploy.latencies.table import LatencyTable, LayerTime, NetworkTime, between, read
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
@@ -52,6 +52,15 @@ def test_carried_table_names_the_layer_it_lacks(carried: TableClock, baseline: C
         carried.layers_ms(baseline.network, {"stages.0.0.conv1": ((8,), (3,))})
 
 
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [((8, 8), 1.0), ((12, 8), 2.0), ((12, 16), 3.0), ((16, 24), 5.0), ((8, 40), None), ((4, 8), None)],
+)
+def test_time_lies_between_those_of_the_nearest_channels(at: tuple[int, int], expected: float | None) -> None:
+    known = {(8, 8): 1.0, (16, 8): 3.0, (8, 24): 3.0, (16, 24): 5.0}
+    assert between(known, at) == expected
+
+
 def test_carried_table_times_no_network(carried: TableClock, baseline: CompressionState) -> None:
     with pytest.raises(NacdeployError, match="was measured elsewhere"):
         carried.networks_ms([baseline.network])
@@ -59,7 +68,7 @@ def test_carried_table_times_no_network(carried: TableClock, baseline: Compressi
 
 def test_target_that_is_not_here_is_refused_in_one_line(task: Task, profile: Profile, tmp_path: Path) -> None:
     clock = TableClock(task, profile.model_copy(update={"target": "torch-trt"}), tmp_path)
-    with pytest.raises(NacdeployError, match="'torch-trt' is not timed here.* give a table that was written on the"):
+    with pytest.raises(NacdeployError, match=r"'torch-trt' is not timed here.* give a table that was written on the"):
         clock.networks_ms([])
 
 

@@ -78,7 +78,7 @@ class Prune:
         table = with_parameters(cls.letter, own, parameters)
         if table.multiple == "target":
             table = table.model_copy(update={"multiple": profile.parsed_target.multiple()})
-        return cls(table, profile.seed, _rule_to_come(profile) if table.runs_as == "int8" else None)
+        return cls(table, profile.seed, rule_to_come(profile) if table.runs_as == "int8" else None)
 
     @property
     def is_by_time(self) -> bool:
@@ -227,7 +227,7 @@ def _widths(found: Sequence[Group]) -> dict[str, int]:
     return {group.root: group.n_channels for group in found}
 
 
-def _rule_to_come(profile: Profile) -> Rule:
+def rule_to_come(profile: Profile) -> Rule:
     """Return the rule of the Q that comes later, by the profile's table."""
     table = profile.of(QuantizeTable)
     rung = Precision.parse(table.ladder[0])
