@@ -133,6 +133,7 @@ class Times:
 
     def _carried_ms(self, layer: Layer) -> float:
         """Return the time of a layer, between those of the nearest layers that differ in channels alone."""
+        layer = _in_integers(layer)
         if layer in self._layers:
             return self._layers[layer]
         kind = _without_channels(layer)
@@ -219,6 +220,11 @@ def between(known: Mapping[tuple[int, int], float], at: tuple[int, int]) -> floa
     if not all(point in known for point, _ in corners):
         return None
     return sum(known[point] * weight for point, weight in corners) / sum(weight for _, weight in corners)
+
+
+def _in_integers(layer: Layer) -> Layer:
+    """The layer as the kernels see it: four bits are held in eight."""
+    return layer if layer.precision == "float" else replace(layer, precision="w8a8")
 
 
 def _channels_of(layer: Layer) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from nacdeploy.trials.evaluator import Evaluator
 from nacdeploy.trials.fidelity import subsets
 from nacdeploy.trials.layer_speed import LayerSpeeds
 from nacdeploy.trials.speed import Speeds
+from nacdeploy.trials.time_budget import ClockSpeeds, clock_speeds
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Equipment:
     """
 
     evaluator: Evaluator
-    speeds: Speeds | None
+    speeds: Speeds | ClockSpeeds | None
     layers: LayerSpeeds | None
     promotions: tuple[int, ...]
 
@@ -38,8 +39,9 @@ def equipped(session: Session, place: Path, cache: Path | str, say: Say = nobody
         NacdeployError: the memory cannot be reached.
     """
     profile, table = session.profile, session.profile.search
-    speeds = Speeds(session, place) if table.on_speed else None
-    layers = LayerSpeeds(session, place) if table.on_speed and table.latency == "table" else None
+    by_clock = clock_speeds(session) if table.is_timed else None
+    speeds = by_clock or (Speeds(session, place) if table.on_speed else None)
+    layers = LayerSpeeds(session, place) if table.on_speed and table.latency == "table" and by_clock is None else None
     first, *later = halving.rungs(profile.of(FinetuneTable).epochs, table.fidelity.finetune_fraction)
     evaluator = Evaluator(
         session.baseline,

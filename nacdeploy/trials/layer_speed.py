@@ -15,7 +15,7 @@ import numpy as np
 
 from nacdeploy.latencies.layers import layers_of
 from nacdeploy.latencies.setting import setting_of
-from nacdeploy.latencies.table import Times, read_here
+from nacdeploy.latencies.table import Times, read, read_here
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.sessions.session import Session
@@ -70,7 +70,9 @@ def check_given(profile: Profile) -> None:
     Raises:
         UsageError: it is not there, is no table, or is of another machine or setting.
     """
-    if profile.search.on_speed and profile.search.latency_table is not None:
+    if profile.search.is_timed and profile.search.latency_table is not None:
+        read(Path(profile.search.latency_table))
+    elif profile.search.on_speed and profile.search.latency_table is not None:
         read_here(Path(profile.search.latency_table), setting_of(profile))
 
 

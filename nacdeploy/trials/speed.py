@@ -57,7 +57,7 @@ def check_target(profile: Profile) -> None:
         NacdeployError: its GPU is not present.
     """
     table, target = profile.search, profile.parsed_target
-    if not table.on_speed:
+    if not table.on_speed or (table.is_timed and table.latency_table is not None):
         return
     instead = (
         "set target = 'ort' to rank by ONNX Runtime on this CPU, or search.figure = 'bitops' with objective 'budget'"

@@ -120,6 +120,13 @@ def allocate(
     return Allocation(_removed(network, found, widths, multiple), timed)
 
 
+def least_ms(runs: Network, found: Sequence[Group], multiple: int, clock: Clock) -> float:
+    """Return the time of the smallest network, by the table."""
+    times, fit = surveyed(runs, found, multiple, clock)
+    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found})
+    return fit.whole_ms(times.sum_ms(least))
+
+
 def surveyed(runs: Network, found: Sequence[Group], multiple: int, clock: Clock) -> tuple[LayerTimes, Fit]:
     """Measure the layers of a network as it runs, and whole networks of its family; or read both from a table.
 

@@ -95,6 +95,8 @@ class Prune:
             found = channel_groups.outlines(state.network)
         except NacdeployError as error:
             return str(error)
+        if (done := self._within(state)) is not None:
+            return done
         named, is_table = self._named(found, state.network), bool(self.table.ratios) and not self.is_by_time
         if not channel_choice.has_unit_left(named, self.multiple):
             start = f"no {'named ' if is_table else ''}layer has a unit of {self.multiple} channels left to give"
@@ -148,6 +150,14 @@ class Prune:
         left = channel_choice.causes(channel_groups.left_out(network))[:_N_CAUSES]
         n = sum(by_root.values())
         return PruneDecision(n, n, 0.0, widths, by_root, cut, {}, left, answer.timed)
+
+    def _within(self, state: CompressionState) -> str | None:
+        """Return why a P that leaves a time has nothing to do: an earlier one left it, or less."""
+        times = [each.timed for each in decisions(state, PruneDecision) if each.timed is not None]
+        if self.table.target_ms is None or not times or times[-1].asked_ms > self.table.target_ms:
+            return None
+        left_ms = times[-1].measured_ms or times[-1].expected_ms
+        return f"an earlier P left {left_ms:.4g} ms, and {self.table.target_ms:.4g} ms are allowed"
 
     def _why(self, named: Sequence[Group], network: Network) -> tuple[str, ...]:
         """Return why no layer gives channels."""
