@@ -36,7 +36,8 @@ from nacdeploy.strategies.search.objective import make as make_objective
 from nacdeploy.strategies.search.search_result import SearchResult
 from nacdeploy.strategies.search.searchers import make_searcher
 from nacdeploy.strategies.steps import letters
-from nacdeploy.trials import candidates, layer_speed, speed, time_budget
+from nacdeploy.trials import candidates, dense, layer_speed, speed, time_budget
+from nacdeploy.trials.dense import Dense
 from nacdeploy.trials.equipment import Equipment, equipped
 from nacdeploy.trials.final import Final, in_full
 
@@ -85,14 +86,30 @@ def search(
             cache_place = session.profile.search.cache or start.place / resuming.CACHE
             ours = equipped(session, start.place, cache_place, progress.say)
             final = _searched(start.place, session, ours, cluster, progress)
+        own = dense_of(session, final, ours, start, watch, progress) if pick is None else None
         if pick is not None:
             final = _picked(final, pick, ours, start.place)
-        elif final.state is None:
+        elif final.state is None and own is None:
             raise NacdeployError(_nothing(final.found, session.profile, start.place))
         _say_latency(final, progress)
         command = Command("search", start.place, start.request.options, progress, watch)
-        state = final.state or session.baseline
-        return finish(command, session, state, found=final.found, speed=final.speed, latency=final.latency)
+        rivals = dense.candidates(session, final.state, final.speed, own) if ours.by_clock else ()
+        how: dict[str, Any] = {"found": final.found, "latency": final.latency, "candidates": rivals}
+        if own is not None and dense.wins(own, final.state):
+            return finish(command, own.session, own.state, speed=own.speed, **how)
+        return finish(command, session, final.state or session.baseline, speed=final.speed, **how)
+
+
+def dense_of(
+    session: Session, final: Final, ours: Equipment, start: Start, watch: Stopwatch, progress: Progress
+) -> Dense | None:
+    """The best smaller dense network within a search's time; None without a time, or if the hours are over."""
+    table = session.profile.search
+    is_late = table.max_hours is not None and watch.seconds() >= 3600.0 * table.max_hours
+    if ours.by_clock is None or not table.dense or is_late:
+        return None
+    n_epochs = final.state.n_epochs if final.state is not None else 0
+    return dense.trained(session, n_epochs, ours.by_clock, Runs(Path(start.request.options["runs"])), progress)
 
 
 @contextmanager

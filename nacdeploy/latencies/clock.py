@@ -20,9 +20,10 @@ from nacdeploy.strategies.state import structure_key
 from nacdeploy.task import Task
 from nacdeploy.task.clock import Grid, Sizes
 
-N_ROUNDS = 21
+N_ROUNDS = 31
 NOISE = 0.1  # of a time: what the middle of the rounds may be uncertain by
-_MORE = 3  # times the rounds, where the first ones are too noisy
+_ROUND_MS = 4.0  # turns shorter than what a busy machine gives another process at once
+_TRIES = (N_ROUNDS, 3 * N_ROUNDS, 3 * N_ROUNDS)  # more where the first ones are too noisy
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,16 @@ class TableClock:
         """
         again = f"{first} again"
         subjects, spread = {**models, again: models[first]}, 0.0
-        for n_rounds in (N_ROUNDS, _MORE * N_ROUNDS):
-            found = timer_of(self.task, self.profile, n_rounds)(subjects, first)
+        round_ms = min(_ROUND_MS, self.profile.bench.round_ms)
+        for n_rounds in _TRIES:
+            found = timer_of(self.task, self.profile, n_rounds, round_ms)(subjects, first)
             ratio = (found.device_ratios or found.ratios)[again]
             spread = max(ratio.high - 1, 1 - ratio.low)
             if spread <= NOISE:
                 return found
         raise NacdeployError(
             f"this machine is too noisy to measure: one network against itself differs by {100 * spread:.0f} % "
-            f"(95 % interval of the middle of {_MORE * N_ROUNDS} rounds; {100 * NOISE:.0f} % is enough): let nothing "
+            f"(95 % interval of the middle of {_TRIES[-1]} rounds; {100 * NOISE:.0f} % is enough): let nothing "
             "else run, or give a table that was measured on a quiet machine"
         )
 

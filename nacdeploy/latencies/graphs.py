@@ -42,9 +42,13 @@ class Graphs:
         return lower(self._traces[key], network).model
 
 
-def timer_of(task: Task, profile: Profile, n_rounds: int) -> Timer:
-    """Return a timer of graphs on the target, or in ONNX Runtime on the CPU if the target cannot be timed here."""
+def timer_of(task: Task, profile: Profile, n_rounds: int, round_ms: float | None = None) -> Timer:
+    """Return a timer of graphs on the target, or in ONNX Runtime on the CPU if the target cannot be timed here.
+
+    Turns take `round_ms`, or what the profile says.
+    """
+    table = profile.bench if round_ms is None else profile.bench.model_copy(update={"round_ms": round_ms})
     example = task.example_input()
     images = example.repeat(profile.bench.batch_sizes[0], *[1] * (example.dim() - 1)).numpy()
     make = maker_here(profile.parsed_target, profile) or partial(OnnxRunner, threads=profile.bench.threads)
-    return timer(ported_maker(make, task.spec.ports), images, profile.bench, n_rounds)
+    return timer(ported_maker(make, task.spec.ports), images, table, n_rounds)

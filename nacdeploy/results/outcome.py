@@ -25,6 +25,7 @@ from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps import follow as transferring
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
 from nacdeploy.strategies.strategy import Strategy, settings_of
+from nacdeploy.trials.dense import Candidate
 from nacdeploy.trials.evaluator import figures_of
 from nacdeploy.trials.final import LatencyReport
 from nacdeploy.trials.speed import Speed
@@ -53,6 +54,7 @@ def finish(
     found: SearchResult | None = None,
     speed: Speed | None = None,
     latency: LatencyReport | None = None,
+    candidates: tuple[Candidate, ...] = (),
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
     scores = test_scores(session, state, command.progress)
@@ -74,6 +76,7 @@ def finish(
         n_trainings=found.n_trainings if found else 0,
         front=front_of(found) if found else (),
         latency=latency,
+        candidates=candidates,
         schema=schema(session.task.metric.name),
     )
     record = checkpoints.record_of(

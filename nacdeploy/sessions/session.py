@@ -23,7 +23,7 @@ from nacdeploy.profile.settings import Settings
 from nacdeploy.sessions import preprocessing
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.setup import Request, Setup, settled
-from nacdeploy.strategies.baseline import control, initial_state, train_network
+from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.state import CompressionState, plain_key, state_key
@@ -124,6 +124,17 @@ def timed(task: Task, profile: Profile, root: Path) -> Task:
     """Return the task with a clock for letters that work against time; nothing is timed before one asks."""
     carried = profile.of(PruneTable).latency_table
     return replace(task, clock=TableClock(task, profile, root, None if carried is None else Path(carried)))
+
+
+def member(session: Session, width: float, n_epochs: int, runs: Runs, progress: Progress) -> Session:
+    """Return a session of the same settings with another network of a built-in family, trained for so many epochs, or
+    trained so before."""
+    settings = session.settings.over(("another width", {"width": width, "train": {"epochs": n_epochs}}))
+    task, profile = replace(session.task, spec=replace(session.task.spec, width=width)), settings.profile
+    setup = Setup(settings, task, plain_network(task, profile), "")
+    folder = runs.baseline(_baseline_key(task, profile))
+    baseline = _own_baseline(folder, setup, progress)
+    return Session(settings, timed(task, profile, runs.latencies), baseline, folder)
 
 
 def _baseline_key(task: Task, profile: Profile) -> str:

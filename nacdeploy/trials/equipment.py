@@ -20,13 +20,15 @@ class Equipment:
     """The tools of a search: the evaluator, the timer of whole networks, the table of layers, and the epochs of
     promotions.
 
-    Timer and table are None if speed does not count. Without promotions F trains in full at once.
+    Timer and table are None if speed does not count. `by_clock` are the speeds where a time is the budget. Without
+    promotions F trains in full at once.
     """
 
     evaluator: Evaluator
     speeds: Speeds | ClockSpeeds | None
     layers: LayerSpeeds | None
     promotions: tuple[int, ...]
+    by_clock: ClockSpeeds | None = None
 
 
 def equipped(session: Session, place: Path, cache: Path | str, say: Say = nobody) -> Equipment:
@@ -52,4 +54,4 @@ def equipped(session: Session, place: Path, cache: Path | str, say: Say = nobody
         meter=subsets(session.baseline, session.task, table),
         finetune_epochs=first if later else None,
     )
-    return Equipment(evaluator, speeds, layers, tuple(later))
+    return Equipment(evaluator, speeds, layers, tuple(later), by_clock)

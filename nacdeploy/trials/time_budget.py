@@ -42,6 +42,11 @@ class ClockSpeeds:
         return Speed(base_ms / now_ms, None, None, now_ms, base_ms, N_ROUNDS)
 
     @property
+    def networks_ms_of_baseline(self) -> float:
+        """The time of the FP32 baseline."""
+        return networks_ms(self.clock, [self.baseline])[0]
+
+    @property
     def setting(self) -> Setting:
         """The place of the times."""
         table = self.clock.times.table
