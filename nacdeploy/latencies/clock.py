@@ -22,7 +22,6 @@ from nacdeploy.task.clock import Grid, Sizes
 
 N_ROUNDS = 31
 NOISE = 0.1  # of a time: what the middle of the rounds may be uncertain by
-_ROUND_MS = 4.0  # turns shorter than what a busy machine gives another process at once
 _TRIES = (N_ROUNDS, 3 * N_ROUNDS, 3 * N_ROUNDS)  # more where the first ones are too noisy
 
 
@@ -107,8 +106,8 @@ class TableClock:
         models = {key: graphs.model(network) for key, network in networks.items()}
         with self.times.locked():
             found = self._steady(models, first)
-        ratios, latencies = found.device_ratios or found.ratios, found.device_latencies or found.latencies
-        base_ms = first_ms or latencies[first].p50_ms
+        ratios, on_device = found.device_ratios or found.ratios, found.device_latencies
+        base_ms = first_ms or (on_device[first].p50_ms if on_device else found.turn_ms[first])
         times = {key: base_ms / ratios[key].value for key in networks}
         self.times.add(
             [
@@ -126,9 +125,8 @@ class TableClock:
         """
         again = f"{first} again"
         subjects, spread = {**models, again: models[first]}, 0.0
-        round_ms = min(_ROUND_MS, self.profile.bench.round_ms)
         for n_rounds in _TRIES:
-            found = timer_of(self.task, self.profile, n_rounds, round_ms)(subjects, first)
+            found = timer_of(self.task, self.profile, n_rounds, fastest=True)(subjects, first)
             ratio = (found.device_ratios or found.ratios)[again]
             spread = max(ratio.high - 1, 1 - ratio.low)
             if spread <= NOISE:

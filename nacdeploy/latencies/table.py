@@ -249,7 +249,7 @@ def _named(layer: Layer) -> str:
 
 
 def _timed(layers: Sequence[Layer], profile: Profile) -> dict[Any, float]:
-    """The medians of layers, of a small network that is always the same, and of a call that does nothing, in turns."""
+    """The times of layers, of a small network that is always the same, and of a call that does nothing, in turns."""
     table = profile.bench
     batch_size = table.batch_sizes[0]
     models: dict[Any, tuple[onnx.ModelProto, NDArray[Any]]] = {layer: one_layer(layer, batch_size) for layer in layers}
@@ -264,8 +264,9 @@ def _timed(layers: Sequence[Layer], profile: Profile) -> dict[Any, float]:
         threads=table.threads,
         n_rounds=profile.search.n_latency_rounds,
         round_ms=_ROUND_MS,
+        fastest=True,
     )
-    return {key: compared.latencies[name].p50_ms for name, key in names.items()}
+    return {key: compared.turn_ms[name] for name, key in names.items()}
 
 
 def _calls(models: Any, profile: Profile) -> Iterator[Callable[[], object]]:

@@ -56,7 +56,7 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a P leaves: a share of the present time, or a time in ms."""
+    """The time that a P leaves: a share of the present time, or a time in ms."""
 
     share: float | None
     target_ms: float | None
