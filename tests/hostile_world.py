@@ -27,6 +27,8 @@ from nacdeploy.exporters import carry
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.artifacts.float_twin import float_twin
 from nacdeploy.exporters.targets.ort.probe_models import Layer
+from nacdeploy.latencies import table
+from nacdeploy.latencies.setting import setting_of
 from nacdeploy.models import weights
 from nacdeploy.sessions import resuming
 from nacdeploy.sessions.runs import Runs
@@ -37,7 +39,6 @@ from nacdeploy.strategies.operators.decompose.settings import DecomposeTable
 from nacdeploy.strategies.search import journal
 from nacdeploy.strategies.steps import checkpoint
 from nacdeploy.strategies.strategy import resolve
-from nacdeploy.trials import layer_speed
 
 CHECKPOINT = "runs/followed/checkpoint"
 OLDER = Path(__file__).parent / "fixtures" / "written_by_0_11"
@@ -100,10 +101,10 @@ def make(world: Path) -> Path:
 
 
 def latency_table() -> dict[str, Any]:
-    setting = layer_speed.setting_of(profiles.load("demo"))
+    setting = setting_of(profiles.load("demo"))
     layer = Layer((1, 8, 8), (4, 1, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
-    table = layer_speed.LayerTable(setting, 0.5, 0.01, (layer_speed.LayerTime(layer, 0.1),))
-    return dict(records.to_data(table))
+    found = table.LatencyTable(setting, 0.5, 0.01, (table.LayerTime(layer, 0.1),))
+    return dict(records.to_data(found))
 
 
 def _checkpoint(path: Path) -> Any:
@@ -216,7 +217,7 @@ KINDS = (
     Kind("container", "model.nac", "container", lambda w: _decoded(w / "model.nac")),
     Kind("entry", f"store/{entry_name('metrics', 'key')}", "bytes", _entry),
     Kind("precision", "precision.json", "json", lambda w: records.to_data(carry.read(w / "precision.json"))),
-    Kind("latency", "layers.json", "json", lambda w: records.to_data(layer_speed.read(w / "layers.json"))),
+    Kind("latency", "layers.json", "json", lambda w: records.to_data(table.read(w / "layers.json"))),
 )
 # Bits that change in these are seen by a hash; in the others they may make another valid file.
 HASHED = {"values", "graph, hashed", "container", "entry"}

@@ -56,6 +56,7 @@ ROOMS = {
         "exporters.targets.*.*",
     ),
     "exporters": ("exporters",),
+    "latencies": ("latencies",),
     "reports": ("reports",),
     "sessions": ("sessions",),
     "trials": ("trials",),

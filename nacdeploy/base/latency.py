@@ -21,6 +21,7 @@ from nacdeploy.base.errors import UsageError, unknown
 Clock = Callable[[], int]
 
 _N_RESAMPLES = 2000
+_CALLS_OF_FASTEST = 5
 _WARM_UP_ROUNDS = 10  # at most so many times round_ms
 _INSTRUCTION_SETS = {
     "AVX2": {"avx2"},
@@ -78,6 +79,7 @@ class Comparison:
     Attributes:
         device_latencies: the device's own times, of the subjects that measure them.
         device_ratios: the ratios of the device's own times.
+        turn_ms: the median over the rounds of what a turn took: its median call, or its fastest.
     """
 
     latencies: dict[str, Latency]
@@ -86,6 +88,7 @@ class Comparison:
     machine: str
     device_latencies: dict[str, Latency] = field(default_factory=dict)
     device_ratios: dict[str, Ratio] = field(default_factory=dict)
+    turn_ms: dict[str, float] = field(default_factory=dict)
 
 
 def compare(
@@ -96,11 +99,13 @@ def compare(
     threads: int,
     n_rounds: int,
     round_ms: float,
+    fastest: bool = False,
     clock: Clock = time.perf_counter_ns,
 ) -> Comparison:
     """Time subjects interleaved: in each round each of them runs for about `round_ms`, in rotating order.
 
-    `batch_size` and `threads` are recorded; the subjects hold them.
+    `batch_size` and `threads` are recorded; the subjects hold them. A ratio compares the median calls of two turns;
+    with `fastest` their fastest of at least a few, so that what other processes take away does not count.
 
     Raises:
         UsageError: the baseline is no subject, or there are no rounds.
@@ -111,7 +116,9 @@ def compare(
         raise UsageError(f"n_rounds is {n_rounds}; at least one round is needed")
     timers = {name: _timer(subject, clock) for name, subject in subjects.items()}
     device = {name: s.device_ms for name, s in subjects.items() if isinstance(s, Subject) and s.device_ms is not None}
-    n_calls = {name: _warm_up(timer, round_ms) for name, timer in timers.items()}
+    least = _CALLS_OF_FASTEST if fastest else 1
+    n_calls = {name: max(least, _warm_up(timer, round_ms)) for name, timer in timers.items()}
+    of_turn = np.min if fastest else np.median
     times: dict[str, list[NDArray[Any]]] = {name: [] for name in subjects}
     device_times: dict[str, list[NDArray[Any]]] = {name: [] for name in device}
     for index in range(n_rounds):
@@ -121,13 +128,14 @@ def compare(
                 device_times[name].append(_times(device[name], n_calls[name]))
     return Comparison(
         latencies={name: _latency(np.concatenate(times[name]), batch_size, threads) for name in times},
-        ratios=_ratios(times, baseline),
+        ratios=_ratios(times, baseline, of_turn),
         baseline=baseline,
         machine=machine(),
         device_latencies={
             n: _latency(np.concatenate(rounds), batch_size, threads) for n, rounds in device_times.items()
         },
-        device_ratios=_ratios(device_times, baseline),
+        device_ratios=_ratios(device_times, baseline, of_turn),
+        turn_ms={name: float(np.median([of_turn(turn) for turn in times[name]])) for name in times},
     )
 
 
@@ -195,10 +203,12 @@ def _latency(times_ms: NDArray[Any], batch_size: int, threads: int) -> Latency:
     return Latency(p50_ms, p90_ms, mean_ms, 1000 * batch_size / mean_ms, len(times_ms), batch_size, threads)
 
 
-def _ratios(times: Mapping[str, list[NDArray[Any]]], baseline: str) -> dict[str, Ratio]:
-    """Return the ratios of the rounds' medians to the baseline's, if the baseline was timed."""
-    medians = {name: np.array([np.median(turn) for turn in rounds]) for name, rounds in times.items()}
-    return {name: _ratio(medians[baseline], median) for name, median in medians.items()} if baseline in medians else {}
+def _ratios(
+    times: Mapping[str, list[NDArray[Any]]], baseline: str, of_turn: Callable[[NDArray[Any]], Any]
+) -> dict[str, Ratio]:
+    """Return the ratios of what the rounds' turns took to the baseline's, if the baseline was timed."""
+    turns = {name: np.array([of_turn(turn) for turn in rounds]) for name, rounds in times.items()}
+    return {name: _ratio(turns[baseline], turn) for name, turn in turns.items()} if baseline in turns else {}
 
 
 def _ratio(baseline_ms: NDArray[Any], subject_ms: NDArray[Any]) -> Ratio:

@@ -22,6 +22,12 @@ from nacdeploy.cli import options, render
 )
 @click.option("--write", metavar="FILE", type=click.Path(path_type=Path), help="Configuration of D to write, as YAML.")
 @click.option("--config-type", metavar="TYPE", default="vbmf", help="vbmf, none, param_reduction or template (vbmf).")
+@click.option(
+    "--latency-table",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Measure the times of layers by width on the target, and write them.",
+)
 @click.option("--resume", metavar="DIR", type=click.Path(path_type=Path), help="Go on with an analysis.")
 @options.as_json
 def command(

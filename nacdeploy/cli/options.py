@@ -43,6 +43,12 @@ precision = click.option(
 rules = click.option(
     "--rules", metavar="FILE", type=click.Path(path_type=Path), help="Rules by layer in the old grammar."
 )
+latency_table = click.option(
+    "--latency-table",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Times of another machine, written there by analyze --latency-table.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, callback=_documented, help="Print one JSON document.")
 
 

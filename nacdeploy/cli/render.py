@@ -134,7 +134,27 @@ def print_result(result: Any) -> None:
         click.echo(f"{result.n_evaluations} chains evaluated, {result.n_trainings} trainings")
     if result.front:
         _print_front(result)
+    if result.candidates:
+        _print_candidates(result)
     click.echo(f"checkpoint: {result.checkpoint}")
+
+
+def _print_candidates(result: Any) -> None:
+    """The networks within the time: the chain's, and a smaller dense one trained as long; the answer is marked."""
+    from nacdeploy.metrics import cell
+
+    metric = result.scores.scored_by
+    rows = [
+        [
+            f"{each.name}{' *' if each.is_answer else ''}",
+            cell(metric, each.score),
+            f"{each.p50_ms:.4g}",
+            str(each.n_epochs),
+        ]
+        for each in result.candidates
+    ]
+    title = "within the time; * is the answer"
+    print_table(title, ["network", f"{metric.column} on validation", "ms", "epochs in all"], rows)
 
 
 def _print_front(result: Any) -> None:

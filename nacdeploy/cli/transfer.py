@@ -12,6 +12,7 @@ from nacdeploy.cli import options, render
 @click.option("--strategy", metavar="S", required=True, help="A word such as QPPF, a strategy.json, or catalog:NAME.")
 @options.precision
 @options.rules
+@options.latency_table
 @options.task_options
 @options.out
 @click.option("--dry-run", is_flag=True, help="Say what every letter would do; train and write nothing.")

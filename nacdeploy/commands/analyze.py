@@ -32,6 +32,7 @@ from nacdeploy.strategies.steps import sensitivity
 from nacdeploy.strategies.steps.sensitivity import Probe, Sensitivity
 from nacdeploy.surgery.channels import channel_groups
 from nacdeploy.surgery.low_rank import decomposition
+from nacdeploy.trials import surveying
 
 RUN_FILE, TABLE_FILE = "analyze.json", "sensitivity.csv"
 RATIOS = (0.25, 0.5, 0.75)
@@ -81,12 +82,13 @@ class Analysis:
 
 def analyze(
     *,
-    techniques: Sequence[str] = sensitivity.TECHNIQUES,
+    techniques: Sequence[str] | None = None,
     ratios: Sequence[float] = RATIOS,
     layers: Sequence[str] = (),
     max_drop: float | None = None,
     write: Path | str | None = None,
     config_type: str = musco.VBMF,
+    latency_table: Path | str | None = None,
     out: Path | str | None = None,
     resume: Path | str | None = None,
     progress: Progress | None = None,
@@ -104,14 +106,19 @@ def analyze(
     Args:
         max_drop: the drop that a suggested setting may cost on one layer, in the metric's own unit; one point by
             default.
+        techniques: all of them by default; with `latency_table` none.
         write: a file for a configuration of D (`decompose.config`) of the type `config_type`; it is written first.
+        latency_table: a file for the times of the network's layers by width, in floats and integers, measured on the
+            target here; P and a search against time take it elsewhere.
 
     Raises:
         UsageError: an unknown configuration type, technique or layer, a wrong ratio, or a resumed analysis of
             something else.
+        NacdeployError: the target cannot be timed here, or the machine is too noisy.
     """
     progress = progress or default()
     models.name_by_user(shared.get("model"), shared.get("task"))
+    techniques = (sensitivity.TECHNIQUES if latency_table is None else ()) if techniques is None else techniques
     if config_type not in musco.KINDS:
         raise unknown("configuration type", config_type, musco.KINDS)
     asked = _asked(Path(resume)) if resume is not None else None
@@ -135,6 +142,8 @@ def analyze(
         if write is not None:
             layers_now = decomposition.layers(network, ())
             records.write_text(Path(write), musco.text(musco.generated(layers_now, config_type)))
+        if latency_table is not None:
+            surveying.write_table(session, Path(latency_table), progress)
         todo = [*sensitivity.probes(network, session.profile, given.techniques, given.ratios, given.layers)]
         if not asked:
             place.mkdir(parents=True, exist_ok=True)

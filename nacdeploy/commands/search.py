@@ -36,7 +36,8 @@ from nacdeploy.strategies.search.objective import make as make_objective
 from nacdeploy.strategies.search.search_result import SearchResult
 from nacdeploy.strategies.search.searchers import make_searcher
 from nacdeploy.strategies.steps import letters
-from nacdeploy.trials import candidates, layer_speed, speed
+from nacdeploy.trials import candidates, dense, layer_speed, speed, time_budget
+from nacdeploy.trials.dense import Dense
 from nacdeploy.trials.equipment import Equipment, equipped
 from nacdeploy.trials.final import Final, in_full
 
@@ -75,23 +76,40 @@ def search(
     """
     progress, watch = progress or default(), Stopwatch()
     wanted = {name: asked.get(name) for name in SEARCH}
+    _check_budgets(wanted)
     shared = cast(Options, {name: value for name, value in asked.items() if name not in SEARCH})
     with _start(out, resume, fork, pick, shared, wanted) as start:
         _check(start.request.settings.profile)
         with _cluster(workers, ray) as cluster:
-            session = _opened(start, cluster.n_workers if cluster else 1, progress)
+            session = time_budget.settled(_opened(start, cluster.n_workers if cluster else 1, progress), progress)
             _begin(start, session, progress)
             cache_place = session.profile.search.cache or start.place / resuming.CACHE
             ours = equipped(session, start.place, cache_place, progress.say)
             final = _searched(start.place, session, ours, cluster, progress)
+        own = dense_of(session, final, ours, start, watch, progress) if pick is None else None
         if pick is not None:
             final = _picked(final, pick, ours, start.place)
-        elif final.state is None:
+        elif final.state is None and own is None:
             raise NacdeployError(_nothing(final.found, session.profile, start.place))
         _say_latency(final, progress)
         command = Command("search", start.place, start.request.options, progress, watch)
-        state = final.state or session.baseline
-        return finish(command, session, state, found=final.found, speed=final.speed, latency=final.latency)
+        rivals = dense.candidates(session, final.state, final.speed, own) if ours.by_clock else ()
+        how: dict[str, Any] = {"found": final.found, "latency": final.latency, "candidates": rivals}
+        if own is not None and dense.wins(own, final.state):
+            return finish(command, own.session, own.state, speed=own.speed, **how)
+        return finish(command, session, final.state or session.baseline, speed=final.speed, **how)
+
+
+def dense_of(
+    session: Session, final: Final, ours: Equipment, start: Start, watch: Stopwatch, progress: Progress
+) -> Dense | None:
+    """The best smaller dense network within a search's time; None without a time, or if the hours are over."""
+    table = session.profile.search
+    is_late = table.max_hours is not None and watch.seconds() >= 3600.0 * table.max_hours
+    if ours.by_clock is None or not table.dense or is_late:
+        return None
+    n_epochs = final.state.n_epochs if final.state is not None else 0
+    return dense.trained(session, n_epochs, ours.by_clock, Runs(Path(start.request.options["runs"])), progress)
 
 
 @contextmanager
@@ -156,6 +174,14 @@ def _begin(start: Start, session: Session, progress: Progress) -> None:
     own.note(start.place / resuming.RUN_FILE)
 
 
+def _check_budgets(asked: dict[str, Any]) -> None:
+    """Refuse a budget in two units, or beside an objective of another kind."""
+    given = [name for name in ("target_ms", "speedup", "objective") if asked[name] is not None]
+    if len(given) > 1 and given != ["objective"]:
+        first, second = (f"--{name.replace('_', '-')}" for name in given[:2])
+        raise UsageError(f"{first} and {second} each say what the search is for: give one of them")
+
+
 def _check_alphabet(profile: Profile) -> None:
     text = profile.search.alphabet
     alphabet = Alphabet.parse(text, lambda link: letters.make(link, profile))
@@ -177,7 +203,7 @@ def _searched(place: Path, session: Session, ours: Equipment, cluster: Cluster |
     """Search, promote short finetunes, and count and time in full what comes out."""
     table, point = session.profile.search, session.task.metric.point(session.baseline.metrics.chance)
     objective = make_objective(table, point)
-    limits = Limits(table.budget, table.max_trainings, table.window or 1)
+    limits = Limits(table.budget, table.max_trainings, table.window or 1, table.max_hours)
     with ExitStack() as stack:
         bar = stack.enter_context(progress.bar("searching"))
         journal = stack.enter_context(Journal.open(place / resuming.JOURNAL, resuming.fingerprint(session)))
@@ -274,6 +300,8 @@ def _further(found: SearchResult, profile: Profile, place: Path) -> str:
         return f"--resume {place} --budget N goes on with the run"
     if table.max_trainings is not None and found.n_trainings >= table.max_trainings:
         return f"--resume {place} --max-trainings N goes on with the run"
+    if table.max_hours is not None and len(found.evaluations) <= table.budget:
+        return f"--resume {place} --max-hours H goes on with the run"
     return "nothing is left that the rules and the alphabet allow; a profile that allows more would work"
 
 
@@ -282,9 +310,11 @@ def _say_latency(final: Final, progress: Progress) -> None:
     report, speed_of_best, best = final.latency, final.speed, final.found.best
     if report is None or speed_of_best is None or best is None:
         return
-    low, high = speed_of_best.low or 0.0, speed_of_best.high or 0.0
+    low, high = speed_of_best.low, speed_of_best.high
+    within = "" if low is None or high is None else f"{low:.2f} to {high:.2f}, 95 %; "
     progress.say(
-        f"{best.chain}: {speed_of_best.ratio:.2f}x measured ({low:.2f} to {high:.2f}, 95 %; a fresh run may differ), "
+        f"{best.chain}: {speed_of_best.p50_ms:.4g} ms, {speed_of_best.ratio:.2f}x measured ({within}a fresh run may "
+        "differ), "
         f"{report.n_timed_final} networks in turns with the baseline, {report.n_rounds_final} rounds, "
         f"{report.setting.runtime}, {report.setting.threads} thread(s)"
     )

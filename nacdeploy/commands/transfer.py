@@ -26,6 +26,7 @@ def transfer(
     strategy: str | Strategy,
     precision: Path | str | None = None,
     rules: Path | str | None = None,
+    latency_table: Path | str | None = None,
     out: Path | str | None = None,
     skip_refused: bool = False,
     post_finetune: int = 0,
@@ -42,6 +43,7 @@ def transfer(
     Args:
         precision: an artifact or its precision.json; layers that were measured to be better in float stay float.
         rules: a rule file of the older grammar (`coding/rule_files.py`), which sets P, S and C layer by layer.
+        latency_table: times that `analyze` measured on another machine, for a P that leaves a time.
         skip_refused: leave out a letter that does not apply, instead of raising.
         post_finetune: epochs of training after the last letter.
 
@@ -51,7 +53,7 @@ def transfer(
         RefusedError: a letter does not apply (without `skip_refused`).
     """
     models.name_by_user(shared.get("model"), shared.get("task"))
-    progress, request = progress or default(), to_apply(strategy, shared, precision, rules)
+    progress, request = progress or default(), to_apply(strategy, shared, precision, rules, latency_table)
     chain, options = request.chain, request.options
     with Runs(Path(options["runs"])).place(out, f"transfer-{chain.word}") as place:
         command = Command("transfer", place, options, progress)
@@ -68,6 +70,7 @@ def preview(
     strategy: str,
     precision: Path | str | None = None,
     rules: Path | str | None = None,
+    latency_table: Path | str | None = None,
     skip_refused: bool = False,
     progress: Progress | None = None,
     **shared: Unpack[Options],
@@ -79,7 +82,7 @@ def preview(
     ['Q', 'P']
     """
     models.name_by_user(shared.get("model"), shared.get("task"))
-    request = to_apply(strategy, shared, precision, rules)
+    request = to_apply(strategy, shared, precision, rules, latency_table)
     session = open_session(request, progress or default())
     return transferring.previews(request.chain, session.baseline, session.task, session.profile, skip_refused)
 

@@ -25,6 +25,7 @@ from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps import follow as transferring
 from nacdeploy.strategies.strategy import FILE as STRATEGY_FILE
 from nacdeploy.strategies.strategy import Strategy, settings_of
+from nacdeploy.trials.dense import Candidate
 from nacdeploy.trials.evaluator import figures_of
 from nacdeploy.trials.final import LatencyReport
 from nacdeploy.trials.speed import Speed
@@ -53,6 +54,7 @@ def finish(
     found: SearchResult | None = None,
     speed: Speed | None = None,
     latency: LatencyReport | None = None,
+    candidates: tuple[Candidate, ...] = (),
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
     scores = test_scores(session, state, command.progress)
@@ -74,6 +76,7 @@ def finish(
         n_trainings=found.n_trainings if found else 0,
         front=front_of(found) if found else (),
         latency=latency,
+        candidates=candidates,
         schema=schema(session.task.metric.name),
     )
     record = checkpoints.record_of(
@@ -136,6 +139,7 @@ def _whole(command: Command) -> Iterator[Path]:
 def _strategy(session: Session, state: CompressionState, result: Result) -> Strategy:
     settings = settings_of(state.chain, session.profile)
     del settings["quantize"]["grid"]  # the machine's own, measured again where the strategy is applied
+    settings.get("prune", {}).pop("latency_table", None)  # a path of this machine
     origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
     return Strategy(state.chain, settings, origin)
 

@@ -14,6 +14,7 @@ from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps import follow as transferring
+from nacdeploy.trials.dense import Candidate
 from nacdeploy.trials.final import LatencyReport
 
 RESULT_FILE = "result.json"
@@ -34,7 +35,10 @@ class FrontMember:
 
 @dataclass(frozen=True)
 class Result:
-    """The results of a command: result.json. Ratios are analytic except the speed, scores are on the test split."""
+    """The results of a command: result.json. Ratios are analytic except the speed, scores are on the test split.
+
+    `candidates` are the networks within the time of a search by time, the answer first: a dense one may be it.
+    """
 
     kind: str
     folder: str
@@ -53,6 +57,7 @@ class Result:
     n_trainings: int = 0
     front: tuple[FrontMember, ...] = ()
     latency: LatencyReport | None = None
+    candidates: tuple[Candidate, ...] = ()
     schema: int = records.SCHEMA_VERSION
 
     @property

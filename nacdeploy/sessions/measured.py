@@ -18,10 +18,11 @@ SMALLEST_BLOCK = 8  # what Q leaves in float runs in blocks of at least so many 
 _UNITS = {"prune": "P", "decompose": "D"}  # tables with a `multiple`, and their letters
 
 
-def layers(profile: Profile, letters: str, progress: Progress) -> tuple[Layer, ...]:
+def layers(profile: Profile, letters: str, progress: Progress, by_time: bool = False) -> tuple[Layer, ...]:
     """Return numbers and names for the settings that a profile leaves to the target, for chains of `letters`.
 
-    The grid and units of a runtime on this CPU are measured.
+    The grid and units of a runtime on this CPU are measured. `by_time` says that a P leaves a time: where a Q may come,
+    it is the time in integers.
 
     Raises:
         MissingExtraError: the target's runtime is not installed.
@@ -33,12 +34,15 @@ def layers(profile: Profile, letters: str, progress: Progress) -> tuple[Layer, .
         tables["quantize"] = {"grid": grid}
     left = [key for key, letter in _UNITS.items() if letter in letters and getattr(profile, key).multiple == "target"]
     if left:
-        multiple = _multiple(target, "Q" in letters, progress)
+        multiple = unit(target, "Q" in letters, progress)
         tables |= {key: {"multiple": multiple} for key in left}
-    return ((source, tables),) if tables else ()
+    found: list[Layer] = [(source, tables)] if tables else []
+    if by_time and "Q" in letters:
+        found.append(("a Q that may come", {"prune": {"runs_as": "int8"}}))
+    return tuple(found)
 
 
-def _multiple(target: Target, is_quantized: bool, progress: Progress) -> int:
+def unit(target: Target, is_quantized: bool, progress: Progress) -> int:
     """Return the channels of one unit of P, or ranks of one of D."""
     measure = runtime_of(target).multiples
     if measure is None:

@@ -77,6 +77,12 @@ class SearchOptions(Options, total=False):
     max_trainings: Annotated[int | None, Spelling("Trainings after which it ends.", "N", least=1)]
     max_drop: Annotated[float | None, Spelling("What may be lost, in the metric's unit.", "POINTS", least=0)]
     objective: Annotated[str | None, Spelling("budget, latency, pareto or nac.", "X")]
+    target_ms: Annotated[float | None, Spelling("The most that the answer may take, in ms on the target.", "MS")]
+    speedup: Annotated[float | None, Spelling("The same as a ratio to the FP32 baseline's time.", "RATIO")]
+    max_hours: Annotated[float | None, Spelling("Hours after which it ends.", "H")]
+    latency_table: Annotated[
+        str | None, Spelling("Times of another machine, written there by analyze --latency-table.", "FILE")
+    ]
     cache: Annotated[
         str | None, Spelling("Shared memory of searches: a folder or an fsspec URL (s3://...).", "LOCATION")
     ]

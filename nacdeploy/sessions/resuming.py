@@ -26,7 +26,7 @@ from nacdeploy.strategies.steps.advance import VERSIONS
 
 RUN_FILE, JOURNAL, TAKEN, CACHE = "run.json", "journal.jsonl", "taken.jsonl", "cache"
 # A run may go on with other ones of these: they say where it ends and where its memory lies, not what it finds.
-LIMITS = ("search.budget", "search.max_trainings", "search.cache", "search.cache_gib")
+LIMITS = ("search.budget", "search.max_trainings", "search.max_hours", "search.cache", "search.cache_gib")
 # Rows hold under other ones of these: they decide which chains are looked at and how they rank, no figure of a chain.
 RANKING = (
     "name",

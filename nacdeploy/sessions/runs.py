@@ -58,6 +58,11 @@ class Runs:
         key = records.sha256_data([state_key, target.name, grid.name, bench, export, here])
         return self.root / "autotune" / f"{key[:16]}.json"
 
+    @property
+    def latencies(self) -> Path:
+        """Return the folder of the tables of measured times, one for each network, machine and method."""
+        return self.root / "latencies"
+
     def finished(self, result: Path) -> None:
         """Note a result as the one finished last."""
         records.write_json(self.root / LAST, Last(str(result)))

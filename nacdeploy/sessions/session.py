@@ -1,6 +1,6 @@
 """The common start of commands (settings, task, baseline) and their common end (test scores)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from nacdeploy.base import folders, records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.progress import Progress
 from nacdeploy.exporters import imported
+from nacdeploy.latencies.clock import TableClock
 from nacdeploy.metrics import DEFAULT, Metric, scored
 from nacdeploy.models.from_onnx import OnnxModule
 from nacdeploy.models.ports import unported
@@ -21,8 +22,9 @@ from nacdeploy.profile.settings import Settings
 from nacdeploy.sessions import preprocessing
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.setup import Request, Setup, settled
-from nacdeploy.strategies.baseline import control, initial_state, train_network
+from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
+from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.state import CompressionState, plain_key, state_key
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.strategies.steps.checkpoint import Record
@@ -114,7 +116,24 @@ def open_session(request: Request, progress: Progress) -> Session:
         progress.say(setup.normalised)
         folder = runs.baseline(_baseline_key(task, profile))
         baseline = _own_baseline(folder, setup, progress)
-    return Session(setup.settings, task, baseline, folder)
+    return Session(setup.settings, timed(task, profile, runs.latencies), baseline, folder)
+
+
+def timed(task: Task, profile: Profile, root: Path) -> Task:
+    """Return the task with a clock for letters that work against time; nothing is timed before one asks."""
+    carried = profile.of(PruneTable).latency_table
+    return replace(task, clock=TableClock(task, profile, root, None if carried is None else Path(carried)))
+
+
+def member(session: Session, width: float, n_epochs: int, runs: Runs, progress: Progress) -> Session:
+    """Return a session of the same settings with another network of a built-in family, trained for so many epochs, or
+    trained so before."""
+    settings = session.settings.over(("another width", {"width": width, "train": {"epochs": n_epochs}}))
+    task, profile = replace(session.task, spec=replace(session.task.spec, width=width)), settings.profile
+    setup = Setup(settings, task, plain_network(task, profile), "")
+    folder = runs.baseline(_baseline_key(task, profile))
+    baseline = _own_baseline(folder, setup, progress)
+    return Session(settings, timed(task, profile, runs.latencies), baseline, folder)
 
 
 def _baseline_key(task: Task, profile: Profile) -> str:

@@ -37,6 +37,7 @@ from nacdeploy.sessions import measured, preprocessing, presets, unlabelled
 from nacdeploy.sessions.options import SETTINGS_FILE, Options, filled
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.chain import Chain
+from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.steps import checkpoint as checkpoints
@@ -110,9 +111,15 @@ def wanted(options: Options, letters: str | None = None, **tables: Mapping[str, 
 
 
 def to_apply(
-    strategy: str | Strategy, options: Options, precision: Path | str | None = None, rules: Path | str | None = None
+    strategy: str | Strategy,
+    options: Options,
+    precision: Path | str | None = None,
+    rules: Path | str | None = None,
+    latency_table: Path | str | None = None,
 ) -> Request:
     """Return a request to apply a word, a strategy file or a published strategy.
+
+    `latency_table` is one of another machine.
 
     Raises:
         UsageError: the strategy, a letter or a parameter is unknown, a file is not what it should be, or the options
@@ -124,7 +131,8 @@ def to_apply(
     options = filled(options)
     data.name_by_user(options["data"])
     settings = Settings.loaded(options["profile"])
-    by_options = _by_options(options, {}, settings.profile)
+    times = {} if latency_table is None else {"prune": {"latency_table": str(latency_table)}}
+    by_options = _by_options(options, times, settings.profile)
     settings = settings.over((f"strategy {found.chain if found is strategy else strategy}", brought(found))).over(
         *by_options
     )
@@ -182,7 +190,8 @@ def settled(request: Request, progress: Progress) -> Setup:
     if record is not None:
         settings = settings.over((f"checkpoint {path}", _of_checkpoint(record, request.options, settings.profile)))
     if request.letters is not None:
-        settings = settings.over(*measured.layers(settings.profile, request.letters, progress))
+        by_time = _prunes_by_time(request, settings.profile)
+        settings = settings.over(*measured.layers(settings.profile, request.letters, progress, by_time))
     given = Path(path) if path is not None else None
     settings = settings.over(*unlabelled.layers(settings, record, given, request.options["new_head"]))
     why, images = preprocessing.settled(settings.profile, record, path is not None)
@@ -196,6 +205,14 @@ def settled(request: Request, progress: Progress) -> Setup:
     if request.rules is not None:
         settings = settings.over(_by_rules(request.rules, settings.profile, network, request.chain, progress))
     return Setup(settings, task, network, preprocessing.line(task.data, why))
+
+
+def _prunes_by_time(request: Request, profile: Profile) -> bool:
+    """Whether a P of the chain, or of the chains of a search, leaves a time."""
+    table, links = profile.of(PruneTable), request.chain.links or parsed(profile.search.alphabet).links
+    return table.is_by_time or any(
+        link.letter == "P" and {"time", "target_ms"} & dict(link.parameters).keys() for link in links
+    )
 
 
 def _by_options(given: Mapping[str, Any], tables: _Tables, profile: Profile) -> Iterator[Layer]:

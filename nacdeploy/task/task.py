@@ -8,17 +8,20 @@ from torch import Tensor, nn
 from nacdeploy.data import Dataset
 from nacdeploy.metrics import ACCURACY, Metric
 from nacdeploy.models import ModelSpec
+from nacdeploy.task.clock import Clock
 from nacdeploy.task.original import Original
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A network's specification, its data, and the metric of its answers; and the ONNX file that it came from."""
+    """A network's specification, its data, and the metric of its answers; the ONNX file that it came from, and where
+    its networks are timed."""
 
     spec: ModelSpec
     data: Dataset
     metric: Metric = ACCURACY
     original: Original | None = None
+    clock: Clock | None = None
 
     @property
     def is_own(self) -> bool:

@@ -15,9 +15,10 @@ from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.base import live, records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.latencies.clock import TableClock
 from nacdeploy.network.network import content
 from nacdeploy.profile.settings import Settings
-from nacdeploy.sessions.session import Session
+from nacdeploy.sessions.session import Session, timed
 from nacdeploy.strategies import operators
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.chain import Chain
@@ -48,6 +49,7 @@ def opener(session: Session, place: Path, cache: str) -> WorkerOpener:
         "model_sha256": session.task.spec.source_sha256,
         "data_sha256": session.task.data.fingerprint,
         "place": str(place.absolute()),
+        "latencies": str(clock.root.absolute()) if isinstance(clock := session.task.clock, TableClock) else "",
         "cache": cache,
     }
     return WorkerOpener(f"{__name__}:{evaluator.__name__}", setup)
@@ -78,6 +80,7 @@ def evaluator(setup: Mapping[str, Any]) -> Callable[[str], Any]:
     if baseline.key != setup["baseline"]["key"]:
         raise NacdeployError(f"a worker builds another '{profile.model}' than the search; give it the same model file")
     place = Path(setup["place"])
+    task = timed(task, profile, Path(setup["latencies"]))
     session = Session(Settings.of(profile, "the search"), task, baseline, place)
     evaluate = equipped(session, place, setup["cache"]).evaluator
     return lambda chain: records.to_data(evaluate(Chain.parse(chain)))

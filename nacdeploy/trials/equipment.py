@@ -12,6 +12,7 @@ from nacdeploy.trials.evaluator import Evaluator
 from nacdeploy.trials.fidelity import subsets
 from nacdeploy.trials.layer_speed import LayerSpeeds
 from nacdeploy.trials.speed import Speeds
+from nacdeploy.trials.time_budget import ClockSpeeds, clock_speeds
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,15 @@ class Equipment:
     """The tools of a search: the evaluator, the timer of whole networks, the table of layers, and the epochs of
     promotions.
 
-    Timer and table are None if speed does not count. Without promotions F trains in full at once.
+    Timer and table are None if speed does not count. `by_clock` are the speeds where a time is the budget. Without
+    promotions F trains in full at once.
     """
 
     evaluator: Evaluator
-    speeds: Speeds | None
+    speeds: Speeds | ClockSpeeds | None
     layers: LayerSpeeds | None
     promotions: tuple[int, ...]
+    by_clock: ClockSpeeds | None = None
 
 
 def equipped(session: Session, place: Path, cache: Path | str, say: Say = nobody) -> Equipment:
@@ -38,8 +41,9 @@ def equipped(session: Session, place: Path, cache: Path | str, say: Say = nobody
         NacdeployError: the memory cannot be reached.
     """
     profile, table = session.profile, session.profile.search
-    speeds = Speeds(session, place) if table.on_speed else None
-    layers = LayerSpeeds(session, place) if table.on_speed and table.latency == "table" else None
+    by_clock = clock_speeds(session) if table.is_timed else None
+    speeds = by_clock or (Speeds(session, place) if table.on_speed else None)
+    layers = LayerSpeeds(session, place) if table.on_speed and table.latency == "table" and by_clock is None else None
     first, *later = halving.rungs(profile.of(FinetuneTable).epochs, table.fidelity.finetune_fraction)
     evaluator = Evaluator(
         session.baseline,
@@ -50,4 +54,4 @@ def equipped(session: Session, place: Path, cache: Path | str, say: Say = nobody
         meter=subsets(session.baseline, session.task, table),
         finetune_epochs=first if later else None,
     )
-    return Equipment(evaluator, speeds, layers, tuple(later))
+    return Equipment(evaluator, speeds, layers, tuple(later), by_clock)

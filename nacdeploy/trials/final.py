@@ -6,6 +6,7 @@ A search may decide by a part of the images, few rounds or estimates; its answer
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from nacdeploy.latencies.setting import Setting
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.objective import Objective
@@ -13,7 +14,8 @@ from nacdeploy.strategies.search.search_result import SearchResult, result_of
 from nacdeploy.strategies.state import CompressionState, structure_key
 from nacdeploy.trials.evaluator import Evaluator, figures_of
 from nacdeploy.trials.layer_speed import LayerSpeeds, TableError
-from nacdeploy.trials.speed import Setting, Speed, Speeds
+from nacdeploy.trials.speed import Speed, Speeds
+from nacdeploy.trials.time_budget import ClockSpeeds
 
 N_TIMED = 6  # networks timed whole at the end at least, where there are so many
 
@@ -49,7 +51,7 @@ def in_full(
     found: SearchResult,
     objective: Objective,
     evaluator: Evaluator,
-    speeds: Speeds | None = None,
+    speeds: Speeds | ClockSpeeds | None = None,
     table: LayerSpeeds | None = None,
 ) -> Final:
     """The same search with its front and best counted in full, and timed in full where speed matters."""
@@ -73,7 +75,11 @@ def _counted(found: SearchResult, objective: Objective, evaluator: Evaluator) ->
 
 
 def _timed(
-    found: SearchResult, objective: Objective, evaluator: Evaluator, speeds: Speeds, table: LayerSpeeds | None
+    found: SearchResult,
+    objective: Objective,
+    evaluator: Evaluator,
+    speeds: Speeds | ClockSpeeds,
+    table: LayerSpeeds | None,
 ) -> Final:
     chosen = _to_time(found, objective)
     states = {e.chain: evaluator.in_full(Chain.parse(e.chain)) for e in chosen}
@@ -110,7 +116,7 @@ def _least_loss(best: Evaluation | None, front: Sequence[Evaluation], objective:
 
     A chain is faster only if its interval is. This applies if speed alone ranks.
     """
-    if best is None or best.figures is None or objective.name == "pareto":
+    if best is None or best.figures is None or objective.name in ("pareto", "time"):
         return best
     low = best.figures.speed_low or 0.0
     ties = [

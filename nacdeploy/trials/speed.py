@@ -5,32 +5,25 @@ kept in the run's folder, so that a resumed or repeated search times nothing aga
 a search ranks the chain's own request.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 
-from nacdeploy.base import latency, records
+from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, RefusedError, UsageError
 from nacdeploy.base.progress import Progress
-from nacdeploy.exporters.onnx_graph.trace import Traced, lower, trace
-from nacdeploy.exporters.targets import Target, gpu, pick
-from nacdeploy.exporters.targets.ort import runner as onnx
-from nacdeploy.exporters.targets.ort.runner import OnnxRunner
-from nacdeploy.exporters.targets.ported import ported_maker
-from nacdeploy.exporters.targets.runtime import Maker, runtime_of
-from nacdeploy.exporters.targets.timing import Timer, timer
-from nacdeploy.network.network import Network, content
+from nacdeploy.exporters.targets import pick
+from nacdeploy.exporters.targets.runtime import runtime_of
+from nacdeploy.latencies.graphs import Graphs, timer_of
+from nacdeploy.latencies.setting import Setting, check_setting, setting_of
 from nacdeploy.profile import Profile
 from nacdeploy.sessions.session import Session
-from nacdeploy.strategies.state import CompressionState, edges, structure_key
+from nacdeploy.strategies.state import CompressionState, structure_key
 
 FILE = "speeds.json"
 _BASELINE = "baseline"
-_N_TRACES = 4
 
 
 @dataclass(frozen=True)
@@ -44,17 +37,6 @@ class Speed:
     p50_ms: float
     baseline_ms: float
     n_rounds: int
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The place and method of times: times of different settings are never compared."""
-
-    machine: str
-    target: str
-    runtime: str
-    threads: int
-    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ def check_target(profile: Profile) -> None:
         NacdeployError: its GPU is not present.
     """
     table, target = profile.search, profile.target
-    if not table.on_speed:
+    if not table.on_speed or (table.is_timed and table.latency_table is not None):
         return
     instead = (
         "set target = 'ort' to rank by ONNX Runtime on this CPU, or search.figure = 'bitops' with objective 'budget'"
@@ -99,26 +81,6 @@ def check_target(profile: Profile) -> None:
     runtime.version()
 
 
-def setting_of(profile: Profile) -> Setting:
-    """The setting in which states are timed here."""
-    target, runtime, machine = profile.target, onnx.version(), latency.machine()
-    if _maker_here(target, profile) is not None:
-        runtime = runtime_of(target).version()
-        machine += f", {gpu.present_capability()}" if target.on_gpu else ""
-    return Setting(machine, target.name, runtime, profile.bench.threads, profile.bench.batch_sizes[0])
-
-
-def check_setting(theirs: Setting, ours: Setting, path: Path, remedy: str) -> None:
-    """Refuse times that were taken elsewhere.
-
-    Raises:
-        UsageError: names what differs.
-    """
-    was, now = records.to_data(theirs), records.to_data(ours)
-    if differs := [f"{key} was '{was[key]}' and is '{now[key]}'" for key in now if was[key] != now[key]]:
-        raise UsageError(f"{path} was measured elsewhere: {', '.join(differs)}; {remedy}")
-
-
 def measured(state: CompressionState, session: Session, progress: Progress) -> Speed:
     """Measure in full how much faster than the baseline a state runs, and say it, and where the profile's own target
     is not the one that is timed."""
@@ -129,31 +91,6 @@ def measured(state: CompressionState, session: Session, progress: Progress) -> S
     speed = _timed(models, session, profile.bench.n_rounds)["now"]
     progress.say(f"{state.chain}: {speed.ratio:.2f}x measured (a fresh run may differ)")
     return speed
-
-
-class Graphs:
-    """ONNX graphs of networks. Torch's exporter, which takes seconds, runs once for all networks of the same shapes,
-    quantized edges and exits: a trace holds no value that a time depends on."""
-
-    def __init__(self, opset: int) -> None:
-        self._opset = opset
-        self._traces: OrderedDict[str, Traced] = OrderedDict()
-
-    def model(self, network: Network) -> bytes:
-        """The serialised graph of a network.
-
-        Raises:
-            NacdeployError: torch's exporter cannot export it.
-        """
-        shapes = {name: list(tensor.shape) for name, tensor in content(network).items()}
-        exits = [head.node for head in network.heads.values()]
-        key = records.sha256_data({"shapes": shapes, "edges": edges(network), "exits": exits})
-        if key not in self._traces:
-            self._traces[key] = trace(network, self._opset)
-        self._traces.move_to_end(key)
-        while len(self._traces) > _N_TRACES:
-            self._traces.popitem(last=False)
-        return lower(self._traces[key], network).model
 
 
 class Speeds:
@@ -235,7 +172,7 @@ def _candidate(state: CompressionState, graphs: Graphs) -> bytes:
 
 def _timed(models: Mapping[str, bytes], session: Session, n_rounds: int) -> dict[str, Speed]:
     """The speeds of serialised models timed in turns, on a GPU by its own time."""
-    compared = _timer(session, n_rounds)(models, _BASELINE)
+    compared = timer_of(session.task, session.profile, n_rounds)(models, _BASELINE)
     ratios = compared.device_ratios or compared.ratios
     times = compared.device_latencies or compared.latencies
     base_ms = times[_BASELINE].p50_ms
@@ -243,18 +180,3 @@ def _timed(models: Mapping[str, bytes], session: Session, n_rounds: int) -> dict
         name: Speed(ratios[name].value, ratios[name].low, ratios[name].high, times[name].p50_ms, base_ms, n_rounds)
         for name in models
     }
-
-
-def _timer(session: Session, n_rounds: int) -> Timer:
-    """Return a timer of graphs on the target, or in ONNX Runtime on the CPU if the target cannot be timed here."""
-    profile = session.profile
-    example = session.task.example_input()
-    images = example.repeat(profile.bench.batch_sizes[0], *[1] * (example.dim() - 1)).numpy()
-    make = _maker_here(profile.target, profile) or partial(OnnxRunner, threads=profile.bench.threads)
-    return timer(ported_maker(make, session.task.spec.ports), images, profile.bench, n_rounds)
-
-
-def _maker_here(target: Target, profile: Profile) -> Maker | None:
-    """Return a maker of runners as on the profile's target, or None if the target is not here."""
-    runtime = runtime_of(target)
-    return None if runtime.missing(profile.export) else runtime.maker(profile.export, profile.bench.threads)

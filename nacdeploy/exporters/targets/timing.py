@@ -13,8 +13,11 @@ Timer = Callable[[Mapping[str, bytes], str], Comparison]
 """Times serialised models by name, in turns, and gives their ratios to the named baseline."""
 
 
-def timer(make: Maker, images: NDArray, table: BenchTable, n_rounds: int) -> Timer:
-    """Return a timer of ONNX models in the runners of `make`, for one batch of images (N, C, H, W)."""
+def timer(make: Maker, images: NDArray, table: BenchTable, n_rounds: int, fastest: bool = False) -> Timer:
+    """Return a timer of ONNX models in the runners of `make`, for one batch of images (N, C, H, W).
+
+    With `fastest` a turn counts by its fastest call (`latency.compare`).
+    """
 
     def compare(models: Mapping[str, bytes], baseline: str) -> Comparison:
         return latency.compare(
@@ -24,6 +27,7 @@ def timer(make: Maker, images: NDArray, table: BenchTable, n_rounds: int) -> Tim
             threads=table.threads,
             n_rounds=n_rounds,
             round_ms=table.round_ms,
+            fastest=fastest,
         )
 
     return compare

@@ -276,7 +276,7 @@ class _Placement:
             return False
         given = dict(enumerate(node.args))
         mode, value = ("constant", 2) if self._kind(node) == "constant_pad_nd" else (given.get(2, "constant"), 3)
-        return mode == "constant" and bool(given.get(value) in (None, 0))
+        return bool(mode == "constant" and given.get(value) in (None, 0))
 
     def _renames(self, node: fx.Node) -> bool:
         """Tell whether a node only brings values into another form, or names one part of several."""

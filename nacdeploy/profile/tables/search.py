@@ -2,19 +2,28 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from nacdeploy.base.errors import unknown
 from nacdeploy.profile.tables.table import Table
 
 
 class RulesTable(Table):
-    """The rules of a search (NAC's `comp_full`, forced F and truncation); drops are in points."""
+    """The rules of a search (NAC's `comp_full`, forced F and truncation); drops are in points.
+
+    Without `by_drop` an F may follow every letter that compresses, and no drop forces one or ends a chain.
+    """
 
     finetune_due: float = Field(10.0, ge=0)
     forced_factor: float = Field(1.5, ge=1)
     max_prunes: int = Field(20, ge=0, le=10_000)
     max_length: int = Field(66, ge=1, le=10_000)
+    by_drop: bool = True
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A key that older versions do not know is not written where it says what those did."""
+        return {key: value for key, value in write(self).items() if key != "by_drop" or value is not True}
 
 
 class DqnTable(Table):
@@ -49,6 +58,7 @@ class FidelityTable(Table):
 
 OBJECTIVES = ("budget", "latency", "nac", "pareto")
 FIGURES = ("bitops", "bytes", "macs", "speed")
+_LATER = {"target_ms": None, "speedup": None, "max_hours": None, "dense": True}
 SCORES = ("accuracy", "score")  # two names of one axis: the first is that of classification
 
 
@@ -82,10 +92,26 @@ class SearchTable(Table):
     rules: RulesTable = RulesTable()
     fidelity: FidelityTable = FidelityTable()
     dqn: DqnTable = DqnTable()
+    target_ms: float | None = Field(None, gt=0, le=1e9)
+    speedup: float | None = Field(None, gt=0, le=1e6)
+    max_hours: float | None = Field(None, gt=0, le=1e6)
+    dense: bool = True
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that older versions do not know are not written where they say what those did."""
+        return {key: value for key, value in write(self).items() if key not in _LATER or value != _LATER[key]}
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a time is the budget."""
+        return self.target_ms is not None or self.speedup is not None
 
     @property
     def on_speed(self) -> bool:
         """Whether candidates are ranked by how fast they run."""
+        if self.is_timed:
+            return True
         if self.objective == "pareto":
             return "speed" in self.objectives
         return self.objective == "latency" or (self.objective == "budget" and self.figure == "speed")
@@ -96,6 +122,8 @@ class SearchTable(Table):
         """Several objectives need no name of their own; `pareto` has its usual three."""
         if not isinstance(given, dict):
             return given
+        if given.get("latency_table") and (given.get("target_ms") or given.get("speedup")):
+            given = {**given, "latency": "table"}
         if given.get("objectives") and "objective" not in given:
             return {**given, "objective": "pareto"}
         if given.get("objective") == "pareto" and not given.get("objectives"):

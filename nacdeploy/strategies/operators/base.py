@@ -176,7 +176,9 @@ def with_parameters(
         return type(table).model_validate({**table.model_dump(), **parameters})
     except ValidationError as error:
         problem = error.errors()[0]
-        raise UsageError(f"{letter}({problem['loc'][0]}={problem['input']}): {problem['msg']}") from error
+        said = ",".join(f"{key}={value}" for key, value in parameters.items())  # of several keys that do not agree
+        where = f"{problem['loc'][0]}={problem['input']}" if problem["loc"] else said
+        raise UsageError(f"{letter}({where}): {problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def listed(reasons: Mapping[str, str]) -> str:

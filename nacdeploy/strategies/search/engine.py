@@ -74,11 +74,13 @@ def in_process(evaluate: Evaluate) -> Workers:
 
 @dataclass(frozen=True)
 class Limits:
-    """The end of a search: evaluated chains (journaled ones count) or distinct trainings; and the number in flight."""
+    """The end of a search: evaluated chains (journaled ones count), distinct trainings, or hours of this process; and
+    the number in flight."""
 
     budget: int
     max_trainings: int | None = None
     window: int = 1
+    max_hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class _Walk:
         if self._is_trained_out():
             self.flight.clear()
             return
-        while len(self.flight) < self.limits.window and not self._is_full():
+        while len(self.flight) < self.limits.window and not self._is_full() and not self._is_late():
             chain = self.searcher.propose()
             if chain is None:
                 return
@@ -220,6 +222,11 @@ class _Walk:
 
     def _is_full(self) -> bool:
         return len(self.proposed) > self.limits.budget or self.n_repeats >= MAX_REPEATS
+
+    def _is_late(self) -> bool:
+        """Whether the hours are over: what is in flight still lands."""
+        hours = self.limits.max_hours
+        return hours is not None and self.watch.seconds() >= 3600.0 * hours
 
     def _is_trained_out(self) -> bool:
         return self.limits.max_trainings is not None and len(self.trainings) >= self.limits.max_trainings

@@ -264,6 +264,33 @@ class BudgetObjective:
         pass
 
 
+@dataclass(frozen=True)
+class TimeObjective:
+    """The best quality at a time, within a budget of points.
+
+    `speedup` is the baseline's time over the time allowed. A plan that is slower loses a point of quality for each per
+    cent that it is too slow, so that a searcher comes nearer.
+    """
+
+    max_drop: float
+    speedup: float
+    name: str = "time"
+
+    def score(self, figures: Figures) -> float:
+        known = figures.macs_ratio if figures.speed_ratio is None else figures.speed_ratio
+        return 100.0 * figures.quality - 100.0 * max(0.0, math.log(self.speedup / known))
+
+    def worth(self, figures: Figures) -> float:
+        return self.score(figures)
+
+    def admissible(self, figures: Figures) -> bool:
+        is_fast = figures.speed_ratio is not None and figures.speed_ratio >= self.speedup
+        return is_fast and _within(figures, self.max_drop)
+
+    def note(self, figures: Figures) -> None:
+        pass
+
+
 @dataclass
 class ParetoObjective:
     """The front of several figures within a budget of points.
@@ -335,4 +362,6 @@ def make(table: SearchTable, point: float = 1.0) -> Objective:
     """
     if table.objective not in OBJECTIVES:
         raise unknown("objective", table.objective, OBJECTIVES)
+    if table.speedup is not None:
+        return TimeObjective(math.inf if table.max_drop is None else table.max_drop / point, table.speedup)
     return OBJECTIVES[table.objective](table, 1.0 if table.max_drop is None else table.max_drop / point)

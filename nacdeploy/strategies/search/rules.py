@@ -27,7 +27,7 @@ def legal_letters(
     drop = figures.drop_points
     if _ended(chain, drop, table):
         return ()
-    forced = drop > table.forced_factor * table.finetune_due + DROP_TOLERANCE
+    forced = table.by_drop and drop > table.forced_factor * table.finetune_due + DROP_TOLERANCE
     return tuple(
         str(link)
         for link in parsed(alphabet).links
@@ -39,11 +39,13 @@ def legal_letters(
 
 
 def _ended(chain: Chain, drop: float, table: RulesTable) -> bool:
-    unrepaired = chain.word.endswith("F") and drop > table.finetune_due / 2 + DROP_TOLERANCE
+    unrepaired = table.by_drop and chain.word.endswith("F") and drop > table.finetune_due / 2 + DROP_TOLERANCE
     return len(chain) >= table.max_length or unrepaired
 
 
 def _due(letter: str, chain: Chain, drop: float, table: RulesTable) -> bool:
+    if letter == "F" and not table.by_drop:
+        return bool(chain.word) and not chain.word.endswith("F")
     if letter == "F":
         return drop >= table.finetune_due - DROP_TOLERANCE
     return letter != "P" or chain.word.count("P") < table.max_prunes

@@ -7,6 +7,7 @@ statistics of the calibration images. So a score follows from weights and images
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -230,6 +231,54 @@ def _taylor(found: Sequence[Group], known: Evidence) -> Scores:
     return _summed(found, PRODUCER, totals)
 
 
+def _fisher(found: Sequence[Group], known: Evidence) -> Scores:
+    """Score channels by the squared gradient of the loss by a gate on each, summed over images (Theis et al., 2018;
+    Liu et al., 2021, eq. 5): a gate of zero is what the readers see once the channel is cut."""
+    readers = {m.layer for g in found for m in g.members if m.role == READER}
+    totals = {g.root: torch.zeros(g.n_channels, dtype=torch.float64, device=known.images.device) for g in found}
+    for images, labels in known.batches():
+        slopes = _gate_slopes(known, readers, images, labels)
+        for group in found:
+            members = [m for m in group.members if m.role == READER and m.layer in slopes]
+            for_each = [_by_image(slopes[m.layer], m, group.n_channels) for m in members]
+            if for_each:
+                totals[group.root] += torch.stack(for_each).sum(0).square().sum(0)
+    return totals
+
+
+def _gate_slopes(known: Evidence, readers: set[str], images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return the gradient (N, inputs) of each image's loss by gates on the inputs of some layers, all of them open."""
+    gates: dict[str, Tensor] = {}
+    handles = [known.backbone.get_submodule(name).register_forward_pre_hook(_gated(gates, name)) for name in readers]
+    try:
+        loss = known.loss(first_tensor(known.backbone(images)), labels) * len(images)
+        slopes = torch.autograd.grad(loss, list(gates.values()), allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: slope.double() for name, slope in zip(gates, slopes, strict=True) if slope is not None}
+
+
+def _gated(gates: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """Return a hook that multiplies a layer's input by gates of one, one for each image and input channel."""
+
+    def hook(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, *rest = given
+        axis = 1 if isinstance(module, nn.Conv2d) else x.dim() - 1
+        if name not in gates:
+            gates[name] = torch.ones(len(x), x.shape[axis], device=x.device, requires_grad=True)
+        shape = [len(x), *[1] * (x.dim() - 1)]
+        shape[axis] = x.shape[axis]
+        return (x * gates[name].reshape(shape), *rest)
+
+    return hook
+
+
+def _by_image(slopes: Tensor, member: Member, n_channels: int) -> Tensor:
+    """Sum slopes (N, inputs) over each channel's inputs, (N, n_channels)."""
+    return slopes[:, torch.tensor(member.indices, device=slopes.device)].reshape(len(slopes), n_channels, -1).sum(2)
+
+
 def _slim(found: Sequence[Group], known: Evidence) -> Scores:
     norms = {n: m for n, m in known.backbone.named_modules() if isinstance(m, NORMS) and m.affine}
     return _summed(found, NORM, {name: norm.weight.detach().abs().double() for name, norm in norms.items()})
@@ -303,6 +352,7 @@ CRITERIA = {
         _of_activations(_mean_magnitude), False, _is_seen, "it looks at activations, and the graph shows none"
     ),
     "taylor": Criterion(_taylor, is_comparable=True),
+    "fisher": Criterion(_fisher, True, *_READERS),
     "greedy": Criterion(_of_next_layer(next_layer.greedy_scores), True, *_READERS),
     "lasso": Criterion(_of_next_layer(next_layer.lasso_scores), True, *_READERS),
 }

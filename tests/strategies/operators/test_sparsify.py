@@ -8,6 +8,7 @@ from conftest import follow, make_profile
 
 from nacdeploy.base.errors import RefusedError, UsageError
 from nacdeploy.commands.show import show
+from nacdeploy.latencies.layers import layers_of
 from nacdeploy.network.attachments import fake_quant
 from nacdeploy.network.attachments.sparsity import Sparsity, sparsity_of
 from nacdeploy.network.network import Network, masked_weight
@@ -20,7 +21,6 @@ from nacdeploy.strategies.steps import checkpoint, letters
 from nacdeploy.strategies.steps import follow as transfer
 from nacdeploy.surgery.channels import channel_groups
 from nacdeploy.task import Task
-from nacdeploy.trials import layer_speed
 
 
 def integers(network: Network) -> dict[str, torch.Tensor]:
@@ -188,7 +188,7 @@ def test_two_patterns_rounded_up_are_counted_stored_and_timed_as_they_are(
     network = checkpoint.load(tmp_path)[0].network
     for name in state.network.masks.layers:
         assert torch.equal(network.masks.get(name), state.network.masks.get(name))  # type: ignore[arg-type]
-    patterns = {layer.pattern for layer in layer_speed.layers_of(network)}
+    patterns = {layer.pattern for layer in layers_of(network)}
     assert patterns == {"element", "kernel", "dense"}
     shown = {change.layer: change.what.split()[-1] for change in layer_changes(baseline.network, network)}
     assert (shown["stages.0.0.conv1"], shown["stages.2.0.conv2"]) == ("element", "kernel")

@@ -223,3 +223,25 @@ def test_dependency_sets_are_the_layers_that_add_up(model: str) -> None:
     order = [name for name, layer in backbone.named_modules() if getattr(layer, "groups", 1) == 1]
     sets = [tuple(sorted({*group.layers} & {*order}, key=order.index)) for group in groups]
     assert sorted((one for one in sets if len(one) > 1), key=lambda one: order.index(one[0])) == SETS[model]
+
+
+def test_fisher_is_the_squared_slope_of_the_loss_by_a_gate_on_what_readers_read() -> None:
+    made = network(Plain())
+    known = evidence(made)
+    found = {group.root: group for group in ranked(made, "fisher").values()}
+    group = next(g for g in found.values() if any(m.role == "reader" for m in g.members))
+    reader = next(m for m in group.members if m.role == "reader")
+    layer, total = known.backbone.get_submodule(reader.layer), torch.zeros(group.n_channels, dtype=torch.float64)
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    for x, labels in known.batches():
+        seen.clear()
+        loss = known.loss(known.backbone(x), labels) * len(x)
+        (slope,) = torch.autograd.grad(loss, seen)
+        by_input = (slope * seen[0]).flatten(2).sum(2) if slope.dim() > 2 else slope * seen[0]
+        by_channel = by_input[:, torch.tensor(reader.indices)].reshape(len(x), group.n_channels, -1).sum(2)
+        total += by_channel.double().square().sum(0)
+    handle.remove()
+    scores = torch.zeros(group.n_channels, dtype=torch.float64)
+    scores[list(group.order)] = torch.tensor(group.importance, dtype=torch.float64)
+    assert torch.allclose(scores, total, rtol=1e-4)

@@ -2,7 +2,8 @@
 
 The n-th P brings the network-wide number of removed channels to n x ratio of the baseline's, counting a channel shared
 by coupled layers once; with a table of ratios, each named layer's own number. A remainder below a whole unit
-(`multiple` channels of one group) is carried to the next P.
+(`multiple` channels of one group) is carried to the next P. With `time` or `target_ms`, a P leaves a share of the
+measured time of the network that it is given, or a time (`by_time`).
 """
 
 import copy
@@ -11,12 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from nacdeploy.base.errors import NacdeployError
+from nacdeploy.base.errors import NacdeployError, RefusedError
+from nacdeploy.base.precision import Precision
+from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
+from nacdeploy.strategies.operators.prune import by_time
+from nacdeploy.strategies.operators.prune.by_time import Budget, Timed
 from nacdeploy.strategies.operators.prune.settings import PruneTable
+from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibration_images
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.surgery.channels import (
@@ -32,6 +38,7 @@ from nacdeploy.task import Task, training
 from nacdeploy.task import evaluate as evaluation
 
 _N_CAUSES = 3
+_MEASURES = {"ratio", "time", "target_ms"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class PruneDecision:
     """The channels asked for (a remainder may be left from before), taken in whole units, and carried to the next P.
 
     The numbers are in all, and for each layer of a table of ratios; `left` says which layers cannot be cut, and why.
+    `timed` are the times of a P by time.
     """
 
     asked: float
@@ -49,6 +57,7 @@ class PruneDecision:
     cut: Cut
     carried_by: dict[str, float] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+    timed: Timed | None = None
 
 
 @dataclass(frozen=True)
@@ -59,13 +68,22 @@ class Prune:
     decision_type: ClassVar[type] = PruneDecision
     table: PruneTable
     seed: int = 0
+    rule: Rule | None = None
 
     @classmethod
     def configure(cls, profile: Profile, parameters: Mapping[str, Value]) -> Self:
-        table = with_parameters(cls.letter, profile.of(PruneTable), parameters)
+        own = profile.of(PruneTable)
+        if _MEASURES & parameters.keys():  # a letter's own measure stands in place of the profile's
+            own = own.model_copy(update={"time": None, "target_ms": None})
+        table = with_parameters(cls.letter, own, parameters)
         if table.multiple == "target":
             table = table.model_copy(update={"multiple": profile.target.multiple()})
-        return cls(table, profile.seed)
+        return cls(table, profile.seed, rule_to_come(profile) if table.runs_as == "int8" else None)
+
+    @property
+    def is_by_time(self) -> bool:
+        """Whether it leaves a time, in place of removing a share."""
+        return self.table.is_by_time
 
     @property
     def multiple(self) -> int:
@@ -77,7 +95,9 @@ class Prune:
             found = channel_groups.outlines(state.network)
         except NacdeployError as error:
             return str(error)
-        named, is_table = self._named(found, state.network), bool(self.table.ratios)
+        if (done := self._within(state)) is not None:
+            return done
+        named, is_table = self._named(found, state.network), bool(self.table.ratios) and not self.is_by_time
         if not channel_choice.has_unit_left(named, self.multiple):
             start = f"no {'named ' if is_table else ''}layer has a unit of {self.multiple} channels left to give"
             return "; ".join((start, *self._why(named, state.network)[:_N_CAUSES]))
@@ -87,6 +107,8 @@ class Prune:
         return channel_importance.why_not(named, self.table.importance, state.network)
 
     def decide(self, state: CompressionState, task: Task) -> PruneDecision:
+        if self.is_by_time:
+            return self._by_time(state, task)
         found = channel_groups.groups(state.network)
         earlier = decisions(state, PruneDecision)
         widths = earlier[0].baseline_widths if earlier else _widths(found)
@@ -109,6 +131,34 @@ class Prune:
         left = channel_choice.causes(channel_groups.left_out(state.network))[:_N_CAUSES]
         return PruneDecision(asked, taken, asked - taken, widths, by_root, cut, carried_by, left)
 
+    def _by_time(self, state: CompressionState, task: Task) -> PruneDecision:
+        """Return the cut that leaves a time.
+
+        Raises:
+            RefusedError: the time is out of reach, or nothing here tells times.
+        """
+        if task.clock is None:
+            raise RefusedError("P by time needs a clock (task.clock), which a session brings")
+        earlier, network = decisions(state, PruneDecision), state.network
+        found = channel_groups.groups(network)
+        ranked = self._ranked(found, network, task, len(earlier))
+        budget = Budget(self.table.time, self.table.target_ms)
+        answer = by_time.allocate(network, ranked, self.multiple, self.table.scope, budget, self.rule, task.clock)
+        removed, widths = answer.removed, earlier[0].baseline_widths if earlier else _widths(found)
+        by_root = {root: len(channels) for root, channels in removed.items()}
+        cut = channel_pruning.plan_cut(network, removed) if removed else Cut()
+        left = channel_choice.causes(channel_groups.left_out(network))[:_N_CAUSES]
+        n = sum(by_root.values())
+        return PruneDecision(n, n, 0.0, widths, by_root, cut, {}, left, answer.timed)
+
+    def _within(self, state: CompressionState) -> str | None:
+        """Return why a P that leaves a time has nothing to do: an earlier one left it, or less."""
+        times = [each.timed for each in decisions(state, PruneDecision) if each.timed is not None]
+        if self.table.target_ms is None or not times or times[-1].asked_ms > self.table.target_ms:
+            return None
+        left_ms = times[-1].measured_ms or times[-1].expected_ms
+        return f"an earlier P left {left_ms:.4g} ms, and {self.table.target_ms:.4g} ms are allowed"
+
     def _why(self, named: Sequence[Group], network: Network) -> tuple[str, ...]:
         """Return why no layer gives channels."""
         small = {g.root: f"{g.n_channels} channels are one unit of {g.unit(self.multiple)} or less" for g in named}
@@ -116,7 +166,7 @@ class Prune:
 
     def _named(self, found: Sequence[Group], network: Network) -> Sequence[Group]:
         """Return the groups that may give channels: all, or those in a table of ratios."""
-        if not self.table.ratios:
+        if not self.table.ratios or self.is_by_time:
             return found
         shares = self._shares(found, network)
         return [group for group in found if shares.get(group.root)]
@@ -169,10 +219,12 @@ class Prune:
 
     def explain(self, decision: PruneDecision) -> str:
         text = f"{decision.taken} of {sum(decision.baseline_widths.values())} baseline channels removed"
-        if decision.taken == 0:
-            return f"{text}: the share of {decision.asked:g} is less than one unit and carried to the next P"
         where = ", ".join(f"{root} {n}" for root, n in decision.removed.items())
         left = f"; left whole: {'; '.join(decision.left)}" if decision.left else ""
+        if decision.timed is not None:
+            return f"{text}, {_times(decision.timed)}: {where or 'nothing'}{left}"
+        if decision.taken == 0:
+            return f"{text}: the share of {decision.asked:g} is less than one unit and carried to the next P"
         return f"{text}, {self._rounding(decision)}: {where}{left}"
 
     def _rounding(self, decision: PruneDecision) -> str:
@@ -183,3 +235,25 @@ class Prune:
 
 def _widths(found: Sequence[Group]) -> dict[str, int]:
     return {group.root: group.n_channels for group in found}
+
+
+def rule_to_come(profile: Profile) -> Rule:
+    """Return the rule of the Q that comes later, by the profile's table."""
+    table = profile.of(QuantizeTable)
+    rung = Precision.parse(table.ladder[0])
+    return Rule(rung, table.exclude, table.min_channels, table.layer_bits, table.weights)
+
+
+def _times(timed: Timed) -> str:
+    """Describe what is left of a time, and how far the table was off."""
+    name = "INT8" if timed.precision == by_time.INT8 else "FP32"
+    left_ms = timed.measured_ms or timed.expected_ms
+    how = (
+        f"measured, the table expected {timed.expected_ms:.4g}"
+        if timed.measured_ms is not None
+        else "by a carried table"
+    )
+    return (
+        f"{left_ms:.4g} of {timed.before_ms:.4g} ms left in {name} ({how}; at most {timed.asked_ms:.4g} asked; "
+        f"{timed.least_ms:.4g} is the least)"
+    )

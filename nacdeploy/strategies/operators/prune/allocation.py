@@ -1,0 +1,163 @@
+"""The widths that keep the most importance within a time: a multiple-choice knapsack with pairs, solved exactly.
+
+One width of each group is chosen. A layer's time belongs to the pair of widths that it reads and writes, so each pair
+of groups has a variable for each pair of widths, tied to the choices by its marginals (Shen et al., 2022, HALP, and
+Frantar and Alistarh, 2022, SPDY, choose by times of layers alone). Groups with many widths are solved twice: at evenly
+spaced widths, then at all widths around the answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from nacdeploy.strategies.operators.prune.layer_times import LayerTimes, spaced, widths_of
+from nacdeploy.surgery.channels.channel_choice import Group
+
+N_WIDTHS = 13
+_TIME_LIMIT_S = 30.0
+_GAP = 1e-4
+
+Options = Mapping[str, Sequence[int]]
+
+
+def allocated(
+    found: Sequence[Group], times: LayerTimes, multiple: int, sum_ms: float, scope: str = "global"
+) -> dict[str, int] | None:
+    """Return the widths by root whose layers take at most `sum_ms`; None if the smallest network takes more.
+
+    `global` keeps the most importance, `uniform` the same share of every group.
+    """
+    every = {group.root: widths_of(group, multiple) for group in found}
+    if times.sum_ms(smallest(every)) > sum_ms:
+        return None
+    if scope == "uniform":
+        return _uniform(every, times, sum_ms)
+    coarse = {root: spaced(widths, N_WIDTHS) for root, widths in every.items()}
+    answer = _solved(found, coarse, times, sum_ms) or smallest(every)
+    if coarse == every:
+        return answer
+    return _solved(found, _around(answer, coarse, every), times, sum_ms) or answer
+
+
+def smallest(every: Options) -> dict[str, int]:
+    """Return the widths of the smallest network."""
+    return {root: min(widths) for root, widths in every.items()}
+
+
+def kept_importance(group: Group, width: int) -> float:
+    """Return the importance of the `width` most important channels of a group."""
+    return float(sum(group.importance[group.n_channels - width :]))
+
+
+def _around(answer: Mapping[str, int], coarse: Options, every: Options) -> dict[str, Sequence[int]]:
+    """Return the widths between the coarse neighbours of an answer, the answer among them."""
+    found: dict[str, Sequence[int]] = {}
+    for root, width in answer.items():
+        at = coarse[root].index(width)
+        low, high = coarse[root][max(0, at - 1)], coarse[root][min(len(coarse[root]) - 1, at + 1)]
+        between = [each for each in every[root] if low <= each <= high]
+        found[root] = sorted({width, *spaced(between, N_WIDTHS)})
+    return found
+
+
+def _uniform(every: Options, times: LayerTimes, sum_ms: float) -> dict[str, int]:
+    """Return the largest widths that are one share of every group's, rounded down to whole units."""
+    shares = sorted({width / widths[-1] for widths in every.values() for width in widths}, reverse=True)
+    for share in shares:
+        widths = {root: max([w for w in each if w <= share * each[-1]] or [each[0]]) for root, each in every.items()}
+        if times.sum_ms(widths) <= sum_ms:
+            return widths
+    return smallest(every)
+
+
+@dataclass
+class _Program:
+    """A linear program under construction: columns with their gain and time, and rows that equal zero or one."""
+
+    gain: list[float] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+    rows: list[tuple[int, int, float]] = field(default_factory=list)
+    equals: list[float] = field(default_factory=list)
+
+    def column(self, gain: float, ms: float) -> int:
+        self.gain.append(gain)
+        self.ms.append(ms)
+        return len(self.gain) - 1
+
+    def row(self, entries: Mapping[int, float], equals: float) -> None:
+        self.rows.extend((len(self.equals), column, value) for column, value in entries.items())
+        self.equals.append(equals)
+
+
+def _solved(found: Sequence[Group], options: Options, times: LayerTimes, sum_ms: float) -> dict[str, int] | None:
+    program = _Program()
+    place = {
+        group.root: {width: program.column(kept_importance(group, width), 0.0) for width in options[group.root]}
+        for group in found
+    }
+    n_choices = len(program.gain)
+    for columns in place.values():
+        program.row(dict.fromkeys(columns.values(), 1.0), 1.0)
+    fixed = _with_times(program, place, options, times)
+    chosen = _answer(program, n_choices, sum_ms - fixed)
+    if chosen is None:
+        return None
+    return {root: max(columns, key=lambda width: chosen[columns[width]]) for root, columns in place.items()}
+
+
+def _with_times(
+    program: _Program, place: Mapping[str, Mapping[int, int]], options: Options, times: LayerTimes
+) -> float:
+    """Put the times of layers into the program; return the time of the layers that no group changes."""
+    fixed = 0.0
+    for pair, layers in times.pairs().items():
+        roots = tuple(dict.fromkeys(root for root in pair if root is not None))
+
+        def ms(*widths: int, pair=pair, layers=layers, roots=roots) -> float:  # type: ignore[no-untyped-def]
+            at = dict(zip(roots, widths, strict=True))
+            return sum(share * times.ms(use, pair, at) for use, share in layers)
+
+        if not roots:
+            fixed += ms()
+        elif len(roots) == 1:
+            for width, column in place[roots[0]].items():
+                program.ms[column] += ms(width)
+        else:
+            _pair(
+                program,
+                [place[root] for root in roots],
+                {(a, b): ms(a, b) for a in options[roots[0]] for b in options[roots[1]]},
+            )
+    return fixed
+
+
+def _pair(program: _Program, places: Sequence[Mapping[int, int]], ms: Mapping[tuple[int, int], float]) -> None:
+    """Add the variables of a pair of groups: their sums over one group's widths are the other group's choice."""
+    columns = {widths: program.column(0.0, time) for widths, time in ms.items()}
+    for at, place in enumerate(places):
+        for width, choice in place.items():
+            program.row({**{c: 1.0 for w, c in columns.items() if w[at] == width}, choice: -1.0}, 0.0)
+
+
+def _answer(program: _Program, n_choices: int, sum_ms: float) -> NDArray[np.float64] | None:
+    """Return the values of the columns that gain the most within a time; None if nothing is within it."""
+    n = len(program.gain)
+    row, column, value = zip(*program.rows, strict=True)
+    equal = sparse.csr_array((value, (row, column)), shape=(len(program.equals), n))
+    gain, ms = np.array(program.gain), np.array(program.ms)
+    scale = max(float(np.abs(gain).max()), 1e-300)
+    found = milp(
+        -gain / scale,
+        integrality=np.r_[np.ones(n_choices), np.zeros(n - n_choices)],
+        bounds=Bounds(0, 1),
+        constraints=[
+            LinearConstraint(equal, program.equals, program.equals),
+            LinearConstraint(ms[None] / max(sum_ms, 1e-12), -np.inf, 1.0),
+        ],
+        options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": _GAP},
+    )
+    return None if found.x is None else np.asarray(found.x)

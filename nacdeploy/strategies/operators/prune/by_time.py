@@ -1,0 +1,204 @@
+"""P by time: the widths that keep the most importance within a time, checked by timing the cut network.
+
+The table of layers is fitted on the network itself, half of it and the smallest of it, timed whole. The cut network is
+timed too; where it takes more than asked, or clearly less, the widths are chosen again with times corrected by what was
+seen. So the answer was measured, and lies at or below the time asked for.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nacdeploy.base.errors import RefusedError
+from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.network import Network
+from nacdeploy.strategies.operators.prune import allocation, layer_times
+from nacdeploy.strategies.operators.prune.layer_times import Fit, LayerTimes, widths_of
+from nacdeploy.strategies.state import structure_key
+from nacdeploy.surgery.channels import channel_pruning
+from nacdeploy.surgery.channels.channel_choice import Group
+from nacdeploy.task.clock import Clock
+
+CLOSE = 0.965  # of the time asked for: an answer between this and all of it is near enough
+_AIM = 0.985  # of it, where times were corrected
+_N_TRIES = 6
+INT8, FLOAT32 = "int8", "float32"
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The times of a P by time, in ms on the target, in the precision in which the network is deployed.
+
+    Attributes:
+        precision: "int8" or "float32".
+        before_ms: the network that it was given.
+        asked_ms: the most that may be left.
+        expected_ms: what is left by the table.
+        measured_ms: what is left as measured; None if the table came from another machine.
+        least_ms: what the smallest network takes.
+    """
+
+    precision: str
+    before_ms: float
+    asked_ms: float
+    expected_ms: float
+    measured_ms: float | None
+    least_ms: float
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The channels to remove by root, and the times."""
+
+    removed: dict[str, tuple[int, ...]]
+    timed: Timed
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time that a P leaves: a share of the present time, or a time in ms."""
+
+    share: float | None
+    target_ms: float | None
+
+    def asked_ms(self, before_ms: float) -> float:
+        """Return the most that may be left."""
+        return self.target_ms if self.target_ms is not None else (self.share or 1.0) * before_ms
+
+    def __str__(self) -> str:
+        return f"target_ms={self.target_ms:g}" if self.target_ms is not None else f"time={self.share:g}"
+
+
+def deployed(network: Network, rule: Rule | None) -> Network:
+    """Return the network as it will run: quantized by the rule of a Q that comes later, unless it is already."""
+    if rule is None or network.rule is not None:
+        return network
+    quantized = copy.deepcopy(network)
+    quantized.quantize(rule)
+    return quantized
+
+
+def cut_to(network: Network, found: Sequence[Group], widths: Mapping[str, int], multiple: int) -> Network:
+    """Return the network with its groups cut to some widths, the least important channels first."""
+    removed = _removed(network, found, widths, multiple)
+    smaller = copy.deepcopy(network)
+    if removed:
+        channel_pruning.apply_cut(smaller, channel_pruning.plan_cut(network, removed))
+    return smaller
+
+
+def allocate(
+    network: Network, found: Sequence[Group], multiple: int, scope: str, budget: Budget, rule: Rule | None, clock: Clock
+) -> Allocation:
+    """Return the channels to remove so that the network as deployed takes at most the budget.
+
+    Raises:
+        RefusedError: the smallest network takes more, or the present one less; the range is named.
+        NacdeployError: the target cannot be timed here, or this machine is too noisy.
+    """
+    runs = deployed(network, rule)
+    times, fit = surveyed(runs, found, multiple, clock)
+    before_ms = clock.networks_ms([runs])[0] if clock.is_here else fit.whole_ms(times.sum_ms(times.now))
+    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found})
+    least_ms, asked_ms = fit.whole_ms(times.sum_ms(least)), budget.asked_ms(before_ms)
+    _check_reachable(budget, asked_ms, least_ms, before_ms, clock)
+
+    def measured_ms(widths: Mapping[str, int]) -> float | None:
+        if not clock.is_here:
+            return None
+        return clock.networks_ms([runs, cut_to(runs, found, widths, multiple)], structure_key(runs))[1]
+
+    def chosen(aim: Fit, ms: float) -> dict[str, int] | None:
+        return allocation.allocated(found, times, multiple, aim.sum_ms(ms), scope)
+
+    answer = _nearest(times, fit, asked_ms, chosen, measured_ms)
+    if answer is None:
+        raise RefusedError(_out_of_range(budget, asked_ms, least_ms, before_ms, clock))
+    widths, seen_ms = answer
+    precision = INT8 if runs.plan.weight_bits else FLOAT32
+    timed = Timed(precision, before_ms, asked_ms, fit.whole_ms(times.sum_ms(widths)), seen_ms, least_ms)
+    return Allocation(_removed(network, found, widths, multiple), timed)
+
+
+def least_ms(runs: Network, found: Sequence[Group], multiple: int, clock: Clock) -> float:
+    """Return the time of the smallest network, by the table."""
+    times, fit = surveyed(runs, found, multiple, clock)
+    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found})
+    return fit.whole_ms(times.sum_ms(least))
+
+
+def surveyed(runs: Network, found: Sequence[Group], multiple: int, clock: Clock) -> tuple[LayerTimes, Fit]:
+    """Measure the layers of a network as it runs, and whole networks of its family; or read both from a table.
+
+    Raises:
+        RefusedError: a table of another machine holds no network of this precision.
+    """
+    times, family = layer_times.measured(runs, found, multiple, clock), structure_key(runs)
+    if clock.is_here:
+        every = _family(found, multiple)
+        networks = [runs, *(cut_to(runs, found, widths, multiple) for widths in every)]
+        seen = clock.networks_ms(networks, family)
+        sums = [times.sum_ms(widths) for widths in ({**times.now}, *every)]
+        return times, layer_times.fitted([*zip(seen, sums, strict=True)])
+    precision = INT8 if runs.plan.weight_bits else FLOAT32
+    kept = clock.kept(family, precision)
+    if not kept:
+        raise RefusedError(f"the table of {clock.where} holds no whole network in {precision}: write it for this one")
+    return times, layer_times.fitted(kept)
+
+
+def _family(found: Sequence[Group], multiple: int) -> list[dict[str, int]]:
+    """Return the widths of two smaller networks: half of every group, and the least."""
+    every = {group.root: widths_of(group, multiple) for group in found}
+    half = {root: widths[(len(widths) - 1) // 2] for root, widths in every.items()}
+    return [each for each in (half, allocation.smallest(every)) if each]
+
+
+def _nearest(
+    times: LayerTimes,
+    fit: Fit,
+    asked_ms: float,
+    chosen: Callable[[Fit, float], dict[str, int] | None],
+    measured_ms: Callable[[Mapping[str, int]], float | None],
+) -> tuple[dict[str, int], float | None] | None:
+    """Return the slowest widths within the time that a few corrections find, and their measured time."""
+    aim, ms, tried = fit, asked_ms, dict[tuple[int, ...], float]()
+    best: tuple[dict[str, int], float] | None = None
+    for _ in range(_N_TRIES):
+        widths = chosen(aim, ms)
+        if widths is None:
+            break
+        seen_ms = measured_ms(widths)
+        if seen_ms is None:
+            return widths, None
+        key = tuple(widths.values())
+        if key in tried:
+            break
+        tried[key] = seen_ms
+        if seen_ms <= asked_ms and (best is None or seen_ms > best[1]):
+            best = widths, seen_ms
+        if CLOSE * asked_ms <= seen_ms <= asked_ms:
+            break
+        aim, ms = fit.corrected(seen_ms / fit.whole_ms(times.sum_ms(widths))), _AIM * asked_ms
+    return best
+
+
+def _removed(
+    network: Network, found: Sequence[Group], widths: Mapping[str, int], multiple: int
+) -> dict[str, tuple[int, ...]]:
+    cut = {g.root: tuple(sorted(g.order[: g.n_channels - widths[g.root]])) for g in found}
+    units = {group.root: group.unit(multiple) for group in found}
+    return channel_pruning.spared(network, {root: gone for root, gone in cut.items() if gone}, units)
+
+
+def _check_reachable(budget: Budget, asked_ms: float, least_ms: float, before_ms: float, clock: Clock) -> None:
+    if not least_ms <= asked_ms < before_ms:
+        raise RefusedError(_out_of_range(budget, asked_ms, least_ms, before_ms, clock))
+
+
+def _out_of_range(budget: Budget, asked_ms: float, least_ms: float, before_ms: float, clock: Clock) -> str:
+    share = "" if budget.target_ms is not None else f" (time from {least_ms / before_ms:.3f} to 1)"
+    return (
+        f"P({budget}) asks for {asked_ms:.3g} ms, and cutting channels reaches {least_ms:.3g} to {before_ms:.3g} ms "
+        f"here{share}, by {clock.where}"
+    )
