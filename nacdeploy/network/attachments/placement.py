@@ -89,7 +89,7 @@ def plan(graph: fx.Graph | None, backbone: nn.Module, layers: Mapping[str, nn.Mo
     layers = {name: module for name, module in layers.items() if rule.covers(name, module)}
     bits = {name: rule.precision_of(name).weight_bits for name in layers}
     if graph is None:
-        keys = {name: name.replace(".", "_") for name in layers}
+        keys = {name: _child(name.replace(".", "_")) for name in layers}
         kinds = {keys[name]: kind_of(layer) for name, layer in layers.items()}
         activation_bits = {keys[name]: rule.precision_of(name).activation_bits for name in layers}
         return Plan(bits, {name: {0: keys[name]} for name in layers}, kinds, activation_bits)
@@ -313,6 +313,10 @@ def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
 
 
 def key_of(node: fx.Node) -> str:
-    """Return the key of the quantizer of a node's tensor: the node's name, unless no module may have that child name
-    (`keys`, `values`, `to`)."""
-    return f"{node.name}_output" if hasattr(nn.ModuleDict, node.name) else node.name
+    """Return the key of the quantizer of a node's tensor: the node's name, as far as a module may have that child."""
+    return _child(node.name)
+
+
+def _child(name: str) -> str:
+    """Return a name that a module may have for a child (not `keys`, `values`, `to`)."""
+    return f"{name}_output" if hasattr(nn.ModuleDict, name) else name

@@ -361,3 +361,51 @@ def test_exclusions_in_real_networks_leave_a_subset_of_the_edges(name: str, grid
         more = (*some, draw.choice(names))
         assert uses(made, more) <= uses(made, some) <= everything
     assert uses(made, tuple(names)) == set()
+
+
+# --- 6. integers between layers ----------------------------------------------------------------------------------
+
+
+class Gates(nn.Module):
+    """conv - SiLU - two halves, of which one runs through a convolution - their sum times a gate - conv, with a product
+    behind the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.part, self.gate = conv(3, 8), conv(4, 4), nn.Conv2d(4, 4, 1)
+        self.last = conv(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = functional.silu(self.first(x)).chunk(2, 1)
+        x = left + self.part(right)
+        x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+        x = self.last(x)
+        return (x * torch.sigmoid(x)).mean((2, 3))
+
+
+def wide(grid: str) -> Network:
+    made = network(Gates(), grid)
+    made.quantize(Rule(W8A8, integers_between=True))
+    return made
+
+
+def test_gates_products_and_parts_stay_on_integers() -> None:
+    edges = between(wide("ort"))
+    assert {"Conv >Q> Sigmoid", "Sigmoid >Q> Mul", "Mul >Q> Split", "Add >Q> Mul", "Mul >Q> Conv"} <= edges
+
+
+def test_gates_behind_the_last_layer_stay_float() -> None:
+    found = reads(wide("ort"))
+    (last,) = (name for name in found if name.startswith("mul") and "last" in found[name])
+    assert found[last] == ["last"]
+
+
+def test_rules_of_older_files_leave_gates_and_parts_float() -> None:
+    made = network(Gates(), "ort")
+    made.quantize(Rule(W8A8))
+    assert "Sigmoid >Q> Mul" not in between(made)
+    assert "Mul >Q> Split" not in between(made)
+
+
+def test_kernels_that_fuse_keep_a_smooth_activation_whole() -> None:
+    assert "Sigmoid >Q> Mul" not in between(wide("trt"))

@@ -1,0 +1,51 @@
+"""Paddings in front of convolutions become their own, and answers stay."""
+
+import onnx
+import pytest
+import torch
+from small_networks import images, network, quantized
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nacdeploy.exporters.onnx_graph.trace import to_onnx
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.network.captured.decibels import snr_db
+from nacdeploy.network.network import Network
+
+
+class Padded(nn.Module):
+    """An uneven padding in front of a convolution, as of TensorFlow's "same"."""
+
+    def __init__(self, value: float = 0.0) -> None:
+        super().__init__()
+        self.first, self.second, self.last = (
+            nn.Conv2d(3, 8, 3),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1),
+            nn.Linear(8, 5),
+        )
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.pad(torch.relu(self.first(x)), (0, 1, 0, 1), value=self.value)
+        return self.last(torch.relu(self.second(x)).mean((2, 3)))
+
+
+def operators(made: Network) -> list[str]:
+    return [node.op_type for node in onnx.load_model_from_string(to_onnx(made, 20).model).graph.node]
+
+
+@pytest.mark.parametrize("in_integers", [False, True])
+def test_zeros_are_padded_by_the_convolution_itself(in_integers: bool) -> None:
+    made = network(Padded(), "ort")
+    if in_integers:
+        made = quantized(made, integers_between=True)
+    assert "Pad" not in operators(made)
+    x = images(4)
+    with torch.no_grad():
+        wanted = made(x)
+    found = torch.from_numpy(OnnxRunner(to_onnx(made, 20).model, optimization="disabled").run(x.numpy())[0])
+    assert snr_db(wanted, found) > (40 if in_integers else 100)
+
+
+def test_other_values_stay_padded() -> None:
+    assert "Pad" in operators(network(Padded(1.0), "ort"))
