@@ -140,7 +140,7 @@ def print_result(result: Any) -> None:
 
 
 def _print_candidates(result: Any) -> None:
-    """The networks within the time: the chain's, and a smaller dense one trained as long; the answer is marked."""
+    """Print the networks within the time: the chain's, and a smaller dense one; the answer is marked."""
     from nacdeploy.metrics import cell
 
     metric = result.scores.scored_by

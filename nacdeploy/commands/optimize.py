@@ -103,7 +103,7 @@ def optimize(
 
 @dataclass(frozen=True)
 class _Ask:
-    """What stays the same from one attempt to the next."""
+    """The facts that stay the same from one attempt to the next."""
 
     options: Options
     target: str

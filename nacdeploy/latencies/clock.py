@@ -161,7 +161,7 @@ class TableClock:
 
 
 def _sized(layer: Layer, n_in: int, n_out: int) -> Layer:
-    """The layer with other numbers of channels; a depthwise one has as many inputs as its outputs need."""
+    """Return the layer with other numbers of channels; a depthwise one has as many inputs as its outputs need."""
     weight = layer.weight_shape
     if len(weight) == 2:
         return replace(layer, input_shape=(*layer.input_shape[:-1], n_in), weight_shape=(n_out, n_in))

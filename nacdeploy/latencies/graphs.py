@@ -27,7 +27,7 @@ class Graphs:
         self._traces: OrderedDict[str, Traced] = OrderedDict()
 
     def model(self, network: Network) -> bytes:
-        """The serialised graph of a network.
+        """Return the serialised graph of a network.
 
         Raises:
             NacdeployError: torch's exporter cannot export it.

@@ -12,7 +12,7 @@ from nacdeploy.network.plain import layer_inputs
 
 
 def layers_of(network: Network) -> list[Layer]:
-    """The calls of convolutions and linear layers for one image, in order of execution; heads included."""
+    """Return the calls of convolutions and linear layers for one image, in order of execution; heads included."""
     heads = [head.linear for head in network.heads.values()]
     own = [layer for _, layer in calls_of(network)]
     return [*own, *(_layer(network, None, linear, (linear.in_features,)) for linear in heads)]
@@ -26,7 +26,7 @@ def calls_of(network: Network) -> Iterator[tuple[str, Layer]]:
 
 
 def _layer(network: Network, name: str | None, module: nn.Module, shape: tuple[int, ...]) -> Layer:
-    """A layer of the backbone, or (without a name) the linear layer of a head."""
+    """Return a layer of the backbone, or (without a name) the linear layer of a head."""
     weight_shape = tuple(module.weight.shape)  # type: ignore[arg-type]
     layer = Layer(shape, weight_shape)
     if isinstance(module, nn.Conv2d):

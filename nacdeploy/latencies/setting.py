@@ -23,7 +23,7 @@ class Setting:
 
 
 def setting_of(profile: Profile) -> Setting:
-    """The setting in which states are timed here."""
+    """Return the setting in which states are timed here."""
     target, runtime, machine = profile.target, onnx.version(), latency.machine()
     if maker_here(target, profile) is not None:
         runtime = runtime_of(target).version()

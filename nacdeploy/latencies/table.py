@@ -223,7 +223,7 @@ def between(known: Mapping[tuple[int, int], float], at: tuple[int, int]) -> floa
 
 
 def _in_integers(layer: Layer) -> Layer:
-    """The layer as the kernels see it: four bits are held in eight."""
+    """Return the layer as the kernels see it: four bits are held in eight."""
     return layer if layer.precision == "float" else replace(layer, precision="w8a8")
 
 
@@ -249,7 +249,7 @@ def _named(layer: Layer) -> str:
 
 
 def _timed(layers: Sequence[Layer], profile: Profile) -> dict[Any, float]:
-    """The times of layers, of a small network that is always the same, and of a call that does nothing, in turns."""
+    """Measure the times of layers, of a small network that never changes, and of a call that does nothing, in turns."""
     table = profile.bench
     batch_size = table.batch_sizes[0]
     models: dict[Any, tuple[onnx.ModelProto, NDArray[Any]]] = {layer: one_layer(layer, batch_size) for layer in layers}

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, fx, nn
 
 from nacdeploy.network.attachments.attachment import Attachment
-from nacdeploy.network.attachments.placement import Plan
+from nacdeploy.network.attachments.placement import GATE, Plan
 from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.network.captured.graph import Captured, Interpreter
 
@@ -58,7 +59,8 @@ class Run(Interpreter):
         self._attached, self._semantics, self._tap, self._tapped = attached, semantics, tap, tapped
 
     def run_node(self, n: fx.Node) -> Any:
-        edges = {n.all_input_nodes[i]: (key, (n.name, i)) for i, key in self._inputs.get(n.name, {}).items()}
+        keys = self._inputs.get(n.name, {})
+        edges = {n.all_input_nodes[i]: (key, (n.name, i)) for i, key in keys.items() if i != GATE}
 
         def read(source: fx.Node) -> Any:
             value = self.env[source]
@@ -67,7 +69,13 @@ class Run(Interpreter):
             key, use = edges[source]
             return self._semantics.edge(key, value, use)
 
-        value = self.compute(n, *fx.node.map_arg((n.args, n.kwargs), read))
+        args: Any
+        kwargs: Any
+        args, kwargs = fx.node.map_arg((n.args, n.kwargs), read)
+        if GATE in keys:
+            value = args[0] * self._semantics.edge(keys[GATE], torch.sigmoid(args[0]), (n.name, GATE))
+        else:
+            value = self.compute(n, args, kwargs)
         for key, module in self._attached.items():
             if module.node == n.name:
                 value = self._semantics.attached(key, module, value)

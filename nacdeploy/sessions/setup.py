@@ -208,7 +208,7 @@ def settled(request: Request, progress: Progress) -> Setup:
 
 
 def _prunes_by_time(request: Request, profile: Profile) -> bool:
-    """Whether a P of the chain, or of the chains of a search, leaves a time."""
+    """Tell whether a P of the chain, or of the chains of a search, leaves a time."""
     table, links = profile.of(PruneTable), request.chain.links or parsed(profile.search.alphabet).links
     return table.is_by_time or any(
         link.letter == "P" and {"time", "target_ms"} & dict(link.parameters).keys() for link in links

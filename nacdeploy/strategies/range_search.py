@@ -44,8 +44,8 @@ class Alone:
 
 
 class Harms:
-    """What the rounding of one tensor does to the answers to some images (N, ...): noise over signal, the mean of all
-    outputs.
+    """The noise over signal, the mean of all outputs, that the rounding of one tensor brings into the answers to some
+    images (N, ...).
 
     The values of the float network are kept, so that only what follows the tensor runs again.
     """

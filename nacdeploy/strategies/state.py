@@ -180,9 +180,11 @@ def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
 
 
 def _spoken(rule: Rule | Sparsity) -> dict[str, Any]:
-    """Return the rule as a dict, without fields added after v1 that hold their default, so that old cache keys and
-    seeds stay valid."""
-    return {key: value for key, value in records.to_data(rule).items() if value != _LATER.get(key, ...)}
+    """Return the rule as a dict, without fields added after v1 that hold their default or only place quantizers (which
+    have names), so that old cache keys and seeds stay valid."""
+    data = {key: value for key, value in records.to_data(rule).items() if value != _LATER.get(key, ...)}
+    data.pop("integers_between", None)
+    return data
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -6,6 +6,7 @@ import pytest
 
 from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError, UsageError
+from nacdeploy.exporters import targets
 from nacdeploy.latencies.clock import TableClock
 from nacdeploy.latencies.layers import calls_of
 from nacdeploy.latencies.setting import Setting
@@ -67,7 +68,7 @@ def test_carried_table_times_no_network(carried: TableClock, baseline: Compressi
 
 
 def test_target_that_is_not_here_is_refused_in_one_line(task: Task, profile: Profile, tmp_path: Path) -> None:
-    clock = TableClock(task, profile.model_copy(update={"target": "torch-trt"}), tmp_path)
+    clock = TableClock(task, profile.model_copy(update={"target": targets.parse("torch-trt")}), tmp_path)
     with pytest.raises(NacdeployError, match=r"'torch-trt' is not timed here.* give a table that was written on the"):
         clock.networks_ms([])
 

@@ -39,6 +39,8 @@ ADDITIONS = {"add"}
 PRODUCTS = {"matmul", "bmm"}
 SCALINGS = {"mul"}
 GATES = {"sigmoid"}
+# A SiLU is a product of a tensor and its gate: the gate is read at this position of its one node.
+GATED, GATE = {"silu"}, -1
 # A convolution's kernel clamps its output; a smooth activation behind it reads its quantized output.
 CLAMPS = {"relu", "relu6", "hardtanh"}
 AVERAGES = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
@@ -62,7 +64,7 @@ class Plan:
     Attributes:
         weight_bits: the bits of weights by layer.
         inputs: by reading node (without a graph: by layer), and by the position of a tensor among the node's inputs,
-            the key of the tensor's quantizer.
+            the key of the tensor's quantizer; at `GATE` that of the gate inside a SiLU.
         kinds: the kind of each key.
         activation_bits: the bits of each key.
     """
@@ -124,6 +126,11 @@ class _Placement:
             kinds[key] = "conv" if "conv" in (kind, kinds.get(key)) else kind
             asked = self._rule.precision_of(str(reader.target)).activation_bits
             activation_bits[key] = max(asked, activation_bits.get(key, 0))
+        for node in self._graph.nodes:
+            if self._is_gated(node) and 0 in inputs.get(node.name, {}):
+                key, read = f"{key_of(node)}_gate", inputs[node.name][0]
+                inputs[node.name][GATE] = key
+                kinds[key], activation_bits[key] = kinds[read], activation_bits[read]
         return Plan(bits, inputs, kinds, activation_bits)
 
     def _integer_writer(self, node: fx.Node) -> str:
@@ -160,7 +167,7 @@ class _Placement:
         found: set[fx.Node] = set()
         for node in reversed(self._graph.nodes):
             is_kept = self._adds(node) or self._multiplies(node) or self._shares(node) or self._renames(node)
-            is_kept = is_kept or self._kind(node) in CONCATENATIONS | AVERAGES | GATES | CLAMPS | NORMS
+            is_kept = is_kept or self._kind(node) in CONCATENATIONS | AVERAGES | GATES | GATED | CLAMPS | NORMS
             if self._layer_inputs(node):
                 found.update(self._layer_inputs(node))
             elif node in found and is_kept:
@@ -264,7 +271,10 @@ class _Placement:
         return node
 
     def _gates(self, node: fx.Node) -> bool:
-        return node in self._leading and self._kind(node) in GATES
+        return self._is_gated(node) or (node in self._leading and self._kind(node) in GATES)
+
+    def _is_gated(self, node: fx.Node) -> bool:
+        return node in self._leading and self._kind(node) in GATED
 
     def _shares(self, node: fx.Node) -> bool:
         """Tell whether a node's output has the values of its input, so that one scale serves both."""

@@ -180,9 +180,6 @@ class _Folding:
         name = f"{path}.{operator_name(function)}".lstrip(".")
         if path in self._modules and _is_leaf(self._modules[path]):
             name = path
-        if operator_name(function) == "silu":  # as networks that spell it out: its gate has a range of its own
-            gate = self._made(node, "call_function", _aten.sigmoid.default, args[:1], {}, f"{name}_gate")
-            function, args, kwargs = _aten.mul.Tensor, (args[0], gate), {}
         made = self._made(node, "call_function", function, args, kwargs, name)
         if in_place:
             self._replace(node.args[0], made)

@@ -22,7 +22,7 @@ class RulesTable(Table):
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A key that older versions do not know is not written where it says what those did."""
+        """Leave out a key that older versions do not know where it says what those did."""
         return {key: value for key, value in write(self).items() if key != "by_drop" or value is not True}
 
 

@@ -73,7 +73,7 @@ class Refits(Protocol):
         >>> from nacdeploy.strategies.chain import Link
         >>> from nacdeploy.strategies.steps import letters
         >>> [letter for letter in "PQE" if isinstance(letters.make(Link(letter), load("demo")), Refits)]
-        ['P']
+        ['P', 'Q']
     """
 
     def refit(self, network: Network, former: Network, decision: object, task: Task) -> None: ...

@@ -23,6 +23,7 @@ from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
 
 N_JUDGED = 32  # validation inputs
+N_ALONE = 8  # of them, that order the layers
 N_PARTS = 4  # of these inputs, each of which must keep the ratio: it is to hold on other inputs too
 MARGIN_DB = 1.0  # above the ratio that is asked for, for the same reason
 
@@ -37,15 +38,15 @@ def kept_float(network: Network, rule: Rule, table: QuantizeTable, min_snr_db: f
     calibrate_ranges(whole, task.data, calibration_images(task.data, table.n_calibration), table)
     layers = tuple(whole.plan.weight_bits)
 
-    def noise(floats: Sequence[str]) -> float:
-        part = copy.deepcopy(whole)
+    def noise(floats: Sequence[str], n: int = N_JUDGED) -> float:
+        part, few = copy.deepcopy(whole), judged.subset(torch.arange(min(n, len(judged))))
         part.quantize(replace(rule, exclude=(*rule.exclude, *floats)))
-        return _noise(evaluation.predict(part, task.data, judged), reference, part)
+        return _noise(evaluation.predict(part, task.data, few), reference[: len(few)], part)
 
     most = 10 ** (-(min_snr_db + MARGIN_DB) / 10)
     if noise(()) <= most:
         return {}
-    alone = {name: noise([other for other in layers if other != name]) for name in layers}
+    alone = {name: noise([other for other in layers if other != name], N_ALONE) for name in layers}
     macs = {cost.layer: max(cost.macs, 1) for cost in layer_costs(network, network.example_input())}
     felt = [name for name in layers if alone[name] > most / (10 * len(layers))] or list(layers)
     order = sorted(felt, key=lambda name: alone[name] / macs.get(name, 1), reverse=True)

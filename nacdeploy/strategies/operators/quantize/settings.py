@@ -1,9 +1,9 @@
 """Q: the ladder of precisions, the layers, and the rule for ranges."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from nacdeploy.base.errors import UsageError, unknown
 from nacdeploy.base.precision import Precision
@@ -24,6 +24,11 @@ class QuantizeTable(Table):
     min_snr_db: float | None = Field(None, ge=0, le=120)
     equalize: Literal["auto", "on", "off"] = "auto"
     weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "balanced"
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what older versions do not know, at its default."""
+        return {key: value for key, value in write(self).items() if (key, value) != ("equalize", "auto")}
 
     @field_validator("grid")
     @classmethod
