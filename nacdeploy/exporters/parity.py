@@ -180,7 +180,7 @@ def first_divergence(
     or None."""
     model = onnx.load_model_from_string(graph.model)
     readings, answers = _simulated(network, images)
-    tensors = {tensor: readings[use] for use, tensor in graph.edges.items() if use in readings}
+    tensors = {tensor: readings[use] for tensor, use in _first_uses(graph, readings).items()}
     inner = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors]
     model.graph.output.extend(inner)
     runner = runtime(model.SerializeToString())
@@ -206,11 +206,8 @@ def worst_steps(
     model = onnx.load_model_from_string(graph.model)
     makers = {name: node for node in model.graph.node for name in node.output}
     readings, _ = _simulated(network, images)
-    integers = {
-        makers[tensor].input[0]: _integers(readings[use], network, use)
-        for use, tensor in graph.edges.items()
-        if use in readings
-    }
+    uses = _first_uses(graph, readings).items()
+    integers = {makers[tensor].input[0]: _integers(readings[use], network, use) for tensor, use in uses}
     worst: dict[str, int] = {}
     for quantize in [makers[name] for name in integers]:
         segment = _segment(model, makers, quantize, integers.keys())
@@ -223,6 +220,15 @@ def worst_steps(
         node = _computing_node(model, quantize.output[0]).name
         worst[node] = max(worst.get(node, 0), int(distance.max()))
     return worst
+
+
+def _first_uses(graph: OnnxGraph, readings: Mapping[Use, Tensor]) -> dict[str, Use]:
+    """Return the first use of each dequantized tensor: a later one may be behind a padding that a convolution does."""
+    found: dict[str, Use] = {}
+    for use, tensor in graph.edges.items():
+        if use in readings:
+            found.setdefault(tensor, use)
+    return found
 
 
 class _Recording(Simulation):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nacdeploy.exporters.onnx_graph.trace import to_onnx
+from nacdeploy.exporters.parity import first_divergence, worst_steps
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.network.captured.decibels import snr_db
 from nacdeploy.network.network import Network
@@ -45,6 +46,15 @@ def test_zeros_are_padded_by_the_convolution_itself(in_integers: bool) -> None:
         wanted = made(x)
     found = torch.from_numpy(OnnxRunner(to_onnx(made, 20).model, optimization="disabled").run(x.numpy())[0])
     assert snr_db(wanted, found) > (40 if in_integers else 100)
+
+
+def test_layers_behind_a_folded_padding_are_compared() -> None:
+    made = quantized(network(Padded(), "ort"), integers_between=True)
+    graph = to_onnx(made, 20)
+    assert first_divergence(made, graph, images(4).numpy(), OnnxRunner, 30) is None
+    steps = worst_steps(made, graph, images(4).numpy())
+    assert len(steps) >= 2
+    assert max(steps.values()) <= 1
 
 
 def test_other_values_stay_padded() -> None:
