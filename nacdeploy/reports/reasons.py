@@ -116,7 +116,7 @@ def _why_float(layer: str, asked: str, lowered: str, rule: Rule | None, fit: Ali
     if lowered:
         return lowered
     if any(layer == entry or layer.startswith(f"{entry}.") for entry in rule.exclude):
-        return "excluded (quantize.exclude or min_snr_db)"
+        return "excluded (quantize.exclude, min_snr_db or max_drop)"
     if min(fit.n_inputs or fit.n_outputs or rule.min_channels, fit.n_outputs or rule.min_channels) < rule.min_channels:
         return f"fewer than {rule.min_channels} channels"
     return "left so by the chain" if asked else "Q does not cover it"

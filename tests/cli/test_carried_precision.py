@@ -35,7 +35,7 @@ def test_transfer_leaves_layers_in_float_that_were_measured_to_be_faster_so() ->
     assert read("moved/strategy.json")["settings"]["quantize"]["exclude"] == ["stem.0", "classifier"]
     succeed("export", "--from", "moved", "--out", "deployed")
     held = {row["layer"]: (row["held"], row["reason"]) for row in read("deployed/lowering.json")}
-    assert held["stem.0"] == held["classifier"] == ("float32", "excluded (quantize.exclude or min_snr_db)")
+    assert held["stem.0"] == held["classifier"] == ("float32", "excluded (quantize.exclude, min_snr_db or max_drop)")
     assert held["stages.0.0.conv1"] == ("int8", "")
 
 

@@ -77,7 +77,7 @@ def test_layer_whose_weight_was_renamed_is_explained_as_what_it_is(facts: dict[s
     lowering = [Lowering("stem", "linear", "w32a32", "absent", "no node uses this weight", "")]
     rule = Rule(Precision(8, 8), exclude=("stem",))
     (row,) = explanation.make_rows(layers, lowering, facts, rule, MULTIPLES, {})
-    assert (row.in_file, row.reason.text) == ("float32", "float: excluded (quantize.exclude or min_snr_db)")
+    assert (row.in_file, row.reason.text) == ("float32", "float: excluded (quantize.exclude, min_snr_db or max_drop)")
 
 
 @pytest.mark.parametrize(("on_gpu", "n_picked"), [(False, 0), (True, None)])

@@ -139,7 +139,7 @@ class Rule:
         n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
         is_depthwise = n_inputs == 1 and getattr(layer, "groups", 1) == n_outputs
         if self.excludes(name):
-            return "excluded (quantize.exclude or min_snr_db)"
+            return "excluded (quantize.exclude, min_snr_db or max_drop)"
         if (n_outputs if is_depthwise else min(n_outputs, n_inputs)) < self.min_channels:
             return f"fewer than {self.min_channels} channels"
         padding = getattr(layer, "padding_mode", "zeros")

@@ -1,17 +1,21 @@
-"""The layers that Q leaves in float so that the answers keep a ratio of signal to noise, and the reason for each.
+"""The layers that Q leaves in float so that the network keeps what is asked of it, and the reason for each.
 
-Each layer is quantized alone, and its error in the answers counted. Those with the most error for the time that their
-integers would save (counted as multiplications) stay float, as few as the ratio needs: a search by halves over that
-order asks the network itself. Ranges are those of the whole network in integers, found once.
+Asked is a ratio of signal to noise (`min_snr_db`), a score (`max_drop`), or both. Each layer is quantized alone, and
+its error in the answers counted. Those with the most error for the time that their integers save stay float, as few as
+are needed: a search by halves over that order asks the network itself. Times are the task's clock's; without a clock
+multiplications stand for them. Ranges are those of the whole network in integers, found once.
 """
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nacdeploy.base.errors import NacdeployError
+from nacdeploy.metrics import drop
 from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.cost import layer_costs
@@ -21,41 +25,97 @@ from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibration_images, unquantized
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
+from nacdeploy.task.clock import Sizes
 
 N_JUDGED = 32  # validation inputs
 N_ALONE = 8  # of them, that order the layers
 N_PARTS = 4  # of these inputs, each of which must keep the ratio: it is to hold on other inputs too
 MARGIN_DB = 1.0  # above the ratio that is asked for, for the same reason
+LEAST_SAVED_MS = 1e-5  # what integers that save nothing count as
 
 
-def kept_float(network: Network, rule: Rule, table: QuantizeTable, min_snr_db: float, task: Task) -> dict[str, float]:
-    """Return the layers that stay float, and the ratio in decibels that the answers would have with that layer alone in
-    integers; none if the whole network keeps the ratio."""
-    judged = task.data.validation.subset(torch.arange(min(N_JUDGED, len(task.data.validation))))
-    reference = evaluation.predict(unquantized(network), task.data, judged)
+@dataclass(frozen=True)
+class Kept:
+    """A layer that stays float: the ratio that the answers would have with it alone in integers, and the time that its
+    integers would save (None: not measured)."""
+
+    db: float
+    saved_ms: float | None
+
+    def __str__(self) -> str:
+        saved = "" if self.saved_ms is None else f" to save {1000 * self.saved_ms:.1f} us"
+        return f"alone it would leave {self.db:.1f} dB{saved}"
+
+
+def kept_float(network: Network, rule: Rule, table: QuantizeTable, task: Task) -> dict[str, Kept]:
+    """Return the layers that stay float; none if the whole network keeps what the table asks for."""
     whole = copy.deepcopy(network)
     whole.quantize(rule)
     calibrate_ranges(whole, task.data, calibration_images(task.data, table.n_calibration), table)
-    layers = tuple(whole.plan.weight_bits)
-
-    def noise(floats: Sequence[str], n: int = N_JUDGED) -> float:
-        part, few = copy.deepcopy(whole), judged.subset(torch.arange(min(n, len(judged))))
-        part.quantize(replace(rule, exclude=(*rule.exclude, *floats)))
-        return _noise(evaluation.predict(part, task.data, few), reference[: len(few)], part)
-
-    most = 10 ** (-(min_snr_db + MARGIN_DB) / 10)
-    if noise(()) <= most:
+    trial = _Trial(network, whole, task)
+    if trial.holds((), table):
         return {}
-    alone = {name: noise([other for other in layers if other != name], N_ALONE) for name in layers}
-    macs = {cost.layer: max(cost.macs, 1) for cost in layer_costs(network, network.example_input())}
-    felt = [name for name in layers if alone[name] > most / (10 * len(layers))] or list(layers)
-    order = sorted(felt, key=lambda name: alone[name] / macs.get(name, 1), reverse=True)
+    layers = tuple(whole.plan.weight_bits)
+    alone = {name: trial.noise([other for other in layers if other != name], N_ALONE) for name in layers}
+    saved = _saved(network, whole, task)
+    worth = saved or {cost.layer: max(cost.macs, 1) for cost in layer_costs(network, network.example_input())}
+    least = sum(alone.values()) / (100 * len(layers))
+    felt = [name for name in layers if alone[name] > least] or list(layers)
+    order = sorted(felt, key=lambda name: alone[name] / worth.get(name, 1), reverse=True)
     low, high = 0, len(order)  # `high` of the order in float are enough, `low` are not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if noise(order[:middle]) <= most else (middle, high)
-    kept = _thinned(order[:high], alone, lambda floats: noise(floats) <= most)
-    return {name: _decibels(alone[name]) for name in order if name in kept}
+        low, high = (low, middle) if trial.holds(order[:middle], table) else (middle, high)
+    kept = _thinned(order[:high], alone, lambda floats: trial.holds(floats, table))
+    return {name: Kept(_decibels(alone[name]), saved.get(name)) for name in order if name in kept}
+
+
+class _Trial:
+    """The network in integers with some layers in float, against the float network on validation inputs."""
+
+    def __init__(self, network: Network, whole: Network, task: Task) -> None:
+        self._whole, self._task, self._all = whole, task, task.data.validation
+        self._judged = self._all.subset(torch.arange(min(N_JUDGED, len(self._all))))
+        self._plain = unquantized(network)
+        self._reference = evaluation.predict(self._plain, task.data, self._judged)
+
+    def holds(self, floats: Sequence[str], table: QuantizeTable) -> bool:
+        """Tell whether the network keeps what the table asks for."""
+        if table.min_snr_db is not None and self.noise(floats) > 10 ** (-(table.min_snr_db + MARGIN_DB) / 10):
+            return False
+        return table.max_drop is None or self._lost(self._with(floats)) <= table.max_drop + 1e-9
+
+    def noise(self, floats: Sequence[str], n: int = N_JUDGED) -> float:
+        """Return the ratio of noise to signal on `n` of the judged inputs."""
+        part, few = self._with(floats), self._judged.subset(torch.arange(min(n, len(self._judged))))
+        return _noise(evaluation.predict(part, self._task.data, few), self._reference[: len(few)], part)
+
+    def _lost(self, part: Network) -> float:
+        before, now = (evaluation.own_score(each, self._task, self._all) for each in (self._plain, part))
+        return drop(self._task.metric, before, now)
+
+    def _with(self, floats: Sequence[str]) -> Network:
+        part = copy.deepcopy(self._whole)
+        assert part.rule is not None
+        part.quantize(replace(part.rule, exclude=(*part.rule.exclude, *floats)))
+        return part
+
+
+def _saved(network: Network, whole: Network, task: Task) -> dict[str, float]:
+    """Return the time in ms that the integers of each layer save, by the task's clock; nothing if it has no times."""
+    if task.clock is None:
+        return {}
+    sizes = {name: _widths(layer) for name, layer in network.layers.items()}
+    try:
+        before, now = (task.clock.layers_ms(each, sizes) for each in (unquantized(network), whole))
+    except NacdeployError:
+        return {}
+    return {name: max(before[name][0][0] - now[name][0][0], LEAST_SAVED_MS) for name in sizes if name in before}
+
+
+def _widths(layer: Any) -> Sizes:
+    """Return the numbers of input and of output channels of a layer, as the clock wants them."""
+    return (layer.weight.shape[1] * getattr(layer, "groups", 1),), (layer.weight.shape[0],)
 
 
 def _thinned(floats: list[str], alone: Mapping[str, float], holds: Callable[[list[str]], bool]) -> list[str]:

@@ -73,11 +73,11 @@ class Quantize:
         network, rung = state.network, self._next(state.network) or FLOAT32
         rule, left_out = self._rule(rung), network.left_out()
         share = equalization.share_of(network, rule, self.table, task)
-        if self.table.min_snr_db is not None:
+        if self.table.min_snr_db is not None or self.table.max_drop is not None:
             prepared = self._equalized(network, rule, share, task)
-            floats = kept_float(prepared, rule, self.table, self.table.min_snr_db, task)
+            floats = kept_float(prepared, rule, self.table, task)
             rule = replace(rule, exclude=(*rule.exclude, *floats))
-            left_out |= {name: f"alone it would leave {db:.1f} dB" for name, db in floats.items()}
+            left_out |= {name: str(kept) for name, kept in floats.items()}
         plan = placement.plan(network.graph, network.backbone, network.layers, rule, network.grid)
         return QuantizeDecision(rule, tuple(plan.weight_bits), tuple(plan.kinds), left_out, share)
 

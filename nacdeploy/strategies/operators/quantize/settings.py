@@ -11,6 +11,8 @@ from nacdeploy.exporters import targets
 from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
+_LATER = (("equalize", "auto"), ("max_drop", None))
+
 
 class QuantizeTable(Table):
     ladder: tuple[str, ...] = ("w8a8", "w4a8")
@@ -22,13 +24,14 @@ class QuantizeTable(Table):
     min_channels: int = Field(1, ge=1)
     layer_bits: dict[str, str] = Field({})
     min_snr_db: float | None = Field(None, ge=0, le=120)
+    max_drop: float | None = Field(None, ge=0)
     equalize: Literal["auto", "on", "off"] = "auto"
     weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "balanced"
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what older versions do not know, at its default."""
-        return {key: value for key, value in write(self).items() if (key, value) != ("equalize", "auto")}
+        return {key: value for key, value in write(self).items() if (key, value) not in _LATER}
 
     @field_validator("grid")
     @classmethod
