@@ -168,8 +168,10 @@ def _draw() -> None:
     originals = sorted((INSTALLED / "foolbox" / "data").glob("imagenet_*"))
     for number, file in enumerate(originals):
         whole = Image.open(file).convert("RGB")
-        for part, box in enumerate(((0, 0, 400, 400), (100, 100, 512, 512))):
-            whole.crop(box).save(photos / f"{number:02d}-{part}.png")
+        for part in range(6):
+            side = draw.randint(320, 480)
+            left, top = draw.randint(0, 512 - side), draw.randint(0, 512 - side)
+            whole.crop((left, top, left + side, top + side)).save(photos / f"{number:02d}-{part}.png")
     fonts = sorted(Path(matplotlib.get_data_path()).glob("fonts/ttf/DejaVu*.ttf"))[:8]
     for number in range(60):
         _sheet(draw, originals, fonts).save(texts / f"{number:02d}.png")

@@ -33,7 +33,7 @@ def swept(file: Path, calibration: np.ndarray, judged: np.ndarray, in_float: Seq
     the one of most decibels if none does."""
     found: dict[str, Path] = {}
     for per_channel in (True, False):
-        for method, kind in METHODS.items():
+        for method, kind in METHODS.items() if per_channel else [("min-max", CalibrationMethod.MinMax)]:
             for excluded in ([], nodes_of(file, in_float)) if in_float else ([],):
                 name = f"{'per channel' if per_channel else 'per tensor'}, {method}" + (
                     f", {len(excluded)} of our float nodes excluded" if excluded else ""
