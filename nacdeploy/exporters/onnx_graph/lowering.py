@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
@@ -21,6 +22,8 @@ from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
 from nacdeploy.network.network import Network
 from nacdeploy.network.semantics import Use
 
+_FLOAT = onnx.TensorProto.FLOAT
+_ROUNDED = ("Conv", "ConvTranspose", "Gemm")  # the layers whose float weights ONNX Runtime rounds
 DOMAIN, EDGE, PARAMETER, ATTACHED = "nacdeploy", "Edge", "Parameter", "Attached"
 IR_VERSION = 10
 
@@ -60,6 +63,8 @@ def lower_markers(
             writer.attached(node, network)
         else:
             writer.parameter(node, parameters)
+    if not network.grid.fuses_outputs:
+        writer.keep_floats(traced.graph.initializer)
     planned = {(reader, position) for reader, keys in network.plan.inputs.items() for position in keys}
     if unmarked := sorted(planned - writer.edges.keys()):
         raise NacdeployError(f"node '{unmarked[0][0]}' is to read integers, but was traced as one that does not")
@@ -76,6 +81,14 @@ def lower_markers(
     model.ir_version = min(model.ir_version, IR_VERSION)
     asked = {layer: _asked(layer, each, network) for layer, each in parameters.items()}
     return OnnxGraph(model.SerializeToString(), outputs, asked, writer.edges)
+
+
+def _n_channels(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
+    """Return the input channels of a layer, by its weight."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "Conv":
+        return int(weight.dims[1] * attributes.get("group", 1))
+    return int(weight.dims[1] if attributes.get("transB", 0) else weight.dims[0])
 
 
 def _asked(layer: str, parameters: LayerParameters, network: Network) -> Wish:
@@ -133,6 +146,43 @@ class _Writer:
             self._pairs[source, key] = self._pair(source, key, network.quantizers[key])  # type: ignore[arg-type]
         self.edges[reader, position] = self._renamed[marker.output[0]] = self._pairs[source, key]
         self._key_of[self._pairs[source, key]] = key
+
+    def keep_floats(self, traced: Iterable[onnx.TensorProto]) -> None:
+        """Let layers with float weights read integers channel by channel, all on the one scale.
+
+        ONNX Runtime rounds the float weights of a layer that reads an integer tensor with a single scale, to 8 bits on
+        one scale for the whole layer (its WeightBiasQuantization): the layer would be float in the file alone.
+        """
+        weights = {tensor.name: tensor for tensor in (*traced, *self.tensors.values()) if tensor.data_type == _FLOAT}
+        makers = {node.output[0]: node for node in self.nodes if node.op_type == "DequantizeLinear"}
+        made: dict[str, str] = {}
+        for node in [each for each in self.nodes if each.op_type in _ROUNDED and len(each.input) > 1]:
+            source, weight = makers.get(node.input[0]), weights.get(node.input[1])
+            if source is None or weight is None or self.tensors[source.input[1]].dims:
+                continue
+            if (n := _n_channels(node, weight)) > 1:
+                old = node.input[0]
+                made[old] = node.input[0] = made.get(old) or self._by_channel(source, n)
+        self._drop_unread(made)
+
+    def _by_channel(self, dequantize: onnx.NodeProto, n: int) -> str:
+        """Write a DequantizeLinear with the scale of another for each of `n` channels, behind the other."""
+        name = f"{dequantize.output[0]}/by_channel"
+        limits = [numpy_helper.to_array(self.tensors[each]) for each in dequantize.input[1:3]]
+        for source, value in zip(dequantize.input[1:3], limits, strict=True):
+            full = np.full(n, value, dtype=value.dtype)
+            self.tensors[f"{source}.by_channel"] = numpy_helper.from_array(full, f"{source}.by_channel")
+        inputs = [dequantize.input[0], *(f"{each}.by_channel" for each in dequantize.input[1:3])]
+        made = helper.make_node("DequantizeLinear", inputs, [name], name=f"node_{name}", axis=1)
+        self.nodes.insert(next(i for i, node in enumerate(self.nodes) if node is dequantize) + 1, made)
+        return name
+
+    def _drop_unread(self, replaced: Mapping[str, str]) -> None:
+        """Remove the tensors in place of which others are read, where nobody reads them any more."""
+        read = {name for node in self.nodes for name in node.input}
+        gone = {old: new for old, new in replaced.items() if old not in read}
+        self.nodes = [node for node in self.nodes if node.output[0] not in gone]
+        self.edges = {use: gone.get(tensor, tensor) for use, tensor in self.edges.items()}
 
     def parameter(self, marker: onnx.NodeProto, parameters: Mapping[str, LayerParameters]) -> None:
         """Write a layer's weight or bias: an initializer, behind DequantizeLinear if it holds integers."""
