@@ -74,8 +74,8 @@ def test_int8_layer_without_gain_says_why(changes: dict, text: str) -> None:
     ("changes", "text"),
     [
         ({"rule": None}, "float: the chain has no Q"),
-        ({"layer": "stem"}, "float: excluded (quantize.exclude or min_snr_db)"),
-        ({"layer": "head.fc"}, "float: excluded (quantize.exclude or min_snr_db)"),
+        ({"layer": "stem"}, "float: excluded (quantize.exclude, min_snr_db or max_drop)"),
+        ({"layer": "head.fc"}, "float: excluded (quantize.exclude, min_snr_db or max_drop)"),
         ({"fit": alignment(3, 64, 8)}, "float: fewer than 16 channels"),
         ({"fit": alignment(64, 8, 8)}, "float: fewer than 16 channels"),
         ({"asked": "w8a8", "lowered": "activation input is not quantised"}, "float: activation input is not quantised"),
