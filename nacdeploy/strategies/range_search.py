@@ -7,6 +7,7 @@ moved to where they harm least, and keep that only if other images agree.
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -60,7 +61,7 @@ class Harms:
         self._network.quantizers[key].set_range(low, high)  # type: ignore[operator]
         known = {name: value for name, value in self._values.items() if name not in self._after.get(key, ())}
         found = self._network.run(self._x, Alone(self._network, key), known=known)
-        return _noise(found, self._wanted, self._network)
+        return mean(noises(found, self._wanted, self._network))
 
 
 def by_answers(network: Network, images: Sequence[Tensor], ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -106,11 +107,11 @@ def _moved(harms: Harms, key: str, given: Range, least: float, end: int) -> tupl
     return best, least
 
 
-def _noise(found: Tensor, wanted: Tensor, network: Network) -> float:
+def noises(found: Tensor, wanted: Tensor, network: Network) -> list[float]:
+    """Return the ratio of noise to signal of each output of a network, for answers (N, K)."""
     ports = ports_of(network.backbone)
     pairs = zip(ports.apart(found), ports.apart(wanted), strict=True) if ports else [(found, wanted)]
-    ratios = [float((a - b).double().square().sum() / b.double().square().sum().clamp(min=1e-30)) for a, b in pairs]
-    return sum(ratios) / len(ratios)
+    return [float((a - b).double().square().sum() / b.double().square().sum().clamp(min=1e-30)) for a, b in pairs]
 
 
 def _followers(network: Network) -> dict[str, set[str]]:

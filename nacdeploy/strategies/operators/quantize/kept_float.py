@@ -16,12 +16,12 @@ from torch import Tensor
 
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.metrics import drop
-from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.cost import layer_costs
 from nacdeploy.network.network import Network
 from nacdeploy.strategies.calibration import calibrate_ranges
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
+from nacdeploy.strategies.range_search import noises
 from nacdeploy.strategies.settle import calibration_images, unquantized
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
@@ -133,10 +133,8 @@ def _thinned(floats: list[str], alone: Mapping[str, float], holds: Callable[[lis
 
 def _noise(answers: Tensor, reference: Tensor, network: Network) -> float:
     """Return the ratio of noise to signal, the largest of any output and any part of the inputs."""
-    ports = ports_of(network.backbone)
-    pairs = zip(ports.apart(answers), ports.apart(reference), strict=True) if ports else [(answers, reference)]
-    parts = [part for a, b in pairs for part in zip(a.chunk(N_PARTS), b.chunk(N_PARTS), strict=True)]
-    return max(float((a - b).double().square().sum() / b.double().square().sum().clamp(min=1e-30)) for a, b in parts)
+    parts = zip(answers.chunk(N_PARTS), reference.chunk(N_PARTS), strict=True)
+    return max(each for a, b in parts for each in noises(a, b, network))
 
 
 def _decibels(noise: float) -> float:
