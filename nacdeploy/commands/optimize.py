@@ -133,7 +133,7 @@ def _right(ask: _Ask, strategy: str | None, min_snr_db: float) -> tuple[Path, Ma
 def _without_training(min_snr_db: float) -> Strategy:
     """Return Q with everything that makes integers right without training."""
     chain = Chain.parse(f"Q(min_snr_db={min_snr_db:.4g})")
-    return Strategy(chain, {"quantize": {"calibration": "answers"}})
+    return Strategy(chain, {"quantize": {"calibration": "answers", "reconstruct": True}})
 
 
 def _once(ask: _Ask, chain: str | Strategy) -> Path:

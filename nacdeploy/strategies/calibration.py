@@ -101,7 +101,7 @@ def calibrate_ranges(network: Network, data: Dataset, images: ImageSet, table: Q
         if table.calibration == "answers" and len(images) >= 2 * range_search.N_IMAGES:
             del first, unrounded, seen
             best = range_search.by_answers(network, _two_batches(data, images, device), best)
-        _set(network, best)
+        set_ranges(network, best)
     network.train(was_training)
 
 
@@ -115,16 +115,23 @@ def _best(network: Network, ranges: Sequence[Ranges], x: Tensor, unrounded: Tens
     those with float activations. The first ranges win unless others are clearly better."""
     best, least = ranges[0], math.inf
     for each in ranges:
-        _set(network, each)
+        set_ranges(network, each)
         error = float((network.run(x, Simulation(network)) - unrounded).double().square().sum())
         if error < CLEARLY * least:
             best, least = each, error
     return best
 
 
-def _set(network: Network, ranges: Ranges) -> None:
+def set_ranges(network: Network, ranges: Ranges) -> None:
+    """Give quantizers their ranges, in place."""
     for key, (low, high) in ranges.items():
         network.quantizers[key].set_range(low, high)  # type: ignore[operator]
+
+
+def ranges_of(network: Network) -> Ranges:
+    """Return the ranges that the quantizers have."""
+    found = {key: each for key, each in network.quantizers.items() if isinstance(each, ActivationQuantizer)}
+    return {key: (float(each.low), float(each.high)) for key, each in found.items()}
 
 
 def _ranges(network: Network, seen: Mapping[str, Sample], rule: str, percentile: float) -> Ranges:

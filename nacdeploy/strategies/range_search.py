@@ -6,7 +6,7 @@ each tensor is rounded alone, everything else in float. Those that harm the answ
 moved to where they harm least, and keep that only if other images agree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import Tensor, fx, nn
 
 from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.attachment import Attachment
+from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.captured.graph import call_with
-from nacdeploy.network.network import Network, masked_weight
+from nacdeploy.network.network import Network, masked_weight, simulated_weight
 from nacdeploy.network.semantics import Use
 
 Range = tuple[float, float]
@@ -26,27 +27,39 @@ CLEARLY = 0.97  # of an error
 HOPELESS = 3.0  # times the error: further in the same direction lies nothing better
 
 
-class Alone:
-    """A run in which one tensor is rounded, or none; weights and all other tensors are float."""
+def _nowhere(key: str, use: Use) -> bool:
+    return False
 
-    def __init__(self, network: Network, key: str = "") -> None:
-        self._network, self._key = network, key
+
+class Alone:
+    """A run in float, except where it `rounds` (a quantizer's key, a use) and for one layer in integers: its name, with
+    the module and the weight that run in its place."""
+
+    def __init__(
+        self,
+        network: Network,
+        rounds: Callable[[str, Use], bool] = _nowhere,
+        layer: tuple[str, nn.Module, Tensor | None] | None = None,
+    ) -> None:
+        self._network, self._rounds, self._layer = network, rounds, layer
 
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
-        return self._network.quantizers[key](x) if key == self._key else x
+        return self._network.quantizers[key](x) if self._rounds(key, use) else x
 
     def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
         y: Tensor = module(x)
         return y
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Any:
+        if self._layer is not None and name == self._layer[0]:
+            return call_with(self._layer[1], x, self._layer[2])
         masked = masked_weight(self._network, name, module) if name in self._network.layers else None
         return call_with(module, x, masked)
 
 
 class Harms:
-    """The noise over signal, the mean of all outputs, that the rounding of one tensor brings into the answers to some
-    images (N, ...).
+    """The noise over signal, the mean of all outputs, that the rounding of one tensor or layer brings into the answers
+    to some images (N, ...).
 
     The values of the float network are kept, so that only what follows the tensor runs again.
     """
@@ -54,13 +67,27 @@ class Harms:
     def __init__(self, network: Network, x: Tensor) -> None:
         self._network, self._x, self._values = network, x, dict[str, Any]()
         self._wanted = network.run(x, Alone(network), lambda name, value: self._values.update({name: value}))
-        self._after = _followers(network)
+        self._readers = _readers(network)
 
     def of(self, key: str, low: float, high: float) -> float:
         """Return the harm of a tensor with a range; its quantizer keeps the range."""
         self._network.quantizers[key].set_range(low, high)  # type: ignore[operator]
-        known = {name: value for name, value in self._values.items() if name not in self._after.get(key, ())}
-        found = self._network.run(self._x, Alone(self._network, key), known=known)
+        rounded = Alone(self._network, lambda each, use: each == key)
+        return self._harm(rounded, self._readers.get(key, set()))
+
+    def of_layer(self, name: str, whole: Network, plan: Plan) -> float:
+        """Return the harm of a layer as it is in the network in integers, with the tensors that a `plan` rounds for its
+        sake."""
+        uses = {(reader, place) for reader, keys in plan.inputs.items() for place in keys}
+        layer = whole.layers[name]
+        alone = Alone(self._network, lambda key, use: use in uses, (name, layer, simulated_weight(whole, name, layer)))
+        return self._harm(alone, set(plan.inputs))
+
+    def _harm(self, semantics: Alone, first: set[str]) -> float:
+        """Return the harm of a run that differs from the float one at some nodes first."""
+        after = set(self._values) if self._network.graph is None else _after(self._network.graph, first)
+        known = {name: value for name, value in self._values.items() if name not in after}
+        found = self._network.run(self._x, semantics, known=known)
         return mean(noises(found, self._wanted, self._network))
 
 
@@ -114,18 +141,17 @@ def noises(found: Tensor, wanted: Tensor, network: Network) -> list[float]:
     return [float((a - b).double().square().sum() / b.double().square().sum().clamp(min=1e-30)) for a, b in pairs]
 
 
-def _followers(network: Network) -> dict[str, set[str]]:
-    """Return, for every quantizer, the nodes that read through it and all that follow from them."""
-    if network.graph is None:
-        return {}
+def _readers(network: Network) -> dict[str, set[str]]:
+    """Return, for every quantizer, the nodes that read through it."""
     readers: dict[str, set[str]] = {}
     for reader, keys in network.plan.inputs.items():
         for key in keys.values():
             readers.setdefault(key, set()).add(reader)
-    return {key: _after(network.graph, names) for key, names in readers.items()}
+    return readers
 
 
 def _after(graph: fx.Graph, names: set[str]) -> set[str]:
+    """Return nodes and all that follow from them."""
     found = set(names)
     for node in graph.nodes:
         if any(each.name in found for each in node.all_input_nodes):

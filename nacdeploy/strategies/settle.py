@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.data import Dataset, ImageSet
@@ -26,7 +26,7 @@ from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.cost import cost
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
-from nacdeploy.strategies.calibration import Observing, calibrate_ranges
+from nacdeploy.strategies.calibration import Observing, Ranges, calibrate_ranges, set_ranges
 from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import Task
@@ -35,12 +35,18 @@ from nacdeploy.task import evaluate as evaluation
 SETTLE_VERSION = 2  # part of the keys of a search's memory: raise it when what settles comes out differently
 SETTLED_BY = {"settle", "quantize"}  # the tables of a profile that `settle` reads: part of these keys too
 N_JUDGED = 1024
+N_FITTED = 32  # images that channels and weights are fitted to
 KEPT, ANEW = "kept", "re-estimated"
 
 
-def settle(network: Network, task: Task, profile: Profile) -> None:
-    """Calibrate ranges in place; `calibrate_gates` follows the exits' training."""
-    if network.quantizers:
+def settle(network: Network, task: Task, profile: Profile, known: Ranges | None = None) -> None:
+    """Calibrate ranges in place; `calibrate_gates` follows the exits' training.
+
+    Ranges that a letter has found already are `known`; they are taken if they are those of all tensors.
+    """
+    if known and network.quantizers.keys() <= known.keys():
+        set_ranges(network, {key: known[key] for key in network.quantizers})
+    elif network.quantizers:
         few = calibration_images(task.data, profile.of(QuantizeTable).n_calibration)
         calibrate_ranges(network, task.data, few, profile.of(QuantizeTable))
 
@@ -129,6 +135,12 @@ def calibration_images(data: Dataset, n_images: int, labelled: bool = False) -> 
     images = data.train if labelled or data.calibration is None else data.calibration
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(data.split_seed))
     return images.subset(order[:n_images])
+
+
+def calibration_batch(task: Task, n_images: int = N_FITTED) -> Tensor:
+    """Return a batch (N, ...) of the images that calibrate, on the CPU."""
+    images = calibration_images(task.data, n_images)
+    return next(evaluation.batches(task.data, images, len(images), torch.device("cpu")))
 
 
 def calibrate_gates(network: Network, task: Task, profile: Profile) -> None:

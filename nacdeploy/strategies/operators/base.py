@@ -80,6 +80,13 @@ class Refits(Protocol):
 
 
 @runtime_checkable
+class Calibrates(Protocol):
+    """An operator whose decision may hold the ranges of quantized tensors by key, which `settle` then takes."""
+
+    def ranges(self, decision: Any) -> Mapping[str, tuple[float, float]]: ...
+
+
+@runtime_checkable
 class Keeps(Protocol):
     """An operator that keeps something of the network: the answers of its own end, bit for bit ("end"), the signal of
     its answers, down to eight bits ("signal"), or its score, with the step undone if the score falls ("score").

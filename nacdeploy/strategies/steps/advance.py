@@ -19,7 +19,7 @@ from nacdeploy.network.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.chain import Link
-from nacdeploy.strategies.operators.base import Operator, Recovery, Refits, Undoes, kept_by
+from nacdeploy.strategies.operators.base import Calibrates, Operator, Recovery, Refits, Undoes, kept_by
 from nacdeploy.strategies.settle import (
     SETTLE_VERSION,
     SETTLED_BY,
@@ -139,7 +139,8 @@ def _advance(state: CompressionState, link: Link, work: _Work, meter: Meter | No
             operator.refit(network, state.network, decision, task)
         if plain_key(network) != plain_key(state.network):
             statistics = choose_statistics(network, task, profile)
-        settle(network, task, profile)  # exits alone change nothing that is settled
+        known = operator.ranges(decision) if isinstance(operator, Calibrates) else None
+        settle(network, task, profile, known)  # exits alone change nothing that is settled
     if network is state.network:
         network = copy.deepcopy(network)
     guard.check(operator, state.network, network, task)

@@ -19,7 +19,6 @@ from nacdeploy.surgery.channels.channel_choice import READER, Group, Member
 Layer = nn.Conv2d | nn.Linear
 
 N_ROWS = 8192
-_IMAGES_AT_ONCE = 8
 _CHANNELS_AT_ONCE = 64
 _TINY = 1e-300
 
@@ -30,7 +29,7 @@ def positions(layer: Layer, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
 
     The draw is the same every time for the same number of positions.
     """
-    n = x[..., 0].numel() if isinstance(layer, nn.Linear) else len(x) * len(_patches(layer, x[:1]))
+    n = x[..., 0].numel() if isinstance(layer, nn.Linear) else len(x) * math.prod(_map_size(layer, x))
     if n <= n_rows:
         return torch.arange(n)
     return torch.randperm(n, generator=torch.Generator().manual_seed(n))[:n_rows].sort().values
@@ -38,16 +37,16 @@ def positions(layer: Layer, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
 
 def rows(layer: Layer, x: Tensor, drawn: Tensor) -> Tensor:
     """Return the inputs of a convolution's or linear layer's product at some positions (P,) of its output, (P, I *
-    kh * kw)."""
+    kh * kw); of a convolution with groups, those of all groups one after the other."""
+    drawn = drawn.to(x.device)
     if isinstance(layer, nn.Linear):
-        return x.reshape(-1, x.shape[-1])[drawn.to(x.device)]
-    parts, done = [], 0
-    for images in x.split(_IMAGES_AT_ONCE):
-        patches = _patches(layer, images)
-        here = drawn[(drawn >= done) & (drawn < done + len(patches))] - done
-        parts.append(patches[here.to(x.device)])
-        done += len(patches)
-    return torch.cat(parts)
+        return x.reshape(-1, x.shape[-1])[drawn]
+    height, width = _map_size(layer, x)
+    image, place = drawn // (height * width), drawn % (height * width)
+    down = _window(place // width, 0, layer)
+    right = _window(place % width, 1, layer)
+    windows = _padded(layer, x)[image[:, None, None], :, down[:, :, None], right[:, None, :]]  # (P, kh, kw, I)
+    return windows.movedim(-1, 1).flatten(1)
 
 
 def outputs(y: Tensor, drawn: Tensor) -> Tensor:
@@ -172,9 +171,21 @@ def _contributions(seen: Tensor, weight: Tensor, member: Member, n_channels: int
     return torch.cat(parts)
 
 
-def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return the inputs of the product of a convolution with one group, (N * H * W, I * kh * kw)."""
+def _window(start: Tensor, axis: int, layer: nn.Conv2d) -> Tensor:
+    """Return the places (P, k) that a kernel reads along an axis, for output positions (P,)."""
+    reach = torch.arange(layer.kernel_size[axis], device=start.device) * layer.dilation[axis]
+    return start[:, None] * layer.stride[axis] + reach
+
+
+def _padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = functional.pad(x, layer._reversed_padding_repeated_twice, mode)
-    columns = functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
-    return columns.transpose(1, 2).flatten(0, 1)
+    return functional.pad(x, layer._reversed_padding_repeated_twice, mode)
+
+
+def _map_size(layer: nn.Conv2d, x: Tensor) -> tuple[int, int]:
+    """Return the height and width of a convolution's output."""
+    padding = layer._reversed_padding_repeated_twice
+    sizes = (x.shape[2] + padding[2] + padding[3], x.shape[3] + padding[0] + padding[1])
+    reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+    height, width = ((n - r) // s + 1 for n, r, s in zip(sizes, reach, layer.stride, strict=True))
+    return height, width

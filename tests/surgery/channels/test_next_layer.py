@@ -133,3 +133,23 @@ def test_least_squares_with_few_rows_is_the_smallest_change() -> None:
     x, residual = torch.randn(5, 9, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
     change, _ = next_layer.least_squares(x, residual, 1e-12, False)
     torch.testing.assert_close(change, torch.linalg.pinv(x) @ residual)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding="valid", dilation=(1, 2)),
+        nn.Conv2d(4, 6, 3, padding="same", padding_mode="reflect"),
+        nn.Conv2d(4, 6, 3, stride=2, padding=(0, 1), groups=2),
+    ],
+)
+def test_rows_times_weights_are_the_outputs_at_drawn_positions(layer: nn.Conv2d) -> None:
+    x = torch.randn(3, 4, 9, 8, generator=torch.Generator().manual_seed(0))
+    drawn = next_layer.positions(layer, x, 20)
+    with torch.no_grad():
+        wanted = next_layer.outputs(layer(x), drawn)
+        seen = next_layer.rows(layer, x, drawn).unflatten(1, (layer.groups, -1))
+        weight = layer.weight.flatten(1).unflatten(0, (layer.groups, -1))
+        found = torch.einsum("pgf,gof->pgo", seen, weight).flatten(1) + layer.bias
+    assert torch.allclose(found, wanted, atol=1e-5)

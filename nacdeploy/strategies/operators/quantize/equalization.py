@@ -10,9 +10,8 @@ from nacdeploy.network.network import Network
 from nacdeploy.strategies.calibration import calibrate_ranges
 from nacdeploy.strategies.operators.quantize.equalize import equalize, imbalance, magnitudes
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
-from nacdeploy.strategies.settle import calibration_images, unquantized
+from nacdeploy.strategies.settle import calibration_batch, calibration_images, unquantized
 from nacdeploy.task import Task
-from nacdeploy.task import evaluate as evaluation
 
 SHARES = (0.5, 0.75, 1.0)
 STRIKING = 32.0  # a quotient of factors, from which on "auto" looks closer
@@ -27,7 +26,7 @@ def share_of(network: Network, rule: Rule, table: QuantizeTable, task: Task) -> 
         return None
     whole = copy.deepcopy(network)
     whole.quantize(rule)
-    x = _inputs(task)
+    x = calibration_batch(task)
     values = magnitudes(whole, x)
     if table.equalize != "on" and imbalance(whole, values) < STRIKING:
         return None
@@ -42,12 +41,7 @@ def share_of(network: Network, rule: Rule, table: QuantizeTable, task: Task) -> 
 
 def apply(network: Network, share: float, task: Task) -> None:
     """Equalize a quantized network in place."""
-    equalize(network, magnitudes(network, _inputs(task)), share)
-
-
-def _inputs(task: Task) -> Tensor:
-    images = calibration_images(task.data, N_IMAGES)
-    return next(evaluation.batches(task.data, images, len(images), torch.device("cpu")))
+    equalize(network, magnitudes(network, calibration_batch(task)), share)
 
 
 def _error(network: Network, share: float | None, x: Tensor, wanted: Tensor, table: QuantizeTable, task: Task) -> float:

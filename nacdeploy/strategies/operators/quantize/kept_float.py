@@ -3,7 +3,8 @@
 Asked is a ratio of signal to noise (`min_snr_db`), a score (`max_drop`), or both. Each layer is quantized alone, and
 its error in the answers counted. Those with the most error for the time that their integers save stay float, as few as
 are needed: a search by halves over that order asks the network itself. Times are the task's clock's; without a clock
-multiplications stand for them. Ranges are those of the whole network in integers, found once.
+multiplications stand for them. Ranges, and weights chosen by data, are those of the whole network in integers, found
+once: the network keeps them.
 """
 
 import copy
@@ -16,19 +17,22 @@ from torch import Tensor
 
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.metrics import drop
+from nacdeploy.network.attachments import placement
 from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.cost import layer_costs
-from nacdeploy.network.network import Network
-from nacdeploy.strategies.calibration import calibrate_ranges
+from nacdeploy.network.network import Network, no_grad_eval
+from nacdeploy.strategies.calibration import calibrate_ranges, ranges_of
+from nacdeploy.strategies.operators.quantize.reconstruct import reconstruct
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
-from nacdeploy.strategies.range_search import noises
-from nacdeploy.strategies.settle import calibration_images, unquantized
+from nacdeploy.strategies.range_search import Harms, Range, noises
+from nacdeploy.strategies.settle import calibration_batch, calibration_images, unquantized
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.clock import Sizes
 
 N_JUDGED = 32  # validation inputs
-N_ALONE = 8  # of them, that order the layers
+N_ALONE = 4  # of them, that order the layers
 N_PARTS = 4  # of these inputs, each of which must keep the ratio: it is to hold on other inputs too
 MARGIN_DB = 1.0  # above the ratio that is asked for, for the same reason
 LEAST_SAVED_MS = 1e-5  # what integers that save nothing count as
@@ -47,16 +51,29 @@ class Kept:
         return f"alone it would leave {self.db:.1f} dB{saved}"
 
 
-def kept_float(network: Network, rule: Rule, table: QuantizeTable, task: Task) -> dict[str, Kept]:
-    """Return the layers that stay float; none if the whole network keeps what the table asks for."""
+@dataclass(frozen=True)
+class Control:
+    """The outcome: the layers that stay float, and the ranges of all tensors of the network in integers."""
+
+    floats: Mapping[str, Kept]
+    ranges: Mapping[str, Range]
+
+
+def kept_float(network: Network, rule: Rule, table: QuantizeTable, task: Task) -> Control:
+    """Return the layers that stay float, none if the whole network keeps what the table asks for, and the ranges."""
     whole = copy.deepcopy(network)
     whole.quantize(rule)
     calibrate_ranges(whole, task.data, calibration_images(task.data, table.n_calibration), table)
+    if table.reconstruct:
+        reconstruct(whole, calibration_batch(task))
     trial = _Trial(network, whole, task)
-    if trial.holds((), table):
-        return {}
+    floats = {} if trial.holds((), table) else _fewest(network, whole, trial, table, task)
+    return Control(floats, ranges_of(whole))
+
+
+def _fewest(network: Network, whole: Network, trial: "_Trial", table: QuantizeTable, task: Task) -> dict[str, Kept]:
     layers = tuple(whole.plan.weight_bits)
-    alone = {name: trial.noise([other for other in layers if other != name], N_ALONE) for name in layers}
+    alone = trial.alone(layers)
     saved = _saved(network, whole, task)
     worth = saved or {cost.layer: max(cost.macs, 1) for cost in layer_costs(network, network.example_input())}
     least = sum(alone.values()) / (100 * len(layers))
@@ -85,10 +102,27 @@ class _Trial:
             return False
         return table.max_drop is None or self._lost(self._with(floats)) <= table.max_drop + 1e-9
 
-    def noise(self, floats: Sequence[str], n: int = N_JUDGED) -> float:
-        """Return the ratio of noise to signal on `n` of the judged inputs."""
-        part, few = self._with(floats), self._judged.subset(torch.arange(min(n, len(self._judged))))
-        return _noise(evaluation.predict(part, self._task.data, few), self._reference[: len(few)], part)
+    def noise(self, floats: Sequence[str]) -> float:
+        """Return the ratio of noise to signal on the judged inputs."""
+        part = self._with(floats)
+        return _noise(evaluation.predict(part, self._task.data, self._judged), self._reference, part)
+
+    def alone(self, layers: Sequence[str]) -> dict[str, float]:
+        """Return the ratio of noise to signal that each layer brings by itself."""
+        probe = copy.deepcopy(self._whole)
+        probe.backbone.load_state_dict(self._plain.backbone.state_dict())
+        with no_grad_eval(probe), evaluation.accelerated(probe) as device:
+            few = self._judged.subset(torch.arange(min(N_ALONE, len(self._judged))))
+            harms = Harms(probe, next(evaluation.batches(self._task.data, few, len(few), device)))
+            whole = copy.deepcopy(self._whole).to(device).eval()
+            return {name: harms.of_layer(name, whole, self._plan_of(name)) for name in layers}
+
+    def _plan_of(self, name: str) -> Plan:
+        """Return the plan in which a layer is the only one in integers."""
+        whole, others = self._whole, [each for each in self._whole.layers if each != name]
+        assert whole.rule is not None
+        rule = replace(whole.rule, exclude=(*whole.rule.exclude, *others))
+        return placement.plan(whole.graph, whole.backbone, whole.layers, rule, whole.grid)
 
     def _lost(self, part: Network) -> float:
         before, now = (evaluation.own_score(each, self._task, self._all) for each in (self._plain, part))
@@ -98,6 +132,8 @@ class _Trial:
         part = copy.deepcopy(self._whole)
         assert part.rule is not None
         part.quantize(replace(part.rule, exclude=(*part.rule.exclude, *floats)))
+        for name in floats:
+            part.layers[name].load_state_dict(self._plain.layers[name].state_dict())
         return part
 
 

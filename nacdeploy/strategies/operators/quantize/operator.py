@@ -16,8 +16,10 @@ from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, unknown_layer, with_parameters
 from nacdeploy.strategies.operators.quantize import equalization
 from nacdeploy.strategies.operators.quantize.kept_float import kept_float
+from nacdeploy.strategies.operators.quantize.reconstruct import reconstruct
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
-from nacdeploy.strategies.settle import unquantized
+from nacdeploy.strategies.range_search import Range
+from nacdeploy.strategies.settle import calibration_batch, unquantized
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -27,20 +29,23 @@ RUN_WIDE = ("calibration", "percentile", "n_calibration")
 @dataclass(frozen=True)
 class QuantizeDecision:
     """The rule to apply, the layers and edges of the present network under it, why other modules with weights stay
-    float, and the share by which channels are equalized first (`equalize`)."""
+    float, the share by which channels are equalized first (`equalize`), whether weights are chosen by data
+    (`reconstruct`), and the ranges of tensors, if they were found together with the layers."""
 
     rule: Rule
     layers: tuple[str, ...]
     edges: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
     equalized: float | None = None
+    reconstructed: bool = False
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Quantize:
     letter: ClassVar[str] = "Q"
     name: ClassVar[str] = "Quantize"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     decision_type: ClassVar[type] = QuantizeDecision
     keeps: ClassVar[Literal["signal"]] = "signal"
     table: QuantizeTable
@@ -72,14 +77,16 @@ class Quantize:
     def decide(self, state: CompressionState, task: Task) -> QuantizeDecision:
         network, rung = state.network, self._next(state.network) or FLOAT32
         rule, left_out = self._rule(rung), network.left_out()
-        share = equalization.share_of(network, rule, self.table, task)
+        share, ranges = equalization.share_of(network, rule, self.table, task), dict[str, Range]()
         if self.table.min_snr_db is not None or self.table.max_drop is not None:
             prepared = self._equalized(network, rule, share, task)
-            floats = kept_float(prepared, rule, self.table, task)
-            rule = replace(rule, exclude=(*rule.exclude, *floats))
-            left_out |= {name: str(kept) for name, kept in floats.items()}
+            control = kept_float(prepared, rule, self.table, task)
+            rule = replace(rule, exclude=(*rule.exclude, *control.floats))
+            left_out |= {name: str(kept) for name, kept in control.floats.items()}
+            ranges = dict(control.ranges)
         plan = placement.plan(network.graph, network.backbone, network.layers, rule, network.grid)
-        return QuantizeDecision(rule, tuple(plan.weight_bits), tuple(plan.kinds), left_out, share)
+        layers, edges = tuple(plan.weight_bits), tuple(plan.kinds)
+        return QuantizeDecision(rule, layers, edges, left_out, share, self.table.reconstruct, ranges)
 
     def perform(self, network: Network, decision: QuantizeDecision) -> Network:
         quantized = copy.deepcopy(network)
@@ -87,9 +94,15 @@ class Quantize:
         return quantized
 
     def refit(self, network: Network, former: Network, decision: QuantizeDecision, task: Task) -> None:
-        """Equalize channels, if that was decided."""
+        """Equalize channels and choose weights by data, if that was decided."""
         if decision.equalized is not None:
             equalization.apply(network, decision.equalized, task)
+        if decision.reconstructed:
+            reconstruct(network, calibration_batch(task))
+
+    def ranges(self, decision: QuantizeDecision) -> Mapping[str, Range]:
+        """See `Calibrates`."""
+        return decision.ranges
 
     def misfit(self, network: Network, decision: QuantizeDecision) -> str | None:
         """See `Fits`."""
@@ -112,6 +125,7 @@ class Quantize:
         text += f"; {rule.weights} weights" if rule.weights not in NEIGHBOURS else ""
         text += f"; {', '.join(f'{name} {rule.precision_of(name)}' for name in own)}" if own else ""
         text += f"; channels equalized by {decision.equalized:g}" if decision.equalized is not None else ""
+        text += "; weights chosen by data" if decision.reconstructed else ""
         floats = ", ".join(f"{name} ({why})" for name, why in decision.left_out.items())
         return f"{text}; float: {floats}" if floats else text
 

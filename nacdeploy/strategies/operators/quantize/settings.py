@@ -11,7 +11,7 @@ from nacdeploy.exporters import targets
 from nacdeploy.profile.tables.table import Table
 from nacdeploy.strategies.operators.letter import Letter
 
-_LATER = (("equalize", "auto"), ("max_drop", None))
+_LATER = (("equalize", "auto"), ("max_drop", None), ("reconstruct", False))
 
 
 class QuantizeTable(Table):
@@ -26,6 +26,7 @@ class QuantizeTable(Table):
     min_snr_db: float | None = Field(None, ge=0, le=120)
     max_drop: float | None = Field(None, ge=0)
     equalize: Literal["auto", "on", "off"] = "auto"
+    reconstruct: bool = False
     weights: Literal["symmetric", "balanced", "dorefa", "binary"] = "balanced"
 
     @model_serializer(mode="wrap")
