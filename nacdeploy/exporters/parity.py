@@ -9,6 +9,7 @@ boundary between two steps.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -37,6 +38,7 @@ from nacdeploy.task import evaluate as evaluation
 
 N_LAYERWISE = 16
 SLACK_DB, LEAST_DB = 1.0, 5.0
+CLEARLY_DB, ENOUGH_DB = 3.0, 40.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,16 @@ class Simulated:
         """Compare outputs (N, K) of a runtime with the answers; also tell whether they differ by more than the bounds
         of the profile and the simulation's own rounding allow."""
         found = _least(self.answers, outputs, name, self.task.metric)
-        is_apart = _parts(self.answers, outputs, found, table, self.task.metric)
-        return found, is_apart and not only_rounds(self.network, self.task, self.images, self.answers, outputs)
+        if self.network.exits or not self.network.quantizers:
+            return found, _parts(self.answers, outputs, found, table, self.task.metric)
+        plain, simulated = self._plain.numpy(), self.answers[0].numpy()
+        if _parts(self.answers, outputs, found, table, self.task.metric):
+            return found, not _errs_no_more(plain, simulated, outputs[0], self.task.metric)
+        return found, _errs_clearly_more(plain, simulated, outputs[0])
+
+    @cached_property
+    def _plain(self) -> Tensor:
+        return evaluation.predict(unquantized(self.network), self.task.data, self.images)
 
 
 def _images(task: Task, table: ExportTable) -> ImageSet:
@@ -116,9 +126,7 @@ def _parts(
     return disagrees(n_changed, found.n_images, table.min_agreement) or _snr_db(found) < table.min_snr_db
 
 
-def only_rounds(
-    network: Network, task: Task, images: ImageSet, simulated: Sequence[Tensor], outputs: Sequence[NDArray]
-) -> bool:
+def _errs_no_more(plain: NDArray, reference: NDArray, output: NDArray, metric: Metric) -> bool:
     """Tell whether outputs (N, K) that differ from the simulation's have no larger error than the simulation itself.
 
     The error is measured against the same network in float, and no more answers may change. A float rest in half
@@ -126,16 +134,16 @@ def only_rounds(
     If quantization itself is at few decibels, such flips cost as much as quantization, and are no less right: the
     distance from the float network counts. Exits are not excused.
     """
-    if network.exits or not network.quantizers:
-        return False
-    plain = evaluation.predict(unquantized(network), task.data, images)
-    return _errs_no_more(plain.numpy(), simulated[0].numpy(), outputs[0], task.metric)
-
-
-def _errs_no_more(plain: NDArray, reference: NDArray, output: NDArray, metric: Metric) -> bool:
     db, simulated_db = (onnx_checks.snr_db(plain, each) for each in (output, reference))
     changed, simulated = (n_surprising(plain, each, metric) for each in (output, reference))
     return db >= max(simulated_db - SLACK_DB, LEAST_DB) and not disagrees(changed - simulated, len(plain), 1.0)
+
+
+def _errs_clearly_more(plain: NDArray, reference: NDArray, output: NDArray) -> bool:
+    """Tell whether outputs within the bounds are nevertheless clearly further from the float network's than the
+    simulation's are: a runtime that rounds what it should not."""
+    db, simulated_db = (onnx_checks.snr_db(plain, each) for each in (output, reference))
+    return db < min(simulated_db - CLEARLY_DB, ENOUGH_DB)
 
 
 def n_surprising(reference: NDArray, output: NDArray, metric: Metric) -> int:
@@ -332,7 +340,9 @@ def _snr_db(parity: Parity) -> float:
 
 def _refusal(parity: Parity, divergence: Divergence | None, table: ExportTable, metric: Metric) -> str:
     where = f"no tensor is below {table.min_snr_db:g} dB"
-    if divergence is not None:
+    if parity.agreement >= table.min_agreement and _snr_db(parity) >= table.min_snr_db:
+        where = "its answers are clearly further from the float network's than the torch model's are"
+    elif divergence is not None:
         where = (
             f"the first node that diverges is '{divergence.node}' ({divergence.origin}), {divergence.snr_db:.1f} dB "
             f"at '{divergence.tensor}'"

@@ -26,6 +26,7 @@ from nacdeploy.surgery.channels.next_layer import Layer
 
 DAMPING = 0.01  # of the mean square of an input
 N_ROWS = 4096
+IMAGES_AT_ONCE = 8
 COLUMNS_AT_ONCE = 128
 MOST_VALUES = 1 << 26  # of all products that are held at once
 
@@ -49,8 +50,10 @@ def reconstruct(network: Network, x: Tensor) -> tuple[str, ...]:
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad():
         for names in _by_size(layers):
-            seen = _Seen(network, names)
-            network.run(x, seen)
+            batches = x.split(IMAGES_AT_ONCE)
+            seen = _Seen(network, names, N_ROWS // len(batches))
+            for part in batches:
+                network.run(part, seen)
             for name, inputs in seen.inputs.items():
                 found[name] = _chosen(network, name, layers[name], inputs)
         for name, (weight, shift) in found.items():
@@ -100,11 +103,11 @@ def _shape(layer: Layer) -> tuple[int, int]:
 
 
 class _Seen:
-    """A float run that keeps what some layers read."""
+    """Float runs that keep what some layers read, `n_rows` of it at each call."""
 
-    def __init__(self, network: Network, names: Sequence[str]) -> None:
+    def __init__(self, network: Network, names: Sequence[str], n_rows: int) -> None:
         self.inputs: dict[str, _Inputs] = {}
-        self._names, self._float = set(names), Alone(network)
+        self._names, self._n_rows, self._float = set(names), n_rows, Alone(network)
 
     def edge(self, key: str, x: Tensor, use: Use) -> Tensor:
         return x
@@ -118,10 +121,10 @@ class _Seen:
         return self._float.layer(name, module, x)
 
     def _keep(self, name: str, layer: Layer, x: Tensor) -> None:
-        seen = next_layer.rows(layer, x, next_layer.positions(layer, x, N_ROWS))
+        seen = next_layer.rows(layer, x, next_layer.positions(layer, x, self._n_rows))
         columns = seen.unflatten(1, _shape(layer)).transpose(0, 1)  # (G, P, F)
         products, means, n = columns.transpose(1, 2) @ columns, columns.sum(1), len(seen)
-        if name in self.inputs:  # a layer that runs more than once
+        if name in self.inputs:
             former = self.inputs[name]
             products, means, n = products + former.products, means + former.means, n + former.n
         self.inputs[name] = _Inputs(products, means, n)
