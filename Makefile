@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity bench-distill bench-coverage bench-efficientnet bench-real bench-data bench-reliability lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity bench-distill bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -82,6 +82,9 @@ bench-real: .venv/.stamp
 	$(BIN)/python -m benchmarks.real_networks
 
 # Kills, other people's files, full disks and the like; an hour or two, and goes on where it was stopped.
+bench-unlabelled: .venv/.stamp
+	$(BIN)/python benchmarks/unlabelled.py
+
 bench-reliability: .venv/.stamp
 	$(BIN)/python benchmarks/reliability.py
 
