@@ -11,6 +11,7 @@ from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
+from nacdeploy.forecasts.forecast import Forecast, Found
 from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import write_page
 from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
@@ -55,6 +56,7 @@ def finish(
     speed: Speed | None = None,
     latency: LatencyReport | None = None,
     candidates: tuple[Candidate, ...] = (),
+    told: tuple[Forecast | None, Found | None] = (None, None),
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
     scores = test_scores(session, state, command.progress)
@@ -77,6 +79,8 @@ def finish(
         front=front_of(found) if found else (),
         latency=latency,
         candidates=candidates,
+        forecast=told[0],
+        found=told[1],
         schema=schema(session.task.metric.name),
     )
     record = checkpoints.record_of(
@@ -141,6 +145,8 @@ def _strategy(session: Session, state: CompressionState, result: Result) -> Stra
     del settings["quantize"]["grid"]  # the machine's own, measured again where the strategy is applied
     settings.get("prune", {}).pop("latency_table", None)  # a path of this machine
     origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
+    if result.forecast is not None:
+        origin["forecast"] = records.to_data(result.forecast)
     return Strategy(state.chain, settings, origin)
 
 
