@@ -41,8 +41,8 @@ def command(
     from nacdeploy.base import records
 
     progress = render.RichProgress()
-    budget: dict[str, Any] = {"adapt": adapt, "max_drop": max_drop, "target_ms": target_ms, "speedup": speedup}
-    if dry_run and (forecast or any(budget.values())):
+    budget = _budget(adapt, max_drop=max_drop, target_ms=target_ms, speedup=speedup)
+    if dry_run and (forecast or budget):
         run = api.forecast(progress=progress, **budget, **given)
         render.print_json(run) if as_json else _print_previews(run.steps, str(run.forecast))
     elif dry_run:
@@ -54,6 +54,13 @@ def command(
         render.print_json(result) if as_json else render.print_result(result)
 
 
+def _budget(adapt: bool, **values: float | None) -> dict[str, Any]:
+    """Return the budget that is asked for: what nacdeploy.toml says for `search` asks nothing of a transfer that does
+    not adapt."""
+    asked = {name: value for name, value in values.items() if adapt or options.on_command_line(name)}
+    return {"adapt": adapt, **asked} if adapt or asked else {}
+
+
 def _print_previews(rows: Any, forecast: str = "") -> None:
     """Print a dry run, letter by letter, and what is told of its end."""
     columns = ["letter", "decision", "MACs", "BitOps", "KiB"]
@@ -61,6 +68,7 @@ def _print_previews(rows: Any, forecast: str = "") -> None:
         [r.link, r.refused or r.explanation, f"{r.macs:,}", f"{r.bitops:,}", f"{r.memory_bits / 8192:.0f}"]
         for r in rows
     ]
-    render.print_table("dry run: nothing is trained or written", columns, table)
+    trained = "trained but for the forecast, and nothing is written" if forecast else "trained or written"
+    render.print_table(f"dry run: nothing is {trained}", columns, table)
     if forecast:
         click.echo(f"forecast: {forecast}")
