@@ -8,9 +8,10 @@ validation images; the test split is not looked at.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, median
 
 import torch
 
@@ -114,6 +115,52 @@ class Transfer:
         source = Source(self.there.figures.drop_points, self.there.rehearsed)
         return losses.to_come(self.here.rehearsed, self.here.error, source)
 
+    @property
+    def drop_known_alone(self) -> Range:
+        """The drop as it is told where the source's run records its drop and no rehearsal."""
+        return losses.to_come(self.here.rehearsed, self.here.error, Source(self.there.figures.drop_points))
+
+    @property
+    def drop_unknown(self) -> Range:
+        """The drop as it is told where nothing is known of the source."""
+        return losses.to_come(self.here.rehearsed, self.here.error, None)
+
+    @property
+    def ms(self) -> Range:
+        """The time as it was told."""
+        assert self.here.told.latency_ms is not None
+        return self.here.told.latency_ms
+
+    @property
+    def ms_as_there(self) -> float:
+        """The time if the chain were as many times faster as at the source."""
+        return self.here.baseline_ms / (self.there.baseline_ms / (self.there.found.latency_ms or 1.0))
+
+    @property
+    def bytes_as_there(self) -> float:
+        """The size if the chain made it as many times smaller as at the source."""
+        return self.here.found.size_bytes * self.here.figures.bytes_ratio / self.there.figures.bytes_ratio
+
+    @property
+    def line(self) -> str:
+        """A row of the table."""
+        drop, ms, size, found = self.drop, self.ms, self.here.told.size_bytes, self.here.found
+        cells = (
+            str(self.number),
+            str(self.network),
+            f"`{self.chain}`",
+            f"{drop.value:.2f} ({drop.low:.2f} to {drop.high:.2f})",
+            f"{found.drop:.2f}",
+            f"{self.there.found.drop:.2f}",
+            f"{ms.value:.4f} ({ms.low:.4f} to {ms.high:.4f})",
+            f"{found.latency_ms or 0.0:.4f}",
+            f"{self.ms_as_there:.4f}",
+            f"{size.value / 1000:.1f}",
+            f"{found.size_bytes / 1000:.1f}",
+            f"{self.bytes_as_there / 1000:.1f}",
+        )
+        return f"| {' | '.join(cells)} |"
+
 
 def main() -> None:
     """Make what is missing and print the table."""
@@ -161,9 +208,76 @@ def _row(session: Session, chain: Chain) -> Row:
 
 
 def print_table(transfers: Sequence[Transfer]) -> None:
-    """Print every transfer and what the table says in numbers."""
+    """Print every transfer, then what all of them say together."""
+    print(
+        "| | network | chain | drop told | found | as there | ms told | found | as there | KB told | found | as there |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for each in transfers:
-        print(each.number, each.network, each.chain, each.drop, each.here.found.drop)
+        print(each.line)
+    even, odd = transfers[::2], transfers[1::2]
+    print("\n| | all | even (constants chosen) | odd |\n|---|---|---|---|")
+    for name, figure in FIGURES.items():
+        print(f"| {name} | {' | '.join(figure(part) for part in (transfers, even, odd))} |")
+    told = sum(each.here.told.seconds for each in transfers)
+    print(f"\n{told:.0f} s of forecasts, {sum(each.here.seconds for each in transfers):.0f} s of the chains themselves")
+
+
+def _inside(part: Sequence[Transfer], told: Callable[[Transfer], Range], found: Callable[[Transfer], float]) -> str:
+    return f"{sum(told(each).holds(found(each)) for each in part)} of {len(part)}"
+
+
+def _error(part: Sequence[Transfer], told: Callable[[Transfer], float], found: Callable[[Transfer], float]) -> float:
+    return mean(abs(told(each) - found(each)) for each in part)
+
+
+def _of_drop(part: Sequence[Transfer], told: Callable[[Transfer], Range]) -> str:
+    width = median(told(each).high - told(each).low for each in part)
+    inside, error = _inside(part, told, _found), _error(part, lambda each: told(each).value, _found)
+    return f"{inside} inside, width {width:.2f}, error {error:.2f}"
+
+
+def _of_time(part: Sequence[Transfer]) -> str:
+    inside = _inside(part, lambda each: each.ms, lambda each: each.here.found.latency_ms or 0.0)
+    width = median((each.ms.high - each.ms.low) / each.ms.value for each in part)
+    return f"{inside} inside, width {100 * width:.0f} %, error {100 * _off(part, lambda each: each.ms.value):.1f} %"
+
+
+def _off(part: Sequence[Transfer], told: Callable[[Transfer], float]) -> float:
+    return mean(abs(told(each) / (each.here.found.latency_ms or 1.0) - 1) for each in part)
+
+
+def _of_size(part: Sequence[Transfer]) -> str:
+    inside = _inside(part, lambda each: each.here.told.size_bytes, lambda each: each.here.found.size_bytes)
+    error = mean(abs(each.here.told.size_bytes.value / each.here.found.size_bytes - 1) for each in part)
+    return f"{inside} inside, error {100 * error:.1f} %"
+
+
+def _of_bitops(part: Sequence[Transfer]) -> str:
+    inside = _inside(part, lambda each: each.here.told.bitops, lambda each: each.here.found.bitops)
+    error = mean(abs(each.here.told.bitops.value / each.here.found.bitops - 1) for each in part)
+    return f"{inside} inside, error {100 * error:.1f} %"
+
+
+def _found(each: Transfer) -> float:
+    return each.here.found.drop
+
+
+FIGURES: dict[str, Callable[[Sequence[Transfer]], str]] = {
+    "drop, points": lambda part: _of_drop(part, lambda each: each.drop),
+    "drop, of a search's record": lambda part: _of_drop(part, lambda each: each.drop_known_alone),
+    "drop, nothing recorded": lambda part: _of_drop(part, lambda each: each.drop_unknown),
+    "drop as there": lambda part: f"error {_error(part, lambda each: each.there.found.drop, _found):.2f}",
+    "time": _of_time,
+    "time as there": lambda part: f"error {100 * _off(part, lambda each: each.ms_as_there):.1f} %",
+    "size": _of_size,
+    "size as there": lambda part: f"error {100 * _size_off(part):.1f} %",
+    "BitOps": _of_bitops,
+}
+
+
+def _size_off(part: Sequence[Transfer]) -> float:
+    return mean(abs(each.bytes_as_there / each.here.found.size_bytes - 1) for each in part)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,17 @@ from nacdeploy.forecasts.ranges import Range, around
 from nacdeploy.forecasts.rehearsal import Stage, rehearsed
 from nacdeploy.forecasts.times import Watch
 from nacdeploy.metrics import DEFAULT, Metric, named, number, scored
+from nacdeploy.profile import Profile
 from nacdeploy.sessions.session import Session
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
+from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.search.objective import Figures, check_figures
 
 WORTH_MACS = 1e12  # of the training to come: below, a rehearsal takes about as long
 _OF_BACKWARD = 3  # MACs of a training step for one of a run
-_OTHER_CHANNELS = 0.02  # of a size: a P behind an F may cut other channels than in the rehearsal
+_OTHER_CHANNELS = 0.06  # of size, BitOps and time: a letter behind an F may choose otherwise than in the rehearsal
 _OTHER_EXITS = 0.2  # of BitOps: which images leave early is learned in the training
-_CHOOSING = set("PDSC")
 _AGAIN = 0.06  # of a time: by what the same network differs when it is timed again
 
 
@@ -106,7 +107,7 @@ def forecast(
     stopwatch, task = Stopwatch(), session.task
     seen = rehearsed(chain, session.baseline, task, session.profile, skip_refused)
     cost, network, metric = seen.state.metrics.cost, seen.state.network, task.metric
-    other = _OTHER_CHANNELS if _is_cut_after_training(chain) else 0.0
+    other = _OTHER_CHANNELS if _is_chosen_after_training(chain, session.profile) else 0.0
     ms = watch(network)
     point = metric.point(session.baseline.metrics.chance)
     error = 100.0 * (1.0 - session.baseline.metrics.quality)
@@ -161,13 +162,24 @@ def missed(told: Forecast, found: Found) -> str:
     return f"{', '.join(parts)}; {limits if outside else 'all within the limits'}"
 
 
+def told_rows(told: Forecast | None, found: Found | None) -> tuple[tuple[str, str], ...]:
+    """Return a forecast as rows of a report, and by how much it missed; none without a forecast."""
+    if told is None:
+        return ()
+    missed_by = [("the forecast was off by", missed(told, found))] if found is not None else []
+    return ("forecast on validation", f"{told}; {told.how}"), *missed_by
+
+
 def _shown(told: Range, digits: str, unit: float = 1.0) -> str:
     """Print a value with its limits; without, where they are as near as the digits."""
     value, low, high = (f"{each / unit:{digits}}" for each in (told.value, told.low, told.high))
     return value if low == high else f"{value} ({low} to {high})"
 
 
-def _is_cut_after_training(chain: Chain) -> bool:
-    """Tell whether a letter that chooses by weights comes behind an F."""
-    _, _, behind = chain.word.partition("F")
-    return bool(set(behind) & _CHOOSING)
+def _is_chosen_after_training(chain: Chain, profile: Profile) -> bool:
+    """Tell whether a letter whose sizes follow from trained weights comes behind an F: P over all layers at once, the
+    ranks of D, the codes of C."""
+    behind = chain.links[chain.word.index("F") + 1 :] if "F" in chain.word else ()
+    scope = profile.of(PruneTable).scope
+    is_free = any(link.letter == "P" and dict(link.parameters).get("scope", scope) == "global" for link in behind)
+    return is_free or any(link.letter in "DC" for link in behind)
