@@ -27,7 +27,7 @@ from nacdeploy.strategies.search.objective import Figures, check_figures
 
 WORTH_MACS = 1e12  # of the training to come: below, a rehearsal takes about as long
 _OF_BACKWARD = 3  # MACs of a training step for one of a run
-_OTHER_CHANNELS = 0.06  # of size, BitOps and time: a letter behind an F may choose otherwise than in the rehearsal
+_OTHER_CHANNELS = 0.1  # of size, BitOps and time: a letter behind an F may choose otherwise than in the rehearsal
 _OTHER_EXITS = 0.2  # of BitOps: which images leave early is learned in the training
 _AGAIN = 0.06  # of a time: by what the same network differs when it is timed again
 
@@ -107,16 +107,15 @@ def forecast(
     stopwatch, task = Stopwatch(), session.task
     seen = rehearsed(chain, session.baseline, task, session.profile, skip_refused)
     cost, network, metric = seen.state.metrics.cost, seen.state.network, task.metric
-    other = _OTHER_CHANNELS if _is_chosen_after_training(chain, session.profile) else 0.0
+    size, bitops, time = margins(chain, session.profile, bool(network.exits))
     ms = watch(network)
     point = metric.point(session.baseline.metrics.chance)
-    error = 100.0 * (1.0 - session.baseline.metrics.quality)
-    lost = losses.to_come(seen.lost, error, source)
+    lost = losses.to_come(seen.lost, len(task.data.validation), source)
     return Forecast(
         chain=str(chain),
-        size_bytes=around(cost.bytes, other),
-        bitops=around(cost.expected_bitops, other + (_OTHER_EXITS if network.exits else 0.0)),
-        latency_ms=None if ms is None else around(ms, _AGAIN + other),
+        size_bytes=around(cost.bytes, size),
+        bitops=around(cost.expected_bitops, bitops),
+        latency_ms=None if ms is None else around(ms, time),
         drop=Range(*(point * each for each in (lost.value, lost.low, lost.high))),
         source_drop=None if source is None else point * source.lost,
         stages=seen.stages,
@@ -124,6 +123,12 @@ def forecast(
         seconds=stopwatch.seconds(),
         metric=metric.name,
     )
+
+
+def margins(chain: Chain, profile: Profile, has_exits: bool) -> tuple[float, float, float]:
+    """Return the shares by which size, BitOps and time may come out otherwise than in the rehearsal."""
+    other = _OTHER_CHANNELS if _is_chosen_after_training(chain, profile) else 0.0
+    return other, other + (_OTHER_EXITS if has_exits else 0.0), other + _AGAIN
 
 
 def source_of(origin: Mapping[str, Any], metric: Metric) -> Source | None:

@@ -38,6 +38,7 @@ def test_transfer_tells_what_comes_out_and_how_far_that_was_off() -> None:
     assert told["size_bytes"]["value"] == found["size_bytes"]
     assert told["latency_ms"]["value"] == found["latency_ms"]
     assert told["drop_points"]["low"] < told["drop_points"]["value"] < told["drop_points"]["high"]
+    assert "the forecast was off by" in Path("first/report.md").read_text()
     figures = read("first/strategy.json")["origin"]["figures"]
     lost = 100 * (figures["baseline_accuracy"] - figures["accuracy"])
     assert found["drop_points"] == pytest.approx(lost)
