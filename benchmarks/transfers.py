@@ -22,7 +22,7 @@ from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.progress import Silent
 from nacdeploy.forecasts import losses
 from nacdeploy.forecasts.forecast import Forecast, Found, margins
-from nacdeploy.forecasts.losses import Source
+from nacdeploy.forecasts.losses import Rehearsal, Source
 from nacdeploy.forecasts.plan import Wish, planned
 from nacdeploy.forecasts.ranges import Range, around
 from nacdeploy.sessions.session import Session, open_session
@@ -33,6 +33,7 @@ from nacdeploy.strategies.steps.follow import follow
 from nacdeploy.trials.evaluator import figures_of
 
 PROFILE = """
+name = "transfers"
 target = "ort"
 model = "{model}"
 width = {width}
@@ -91,9 +92,11 @@ class Row:
     seconds: float
 
     @property
-    def rehearsed(self) -> float:
-        """What the rehearsal lost, in points."""
-        return self.told.stages[-1].lost
+    def rehearsal(self) -> Rehearsal:
+        """What the rehearsal lost."""
+        found = self.told.rehearsal
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True)
@@ -109,18 +112,18 @@ class Transfer:
     @property
     def drop(self) -> Range:
         """The drop as it is told with what the source's run records."""
-        source = Source(self.there.figures.drop_points, self.there.rehearsed)
-        return losses.to_come(self.here.rehearsed, self.here.figures.n_images, source)
+        source = Source(self.there.figures.drop_points, self.there.rehearsal)
+        return losses.to_come(self.here.rehearsal, self.here.figures.n_images, source)
 
     @property
     def drop_known_alone(self) -> Range:
         """The drop as it is told where the source's run records its drop and no rehearsal."""
-        return losses.to_come(self.here.rehearsed, self.here.figures.n_images, Source(self.there.figures.drop_points))
+        return losses.to_come(self.here.rehearsal, self.here.figures.n_images, Source(self.there.figures.drop_points))
 
     @property
     def drop_unknown(self) -> Range:
         """The drop as it is told where nothing is known of the source."""
-        return losses.to_come(self.here.rehearsed, self.here.figures.n_images, None)
+        return losses.to_come(self.here.rehearsal, self.here.figures.n_images, None)
 
     @property
     def ms(self) -> Range:
@@ -215,7 +218,7 @@ def _row(session: Session, chain: Chain) -> Row:
     assert plan.watch is not None
     assert found is not None
     row = Row(plan.told, found, figures_of(state, session.profile), plan.watch.baseline_ms or 0.0, seconds)
-    print(f"{session.task.spec.name} {chain}: {row.rehearsed:.2f} rehearsed, {found.drop:.2f} found", flush=True)
+    print(f"{session.task.spec.name} {chain}: {row.rehearsal.lost:.2f} rehearsed, {found.drop:.2f} found", flush=True)
     return row
 
 

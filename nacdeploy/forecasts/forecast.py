@@ -13,7 +13,7 @@ from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Stopwatch
 from nacdeploy.forecasts import losses
-from nacdeploy.forecasts.losses import Source
+from nacdeploy.forecasts.losses import Rehearsal, Source
 from nacdeploy.forecasts.ranges import Range, around
 from nacdeploy.forecasts.rehearsal import Stage, rehearsed
 from nacdeploy.forecasts.times import Watch
@@ -46,6 +46,7 @@ class Forecast:
         source_drop: what was lost where the strategy was found; None if that is not known.
         stages: what the rehearsal lost after each letter.
         n_images: the training images of the rehearsal.
+        share: these as a share of all.
         seconds: the time that the forecast took.
     """
 
@@ -57,8 +58,14 @@ class Forecast:
     source_drop: float | None
     stages: tuple[Stage, ...]
     n_images: int
+    share: float
     seconds: float
     metric: str = DEFAULT
+
+    @property
+    def rehearsal(self) -> Rehearsal | None:
+        """What the rehearsal lost in the end; None if no letter applied."""
+        return Rehearsal(self.stages[-1].lost, self.share) if self.stages else None
 
     def __str__(self) -> str:
         """Return the line that a user reads."""
@@ -110,7 +117,8 @@ def forecast(
     size, bitops, time = margins(chain, session.profile, bool(network.exits))
     ms = watch(network)
     point = metric.point(session.baseline.metrics.chance)
-    lost = losses.to_come(seen.lost, len(task.data.validation), source)
+    rehearsal = Rehearsal(seen.lost, seen.n_images / len(task.data.train))
+    lost = losses.to_come(rehearsal, len(task.data.validation), source)
     return Forecast(
         chain=str(chain),
         size_bytes=around(cost.bytes, size),
@@ -120,6 +128,7 @@ def forecast(
         source_drop=None if source is None else point * source.lost,
         stages=seen.stages,
         n_images=seen.n_images,
+        share=rehearsal.share,
         seconds=stopwatch.seconds(),
         metric=metric.name,
     )
@@ -141,15 +150,14 @@ def source_of(origin: Mapping[str, Any], metric: Metric) -> Source | None:
         return None
     if figures.metric != metric.name:
         return None
-    rehearsal = told.stages[-1].lost if told and told.stages else None
-    return Source(figures.drop_points, rehearsal)
+    return Source(figures.drop_points, told.rehearsal if told else None)
 
 
 def missed(told: Forecast, found: Found) -> str:
     """Return by how much a forecast missed what was found, and which of it lies outside the limits.
 
     >>> from nacdeploy.forecasts.ranges import Range
-    >>> told = Forecast("PF", Range(100, 98, 102), Range(50, 49, 51), None, Range(1.0, 0.2, 2.0), None, (), 256, 1.0)
+    >>> told = Forecast("PF", Range(100, 98, 102), Range(50, 49, 51), None, Range(1, 0, 2), None, (), 256, 0.1, 1.0)
     >>> missed(told, Found(101, 50, None, 2.5))
     '+1.0 % in size, +0.0 % in BitOps, +1.50 points of drop; drop outside its limits'
     """

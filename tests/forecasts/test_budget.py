@@ -11,7 +11,7 @@ from nacdeploy.forecasts.ranges import Range, around
 def told(factor: float) -> Forecast:
     """Twice as much taken is twice the drop and half the time."""
     drop = Range(2.0 * factor, factor, 3.0 * factor)
-    return Forecast("P", around(1e6, 0), around(1e9, 0), around(8.0 / factor, 0.1), drop, None, (), 256, 1.0)
+    return Forecast("P", around(1e6, 0), around(1e9, 0), around(8.0 / factor, 0.1), drop, None, (), 256, 0.125, 1.0)
 
 
 def ms(factor: float) -> float | None:

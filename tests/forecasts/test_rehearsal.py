@@ -12,6 +12,7 @@ from nacdeploy.base import records
 from nacdeploy.base.errors import RefusedError
 from nacdeploy.forecasts import rehearsal
 from nacdeploy.forecasts.forecast import Forecast, Found, missed, source_of
+from nacdeploy.forecasts.losses import Rehearsal
 from nacdeploy.forecasts.ranges import Range, around
 from nacdeploy.forecasts.rehearsal import Stage, in_small, rehearsed
 from nacdeploy.metrics import ACCURACY, named
@@ -24,7 +25,16 @@ from nacdeploy.trials.evaluator import figures_of
 
 def told(**changed: Any) -> Forecast:
     made = Forecast(
-        "PF", around(100.0, 0.02), around(50.0, 0.0), None, Range(1.0, 0.2, 2.0), None, (Stage("PF", 3.0),), 256, 1.0
+        "PF",
+        around(100.0, 0.02),
+        around(50.0, 0.0),
+        None,
+        Range(1.0, 0.2, 2.0),
+        None,
+        (Stage("PF", 3.0),),
+        256,
+        0.125,
+        1.0,
     )
     return replace(made, **changed)
 
@@ -77,10 +87,10 @@ def test_source_is_read_from_what_a_strategy_records(baseline: CompressionState,
     known = source_of(origin, ACCURACY)
     assert known is not None
     assert known.lost == pytest.approx(2.0)
-    assert known.rehearsed is None
+    assert known.rehearsal is None
     whole = source_of({**origin, "forecast": records.to_data(told())}, ACCURACY)
     assert whole is not None
-    assert whole.rehearsed == 3.0
+    assert whole.rehearsal == Rehearsal(3.0, 0.125)
     assert source_of(origin, named("mae")) is None
 
 
