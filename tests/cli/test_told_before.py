@@ -42,7 +42,7 @@ def test_transfer_tells_what_comes_out_and_how_far_that_was_off() -> None:
     figures = read("first/strategy.json")["origin"]["figures"]
     lost = 100 * (figures["baseline_accuracy"] - figures["accuracy"])
     assert found["drop_points"] == pytest.approx(lost)
-    again = succeed("transfer", "--strategy", "first", "--seed", 1, "--dry-run", "--forecast", "--json").json
+    again = succeed("transfer", "--strategy", "first", "--dry-run", "--forecast", "--json", *TABLE).json
     assert again["forecast"]["source_drop"] == pytest.approx(lost)
     assert [step["link"] for step in again["steps"]] == ["P(ratio=0.3)", "Q", "F"]
 
