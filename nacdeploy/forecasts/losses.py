@@ -15,7 +15,7 @@ from nacdeploy.forecasts.ranges import Range
 
 EIGHTH = 0.125  # of the images: what the law was found with; less is left of it for a larger share
 FACTOR, POWER = 0.46, 0.8  # of the law: what is lost in the end of what a rehearsal lost
-_OF_A_GAIN = 0.2  # what is left of a rehearsal's gain, which is mostly luck
+_LUCK, _OF_LUCK = 1.0, 0.2  # points that a rehearsal gains by luck, and what is left of them; more than that stays
 CARRIED = 0.5  # of the source's distance from the law
 KNOWN_ALONE = 0.25  # of the source's drop, where it had no rehearsal
 _FARTHEST = 5.0  # points that a source moves a forecast by
@@ -51,7 +51,7 @@ def to_come(rehearsal: Rehearsal, n_images: int, source: Source | None) -> Range
     law = in_the_end(rehearsal)
     value = law + _moved_by(source, law)
     noise = _OF_80_PERCENT * 100.0 * math.sqrt(_SWAPPED / n_images)
-    half = math.hypot(STEADY + GROWING * max(0.0, law), noise)
+    half = math.hypot(STEADY + GROWING * abs(law), noise)
     return Range(*(round(each, 2) for each in (value, value - half, value + half)))
 
 
@@ -62,8 +62,8 @@ def in_the_end(rehearsal: Rehearsal) -> float:
     [2.43, 5.38, 8.0]
     """
     lost, part = rehearsal.lost, min(1.0, max(0.0, math.log(rehearsal.share) / math.log(EIGHTH)))
-    if lost <= 0:
-        return lost * float(_OF_A_GAIN**part)
+    if lost <= 0:  # beyond luck, the baseline was not trained to its end
+        return max(lost, -_LUCK) * float(_OF_LUCK**part) + min(0.0, lost + _LUCK)
     return float(FACTOR**part * lost ** (1 - part * (1 - POWER)))
 
 

@@ -48,6 +48,12 @@ def test_range_holds_its_own_limits_whatever_rounding_does() -> None:
     assert not told.holds(0.3001)
 
 
+def test_small_gain_is_luck_and_a_large_one_stays() -> None:
+    assert -0.2 < in_the_end(Rehearsal(-0.5)) < 0
+    assert in_the_end(Rehearsal(-10.0)) < -9
+    assert width(-10.0, 2000) > width(-0.5, 2000)
+
+
 def test_whole_rehearsal_is_the_run_itself() -> None:
     assert in_the_end(Rehearsal(6.0, 1.0)) == 6.0
     assert in_the_end(Rehearsal(-2.0, 1.0)) == -2.0
