@@ -52,7 +52,7 @@ bench-search: .venv/.stamp
 	$(BIN)/python benchmarks/search.py --bench $(BENCH)
 	$(BIN)/python benchmarks/real_search.py
 
-# Chains carried from one network to five others, forecast against truth: half an hour of one core, resumable.
+# Chains carried from one network to seven others, forecast against truth: half an hour of one core, resumable.
 bench-transfer: .venv/.stamp
 	$(BIN)/python benchmarks/transfers.py
 
