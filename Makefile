@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-workers bench-fidelity bench-distill bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-transfer bench-workers bench-fidelity bench-distill bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -52,6 +52,10 @@ bench-search: .venv/.stamp
 	$(BIN)/python benchmarks/search.py --bench $(BENCH)
 	$(BIN)/python benchmarks/real_search.py
 
+# Chains carried from one network to seven others, forecast against truth: half an hour of one core, resumable.
+bench-transfer: .venv/.stamp
+	$(BIN)/python benchmarks/transfers.py
+
 # What a search itself costs, and two workers against one: minutes, on an idle machine.
 bench-workers: .venv/.stamp
 	$(BIN)/python benchmarks/overhead.py
@@ -81,10 +85,11 @@ bench-efficientnet: .venv/.stamp
 bench-real: .venv/.stamp
 	$(BIN)/python -m benchmarks.real_networks
 
-# Kills, other people's files, full disks and the like; an hour or two, and goes on where it was stopped.
+# Channels removed without labels: EfficientNet-lite0's bare file, half an hour.
 bench-unlabelled: .venv/.stamp
 	$(BIN)/python benchmarks/unlabelled.py
 
+# Kills, other people's files, full disks and the like; an hour or two, and goes on where it was stopped.
 bench-reliability: .venv/.stamp
 	$(BIN)/python benchmarks/reliability.py
 

@@ -21,7 +21,7 @@ from nacdeploy.commands.report import report
 from nacdeploy.commands.search import search
 from nacdeploy.commands.show import show
 from nacdeploy.commands.train import train
-from nacdeploy.commands.transfer import preview, transfer
+from nacdeploy.commands.transfer import forecast, preview, transfer
 from nacdeploy.commands.trust import trust
 from nacdeploy.results.result import Result
 
@@ -35,6 +35,7 @@ __all__ = [
     "explain",
     "export",
     "finetune",
+    "forecast",
     "load",
     "optimize",
     "preview",

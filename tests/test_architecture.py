@@ -60,6 +60,7 @@ ROOMS = {
     "reports": ("reports",),
     "sessions": ("sessions",),
     "trials": ("trials",),
+    "forecasts": ("forecasts",),
     "results": ("results",),
     "config": ("experiments.config",),
     "driver": ("experiments.driver",),

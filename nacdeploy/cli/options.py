@@ -102,6 +102,13 @@ task_options = shared(*options.TASK)
 data, wandb = _option("data"), _option("wandb")
 
 
+def budget(function: F) -> F:
+    """Add the options that say what a network may lose and how long it may take."""
+    for name in ("speedup", "target_ms", "max_drop"):
+        function = _option(name)(function)
+    return function
+
+
 def search_options(function: F) -> F:
     """Add the options of a search that are keys of the profile's search table."""
     for name in reversed(options.SEARCH):

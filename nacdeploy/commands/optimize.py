@@ -137,7 +137,7 @@ def _without_training(min_snr_db: float) -> Strategy:
 
 
 def _once(ask: _Ask, chain: str | Strategy) -> Path:
-    result = transfer(strategy=chain, progress=ask.progress, **ask.options)
+    result = transfer(strategy=chain, forecast=False, progress=ask.progress, **ask.options)
     return export(
         source=result.folder,
         target=ask.target,

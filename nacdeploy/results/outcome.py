@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nacdeploy.base import records, tracking
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
+from nacdeploy.forecasts.forecast import Forecast, Found
 from nacdeploy.metrics import schema, spelled
-from nacdeploy.reports.page import write_page
+from nacdeploy.reports.page import Page, write_page
 from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
-from nacdeploy.results.run_page import REPORT_FILE, Material, page_of, summary_rows
+from nacdeploy.results.run_page import REPORT_FILE, Material, page_of
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, test_scores
@@ -55,6 +55,7 @@ def finish(
     speed: Speed | None = None,
     latency: LatencyReport | None = None,
     candidates: tuple[Candidate, ...] = (),
+    told: tuple[Forecast | None, Found | None] = (None, None),
 ) -> Result:
     """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
     scores = test_scores(session, state, command.progress)
@@ -77,6 +78,8 @@ def finish(
         front=front_of(found) if found else (),
         latency=latency,
         candidates=candidates,
+        forecast=told[0],
+        found=told[1],
         schema=schema(session.task.metric.name),
     )
     record = checkpoints.record_of(
@@ -109,7 +112,7 @@ def _report(place: Path, material: Material) -> dict[str, Path]:
     try:
         whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
         pictures = {panel.name: panel.write_png(place) for panel in page.panels}
-        _write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
+        _write_report(place, page, [*pictures.values()])
     except NacdeployError as error:
         raise NacdeployError(
             f"the result in {place} is whole, its report is not: {error}; 'nacdeploy report {place}' draws it again"
@@ -141,6 +144,8 @@ def _strategy(session: Session, state: CompressionState, result: Result) -> Stra
     del settings["quantize"]["grid"]  # the machine's own, measured again where the strategy is applied
     settings.get("prune", {}).pop("latency_table", None)  # a path of this machine
     origin = {"model": result.model, "data": result.data, "figures": records.to_data(result.figures)}
+    if result.forecast is not None:
+        origin["forecast"] = records.to_data(result.forecast)
     return Strategy(state.chain, settings, origin)
 
 
@@ -185,10 +190,10 @@ def checkpoint_folder(path: Path) -> Path:
     raise UsageError(f"{path} holds no checkpoint; --from takes a folder that search, transfer, finetune or train left")
 
 
-def _write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
-    """Write `report.md` into `folder`: scores on the test split, ratios, pictures beside it."""
-    rows = summary_rows(figures, scores)
-    lines = [f"# {title}", "", "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+def _write_report(folder: Path, page: Page, pictures: Sequence[Path] = ()) -> Path:
+    """Write `report.md` into `folder`: scores on the test split, ratios, a forecast, pictures beside it."""
+    rows = (f"| {' | '.join(row)} |" for row in page.summary.rows)
+    lines = [f"# {page.title}", "", "| figure | value |", "|---|---|", *rows]
     lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
     lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]
     path = folder / "report.md"

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from nacdeploy.base import html, records
+from nacdeploy.forecasts.forecast import Forecast, Found
 from nacdeploy.metrics import DEFAULT, scored
 from nacdeploy.network.served import served
 from nacdeploy.reports.figures import Pictures
@@ -38,6 +39,7 @@ class Result:
     """The results of a command: result.json. Ratios are analytic except the speed, scores are on the test split.
 
     `candidates` are the networks within the time of a search by time, the answer first: a dense one may be it.
+    `forecast` is what was told before a transfer trained, `found` what came out on the same scales.
     """
 
     kind: str
@@ -58,6 +60,8 @@ class Result:
     front: tuple[FrontMember, ...] = ()
     latency: LatencyReport | None = None
     candidates: tuple[Candidate, ...] = ()
+    forecast: Forecast | None = None
+    found: Found | None = None
     schema: int = records.SCHEMA_VERSION
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from nacdeploy import profile as profiles
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
+from nacdeploy.forecasts.forecast import Forecast, Found, told_rows
 from nacdeploy.metrics import ACCURACY, Metric, named, number, shown, shown_drop
 from nacdeploy.profile import Profile
 from nacdeploy.reports.figures import Panel, layers_panel, search_panels
@@ -51,6 +52,10 @@ class Finished(Protocol):
     def figures(self) -> Figures: ...
     @property
     def scores(self) -> Scores: ...
+    @property
+    def forecast(self) -> Forecast | None: ...
+    @property
+    def found(self) -> Found | None: ...
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ def _lead(material: Material) -> str:
 
 def _summary(found: SearchResult | None, result: Finished | None) -> Cells:
     if result is not None:
-        return Cells("Result", ("figure", "value"), summary_rows(result.figures, result.scores))
+        rows = (*summary_rows(result.figures, result.scores), *told_rows(result.forecast, result.found))
+        return Cells("Result", ("figure", "value"), rows)
     best = found and (found.best or found.nearest)
     if not best:
         return Cells("So far", ("figure", "value"), (("chains", "only the untouched model is evaluated"),))

@@ -68,6 +68,7 @@ class Request:
         settings: the values of options and files that need no network.
         letters: the letters of the chains to come; None if the network stays, and nothing is measured for it.
         chain: the chain to apply, if one is given.
+        origin: what a strategy file records of the run in which its chain was found.
         precision: a precision file and its content.
         rules: a rule file.
     """
@@ -78,6 +79,7 @@ class Request:
     chain: Chain = field(default_factory=Chain)
     precision: tuple[str, Precisions] | None = None
     rules: RuleFile | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def to_apply(
     known_letters.check(found.chain, settings.profile)
     carried = (str(precision), carry.read(Path(precision))) if precision is not None else None
     read = rule_files.read(Path(rules)) if rules is not None else None
-    return Request(options, settings, found.chain.word, found.chain, carried, read)
+    return Request(options, settings, found.chain.word, found.chain, carried, read, found.origin)
 
 
 def to_search(request: Request, n_workers: int = 1) -> Request:

@@ -1,6 +1,6 @@
 """Transfer: a strategy carried over to a model, with every letter's decisions made anew on that model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from nacdeploy.base.errors import DivergedError, RefusedError
@@ -84,6 +84,18 @@ def previews(
     Decisions after an F are made on weights that F would have changed, so that P may then choose other channels.
     """
     rows = []
+    for link, after, refused in decided(chain, state, task, profile, skip_refused):
+        now = after.metrics.cost
+        explanation = letters.make(link, profile).explain(after.steps[-1].decision) if refused is None else "refused"
+        rows.append(Preview(str(link), explanation, now.macs, now.bitops, now.memory_bits, refused))
+    return rows
+
+
+def decided(
+    chain: Chain, state: CompressionState, task: Task, profile: Profile, skip_refused: bool = False
+) -> Iterator[tuple[Link, CompressionState, str | None]]:
+    """Yield every letter with the state that it leaves, decided and performed but not settled or trained, or with why
+    it is refused; a refusal ends the chain, without `skip_refused`."""
     for link in chain:
         operator = letters.make(link, profile)
         refused = letters.refusal(operator, state)
@@ -92,12 +104,9 @@ def previews(
             network = operator.perform(state.network, decision)
             metrics = replace(state.metrics, cost=cost(network, task.example_input(), _all_to_the_end(network)))
             state = replace(state, network=network, metrics=metrics, steps=(*state.steps, Step(link, decision)))
-        now = state.metrics.cost
-        explanation = operator.explain(state.steps[-1].decision) if refused is None else "refused"
-        rows.append(Preview(str(link), explanation, now.macs, now.bitops, now.memory_bits, refused))
+        yield link, state, refused
         if refused is not None and not skip_refused:
-            break
-    return rows
+            return
 
 
 def _all_to_the_end(network: Network) -> tuple[float, ...]:
