@@ -184,3 +184,19 @@ def test_without_a_clock_it_says_so(baseline: CompressionState, task: Task) -> N
 def test_budget_is_a_share_or_a_time() -> None:
     assert Budget(0.5, None).asked_ms(4.0) == 2.0
     assert Budget(None, 3.0).asked_ms(4.0) == 3.0
+
+
+class Steep(MadeUp):
+    """Whole networks take more than their layers, by a power that no table tells."""
+
+    def whole_ms(self, network: Network) -> float:
+        return super().whole_ms(network) ** 4
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_time_asked_for_is_met_where_the_table_is_far_from_the_truth(
+    baseline: CompressionState, task: Task, share: float
+) -> None:
+    timed = decided(baseline, task, Steep(), time=share, multiple=1).timed
+    assert timed is not None and timed.measured_ms is not None
+    assert 0.93 * timed.asked_ms <= timed.measured_ms <= timed.asked_ms

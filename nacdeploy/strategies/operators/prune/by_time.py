@@ -21,7 +21,8 @@ from nacdeploy.task.clock import Clock
 
 CLOSE = 0.965  # of the time asked for: an answer between this and all of it is near enough
 _AIM = 0.985  # of it, where times were corrected
-_N_TRIES = 6
+_LEAST_STEP = 0.15  # between two tries, of their distance
+_N_TRIES = 8
 INT8, FLOAT32 = "int8", "float32"
 
 
@@ -108,8 +109,8 @@ def allocate(
             return None
         return clock.networks_ms([runs, cut_to(runs, found, widths, multiple)], structure_key(runs))[1]
 
-    def chosen(aim: Fit, ms: float) -> dict[str, int] | None:
-        return allocation.allocated(found, times, multiple, aim.sum_ms(ms), scope)
+    def chosen(sum_ms: float) -> dict[str, int] | None:
+        return allocation.allocated(found, times, multiple, sum_ms, scope)
 
     answer = _nearest(times, fit, asked_ms, chosen, measured_ms)
     if answer is None:
@@ -154,33 +155,54 @@ def _family(found: Sequence[Group], multiple: int) -> list[dict[str, int]]:
     return [each for each in (half, allocation.smallest(every)) if each]
 
 
+@dataclass(frozen=True)
+class _Try:
+    """Widths that were timed, with the sum of their layers' times."""
+
+    widths: dict[str, int]
+    sum_ms: float
+    ms: float
+
+
 def _nearest(
     times: LayerTimes,
     fit: Fit,
     asked_ms: float,
-    chosen: Callable[[Fit, float], dict[str, int] | None],
+    chosen: Callable[[float], dict[str, int] | None],
     measured_ms: Callable[[Mapping[str, int]], float | None],
 ) -> tuple[dict[str, int], float | None] | None:
-    """Return the slowest widths within the time that a few corrections find, and their measured time."""
-    aim, ms, tried = fit, asked_ms, dict[tuple[int, ...], float]()
-    best: tuple[dict[str, int], float] | None = None
+    """Return the slowest widths within the time that a few tries find, and their measured time.
+
+    Until one try is within the time and another above it, the table is corrected by the last one. From then on the sum
+    of layers is sought between the two: a runtime may be much faster at one width than at its neighbour.
+    """
+    wanted = fit.sum_ms(asked_ms)
+    tried: list[_Try] = []
     for _ in range(_N_TRIES):
-        widths = chosen(aim, ms)
-        if widths is None:
+        widths = chosen(wanted)
+        if widths is None or widths in [each.widths for each in tried]:
             break
         seen_ms = measured_ms(widths)
         if seen_ms is None:
             return widths, None
-        key = tuple(widths.values())
-        if key in tried:
-            break
-        tried[key] = seen_ms
-        if seen_ms <= asked_ms and (best is None or seen_ms > best[1]):
-            best = widths, seen_ms
+        tried.append(_Try(widths, times.sum_ms(widths), seen_ms))
         if CLOSE * asked_ms <= seen_ms <= asked_ms:
             break
-        aim, ms = fit.corrected(seen_ms / fit.whole_ms(times.sum_ms(widths))), _AIM * asked_ms
-    return best
+        wanted = _next_sum(tried, fit, asked_ms)
+    within = [each for each in tried if each.ms <= asked_ms]
+    best = max(within, key=lambda each: each.ms, default=None)
+    return None if best is None else (best.widths, best.ms)
+
+
+def _next_sum(tried: Sequence[_Try], fit: Fit, asked_ms: float) -> float:
+    """Return the sum of layers to ask for next."""
+    last, aim = tried[-1], _AIM * asked_ms
+    below = max((each for each in tried if each.ms <= asked_ms), key=lambda each: each.ms, default=None)
+    above = min((each for each in tried if each.ms > asked_ms), key=lambda each: each.ms, default=None)
+    if below is None or above is None:
+        return fit.corrected(last.ms / fit.whole_ms(last.sum_ms)).sum_ms(aim)
+    share = (aim - below.ms) / (above.ms - below.ms)
+    return below.sum_ms + min(max(share, _LEAST_STEP), 1 - _LEAST_STEP) * (above.sum_ms - below.sum_ms)
 
 
 def _removed(
