@@ -81,7 +81,14 @@ class Refits(Protocol):
 
 @runtime_checkable
 class Calibrates(Protocol):
-    """An operator whose decision may hold the ranges of quantized tensors by key, which `settle` then takes."""
+    """An operator whose decision may hold the ranges of quantized tensors by key, which `settle` then takes.
+
+    >>> from nacdeploy.profile import load
+    >>> from nacdeploy.strategies.chain import Link
+    >>> from nacdeploy.strategies.steps import letters
+    >>> [letter for letter in "PQE" if isinstance(letters.make(Link(letter), load("demo")), Calibrates)]
+    ['Q']
+    """
 
     def ranges(self, decision: Any) -> Mapping[str, tuple[float, float]]: ...
 

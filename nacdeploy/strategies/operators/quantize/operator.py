@@ -45,7 +45,7 @@ class QuantizeDecision:
 class Quantize:
     letter: ClassVar[str] = "Q"
     name: ClassVar[str] = "Quantize"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 2
     decision_type: ClassVar[type] = QuantizeDecision
     keeps: ClassVar[Literal["signal"]] = "signal"
     table: QuantizeTable
