@@ -23,6 +23,7 @@ from benchmarks.honest.cells import ENVIRONMENTS, LINES
 from benchmarks.honest.plans import PLANS, Plan, smoke
 from benchmarks.peers.environments import versions
 from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.cli.render import RichProgress
 
 FOLDER = Path("bench-run") / "honest"
@@ -38,7 +39,7 @@ def main() -> None:
     for plan, speedup, seed in [] if asked.report else _work(plans, asked.seeds):
         for method in _methods(opened(plan, seed, root, progress, make=True), speedup):
             if time.monotonic() < end:
-                list(method)
+                _run(method, progress)
     _report(plans, asked.seeds, root, progress, asked.retime)
 
 
@@ -67,6 +68,14 @@ def _methods(bench: Bench, speedup: float) -> Iterator[Iterator[methods.Variatio
     yield methods.untrained(bench)
     for method in methods.METHODS:
         yield method.variations(bench, speedup)
+
+
+def _run(method: Iterator[methods.Variation], progress: RichProgress) -> None:
+    """Make what a row needs; a row that cannot be made is said, and the others go on."""
+    try:
+        list(method)
+    except NacdeployError as error:
+        progress.say(str(error))
 
 
 def _report(plans: Sequence[Plan], seeds: Sequence[int], root: Path, progress: RichProgress, fresh: bool) -> None:

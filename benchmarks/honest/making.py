@@ -4,7 +4,7 @@ All train by the recipe of the profile; a chain's file is what `export` ships, e
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,8 +110,13 @@ def _taught(network: Network, teacher: Network, task: Task, recipe: Any, seed: i
 
 
 def _kept(state: CompressionState, n_epochs: int, bench: Bench, folder: Path) -> Made:
-    checkpoint.write(folder / CHECKPOINT, state, checkpoint.record_of(state, bench.task, bench.profile))
+    _write(folder, state, bench.task, bench.profile)
     return _float(state.network, n_epochs, bench.profile, folder)
+
+
+def _write(folder: Path, state: CompressionState, task: Task, profile: Profile, **named: str) -> None:
+    (folder / CHECKPOINT).mkdir(exist_ok=True)
+    checkpoint.write(folder / CHECKPOINT, state, checkpoint.record_of(state, task, profile, **named))
 
 
 def _float(network: Network, n_epochs: int, profile: Profile, folder: Path) -> Made:
@@ -132,8 +137,8 @@ def _exported(
     with bench.progress.bar(word) as bar:
         report = epoch_report(bar, task.metric)
         state = follow(Chain.parse(word), start, task, profile, report=report).state
-    named: Mapping[str, Any] = {} if baseline is None else {"baseline_checkpoint": baseline}
-    checkpoint.write(folder / CHECKPOINT, state, checkpoint.record_of(state, task, profile, **named))
+    named = {} if baseline is None else {"baseline_checkpoint": baseline}
+    _write(folder, state, task, profile, **named)
     out, runs = folder / ARTIFACT, bench.folder / "runs"
     export: Callable[..., Path] = partial(nacdeploy.export, target="ort", runs=runs, wandb=False)
     export(source=folder / CHECKPOINT, out=out, progress=bench.progress)
