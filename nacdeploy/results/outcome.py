@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nacdeploy.base import records, tracking
 from nacdeploy.base.errors import NacdeployError, UsageError
@@ -12,9 +11,9 @@ from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
 from nacdeploy.metrics import schema, spelled
-from nacdeploy.reports.page import write_page
+from nacdeploy.reports.page import Cells, write_page
 from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
-from nacdeploy.results.run_page import REPORT_FILE, Material, page_of, summary_rows
+from nacdeploy.results.run_page import REPORT_FILE, Finished, Material, candidate_tables, page_of, summary_rows
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, test_scores
@@ -55,9 +54,14 @@ def finish(
     speed: Speed | None = None,
     latency: LatencyReport | None = None,
     candidates: tuple[Candidate, ...] = (),
+    n_epochs: int | None = None,
 ) -> Result:
-    """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
-    scores = test_scores(session, state, command.progress)
+    """Score on the test split, write checkpoint, strategy and result, and tell the tracker.
+
+    `n_epochs` are those beyond the baseline's own, where the chain's letters do not say them.
+    """
+    n_epochs = state.n_epochs if n_epochs is None else n_epochs
+    scores = test_scores(session, state, n_epochs, command.progress)
     result = Result(
         kind=command.kind,
         folder=str(command.place),
@@ -69,7 +73,7 @@ def finish(
         chain=str(state.chain),
         figures=figures_of(state, session.profile, speed),
         scores=scores,
-        n_epochs=state.n_epochs,
+        n_epochs=n_epochs,
         seconds=command.watch.seconds(),
         skipped=skipped,
         n_evaluations=len(found.evaluations) - 1 if found else 0,
@@ -109,7 +113,7 @@ def _report(place: Path, material: Material) -> dict[str, Path]:
     try:
         whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
         pictures = {panel.name: panel.write_png(place) for panel in page.panels}
-        _write_report(place, page.title, material.result.figures, material.result.scores, [*pictures.values()])
+        _write_report(place, page.title, material.result, [*pictures.values()])
     except NacdeployError as error:
         raise NacdeployError(
             f"the result in {place} is whole, its report is not: {error}; 'nacdeploy report {place}' draws it again"
@@ -185,10 +189,14 @@ def checkpoint_folder(path: Path) -> Path:
     raise UsageError(f"{path} holds no checkpoint; --from takes a folder that search, transfer, finetune or train left")
 
 
-def _write_report(folder: Path, title: str, figures: Figures, scores: Any, pictures: Sequence[Path] = ()) -> Path:
-    """Write `report.md` into `folder`: scores on the test split, ratios, pictures beside it."""
-    rows = summary_rows(figures, scores)
-    lines = [f"# {title}", "", "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+def _write_report(folder: Path, title: str, result: Finished, pictures: Sequence[Path] = ()) -> Path:
+    """Write `report.md` into `folder`: scores on the test split, ratios, the networks within a time, pictures beside
+    it."""
+    lines = [f"# {title}"]
+    summary = Cells("", ("figure", "value"), summary_rows(result.figures, result.scores))
+    for table in (summary, *candidate_tables(result)):
+        lines += ["", *([f"{table.title}:", ""] if table.title else []), f"| {' | '.join(table.columns)} |"]
+        lines += ["|" + "---|" * len(table.columns), *(f"| {' | '.join(row)} |" for row in table.rows)]
     lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
     lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]
     path = folder / "report.md"
