@@ -4,7 +4,7 @@ A variation is one way to the asked time: the network within it and, where width
 beyond it, between which accuracy is read off. Each method offers some, and validation picks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.honest import making, shapes
 from benchmarks.honest.bench import Bench
 from benchmarks.honest.cells import ENVIRONMENTS, Cell, Made
-from benchmarks.honest.plans import Family
+from benchmarks.honest.plans import Family, Plan
 from benchmarks.peers import quantisers
 from benchmarks.peers.quantisers import Setting
 from nacdeploy.base.errors import NacdeployError
@@ -21,6 +21,7 @@ from nacdeploy.trials.time_budget import networks_ms
 
 HELPS = 0.002  # of accuracy on validation: a round of the baseline that gains less has stopped helping
 MARGIN = 0.985  # of the time, as `search --target-ms` aims
+OTHER = "another architecture: dense small + our `Q`"
 WITHOUT, WITH = "dense small + our `Q`", "dense small + our `Q`, distilled"
 DISTILLED = (0, 0.5)
 
@@ -35,11 +36,15 @@ class Variation:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table; `is_ours` says that `search` could answer with it."""
+    """A row of the table, by whom: "nacdeploy", "dense" (which `search` may weigh too) or "peer"."""
 
     name: str
     variations: Callable[[Bench, float], Iterator[Variation]]
-    is_ours: bool = False
+    by: str = "peer"
+
+    def may_answer(self, plan: Plan) -> bool:
+        """Whether `search` could answer with it."""
+        return self.by == "nacdeploy" or (self.by == "dense" and plan.weighs_dense)
 
 
 def rounds(bench: Bench) -> tuple[Cell, ...]:
@@ -90,7 +95,16 @@ def _by_peer(bench: Bench, model: Path, setting: Setting, n_epochs: int, folder:
 
 def dense(bench: Bench, speedup: float) -> Iterator[Variation]:
     """Each family of dense networks, at the learning rate that validation likes."""
-    for family in bench.plan.families:
+    return _of_families(bench, bench.plan.families, speedup)
+
+
+def others(bench: Bench, speedup: float) -> Iterator[Variation]:
+    """The same of another architecture."""
+    return _of_families(bench, bench.plan.others, speedup)
+
+
+def _of_families(bench: Bench, families: Sequence[Family], speedup: float) -> Iterator[Variation]:
+    for family in families:
         if widths := _widths(bench, family, speedup):
             rate = _rate(bench, family)
             cells = tuple(_dense(bench, family, width, rate) for width in widths)
@@ -196,10 +210,11 @@ def _listed(values: tuple[float, ...]) -> str:
 
 
 METHODS = (
-    Method(WITHOUT, dense, is_ours=True),
-    Method("nacdeploy, P by time, Fisher", by_time({"importance": "fisher"}), is_ours=True),
-    Method("nacdeploy, P by time, uniform", by_time({"scope": "uniform"}), is_ours=True),
+    Method(WITHOUT, dense, "dense"),
+    Method("nacdeploy, P by time, Fisher", by_time({"importance": "fisher"}), "nacdeploy"),
+    Method("nacdeploy, P by time, uniform", by_time({"scope": "uniform"}), "nacdeploy"),
     Method("torch-pruning + `quantize_static`", by_torch_pruning(quantisers.STATIC[:3])),
     Method("torch-pruning + NNCF (OpenVINO)", by_torch_pruning(quantisers.NNCF)),
-    Method(WITH, distilled, is_ours=True),
+    Method(WITH, distilled, "dense"),
+    Method(OTHER, others),
 )

@@ -36,6 +36,8 @@ class Plan:
         model: in place of the profile's.
         speedups: times faster than the FP32 baseline, with the seeds that each is asked for.
         families: of the dense small networks.
+        others: dense small networks of another architecture, in a row of their own.
+        weighs_dense: whether `search` would weigh the families too.
         ratios: of torch-pruning; time chooses which of them are trained.
         n_rounds: the baseline is trained at most so many times the profile's epochs.
         tables: keys that stand over the profile's.
@@ -47,6 +49,8 @@ class Plan:
     ratios: tuple[float, ...]
     model: str | None = None
     n_rounds: int = 3
+    others: tuple[Family, ...] = ()
+    weighs_dense: bool = True
     tables: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,8 +67,10 @@ PLANS = {
         Plan(
             "mobilenet",
             {6.0: (0, 1, 2), 3.0: (0,)},
-            (Family("mobilenet_v2", (0.125, 0.1875, 0.25, 0.375, 0.5, 0.625, 0.75)), _RESNETS[0]),
+            (Family("mobilenet_v2", (0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.5, 0.625, 0.75)),),
             _RATIOS,
+            n_rounds=2,
+            others=_RESNETS[:1],
         ),
         Plan(
             "lite0",
@@ -73,6 +79,7 @@ PLANS = {
             tuple(replace(family, recipe=_SGD, widths=family.widths[3:]) for family in _RESNETS),
             _RATIOS,
             model=f"{HERE / 'lite0.py'}:lite0",
+            weighs_dense=False,
         ),
     )
 }

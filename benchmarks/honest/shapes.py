@@ -73,7 +73,7 @@ def _baseline(bench: Bench, place: Path) -> Iterator[Subject]:
 
 def _dense(bench: Bench, place: Path) -> Iterator[Subject]:
     graphs = Graphs(bench.profile.export.opset)
-    for family in bench.plan.families:
+    for family in (*bench.plan.families, *bench.plan.others):
         for width in family.widths:
             task, profile = bench.dense(family.model, width, {})
             network = by_time.deployed(plain_network(task, profile), rule_to_come(profile))

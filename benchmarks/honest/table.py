@@ -105,7 +105,8 @@ def _at(speedup: float, by_seed: Mapping[int, tuple[Bench, _Rows, Times]]) -> It
             at = answers.found(bench, rows[method.name, speedup], speedup, measured)
             if at is not None:
                 found.setdefault(method.name, {})[seed] = at
-        own = [found[each.name][seed] for each in METHODS if each.is_ours and seed in found.get(each.name, {})]
+        names = [each.name for each in METHODS if each.may_answer(bench.plan) and seed in found.get(each.name, {})]
+        own = [found[name][seed] for name in names]
         if own:
             found.setdefault(ANSWER, {})[seed] = max(own, key=lambda each: each.validation)
     yield f"\n### {speedup:g}x faster than FP32, seeds {', '.join(map(str, by_seed)) or 'none yet'}\n"
