@@ -75,8 +75,7 @@ PLANS = {
         Plan(
             "lite0",
             {3.0: (0, 1, 2), 2.2: (0,)},
-            # torch 2.14 crashes training 1x1 convolutions with stride, of up to 10 channels, at 48 px or more
-            tuple(replace(family, recipe=_SGD, widths=family.widths[3:]) for family in _RESNETS),
+            tuple(replace(family, recipe=_SGD) for family in _RESNETS),
             _RATIOS,
             model=f"{HERE / 'lite0.py'}:lite0",
             weighs_dense=False,
