@@ -24,12 +24,13 @@ N_ROUNDS = 60
 
 @dataclass(frozen=True)
 class Times:
-    """The speed of each cell against the baseline, and the ms of its call, from one run; `machine` says where."""
+    """The speed of each cell against the baseline, and the ms of its call (the fastest of a turn, the middle of the
+    rounds), from one run; `machine` says where."""
 
     machine: str
     baseline_ms: float
     ratios: dict[str, Ratio]
-    p50_ms: dict[str, float]
+    call_ms: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Found:
         validation: its accuracy there, a fraction.
         right: of each test image how right it is, in [0, 1], between two networks a mean; `(N,)`.
         ratio: the speed of the network within the time, and its interval.
-        p50_ms: the time of its call.
+        call_ms: the time of its call.
         n_epochs: that it was trained in all.
     """
 
@@ -49,7 +50,7 @@ class Found:
     validation: float
     right: NDArray[Any]
     ratio: Ratio
-    p50_ms: float
+    call_ms: float
     n_epochs: int
 
     @property
@@ -67,9 +68,8 @@ def times(bench: Bench, baseline: Cell, cells: Sequence[Cell], fresh: bool) -> T
     subjects = [each.subject(bench.cells.root) for each in {baseline.key: baseline, **wanted}.values()]
     bench.progress.say(f"timing {len(subjects)} networks of {bench.plan.name}, seed {bench.seed}, in turns")
     with timing.loaded(subjects, ENVIRONMENTS, bench.images("test").first) as workers:
-        compared = timing.compare(workers, baseline.key, n_rounds=N_ROUNDS)
-    p50_ms = {name: each.p50_ms for name, each in compared.latencies.items()}
-    found = Times(compared.machine, p50_ms[baseline.key], compared.ratios, p50_ms)
+        compared = timing.compare(workers, baseline.key, n_rounds=N_ROUNDS, fastest=True)
+    found = Times(compared.machine, compared.turn_ms[baseline.key], compared.ratios, compared.turn_ms)
     records.write_json(file, found)
     return found
 
@@ -126,7 +126,7 @@ def found(bench: Bench, variations: Sequence[Variation], speedup: float, measure
     validation = near * first.validation + (1 - near) * last.validation
     shown = first if near > 0 else last
     n_epochs, key = max(first.n_epochs, last.n_epochs), shown.key
-    return Found(variation.name, validation, of_each, measured.ratios[key], measured.p50_ms[key], n_epochs)
+    return Found(variation.name, validation, of_each, measured.ratios[key], measured.call_ms[key], n_epochs)
 
 
 def gap(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float, float]:

@@ -66,7 +66,7 @@ PLANS = {
         Plan("resnet", {12.0: (0, 1, 2), 4.0: (0,)}, _RESNETS, _RATIOS),
         Plan(
             "mobilenet",
-            {6.0: (0, 1, 2), 3.0: (0,)},
+            {5.0: (0, 1, 2)},
             (Family("mobilenet_v2", (0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.5, 0.625, 0.75)),),
             _RATIOS,
             n_rounds=2,
@@ -74,7 +74,7 @@ PLANS = {
         ),
         Plan(
             "lite0",
-            {3.0: (0, 1, 2), 2.2: (0,)},
+            {3.0: (0, 1, 2)},
             tuple(replace(family, recipe=_SGD) for family in _RESNETS),
             _RATIOS,
             model=f"{HERE / 'lite0.py'}:lite0",

@@ -81,7 +81,7 @@ def _timed(bench: Bench, rows: _Rows, fresh: bool) -> Times:
 def _baselines(bench: Bench, measured: Times, int8: Sequence[Variation]) -> Iterator[str]:
     """The FP32 network round by round, and in INT8 and no more."""
     yield f"\nseed {bench.seed}: {measured.machine}; FP32 {measured.baseline_ms:.4f} ms, 1 thread, batch 1"
-    yield "\n| network | epochs | validation % | test % | p50 ms | faster (95 %) |\n|---|---|---|---|---|---|"
+    yield "\n| network | epochs | validation % | test % | ms | faster (95 %) |\n|---|---|---|---|---|---|"
     best = methods.baseline(bench)
     for cell in methods.rounds(bench):
         name = "**FP32, compressed and teaching**" if cell == best else "FP32"
@@ -93,7 +93,7 @@ def _baselines(bench: Bench, measured: Times, int8: Sequence[Variation]) -> Iter
 
 def _row(name: str, cell: Cell, bench: Bench, measured: Times) -> str:
     test = f"{100 * answers.right(bench, cell).mean():.2f}"
-    cells = [name, str(cell.n_epochs), f"{100 * cell.validation:.2f}", test, f"{measured.p50_ms[cell.key]:.4f}"]
+    cells = [name, str(cell.n_epochs), f"{100 * cell.validation:.2f}", test, f"{measured.call_ms[cell.key]:.4f}"]
     return f"| {' | '.join([*cells, str(measured.ratios[cell.key])])} |"
 
 
@@ -122,7 +122,7 @@ def _method_row(name: str, found: Mapping[int, Found], ours: Mapping[int, Found]
     tests = [f"{100 * each.test:.2f}" for each in found.values()]
     gaps = [_gap(ours[seed], each) for seed, each in found.items() if seed in ours and name != OURS]
     middle = f"{100 * median(each.test for each in found.values()):.2f}"
-    picks = "; ".join(dict.fromkeys(f"{each.name}: {each.p50_ms:.4f} ms, {each.ratio}" for each in found.values()))
+    picks = "; ".join(dict.fromkeys(f"{each.name}: {each.call_ms:.4f} ms, {each.ratio}" for each in found.values()))
     n_epochs = ", ".join(dict.fromkeys(str(each.n_epochs) for each in found.values()))
     return f"| {name} | {middle} | {', '.join(tests)} | {', '.join(gaps)} | {n_epochs} | {picks} |"
 
