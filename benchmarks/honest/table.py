@@ -9,7 +9,7 @@ from benchmarks.honest import answers, methods
 from benchmarks.honest.answers import Found, Times
 from benchmarks.honest.bench import Bench
 from benchmarks.honest.cells import Cell, MissingError
-from benchmarks.honest.methods import METHODS, Method, Variation
+from benchmarks.honest.methods import METHODS, OTHER, Method, Variation
 from benchmarks.honest.plans import Plan
 from nacdeploy.base.errors import NacdeployError
 
@@ -112,7 +112,8 @@ def _at(speedup: float, by_seed: Mapping[int, tuple[Bench, _Rows, Times]]) -> It
     yield f"\n### {speedup:g}x faster than FP32, seeds {', '.join(map(str, by_seed)) or 'none yet'}\n"
     yield f"| network | test %, median | by seed | {OURS} above it, points (95 %, paired) | epochs | picked |"
     yield "|---|---|---|---|---|---|"
-    for name in (*(each.name for each in METHODS), ANSWER):
+    has_others = any(bench.plan.others for bench, _, _ in by_seed.values())
+    for name in (*(each.name for each in METHODS if has_others or each.name != OTHER), ANSWER):
         yield _method_row(name, found.get(name, {}), found.get(OURS, {}))
 
 
