@@ -41,10 +41,12 @@ bench-low-rank: .venv/.stamp
 bench-mixed: .venv/.stamp
 	$(BIN)/python benchmarks/mixed.py
 
-# Against ONNX Runtime's quantiser, modelopt, NNCF + OpenVINO and torch-pruning: about two hours of one core the first time.
+# Against ONNX Runtime's quantiser, modelopt, NNCF + OpenVINO and torch-pruning: about two hours of one core the first time;
+# then networks of equal measured time, many hours, resumable (RUN takes options of benchmarks.honest).
 bench-peers: .venv/.stamp
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.peers.guarded
+	$(BIN)/python -m benchmarks.honest $(RUN)
 
 # Searchers by counts on nacbench (BENCH is the folder of nacbench.py), then real searches: an hour or more, resumable.
 BENCH ?= ../shared/nacbench

@@ -3,7 +3,7 @@
 It runs in any environment that has numpy and the runtime asked for, and imports nothing else.
 
 {"do": "load", "name", "path", "runtime", "settings", "image"}   opens a model; image.npy is what it is called with
-{"do": "turn", "name"}   calls back to back, the first few unseen: {"ns"}, the median of one call
+{"do": "turn", "name", "fastest"}   calls back to back, the first few unseen: {"ns"}, the median call or the fastest
 {"do": "predict", "name", "images", "out"}   logits (N, K) of images.npy to out.npy
 """
 
@@ -55,14 +55,15 @@ def open_openvino(path: str, settings: dict[str, str]) -> Model:
 RUNTIMES = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
 
 
-def turn_ns(model: Model, image: np.ndarray) -> int:
-    """The median time of one call: back to back, as a user's loop runs them, once caches are warm after the wait."""
+def turn_ns(model: Model, image: np.ndarray, fastest: bool = False) -> int:
+    """The median time of one call, or the fastest: back to back, as a user's loop runs them, once caches are warm after
+    the wait."""
     times = []
     for _ in range(N_UNSEEN + N_TIMED):
         start = time.perf_counter_ns()
         model(image)
         times.append(time.perf_counter_ns() - start)
-    return int(np.median(times[N_UNSEEN:]))
+    return int((np.min if fastest else np.median)(times[N_UNSEEN:]))
 
 
 def serve(line: str, models: dict[str, Model], images: dict[str, np.ndarray]) -> dict[str, object]:
@@ -74,7 +75,7 @@ def serve(line: str, models: dict[str, Model], images: dict[str, np.ndarray]) ->
         images[name] = np.load(request["image"])
         return {}
     if request["do"] == "turn":
-        return {"ns": turn_ns(models[name], images[name])}
+        return {"ns": turn_ns(models[name], images[name], request.get("fastest", False))}
     many = np.load(request["images"])
     batches = (many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE))
     np.save(request["out"], np.concatenate([np.array(models[name](batch)) for batch in batches]))

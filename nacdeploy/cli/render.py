@@ -113,7 +113,7 @@ def print_result(result: Any) -> None:
             "",
         ],
         [
-            result.chain or "(empty)",
+            result.answer or "(empty)",
             cell(metric, scores.compressed),
             number(metric, scores.drop),
             f"{figures.nac_bitops_ratio:.2f}",

@@ -86,30 +86,34 @@ def search(
             cache_place = session.profile.search.cache or start.place / resuming.CACHE
             ours = equipped(session, start.place, cache_place, progress.say)
             final = _searched(start.place, session, ours, cluster, progress)
-        own = dense_of(session, final, ours, start, watch, progress) if pick is None else None
+        own = dense_of(session, final, ours, start, watch, progress) if pick is None else ()
         if pick is not None:
             final = _picked(final, pick, ours, start.place)
-        elif final.state is None and own is None:
+        elif final.state is None and not own:
             raise NacdeployError(_nothing(final.found, session.profile, start.place))
         _say_latency(final, progress)
         command = Command("search", start.place, start.request.options, progress, watch)
         rivals = dense.candidates(session, final.state, final.speed, own) if ours.by_clock else ()
         how: dict[str, Any] = {"found": final.found, "latency": final.latency, "candidates": rivals}
-        if own is not None and dense.wins(own, final.state):
-            return finish(command, own.session, own.state, speed=own.speed, **how)
+        if (won := dense.wins(own, final.state)) is not None:
+            return finish(command, won.session, won.state, speed=won.speed, n_epochs=won.n_more, **how)
         return finish(command, session, final.state or session.baseline, speed=final.speed, **how)
 
 
 def dense_of(
     session: Session, final: Final, ours: Equipment, start: Start, watch: Stopwatch, progress: Progress
-) -> Dense | None:
-    """The best smaller dense network within a search's time; None without a time, or if the hours are over."""
+) -> tuple[Dense, ...]:
+    """The smaller dense networks within a search's time; none without a time, or if the hours are over."""
     table = session.profile.search
-    is_late = table.max_hours is not None and watch.seconds() >= 3600.0 * table.max_hours
-    if ours.by_clock is None or not table.dense or is_late:
-        return None
+
+    def is_late() -> bool:
+        return table.max_hours is not None and watch.seconds() >= 3600.0 * table.max_hours
+
+    if ours.by_clock is None or not table.dense or is_late():
+        return ()
     n_epochs = final.state.n_epochs if final.state is not None else 0
-    return dense.trained(session, n_epochs, ours.by_clock, Runs(Path(start.request.options["runs"])), progress)
+    runs = Runs(Path(start.request.options["runs"]))
+    return dense.trained(dense.Search(session, ours.by_clock, n_epochs, runs, progress, is_late))
 
 
 @contextmanager

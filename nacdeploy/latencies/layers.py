@@ -30,9 +30,8 @@ def _layer(network: Network, name: str | None, module: nn.Module, shape: tuple[i
     weight_shape = tuple(module.weight.shape)  # type: ignore[arg-type]
     layer = Layer(shape, weight_shape)
     if isinstance(module, nn.Conv2d):
-        layer = replace(
-            layer, strides=module.stride, pads=_pads(module), dilations=module.dilation, group=module.groups
-        )
+        strides, dilations = tuple(module.stride), tuple(module.dilation)  # some networks hold them as lists
+        layer = replace(layer, strides=strides, pads=_pads(module), dilations=dilations, group=module.groups)
     if name is None:
         return layer
     if network.sparsity is not None and network.masks.get(name) is not None:

@@ -90,17 +90,6 @@ class ModelSpec:
         return model
 
 
-def narrower(spec: ModelSpec) -> tuple[float, ...]:
-    """Return the widths of smaller networks of a built-in family, the widest first; none for other networks."""
-    if spec.name in resnet.LAYOUTS:
-        now = int(spec.width or resnet.LAYOUTS[spec.name].width)
-        return tuple(float(width) for width in range((now - 1) // 4 * 4, 0, -4))
-    if spec.name == "mobilenet_v2":
-        steps = int(16 * (spec.width or 1.0) - 1e-9)
-        return tuple(step / 16 for step in range(steps, 0, -1))
-    return ()
-
-
 def _materialised(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """Return the network with the shapes of its lazy layers, which the first images decide."""
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in model.parameters()):
@@ -175,7 +164,6 @@ def _build(spec: ModelSpec) -> nn.Module:
     if library == "timm":
         return external.timm_model(rest, n_classes=n_classes, channels=channels, input_size=input_size)
     if from_onnx.is_onnx(name):
-        shapes = {port.name: port.shape for port in spec.ports.inputs} if spec.ports else {}
         shapes = {port.name: port.shape for port in spec.ports.inputs} if spec.ports else {}
         return from_onnx.module(from_onnx.parsed(name), shapes)
     if live.is_live(name):

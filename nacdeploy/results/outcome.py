@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nacdeploy.base import records, tracking
@@ -14,7 +14,7 @@ from nacdeploy.forecasts.forecast import Forecast, Found
 from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import Page, write_page
 from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
-from nacdeploy.results.run_page import REPORT_FILE, Material, page_of
+from nacdeploy.results.run_page import REPORT_FILE, Finished, Material, candidate_tables, page_of
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, test_scores
@@ -56,9 +56,14 @@ def finish(
     latency: LatencyReport | None = None,
     candidates: tuple[Candidate, ...] = (),
     told: tuple[Forecast | None, Found | None] = (None, None),
+    n_epochs: int | None = None,
 ) -> Result:
-    """Score on the test split, write checkpoint, strategy and result, and tell the tracker."""
-    scores = test_scores(session, state, command.progress)
+    """Score on the test split, write checkpoint, strategy and result, and tell the tracker.
+
+    `n_epochs` are those beyond the baseline's own, where the chain's letters do not say them.
+    """
+    n_epochs = state.n_epochs if n_epochs is None else n_epochs
+    scores = test_scores(session, state, n_epochs, command.progress)
     result = Result(
         kind=command.kind,
         folder=str(command.place),
@@ -70,7 +75,7 @@ def finish(
         chain=str(state.chain),
         figures=figures_of(state, session.profile, speed),
         scores=scores,
-        n_epochs=state.n_epochs,
+        n_epochs=n_epochs,
         seconds=command.watch.seconds(),
         skipped=skipped,
         n_evaluations=len(found.evaluations) - 1 if found else 0,
@@ -112,7 +117,7 @@ def _report(place: Path, material: Material) -> dict[str, Path]:
     try:
         whole = write_page(place / REPORT_FILE, page)  # before the PNGs, whose resolution moves the layout a little
         pictures = {panel.name: panel.write_png(place) for panel in page.panels}
-        _write_report(place, page, [*pictures.values()])
+        _write_report(place, page, material.result, [*pictures.values()])
     except NacdeployError as error:
         raise NacdeployError(
             f"the result in {place} is whole, its report is not: {error}; 'nacdeploy report {place}' draws it again"
@@ -190,10 +195,13 @@ def checkpoint_folder(path: Path) -> Path:
     raise UsageError(f"{path} holds no checkpoint; --from takes a folder that search, transfer, finetune or train left")
 
 
-def _write_report(folder: Path, page: Page, pictures: Sequence[Path] = ()) -> Path:
-    """Write `report.md` into `folder`: scores on the test split, ratios, a forecast, pictures beside it."""
-    rows = (f"| {' | '.join(row)} |" for row in page.summary.rows)
-    lines = [f"# {page.title}", "", "| figure | value |", "|---|---|", *rows]
+def _write_report(folder: Path, page: Page, result: Finished, pictures: Sequence[Path] = ()) -> Path:
+    """Write `report.md` into `folder`: scores on the test split, ratios, a forecast, the networks within a time,
+    pictures beside it."""
+    lines = [f"# {page.title}"]
+    for table in (replace(page.summary, title=""), *candidate_tables(result)):
+        lines += ["", *([f"{table.title}:", ""] if table.title else []), f"| {' | '.join(table.columns)} |"]
+        lines += ["|" + "---|" * len(table.columns), *(f"| {' | '.join(row)} |" for row in table.rows)]
     lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
     lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]
     path = folder / "report.md"

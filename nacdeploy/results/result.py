@@ -10,7 +10,7 @@ from nacdeploy.forecasts.forecast import Forecast, Found
 from nacdeploy.metrics import DEFAULT, scored
 from nacdeploy.network.served import served
 from nacdeploy.reports.figures import Pictures
-from nacdeploy.results.run_page import material, page_of, summary_rows
+from nacdeploy.results.run_page import dense_answer, material, page_of, summary_rows, title_of
 from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.steps import checkpoint as checkpoints
@@ -65,6 +65,12 @@ class Result:
     schema: int = records.SCHEMA_VERSION
 
     @property
+    def answer(self) -> str:
+        """The name of the answer: the chain, or a smaller dense network."""
+        own = dense_answer(self)
+        return self.chain if own is None else own.name
+
+    @property
     def network(self) -> nn.Module:
         """The compressed network in evaluation mode, read from the checkpoint: a module that takes normalised images
         (N, C, H, W) and returns its outputs (N, K), or takes and returns what the network of one's own task does.
@@ -86,5 +92,4 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return the scores and ratios as a table, for notebooks."""
-        title = f"{self.chain or 'FP32'} on {self.model}, {self.data}"
-        return html.table(title, ("figure", "value"), summary_rows(self.figures, self.scores))
+        return html.table(title_of(self), ("figure", "value"), summary_rows(self.figures, self.scores))

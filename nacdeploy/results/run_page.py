@@ -22,6 +22,7 @@ from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.search.objective import make as make_objective
 from nacdeploy.strategies.search.search_result import SearchResult, result_of
 from nacdeploy.strategies.steps import checkpoint as checkpoints
+from nacdeploy.trials.dense import Candidate
 
 REPORT_FILE = "report.html"
 
@@ -56,6 +57,8 @@ class Finished(Protocol):
     def forecast(self) -> Forecast | None: ...
     @property
     def found(self) -> Found | None: ...
+    @property
+    def candidates(self) -> Sequence[Candidate]: ...
 
 
 @dataclass(frozen=True)
@@ -103,20 +106,50 @@ def page_of(material: Material) -> Page:
     panels: list[Panel] = search_panels(found, _shown_best(found, result)) if found else []
     if result is not None:
         panels += _layers(result)
-    tables = _search_tables(found) if found else []
+    tables = [*(candidate_tables(result) if result else []), *(_search_tables(found) if found else [])]
     return Page(_title(material), _lead(material), _summary(found, result), panels, tables)
 
 
 def _shown_best(found: SearchResult, result: Finished | None) -> Evaluation | None:
-    """Return the chain that the run answered with, else the best so far."""
+    """Return the chain that the run answered with, else the best so far: a dense network's chain is no chain of the
+    search."""
     by_chain = {e.chain: e for e in found.evaluations}
-    return (by_chain.get(result.chain) if result else None) or found.best or found.nearest
+    answered = by_chain.get(result.chain) if result and not dense_answer(result) else None
+    return answered or found.best or found.nearest
+
+
+def dense_answer(result: Finished) -> Candidate | None:
+    """Return the dense network that a search by time answered with; None if its answer is a chain."""
+    return next((each for each in result.candidates if each.is_answer and each.is_dense), None)
+
+
+def title_of(result: Finished) -> str:
+    """Return the title of a result."""
+    if (own := dense_answer(result)) is not None:
+        return f"{own.name} on {result.data}"
+    return f"{result.chain or 'FP32'} on {result.model}, {result.data}"
+
+
+def candidate_tables(result: Finished) -> list[Cells]:
+    """Return the table of the networks within a search's time, the answer first; no table without a time."""
+    if not result.candidates:
+        return []
+    rows = [
+        (
+            f"{each.name}{' *' if each.is_answer else ''}",
+            shown(named(each.metric), each.score),
+            f"{each.p50_ms:.4g}",
+            str(each.n_epochs),
+        )
+        for each in result.candidates
+    ]
+    columns = ("network", f"{named(result.candidates[0].metric).title}, validation", "ms", "epochs in all")
+    return [Cells("Within the time; * is the answer", columns, tuple(rows))]
 
 
 def _title(material: Material) -> str:
     if material.result is not None:
-        result = material.result
-        return f"{result.chain or 'FP32'} on {result.model}, {result.data}"
+        return title_of(material.result)
     profile = material.profile
     return f"Search on {profile.model}, {profile.data}, under way" if profile else "Run"
 
@@ -127,7 +160,9 @@ def _lead(material: Material) -> str:
         return f"{material.result.kind} with profile {material.result.profile}" if material.result else ""
     n_done = len(found.evaluations) - 1
     table = profile.search
-    return (
+    own = dense_answer(material.result) if material.result is not None else None
+    answer = f"The answer is {own.name}, better on validation than any chain within the time. " if own else ""
+    return answer + (
         f"{n_done} of {table.budget} chains evaluated by '{table.searcher}' over the letters {table.alphabet}, "
         f"{found.n_trainings} trainings; objective '{table.objective}', at most {allowed(profile)} lost on "
         "validation. Ratios are baseline / now: more is better."
@@ -186,10 +221,13 @@ def _search_tables(found: SearchResult) -> list[Cells]:
 
 
 def _layers(result: Finished) -> Sequence[Panel]:
-    """Return the picture by layer, where both checkpoints are still there."""
-    if not all(checkpoints.is_checkpoint(Path(p)) for p in (result.checkpoint, result.baseline_checkpoint)):
+    """Return the picture by layer, where both checkpoints are still there and of one architecture."""
+    places = [Path(result.checkpoint), Path(result.baseline_checkpoint)]
+    if not all(map(checkpoints.is_checkpoint, places)):
         return []
-    compressed, baseline = (checkpoints.load(Path(p))[0] for p in (result.checkpoint, result.baseline_checkpoint))
+    if len({checkpoints.read_record(place).model.name for place in places}) > 1:
+        return []
+    compressed, baseline = (checkpoints.load(place)[0] for place in places)
     return [layers_panel(layer_changes(baseline.network, compressed.network))]
 
 

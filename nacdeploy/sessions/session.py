@@ -15,6 +15,7 @@ from nacdeploy.base.progress import Progress
 from nacdeploy.exporters import imported
 from nacdeploy.latencies.clock import TableClock
 from nacdeploy.metrics import DEFAULT, Metric, scored
+from nacdeploy.models import ModelSpec
 from nacdeploy.models.from_onnx import OnnxModule
 from nacdeploy.models.ports import unported
 from nacdeploy.profile import Profile
@@ -22,7 +23,7 @@ from nacdeploy.profile.settings import Settings
 from nacdeploy.sessions import preprocessing
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.setup import Request, Setup, settled
-from nacdeploy.strategies.baseline import control, initial_state, plain_network, train_network
+from nacdeploy.strategies.baseline import Teacher, control, initial_state, plain_network, train_network
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.state import CompressionState, plain_key, state_key
@@ -31,6 +32,7 @@ from nacdeploy.strategies.steps.checkpoint import Record
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.answers import answered
+from nacdeploy.task.distillation import Distillation
 from nacdeploy.task.training import Report
 
 _CLEARLY = 0.05  # of a score: an untrained network is about as good as no network
@@ -125,14 +127,27 @@ def timed(task: Task, profile: Profile, root: Path) -> Task:
     return replace(task, clock=TableClock(task, profile, root, None if carried is None else Path(carried)))
 
 
-def member(session: Session, width: float, n_epochs: int, runs: Runs, progress: Progress) -> Session:
-    """Return a session of the same settings with another network of a built-in family, trained for so many epochs, or
-    trained so before."""
-    settings = session.settings.over(("another width", {"width": width, "train": {"epochs": n_epochs}}))
-    task, profile = replace(session.task, spec=replace(session.task.spec, width=width)), settings.profile
+def member(
+    session: Session,
+    spec: ModelSpec,
+    n_epochs: int,
+    runs: Runs,
+    progress: Progress,
+    taught: Distillation | None = None,
+) -> Session:
+    """Return a session of the same settings with another network, trained for so many epochs, or trained so before; if
+    `taught`, by the session's own network."""
+    settings = session.settings.over(
+        ("another network", {"model": spec.name, "width": spec.width, "train": {"epochs": n_epochs}})
+    )
+    task, profile = replace(session.task, spec=spec), settings.profile
     setup = Setup(settings, task, plain_network(task, profile), "")
-    folder = runs.baseline(_baseline_key(task, profile))
-    baseline = _own_baseline(folder, setup, progress)
+    key = _baseline_key(task, profile)
+    teacher = None if taught is None else Teacher(session.baseline.network, taught)
+    if taught is not None:
+        key = records.sha256_data([key, session.baseline.key, taught.weight, taught.temperature])
+    folder = runs.baseline(key)
+    baseline = _own_baseline(folder, setup, progress, teacher)
     return Session(settings, timed(task, profile, runs.latencies), baseline, folder)
 
 
@@ -158,12 +173,13 @@ def _seen(task: Task, profile: Profile) -> list[Any]:
     ]
 
 
-def train_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
+def train_baseline(folder: Path, setup: Setup, progress: Progress, teacher: Teacher | None = None) -> CompressionState:
     """Train the FP32 network by the recipe of the settings, from its first or given values, and write its
     checkpoint."""
     network, task, profile = setup.network, setup.task, setup.profile
     with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
-        fit = train_network(network, task, profile.train, profile.seed, epoch_report(bar, task.metric))
+        report = epoch_report(bar, task.metric)
+        fit = train_network(network, task, profile.train, profile.seed, report, teacher)
     state = initial_state(network, task)
     progress.say(
         f"trained the baseline {task.spec.name} on {task.data.name} for {fit.n_epochs} epochs: "
@@ -174,15 +190,15 @@ def train_baseline(folder: Path, setup: Setup, progress: Progress) -> Compressio
     return state
 
 
-def test_scores(session: Session, state: CompressionState, progress: Progress) -> Scores:
-    """Score baseline, control and compressed network on the test split."""
+def test_scores(session: Session, state: CompressionState, n_epochs: int, progress: Progress) -> Scores:
+    """Score baseline, control and compressed network on the test split; `n_epochs` are those of the compressed one
+    beyond the baseline's own."""
     task = session.task
     baseline = evaluation.evaluate(session.baseline.network, task, task.data.test).score
     is_taught = task.data.answered_by or not getattr(task.metric, "trains", True)  # a network is no worse than itself
-    is_trained = state.n_epochs and not is_taught
-    control_score = _control_score(session, state.n_epochs, progress) if is_trained else baseline
+    control_score = _control_score(session, n_epochs, progress) if n_epochs and not is_taught else baseline
     compressed = evaluation.evaluate(state.network, task, task.data.test).score
-    return Scores(baseline, control_score, state.n_epochs, compressed, len(task.data.test), task.metric.name)
+    return Scores(baseline, control_score, n_epochs, compressed, len(task.data.test), task.metric.name)
 
 
 def epoch_report(bar: Any, metric: Metric, title: str = "epoch") -> Report:
@@ -208,14 +224,14 @@ def task_of(record: Record) -> Task:
     return task
 
 
-def _own_baseline(folder: Path, setup: Setup, progress: Progress) -> CompressionState:
+def _own_baseline(folder: Path, setup: Setup, progress: Progress, teacher: Teacher | None = None) -> CompressionState:
     if checkpoints.is_checkpoint(folder):
         state, _ = checkpoints.load(folder)
         state.network.set_grid(setup.network.grid)
         progress.say(f"baseline from {folder}: {metrics.shown(setup.task.metric, state.metrics.score)} on validation")
         return state
     folders.check_writable(folder)
-    return train_baseline(folder, setup, progress)
+    return train_baseline(folder, setup, progress, teacher)
 
 
 def _given_baseline(

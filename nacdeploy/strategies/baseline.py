@@ -1,6 +1,7 @@
 """The baseline: the trained FP32 network to compare with, and its control row."""
 
 import copy
+from dataclasses import dataclass
 
 from nacdeploy.base.progress import nobody
 from nacdeploy.network.network import Network
@@ -9,8 +10,9 @@ from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState, measure
-from nacdeploy.task import Task, training
+from nacdeploy.task import Task, distillation, training
 from nacdeploy.task import evaluate as evaluation
+from nacdeploy.task.distillation import Distillation
 
 
 def plain_network(task: Task, profile: Profile) -> Network:
@@ -26,16 +28,33 @@ def initial_state(network: Network, task: Task) -> CompressionState:
     return CompressionState(network, metrics, metrics)
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network whose answers a smaller one learns from, and how."""
+
+    network: Network
+    how: Distillation
+
+
 def train_network(
-    network: Network, task: Task, recipe: TrainTable, seed: int, report: training.Report = nobody
+    network: Network,
+    task: Task,
+    recipe: TrainTable,
+    seed: int,
+    report: training.Report = nobody,
+    teacher: Teacher | None = None,
 ) -> training.Fit:
-    """Train in place by `recipe`, and keep the best epoch on the validation split."""
+    """Train in place by `recipe`, by the labels or with a teacher, and keep the best epoch on the validation split."""
 
     def score() -> float:
         return evaluation.evaluate(network, task, task.data.validation).score
 
-    batches = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-    return training.fit(network, batches, score, task.metric, recipe, seed, report)
+    if teacher is None:
+        batches = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
+        return training.fit(network, batches, score, task.metric, recipe, seed, report)
+    batches = distillation.batches(task, teacher.network, teacher.how, recipe.batch_size, seed)
+    loss = distillation.loss(task.metric, teacher.how)
+    return training.fit(network, batches, score, task.metric, recipe, seed, report, loss=loss)
 
 
 def control(

@@ -26,6 +26,9 @@ class Net(nn.Sequential):
 def bare():
     return nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 7))
 
+def wide(n_classes, width=8, scale=1.0):
+    return nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, width), nn.Linear(width, n_classes))
+
 def relu():
     return nn.ReLU()
 
@@ -91,6 +94,27 @@ def test_file_factory_gets_the_keywords_it_names(file, factory):
 def test_file_factory_gets_the_other_spellings(file):
     model = _resolve(f"{file}:make", channels=2).build()
     assert model(torch.randn(2, 2, 16, 16)).shape == (2, 7)
+
+
+def test_name_gives_a_file_factory_its_numbers(file):
+    model = _resolve(f"{file}:wide?width=3&scale=0.5").build()
+    assert [tuple(layer.weight.shape) for layer in model[1:]] == [(3, 256), (7, 3)]
+    assert _resolve(f"{file}:wide").source_sha256 == _resolve(f"{file}:wide?width=3").source_sha256
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("width=wide", "'width=wide' is no argument=number, such as width=0.5"),
+        ("width=nan", "'width=nan' is no argument=number"),
+        ("width", "'width' is no argument=number"),
+        ("widht=3", "its function has no argument 'widht'; did you mean 'width'"),
+    ],
+)
+def test_build_fails_with_one_line_when_a_name_gives_wrong_arguments(file, query, message):
+    with pytest.raises(UsageError) as raised:
+        _resolve(f"{file}:wide?{query}").build()
+    assert message in str(raised.value)
 
 
 def test_file_model_is_of_one_class_when_built_twice(file):

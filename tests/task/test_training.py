@@ -1,5 +1,7 @@
 """The training loop: which epoch is kept, what a failure leaves, and where its randomness comes from."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
@@ -213,3 +215,20 @@ def test_networks_of_other_shapes_and_outputs_learn(task: Task) -> None:
     done = train_network(network, task, recipe, 0)
     assert done.score > before + 0.2
     assert next(network.parameters()).is_contiguous()
+
+
+NARROW = """
+from nacdeploy import profile as profiles
+from nacdeploy import task as tasks
+from nacdeploy.strategies import baseline
+
+tables = {"images": {"n_train": 64, "n_validation": 16, "input_size": 64}, "train": {"epochs": 2, "batch_size": 16}}
+profile = profiles.from_mapping({"name": "narrow", "model": "resnet8", "width": 8, "data": "digits", **tables})
+task = tasks.make(profile.model, profile.data, profile)
+baseline.train_network(baseline.plain_network(task, profile), task, profile.train, 0)
+"""
+
+
+def test_training_of_a_narrow_network_on_large_images_does_not_end_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

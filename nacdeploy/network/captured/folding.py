@@ -297,7 +297,9 @@ def _as_set(module: Any, kind: str, settings: list[Any], x: fx.Node) -> bool:
         padding = (0,) * n_axes
     held = [module.stride, padding, module.dilation, module.groups]
     pairs = zip(settings, held, strict=True)
-    return all(given == own or (isinstance(own, tuple) and _each(given, n_axes) == own) for given, own in pairs)
+    return all(
+        given == own or (isinstance(own, tuple | list) and _each(given, n_axes) == tuple(own)) for given, own in pairs
+    )
 
 
 def _changes_nothing(node: fx.Node) -> bool:

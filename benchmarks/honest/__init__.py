@@ -1,0 +1,1 @@
+"""Networks of equal measured time, whoever made them: `python -m benchmarks.honest`, part of `make bench-peers`."""
