@@ -10,7 +10,8 @@ step is left.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import nacdeploy.strategies.search.searchers.ratios as ratios
 from nacdeploy.strategies.chain import Chain, Link
@@ -42,8 +43,7 @@ class _ChainState:
     settled: Array
 
 
-@dataclass(frozen=True)
-class _Outlook:
+class _Outlook(NamedTuple):
     """An expected state. `settled` are the log ratios that an F would bring; `spread` is the deviation of the drop.
 
     `counts` and `fresh` are the uses of each letter, and since the last F.
@@ -217,8 +217,7 @@ class SurrogateSearcher:
         """Return the outlook after one more letter."""
         at = self._letters.index(self._links[symbol].letter)
         factors, added = self._effects.expected(symbol, past.counts[at], sum(past.fresh))
-        return replace(
-            past,
+        return past._replace(
             log_ratios=past.log_ratios + factors,
             settled=past.settled + factors,
             drop=past.drop + added,
@@ -230,8 +229,7 @@ class SurrogateSearcher:
     def _trained(self, past: _Outlook, symbol: str) -> _Outlook:
         """Return the outlook after an F, whether or not an F is due: further letters make it so."""
         drop, spread = self._recoveries[symbol].expected(past.counts, past.fresh, past.floor, past.drop)
-        return replace(
-            past,
+        return past._replace(
             log_ratios=past.settled,
             drop=drop,
             floor=drop,
@@ -270,8 +268,8 @@ class SurrogateSearcher:
 
     def _score(self, log_ratios: Array, drop: float) -> float:
         assert self._baseline is not None
-        expected = self._baseline.with_quality(max(0.0, self._baseline.baseline_quality - drop / 100.0))
-        return self._objective.score(ratios.with_logs(expected, log_ratios))
+        quality = max(0.0, self._baseline.baseline_quality - drop / 100.0)
+        return self._objective.score(ratios.with_logs(self._baseline, log_ratios, quality))
 
     def _counts(self, word: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Count the uses of each letter in the word, and since its last F."""
