@@ -46,7 +46,7 @@ class _ChainState:
 class _Outlook(NamedTuple):
     """An expected state. `settled` are the log ratios that an F would bring; `spread` is the deviation of the drop.
 
-    `counts` and `fresh` are the uses of each letter, and since the last F.
+    `counts` and `fresh` are the uses of each letter, and since the last F; `is_trained` says whether there was one.
     """
 
     log_ratios: Array
@@ -56,6 +56,7 @@ class _Outlook(NamedTuple):
     spread: float
     counts: tuple[int, ...]
     fresh: tuple[int, ...]
+    is_trained: bool
     cost: float = 0.0
     n_trainings: int = 0
 
@@ -134,7 +135,8 @@ class SurrogateSearcher:
             self._learn_recovery(str(link), parent, now)
         elif link.letter in self._letters:
             n_before, added = counts[self._letters.index(link.letter)], now.drop - parent.drop
-            self._effects.learn(str(link), n_before, sum(fresh), now.log_ratios - parent.log_ratios, added)
+            factors, is_trained = now.log_ratios - parent.log_ratios, "F" in parent.chain.word
+            self._effects.learn(str(link), n_before, sum(fresh), factors, added, is_trained)
 
     def _learn_recovery(self, symbol: str, parent: _ChainState, now: _ChainState) -> None:
         self._promises.clear()  # an F changes what is thought of every step
@@ -151,7 +153,7 @@ class SurrogateSearcher:
                 continue
             if self._effects.knows(str(link)):
                 n_before = state.chain.word[:at].count(link.letter)
-                yield link.letter, self._effects.expected(str(link), n_before, 0)[1]
+                yield link.letter, self._effects.expected(str(link), n_before, 0, n_settled > 0)[1]
             else:
                 yield link.letter, 0.0
 
@@ -209,14 +211,14 @@ class SurrogateSearcher:
         counts, fresh = self._counts(state.chain.word)
         settled, word = state.settled, state.chain.word
         for at in range(word.rfind("F") + 1, len(word)):
-            settled = settled + self._effects.expected(state.word[at], word[:at].count(word[at]), 0)[0]
+            settled = settled + self._effects.expected(state.word[at], word[:at].count(word[at]), 0, "F" in word)[0]
         spread = self._effects.spread.points()
-        return _Outlook(state.log_ratios, settled, state.drop, state.floor, spread, counts, fresh)
+        return _Outlook(state.log_ratios, settled, state.drop, state.floor, spread, counts, fresh, "F" in word)
 
     def _further(self, past: _Outlook, symbol: str) -> _Outlook:
         """Return the outlook after one more letter."""
         at = self._letters.index(self._links[symbol].letter)
-        factors, added = self._effects.expected(symbol, past.counts[at], sum(past.fresh))
+        factors, added = self._effects.expected(symbol, past.counts[at], sum(past.fresh), past.is_trained)
         return past._replace(
             log_ratios=past.log_ratios + factors,
             settled=past.settled + factors,
@@ -237,6 +239,7 @@ class SurrogateSearcher:
             fresh=(0,) * len(past.fresh),
             cost=past.cost + 1.0 + _COST_OF_F,
             n_trainings=past.n_trainings + 1,
+            is_trained=True,
         )
 
     def _climb(self, outlook: _Outlook) -> float:
