@@ -97,9 +97,14 @@ def counts_of(name: str, task: str, limit: float, draw: int, bench: Any, experie
     seconds = time.process_time() - start
     hit = bench.curve_hits(env, goal)
     if hit is None:
-        n_trainings = len(env.seen_finetune) + CAP - len(env.seen_canon)
-        return Counts(2.0 * CAP, 2.0 * max(1, n_trainings), 0.0, seconds)
+        return unsolved(len(env.seen_canon), len(env.seen_finetune), seconds)
     return Counts(max(1, hit[1]), max(1, hit[2]), 1.0, seconds)
+
+
+def unsolved(n_evaluations: int, n_trainings: int, seconds: float = 0.0) -> Counts:
+    """Twice the counts at the cap; of a search that ended before it, all that it left counts as if trained."""
+    n_left = max(0, CAP - n_evaluations)
+    return Counts(2.0 * CAP, 2.0 * max(1, n_trainings + n_left), 0.0, seconds)
 
 
 def goal_of(env: Any) -> float:
