@@ -45,6 +45,9 @@ class Spread:
         return math.sqrt(self._sum / self._n)
 
 
+_UNSEEN = Spread()
+
+
 class _LetterUse(NamedTuple):
     n_before: int
     n_fresh: int
@@ -66,7 +69,7 @@ class Effects:
     """
 
     def __init__(self, families: Mapping[str, tuple[str, float]], elders: Sequence["Effects"] = ()) -> None:
-        self.spread = Spread()
+        self._spreads: dict[str, Spread] = {}
         self._families, self._elders = families, tuple(elders)
         self._uses: dict[str, list[_LetterUse]] = {}
         self._known: dict[tuple[str, int, int, bool], Effect] = {}
@@ -76,13 +79,19 @@ class Effects:
     ) -> None:
         """Remember one observed step; `added` is in points, `is_trained` says that an F came before."""
         if symbol in self._uses:
-            self.spread.learn(added - self.expected(symbol, n_before, n_fresh, is_trained)[1])
+            self._spreads.setdefault(symbol, Spread()).learn(
+                added - self.expected(symbol, n_before, n_fresh, is_trained)[1]
+            )
         self._uses.setdefault(symbol, []).append(_LetterUse(n_before, n_fresh, is_trained, log_factors, added))
         self._known.clear()
 
     def knows(self, symbol: str) -> bool:
         """Tell whether the step can be predicted: it was seen, two of its family were, or a prior search knows it."""
         return symbol in self._uses or self._knows_family(symbol) or any(e.knows(symbol) for e in self._elders)
+
+    def spread_points(self, symbol: str) -> float:
+        """Return the standard deviation of the points that a use of the step adds, from its own residuals."""
+        return self._spreads.get(symbol, _UNSEEN).points()
 
     def is_end(self, symbol: str) -> bool:
         """Tell whether the step is the weakest or the strongest choice of its family."""

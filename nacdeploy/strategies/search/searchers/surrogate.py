@@ -44,7 +44,8 @@ class _ChainState:
 
 
 class _Outlook(NamedTuple):
-    """An expected state. `settled` are the log ratios that an F would bring; `spread` is the deviation of the drop.
+    """An expected state. `settled` are the log ratios that an F would bring; `spread` is the deviation of the drop:
+    none of what was observed, and more with each letter.
 
     `counts` and `fresh` are the uses of each letter, and since the last F; `is_trained` says whether there was one.
     """
@@ -212,8 +213,7 @@ class SurrogateSearcher:
         settled, word = state.settled, state.chain.word
         for at in range(word.rfind("F") + 1, len(word)):
             settled = settled + self._effects.expected(state.word[at], word[:at].count(word[at]), 0, "F" in word)[0]
-        spread = self._effects.spread.points()
-        return _Outlook(state.log_ratios, settled, state.drop, state.floor, spread, counts, fresh, "F" in word)
+        return _Outlook(state.log_ratios, settled, state.drop, state.floor, 0.0, counts, fresh, "F" in word)
 
     def _further(self, past: _Outlook, symbol: str) -> _Outlook:
         """Return the outlook after one more letter."""
@@ -223,6 +223,7 @@ class SurrogateSearcher:
             log_ratios=past.log_ratios + factors,
             settled=past.settled + factors,
             drop=past.drop + added,
+            spread=math.hypot(past.spread, self._effects.spread_points(symbol)),
             counts=_one_more(past.counts, at),
             fresh=_one_more(past.fresh, at),
             cost=past.cost + 1.0,
