@@ -27,6 +27,14 @@ def test_spread_follows_residuals_and_no_single_one_dominates() -> None:
     assert once.points() < 1.0
 
 
+def test_every_letter_is_as_sure_as_its_own_uses_were_alike() -> None:
+    known = effects()
+    for n in range(20):
+        known.learn("Q", 0, 0, np.zeros(2), 0.3)
+        known.learn(STRONGEST, 0, 0, np.zeros(2), 2.0 * (n % 2))
+    assert known.spread_points("Q") < 0.3 < 0.7 < known.spread_points(STRONGEST)
+
+
 def test_effect_is_that_of_the_nearest_uses() -> None:
     known = effects()
     known.learn("Q", 0, 0, np.array([1.4, 0.7]), 0.2)
