@@ -1,10 +1,12 @@
 """make bench-search: how many evaluations and trainings each searcher needs on nacbench, beside NAC's own counts.
 
-`python benchmarks/search.py [--bench FOLDER] [--seeds N] [--searchers beam,dqn] [--tasks NAME,...]`. The searchers are
-the product's own objects; only what they observe is replayed from NAC's published logs. Counts follow nacbench's
-README: evaluations are distinct states, trainings distinct finetuned weights, both at the first admissible chain of
-95 % of the best logged score; a search that never gets there counts twice its counts at the cap. NAC's counts are
-read off the same logs: chains, and chains up to their last F, in the order its agent met them.
+`python benchmarks/search.py [--bench FOLDER] [--draws N] [--limits 2,3.5] [--searchers beam,dqn] [--tasks A,B]`. The
+searchers are the product's own objects; only what they observe is replayed from NAC's published logs. Every draw is a
+seed of the searcher and of the bench's noise: states that are not in the logs are modelled, and each draw adds errors
+of the model's measured size. Counts follow nacbench's README: evaluations are distinct states, trainings distinct
+finetuned weights, both at the first admissible chain of 95 % of the best logged score. A search that never gets there
+counts twice its counts at the cap; one that ends before the cap, as if all that it left had been evaluated and trained.
+NAC's counts are read off the same logs: chains, and chains up to their last F, in the order its agent met them.
 """
 
 import argparse
@@ -26,17 +28,16 @@ from nacdeploy.strategies.search.searchers import SEARCHERS, Experience, make_se
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "nacbench"
 CAP = 600
 SHARE = 0.95
-DROP_LIMIT = 3.5
-DRAWS = {"dqn", "random"}  # the others are deterministic: one seed says what ten would
+LIMITS = "2,2.5,3,3.5,4,5"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What it took to reach the goal; an unsolved search holds twice its counts at the cap."""
+    """What it took to reach the goal; an unsolved search holds twice its counts at the cap. `solved` is a share."""
 
     n_evaluations: float
     n_trainings: float
-    solved: bool
+    solved: float = 1.0
     seconds: float = 0.0
 
 
@@ -87,75 +88,113 @@ def walk(searcher: Searcher, env: Any, bench: Any, goal: float = math.inf) -> li
     return list(seen.values())
 
 
-def counts_of(
-    name: str, task: str, seed: int, bench: Any, noise: int | None = None, experience: Experience = ()
-) -> Counts:
+def counts_of(name: str, task: str, limit: float, draw: int, bench: Any, experience: Experience = ()) -> Counts:
     """One search of one task."""
-    env = bench.NacBench(task, drop_limit=DROP_LIMIT, noise=noise)
+    env = bench.NacBench(task, drop_limit=limit, noise=draw)
     start = time.process_time()
-    goal = SHARE * env.best_known()["score"]
-    walk(make_searcher(name, table_of(env, name), seed, experience=experience), env, bench, goal - 1e-9)
+    goal = goal_of(env)
+    walk(make_searcher(name, table_of(env, name), draw, experience=experience), env, bench, goal)
     seconds = time.process_time() - start
     hit = bench.curve_hits(env, goal)
     if hit is None:
-        return Counts(2.0 * len(env.seen_canon), 2.0 * max(1, len(env.seen_finetune)), False, seconds)
-    return Counts(max(1, hit[1]), max(1, hit[2]), True, seconds)
+        return unsolved(len(env.seen_canon), len(env.seen_finetune), seconds)
+    return Counts(max(1, hit[1]), max(1, hit[2]), 1.0, seconds)
 
 
-def warmed(name: str, tasks: list[str], bench: Any) -> dict[str, Counts]:
+def unsolved(n_evaluations: int, n_trainings: int, seconds: float = 0.0) -> Counts:
+    """Twice the counts at the cap; of a search that ended before it, all that it left counts as if trained."""
+    n_left = max(0, CAP - n_evaluations)
+    return Counts(2.0 * CAP, 2.0 * max(1, n_trainings + n_left), 0.0, seconds)
+
+
+def goal_of(env: Any) -> float:
+    """The score to reach."""
+    return float(SHARE * env.best_known()["score"] - 1e-9)
+
+
+def warmed(name: str, tasks: list[str], limit: float, draw: int, bench: Any) -> dict[str, Counts]:
     """Each task searched with the experience of cold searches of all the others, as far as those went."""
     told = {}
     for task in tasks:
-        env = bench.NacBench(task, drop_limit=DROP_LIMIT)
-        goal = SHARE * env.best_known()["score"] - 1e-9
-        told[task] = walk(make_searcher(name, table_of(env, name), 0), env, bench, goal)
+        env = bench.NacBench(task, drop_limit=limit, noise=draw)
+        told[task] = walk(make_searcher(name, table_of(env, name), draw), env, bench, goal_of(env))
     others = {task: [told[other] for other in tasks if other != task] for task in tasks}
-    return {task: counts_of(name, task, 0, bench, experience=others[task]) for task in tasks}
+    return {task: counts_of(name, task, limit, draw, bench, others[task]) for task in tasks}
 
 
-def published(task: str, bench: Any) -> Counts:
+def published(task: str, limit: float, bench: Any) -> Counts:
     """What NAC's own agent needed, from the order in which its log holds the chains."""
-    env = bench.NacBench(task, drop_limit=DROP_LIMIT)
-    goal = SHARE * env.best_known()["score"] - 1e-9
+    env = bench.NacBench(task, drop_limit=limit)
+    goal = goal_of(env)
     until = next(i for i, chain in enumerate(env.task.order, start=1) if _logged(env, chain) >= goal)
     trainings = {chain[: chain.rindex("F") + 1] for chain in env.task.order[:until] if "F" in chain}
-    return Counts(until, max(1, len(trainings)), True)
+    return Counts(until, max(1, len(trainings)))
 
 
 def _logged(env: Any, chain: str) -> float:
     """The score of a logged chain; minus infinity where it lost too much."""
     accuracy, *ratios = env.task.log[chain]
-    lost_too_much = env.task.base - accuracy > DROP_LIMIT + 1e-9
+    lost_too_much = env.task.base - accuracy > env.drop_limit + 1e-9
     return -math.inf if lost_too_much else env.task.score(accuracy, *ratios)
 
 
 def typical(runs: list[Counts]) -> Counts:
-    """The median of the seeds, count by count; solved where most are."""
+    """The median of the draws, count by count, and the share of them that were solved."""
     return Counts(
         median(run.n_evaluations for run in runs),
         median(run.n_trainings for run in runs),
-        sum(run.solved for run in runs) * 2 > len(runs),
+        sum(run.solved for run in runs) / len(runs),
         max(run.seconds for run in runs),
     )
 
 
 def row(name: str, found: dict[str, Counts], nac: dict[str, Counts]) -> str:
     """A line of the table: counts by task, and how many times fewer than NAC in the geometric mean."""
-    cells = [f"{c.n_evaluations:g} ({c.n_trainings:g}){'' if c.solved else ' unsolved'}" for c in found.values()]
     fewer = [
         geometric_mean(getattr(nac[task], count) / getattr(found[task], count) for task in found)
         for count in ("n_evaluations", "n_trainings")
     ]
-    solved = f"{sum(c.solved for c in found.values())} of {len(found)}"
+    solved = f"{sum(c.solved > 0.5 for c in found.values())} of {len(found)}"
     slowest = max(c.seconds for c in found.values())
-    return "| " + " | ".join([name, *cells, solved, *(f"{x:.2f}x" for x in fewer), f"{slowest:.1f}"]) + " |"
+    return (
+        "| "
+        + " | ".join([name, *map(cell, found.values()), solved, *(f"{x:.2f}x" for x in fewer), f"{slowest:.0f}"])
+        + " |"
+    )
+
+
+def cell(counts: Counts) -> str:
+    """A task's counts; where some draws were not solved, the share that was."""
+    share = "" if counts.solved == 1.0 else f", {counts.solved:.0%} solved"
+    return f"{counts.n_evaluations:g} ({counts.n_trainings:g}){share}"
+
+
+def table(limit: float, tasks: list[str], searchers: list[str], n_draws: int, bench: Any) -> None:
+    """Print the counts at one drop limit."""
+    nac = {task: published(task, limit, bench) for task in tasks}
+    print(f"\nat most {limit:g} points lost\n")
+    print("| searcher | " + " | ".join(tasks) + " | solved | fewer evaluations | fewer trainings | slowest, CPU s |")
+    print("|---" * (len(tasks) + 5) + "|")
+    print(row("NAC, published", nac, nac))
+    for name in searchers:
+        cold, _, warm = name.partition("+")
+        runs = [
+            warmed(cold, tasks, limit, draw, bench)
+            if warm
+            else {task: counts_of(name, task, limit, draw, bench) for task in tasks}
+            for draw in range(n_draws)
+        ]
+        print(row(name, {task: typical([run[task] for run in runs]) for task in tasks}, nac), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bench", type=Path, default=BENCH, help="the folder of nacbench.py")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--searchers", default=",".join(sorted(SEARCHERS)))
+    parser.add_argument("--draws", type=int, default=10, help="of seed and noise; the table shows their median")
+    parser.add_argument("--limits", default=LIMITS, help="the points that an answer may lose, a table for each")
+    parser.add_argument(
+        "--searchers", default=",".join(sorted(SEARCHERS)), help="surrogate+others: told of the other tasks"
+    )
     parser.add_argument("--tasks", default="")
     options = parser.parse_args()
     if not (options.bench / "nacbench.py").is_file():
@@ -164,19 +203,11 @@ def main() -> None:
     import nacbench as bench
 
     tasks = options.tasks.split(",") if options.tasks else bench.tasks()
-    nac = {task: published(task, bench) for task in tasks}
     print(
-        f"evaluations (trainings) to {SHARE:.0%} of the best logged score, median of {options.seeds} seeds, cap {CAP}\n"
+        f"evaluations (trainings) to {SHARE:.0%} of the best logged score, median of {options.draws} draws, cap {CAP}"
     )
-    print("| searcher | " + " | ".join(tasks) + " | solved | fewer evaluations | fewer trainings | slowest, CPU s |")
-    print("|---" * (len(tasks) + 5) + "|")
-    print(row("NAC, published", nac, nac))
-    for name in options.searchers.split(","):
-        seeds = range(options.seeds if name in DRAWS else 1)
-        found = {task: typical([counts_of(name, task, seed, bench) for seed in seeds]) for task in tasks}
-        print(row(name, found, nac), flush=True)
-        if name == "surrogate" and len(tasks) > 1:
-            print(row("surrogate, warmed by the other tasks", warmed(name, tasks, bench), nac), flush=True)
+    for limit in map(float, options.limits.split(",")):
+        table(limit, tasks, options.searchers.split(","), options.draws, bench)
 
 
 if __name__ == "__main__":

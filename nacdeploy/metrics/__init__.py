@@ -72,13 +72,14 @@ def named(name: str) -> Metric:
     """
     if not isinstance(name, str):
         raise UsageError(f"a metric has a name, not {str(name)[:40]}")
+    if name in _KNOWN:  # a search asks some hundred thousand times
+        return _KNOWN[name]
     if custom.SPELLED.fullmatch(name):
         return Custom(name)
-    if name not in _KNOWN:
-        found = {entry.name: entry for entry in plugins.entries(GROUP)}
-        if name not in found:
-            raise unknown("metric", name, [*_KNOWN, *found])
-        _KNOWN[name] = _loaded(found[name])
+    found = {entry.name: entry for entry in plugins.entries(GROUP)}
+    if name not in found:
+        raise unknown("metric", name, [*_KNOWN, *found])
+    _KNOWN[name] = _loaded(found[name])
     return _KNOWN[name]
 
 

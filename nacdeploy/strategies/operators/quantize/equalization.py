@@ -8,7 +8,7 @@ from torch import Tensor
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.network import Network
 from nacdeploy.strategies.calibration import calibrate_ranges
-from nacdeploy.strategies.operators.quantize.equalize import equalize, imbalance, magnitudes
+from nacdeploy.strategies.operators.quantize.equalize import IMAGES_AT_ONCE, equalize, imbalance, magnitudes
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibration_batch, calibration_images, unquantized
 from nacdeploy.task import Task
@@ -55,4 +55,4 @@ def _error(network: Network, share: float | None, x: Tensor, wanted: Tensor, tab
 
 def _answers(network: Network, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return network.eval()(x)
+        return torch.cat([network.eval()(part) for part in x.split(IMAGES_AT_ONCE)])

@@ -23,6 +23,7 @@ from nacdeploy.strategies.range_search import Alone
 # Operators through which a positive factor of a channel passes.
 _PASSING = {"relu", "leaky_relu", "prelu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "dropout"}
 _PASSING |= {"feature_dropout", "identity", "contiguous", "upsample_nearest2d", "flatten", "reshape"}
+IMAGES_AT_ONCE = 8
 _MOST = 2.0**12
 _MATTERS = 1 / 64  # of the largest product of activation and weight behind
 
@@ -70,10 +71,15 @@ def magnitudes(network: Network, x: Tensor) -> dict[str, Magnitudes]:
 
     def tap(name: str, value: Any) -> None:
         if isinstance(value, Tensor) and value.dim() >= 2 and value.is_floating_point():
-            found[name] = Magnitudes(value.abs().transpose(0, 1).flatten(1).amax(1), value.dim())
+            largest = value.abs().transpose(0, 1).flatten(1).amax(1)
+            former = found.get(name)
+            if former is not None and former.largest.shape == largest.shape:
+                largest = torch.maximum(former.largest, largest)
+            found[name] = Magnitudes(largest, value.dim())
 
     with torch.no_grad():
-        network.run(x, Alone(network), tap)
+        for part in x.split(IMAGES_AT_ONCE):
+            network.run(part, Alone(network), tap)
     return found
 
 

@@ -1,9 +1,11 @@
 """The effects of letters, learned while a search runs: the surrogate that `surrogate.py` plans with.
 
 Two models, both of a few numbers, so that a dozen observations are enough. A letter other than F multiplies the ratios
-and adds to the drop as in its most similar earlier use. An F leaves a drop that is linear in the letters and drops
-before it, with a prior that says "F repairs nine tenths": Bayesian linear regression, whose variance is what makes a
-search curious (Bishop, 2006, eq. 3.49 to 3.59).
+and adds to the drop as in its most similar earlier use: uses of the letter before, letters since the last F, and
+whether there was an F at all. An F leaves a drop that is linear in the letters before it, the drop before them, and the
+damage since, which saturates: it repairs 40 points nearly as well as 10. The prior says "F repairs nine tenths" of some
+points: Bayesian linear regression, whose variance is what makes a search curious (Bishop, 2006, eq. 3.49 to 3.59).
+The constants were chosen while watching nacbench (`docs/benchmarks.md`).
 """
 
 import math
@@ -19,8 +21,10 @@ Effect = tuple[Array, float]
 _PRIOR_SPREAD_POINTS = 0.5  # of a predicted drop, before residuals were seen; 1,000 images are as noisy
 _PRIOR_WEIGHT = 6  # observations that this prior counts as
 _MAX_RESIDUAL_POINTS = 2.0  # a larger one counts as this much
-_PRIOR_LEFT, _PRIOR_LEFT_SPREAD = 0.1, 0.1  # the share of a fresh drop that F leaves
+_SATURATION_POINTS = 3.0  # damage well below counts as it is, damage well above as its logarithm
+_PRIOR_LEFT, _PRIOR_LEFT_SPREAD = 0.2, 0.2  # the share of saturated damage that F leaves
 _PRIOR_SLOPE_SPREAD = 0.3  # of everything else in the regression: points per letter, per point of floor, and at all
+_OTHER_SIDE_OF_F = 1.0  # how far off, in letters, a use is before the first F for one behind it, and the reverse
 _ELDER_WEIGHT = math.exp(-1.0)  # of other tasks' effects: that of a use one letter further off
 _HOPELESS_SHARE = 1.0 / 3.0  # an F that leaves more of a fresh drop than this, and twice the limit, met a dead end
 _LEFT_WHERE_HOPELESS = 0.6
@@ -41,15 +45,23 @@ class Spread:
         return math.sqrt(self._sum / self._n)
 
 
+_UNSEEN = Spread()
+
+
 class _LetterUse(NamedTuple):
     n_before: int
     n_fresh: int
+    is_trained: bool
     log_factors: Array
     added: float
 
+    def distance(self, n_fresh: int, is_trained: bool) -> float:
+        """How unlike another use of the same letter is, the number of uses before aside."""
+        return 0.5 * abs(self.n_fresh - n_fresh) + _OTHER_SIDE_OF_F * (self.is_trained != is_trained)
+
 
 class Effects:
-    """The observed effects of each step, by earlier uses of its letter and letters since the last F.
+    """The observed effects of each step, by earlier uses of its letter, letters since the last F, and a first F.
 
     A step is a letter with one choice of its parameters. Choices of one family (`Alphabet.families`) share
     observations: an unseen choice lies between two seen ones, linear in the logarithm of the parameter. Prior searches
@@ -57,21 +69,29 @@ class Effects:
     """
 
     def __init__(self, families: Mapping[str, tuple[str, float]], elders: Sequence["Effects"] = ()) -> None:
-        self.spread = Spread()
+        self._spreads: dict[str, Spread] = {}
         self._families, self._elders = families, tuple(elders)
         self._uses: dict[str, list[_LetterUse]] = {}
-        self._known: dict[tuple[str, int, int], Effect] = {}
+        self._known: dict[tuple[str, int, int, bool], Effect] = {}
 
-    def learn(self, symbol: str, n_before: int, n_fresh: int, log_factors: Array, added: float) -> None:
-        """Remember one observed step; `added` is in points."""
+    def learn(
+        self, symbol: str, n_before: int, n_fresh: int, log_factors: Array, added: float, is_trained: bool = False
+    ) -> None:
+        """Remember one observed step; `added` is in points, `is_trained` says that an F came before."""
         if symbol in self._uses:
-            self.spread.learn(added - self.expected(symbol, n_before, n_fresh)[1])
-        self._uses.setdefault(symbol, []).append(_LetterUse(n_before, n_fresh, log_factors, added))
+            self._spreads.setdefault(symbol, Spread()).learn(
+                added - self.expected(symbol, n_before, n_fresh, is_trained)[1]
+            )
+        self._uses.setdefault(symbol, []).append(_LetterUse(n_before, n_fresh, is_trained, log_factors, added))
         self._known.clear()
 
     def knows(self, symbol: str) -> bool:
         """Tell whether the step can be predicted: it was seen, two of its family were, or a prior search knows it."""
         return symbol in self._uses or self._knows_family(symbol) or any(e.knows(symbol) for e in self._elders)
+
+    def spread_points(self, symbol: str) -> float:
+        """Return the standard deviation of the points that a use of the step adds, from its own residuals."""
+        return self._spreads.get(symbol, _UNSEEN).points()
 
     def is_end(self, symbol: str) -> bool:
         """Tell whether the step is the weakest or the strongest choice of its family."""
@@ -79,30 +99,30 @@ class Effects:
         places = [x for f, x in self._families.values() if f == family]
         return at in (min(places), max(places))
 
-    def expected(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
+    def expected(self, symbol: str, n_before: int, n_fresh: int, is_trained: bool = False) -> Effect:
         """Return the log factors on the ratios and the points added; the step must be known."""
-        asked = (symbol, n_before, n_fresh)
+        asked = (symbol, n_before, n_fresh, is_trained)
         if asked not in self._known:
             self._known[asked] = self._estimate(*asked)
         return self._known[asked]
 
-    def _estimate(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
+    def _estimate(self, symbol: str, n_before: int, n_fresh: int, is_trained: bool) -> Effect:
         """Return factors as the median of the nearest uses, and points as a mean of all uses, weighted by nearness."""
-        uses, elders = self._uses.get(symbol, []), self._advice(symbol, n_before, n_fresh)
+        uses, elders = self._uses.get(symbol, []), self._advice(symbol, n_before, n_fresh, is_trained)
         if not uses:
-            return elders or self._between(symbol, n_before, n_fresh)
+            return elders or self._between(symbol, n_before, n_fresh, is_trained)
         nearest = min(abs(use.n_before - n_before) for use in uses)
         factors = medians([u.log_factors for u in uses if abs(u.n_before - n_before) == nearest])
-        weights = [math.exp(nearest - abs(u.n_before - n_before) - 0.5 * abs(u.n_fresh - n_fresh)) for u in uses]
+        weights = [math.exp(nearest - abs(u.n_before - n_before) - u.distance(n_fresh, is_trained)) for u in uses]
         points, weight = sum(w * u.added for w, u in zip(weights, uses, strict=True)), sum(weights)
         if elders is not None:
             points, weight = points + _ELDER_WEIGHT * elders[1], weight + _ELDER_WEIGHT
             factors = elders[0] if nearest else factors
         return factors, points / weight
 
-    def _advice(self, symbol: str, n_before: int, n_fresh: int) -> Effect | None:
+    def _advice(self, symbol: str, n_before: int, n_fresh: int, is_trained: bool) -> Effect | None:
         """Return the prior searches' prediction: the median factors, the mean of the points."""
-        said = [e.expected(symbol, n_before, n_fresh) for e in self._elders if e.knows(symbol)]
+        said = [e.expected(symbol, n_before, n_fresh, is_trained) for e in self._elders if e.knows(symbol)]
         return (medians([f for f, _ in said]), sum(p for _, p in said) / len(said)) if said else None
 
     def _knows_family(self, symbol: str) -> bool:
@@ -113,10 +133,10 @@ class Effects:
         family = self._families.get(symbol, (symbol, 0.0))[0]
         return sorted((x, other) for other, (f, x) in self._families.items() if f == family and other in self._uses)
 
-    def _between(self, symbol: str, n_before: int, n_fresh: int) -> Effect:
+    def _between(self, symbol: str, n_before: int, n_fresh: int, is_trained: bool) -> Effect:
         """Interpolate in log(parameter) between seen choices; beyond them, use the last one."""
         places, symbols = zip(*self._siblings(symbol), strict=True)
-        said = [self.expected(other, n_before, n_fresh) for other in symbols]
+        said = [self.expected(other, n_before, n_fresh, is_trained) for other in symbols]
         at = self._families[symbol][1]
         factors = [np.interp(at, places, column) for column in np.transpose([factors for factors, _ in said])]
         return np.array(factors), float(np.interp(at, places, [points for _, points in said]))
@@ -131,7 +151,8 @@ def medians(rows: Sequence[Array]) -> Array:
 
 
 class TrainingEffects:
-    """The drop that an F leaves: linear in the letters since the last F, the drop they added, and the drop before."""
+    """The drop that an F leaves: linear in the letters since the last F, the damage that they did, saturated, and the
+    drop before."""
 
     def __init__(self, n_letters: int, max_drop: float, elders: Sequence["TrainingEffects"] = ()) -> None:
         self.spread = Spread()
@@ -184,7 +205,8 @@ class TrainingEffects:
         return min(drop, float(self._slopes @ inputs)), math.sqrt(variance)
 
     def _inputs(self, fresh: Sequence[int], floor: float, drop: float) -> Array:
-        return np.array([*fresh, max(0.0, drop - floor), floor, 1.0])
+        damage = _SATURATION_POINTS * math.log1p(max(0.0, drop - floor) / _SATURATION_POINTS)
+        return np.array([*fresh, damage, floor, 1.0])
 
     def _solve(self) -> None:
         self._covariance = np.linalg.inv(self._precision)

@@ -10,7 +10,8 @@ step is left.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import nacdeploy.strategies.search.searchers.ratios as ratios
 from nacdeploy.strategies.chain import Chain, Link
@@ -42,11 +43,11 @@ class _ChainState:
     settled: Array
 
 
-@dataclass(frozen=True)
-class _Outlook:
-    """An expected state. `settled` are the log ratios that an F would bring; `spread` is the deviation of the drop.
+class _Outlook(NamedTuple):
+    """An expected state. `settled` are the log ratios that an F would bring; `spread` is the deviation of the drop:
+    none of what was observed, and more with each letter.
 
-    `counts` and `fresh` are the uses of each letter, and since the last F.
+    `counts` and `fresh` are the uses of each letter, and since the last F; `is_trained` says whether there was one.
     """
 
     log_ratios: Array
@@ -56,6 +57,7 @@ class _Outlook:
     spread: float
     counts: tuple[int, ...]
     fresh: tuple[int, ...]
+    is_trained: bool
     cost: float = 0.0
     n_trainings: int = 0
 
@@ -134,7 +136,8 @@ class SurrogateSearcher:
             self._learn_recovery(str(link), parent, now)
         elif link.letter in self._letters:
             n_before, added = counts[self._letters.index(link.letter)], now.drop - parent.drop
-            self._effects.learn(str(link), n_before, sum(fresh), now.log_ratios - parent.log_ratios, added)
+            factors, is_trained = now.log_ratios - parent.log_ratios, "F" in parent.chain.word
+            self._effects.learn(str(link), n_before, sum(fresh), factors, added, is_trained)
 
     def _learn_recovery(self, symbol: str, parent: _ChainState, now: _ChainState) -> None:
         self._promises.clear()  # an F changes what is thought of every step
@@ -151,7 +154,7 @@ class SurrogateSearcher:
                 continue
             if self._effects.knows(str(link)):
                 n_before = state.chain.word[:at].count(link.letter)
-                yield link.letter, self._effects.expected(str(link), n_before, 0)[1]
+                yield link.letter, self._effects.expected(str(link), n_before, 0, n_settled > 0)[1]
             else:
                 yield link.letter, 0.0
 
@@ -209,19 +212,18 @@ class SurrogateSearcher:
         counts, fresh = self._counts(state.chain.word)
         settled, word = state.settled, state.chain.word
         for at in range(word.rfind("F") + 1, len(word)):
-            settled = settled + self._effects.expected(state.word[at], word[:at].count(word[at]), 0)[0]
-        spread = self._effects.spread.points()
-        return _Outlook(state.log_ratios, settled, state.drop, state.floor, spread, counts, fresh)
+            settled = settled + self._effects.expected(state.word[at], word[:at].count(word[at]), 0, "F" in word)[0]
+        return _Outlook(state.log_ratios, settled, state.drop, state.floor, 0.0, counts, fresh, "F" in word)
 
     def _further(self, past: _Outlook, symbol: str) -> _Outlook:
         """Return the outlook after one more letter."""
         at = self._letters.index(self._links[symbol].letter)
-        factors, added = self._effects.expected(symbol, past.counts[at], sum(past.fresh))
-        return replace(
-            past,
+        factors, added = self._effects.expected(symbol, past.counts[at], sum(past.fresh), past.is_trained)
+        return past._replace(
             log_ratios=past.log_ratios + factors,
             settled=past.settled + factors,
             drop=past.drop + added,
+            spread=math.hypot(past.spread, self._effects.spread_points(symbol)),
             counts=_one_more(past.counts, at),
             fresh=_one_more(past.fresh, at),
             cost=past.cost + 1.0,
@@ -230,8 +232,7 @@ class SurrogateSearcher:
     def _trained(self, past: _Outlook, symbol: str) -> _Outlook:
         """Return the outlook after an F, whether or not an F is due: further letters make it so."""
         drop, spread = self._recoveries[symbol].expected(past.counts, past.fresh, past.floor, past.drop)
-        return replace(
-            past,
+        return past._replace(
             log_ratios=past.settled,
             drop=drop,
             floor=drop,
@@ -239,6 +240,7 @@ class SurrogateSearcher:
             fresh=(0,) * len(past.fresh),
             cost=past.cost + 1.0 + _COST_OF_F,
             n_trainings=past.n_trainings + 1,
+            is_trained=True,
         )
 
     def _climb(self, outlook: _Outlook) -> float:
@@ -270,8 +272,8 @@ class SurrogateSearcher:
 
     def _score(self, log_ratios: Array, drop: float) -> float:
         assert self._baseline is not None
-        expected = self._baseline.with_quality(max(0.0, self._baseline.baseline_quality - drop / 100.0))
-        return self._objective.score(ratios.with_logs(expected, log_ratios))
+        quality = max(0.0, self._baseline.baseline_quality - drop / 100.0)
+        return self._objective.score(ratios.with_logs(self._baseline, log_ratios, quality))
 
     def _counts(self, word: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Count the uses of each letter in the word, and since its last F."""

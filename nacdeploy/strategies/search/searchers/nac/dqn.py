@@ -3,12 +3,15 @@
 Defaults are NAC's (`[search.dqn]`): an MLP of two hidden layers of 200, Adam, a soft target, replay, a random phase in
 which F comes with probability 0.6, then epsilon-greedy. Three of NAC's faults are not kept: random draws are seeded,
 masks also bind exploration and the maximum in the target, and what has no legal letter left is not bootstrapped.
+One habit is not kept either: a policy that has settled walks one known chain for ever, and exploration from there finds
+known neighbours only. An episode that met nothing new is followed by one that goes to an unseen chain.
 
 States, masks and rewards are those of `ChainEnvironment`. The network is float64 on the CPU, so that walks repeat.
 Double Q: van Hasselt et al., 2016. Dueling: Wang et al., 2016, eq. 9.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +78,7 @@ def soft_update(target: nn.Module, online: nn.Module, tau: float) -> None:
 
 
 class DqnSearcher:
-    """Episodes from the untouched model. Chains seen before are walked again: the engine answers them from memory."""
+    """Episodes from the untouched model. Known chains are walked again from memory; only new ones are proposed."""
 
     def __init__(
         self, alphabet: Alphabet, table: DqnTable, weights: NacWeights, seed: int, rules: RulesTable | None = None
@@ -90,20 +93,31 @@ class DqnSearcher:
         self._chain, self._action = Chain(), -1  # an action is in flight where it is not negative
         self._state, self._legal = np.zeros(0), np.zeros(0, bool)
         self._score, self._best_score, self._n_steps, self._epsilon = 0.0, 0.0, 0, table.epsilon
+        self._states: dict[Chain, State] = {}
+        self._is_new = True  # whether this episode met a chain that was not seen before
+        self._route: deque[int] = deque()
 
     def propose(self) -> Chain | None:
-        """Return the episode's chain and one step more.
+        """Return the episode's first chain that was not seen before.
 
-        None says that the chain is not observed yet, or that the untouched model allows no step.
+        None says that the last proposal is not observed yet, or that every legal chain was seen.
         """
         if self._environment is None or self._action >= 0:
             return None
-        if not self._legal.any():
-            self._restart()
-        if not self._legal.any():
-            return None
-        self._action = self._choose()
-        return self._chain + self._actions.links[self._action]
+        while True:
+            if not self._legal.any():
+                route = [] if self._is_new else self._to_unseen()
+                if route is None:
+                    return None
+                self._restart(route)
+            if not self._legal.any():
+                return None
+            self._action = self._route.popleft() if self._route else self._choose()
+            chain = self._chain + self._actions.links[self._action]
+            if chain not in self._seen:
+                self._is_new = True
+                return chain
+            self._step(self._environment)
 
     def observe(self, observation: Observation) -> None:
         """Remember the transition, and learn when it is time. A failed letter ends the episode and teaches nothing."""
@@ -123,11 +137,36 @@ class DqnSearcher:
         self._target.load_state_dict(self._online.state_dict())
         self._adam = torch.optim.Adam(self._online.parameters(), self._table.learning_rate)
 
-    def _restart(self) -> None:
+    def _restart(self, route: Iterable[int] = ()) -> None:
+        """Begin an episode, whose first steps are those of `route`."""
         if self._environment is not None:
             self._state, info = self._environment.reset()
             self._chain, self._legal = Chain(), info["action_mask"].astype(bool)
+            self._states[self._chain] = self._state
             self._score = self._best_score = 0.0
+            self._is_new, self._route = False, deque(route)
+
+    def _to_unseen(self) -> list[int] | None:
+        """Return the steps from the untouched model to an unseen chain, or None if there is none.
+
+        While the walk is random, any of them; then the one whose last step the network values most.
+        """
+        symbols = self._actions.symbols
+        ends = [
+            (chain, action)
+            for chain in self._states
+            for action in map(symbols.index, self._seen[chain].legal)
+            if chain + self._actions.links[action] not in self._seen
+        ]
+        if not ends:
+            return None
+        if self._n_steps < self._table.n_random_steps:
+            at = int(self._random.integers(len(ends)))
+        else:
+            with torch.no_grad():
+                q = self._online(torch.from_numpy(np.stack([self._states[chain] for chain, _ in ends])))
+            at = int(q[range(len(ends)), [action for _, action in ends]].argmax())
+        return [*map(self._actions.links.index, ends[at][0]), ends[at][1]]
 
     def _step(self, environment: ChainEnvironment) -> None:
         state, action = self._state, self._action
@@ -138,6 +177,7 @@ class DqnSearcher:
             self._legal = np.zeros_like(self._legal)
         else:
             self._chain, self._legal = self._chain + self._actions.links[action], info["action_mask"].astype(bool)
+            self._states[self._chain] = self._state
             self._remember(state, action, self._earned(info["reward_terms"]))
         if self._n_steps % self._table.decay_every == 0:
             self._epsilon *= self._table.epsilon_decay
