@@ -6,6 +6,7 @@ Python callers give them as keywords (`**shared: Unpack[Options]`), the command 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
 
@@ -115,15 +116,21 @@ TASK = (
 RECORDED = tuple(name for name in HINTS if name not in ("runs", "wandb", "settings_file"))
 
 
+def texts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with paths as texts, which is what files and records hold."""
+    return {name: fspath(each) if isinstance(each, PathLike) else each for name, each in options.items()}
+
+
 def filled(options: Options) -> Options:
-    """Return all options, with the default of each that is left out, and the name of a task that is an object.
+    """Return all options, with the default of each that is left out, paths as texts, and the name of a task that is an
+    object.
 
     Raises:
         UsageError: there is no such option, or a task stands beside a model or data.
     """
     for name in options.keys() - SPELLINGS.keys():
         raise unknown("option", name, SPELLINGS)
-    found = {name: spelling.default for name, spelling in SPELLINGS.items()} | options
+    found = {name: spelling.default for name, spelling in SPELLINGS.items()} | texts(options)
     if found["task"] is None:
         return cast(Options, found)
     for name in ("model", "data", "width", "normalize", "classes", "input_size", "new_head"):

@@ -34,7 +34,7 @@ from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.settings import Layer, Settings
 from nacdeploy.sessions import measured, preprocessing, presets, unlabelled
-from nacdeploy.sessions.options import SETTINGS_FILE, Options, filled
+from nacdeploy.sessions.options import SETTINGS_FILE, Options, filled, texts
 from nacdeploy.strategies.baseline import plain_network
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.prune.settings import PruneTable
@@ -173,7 +173,7 @@ def recorded(
 def search_keys(search: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of the search table that are given; folders are named whole, so that a run finds them from
     anywhere."""
-    given = {key: value for key, value in search.items() if value is not None}
+    given = {key: value for key, value in texts(search).items() if value is not None}
     if experience := given.pop("experience", None):
         given["experience"] = [str(Path(one).resolve()) for one in experience]
     return given

@@ -209,3 +209,9 @@ def test_resumed_search_resolves_once(home: Path, counted: Counter[str]) -> None
 def test_every_shared_option_is_on_the_command_line_of_search(home: Path) -> None:
     text = succeed("search", "--help").out
     assert all(f"--{name.replace('_', '-')}" in text for name in HINTS if name not in ("runs", "settings_file"))
+
+
+def test_python_callers_may_give_paths_where_the_command_line_gives_texts(folder: Path) -> None:
+    request = wanted(Options(profile=folder / "tiny.toml", runs=folder))  # type: ignore[typeddict-item]
+    assert request.options["profile"] == str(folder / "tiny.toml")
+    assert settings.search_keys({"cache": folder, "budget": 3}) == {"cache": str(folder), "budget": 3}
