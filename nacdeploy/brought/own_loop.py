@@ -38,7 +38,7 @@ def fit(network: Network, trainer: Trainer, epochs: int, settings: TrainingSetti
     if epochs == 0:
         return 0
     trained = copy.deepcopy(network)
-    shown = served(trained)
+    shown = served(trained).train()
     run = _Run(trainer.budget(epochs))
     before, modules = _layout(trained), dict(shown.named_modules())
     with _alone(settings.seed), moved(shown) as device, run.counted(shown), sealed(trainer.task, DURING, True) as reads:
@@ -47,7 +47,7 @@ def fit(network: Network, trainer: Trainer, epochs: int, settings: TrainingSetti
         answer = tried(lambda: _called(trainer, shown, settings, run.budget), WHERE)
     if reads:
         raise UsageError(f"{WHERE}: {reads[0]}")
-    run.check()
+    tried(run.check, WHERE)
     _check_module(answer, shown, modules, before, trained)
     _check_fixed(network, trained)
     values = _values(trained, content(network))
@@ -94,8 +94,8 @@ class _Run:
         most = self.budget.samples
         if most is not None and self.n_seen > most + self.largest:
             raise UsageError(
-                f"{WHERE} trains beyond its budget, {self.budget.epochs} epochs of {most // self.budget.epochs} "
-                "samples; stop after budget.epochs"
+                f"it trains beyond its budget, {self.budget.epochs} x {most // self.budget.epochs} samples; stop after "
+                "budget.epochs"
             )
 
     def n_epochs(self, n_samples: int | None) -> int:

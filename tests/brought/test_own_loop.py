@@ -160,6 +160,25 @@ def test_two_inputs_are_given_and_answered_as_the_network_itself_does() -> None:
     assert after.metrics.score < before.metrics.score and after.steps[-1].n_epochs == 40
 
 
+def test_module_comes_in_training_mode_for_a_loop_that_does_not_set_it() -> None:
+    modes: list[bool] = []
+
+    def bare(model: nn.Module, settings: Any, budget: Any) -> None:
+        modes.append(all(each.training for each in model.modules()))
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        functional.cross_entropy(model(TRAIN[0]), TRAIN[1]).backward()
+        optimizer.step()
+
+    task = opened(bare)
+    after = follow(start(task), "QF", task, PROFILE)
+    assert modes == [True] and not any(each.training for each in after.network.modules())
+
+
+def test_trainer_that_is_no_function_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"Task\(trainer=\) takes a function, not int"):
+        opened(3)
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +278,7 @@ WRONG: dict[str, tuple[Any, type[NacdeployError], str]] = {
     "changes scales": (rescaled, UsageError, "changes 'quantizers."),
     "takes quantizers away": (unquantized, UsageError, "changes how the network is quantized or pruned"),
     "leaves no numbers": (spoilt, DivergedError, "leaves values in 'backbone.6.bias' that are not finite numbers"),
-    "never ends": (forever, UsageError, "trains beyond its budget, 2 epochs of 240 samples"),
+    "never ends": (forever, UsageError, "Task(trainer=): it trains beyond its budget, 2 x 240 samples"),
     "never ends, and catches errors": (swallowing, UsageError, "trains beyond its budget"),
     "returns another module": (copying, UsageError, "returns another module"),
     "trains another module": (idle, UsageError, "trains nothing: the module that it is given never runs"),

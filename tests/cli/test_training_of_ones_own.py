@@ -57,7 +57,7 @@ def test_chain_is_trained_by_the_loop_of_the_task(here: Path, word: str) -> None
     ("name", "code", "said"),
     [
         ("diverging", 1, "leaves values in 'backbone.0.weight' that are not finite numbers"),
-        ("beyond", 2, "trains beyond its budget, 1 epochs of 1100 samples"),
+        ("beyond", 2, "error: Task(trainer=): it trains beyond its budget, 1 x 1100 samples"),
         ("looking", 2, "it reads the test data while networks are trained"),
     ],
 )
