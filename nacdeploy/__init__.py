@@ -29,22 +29,24 @@ if TYPE_CHECKING:
         trust,
     )
     from nacdeploy.base.errors import NacdeployError, RefusedError, UsageError
-    from nacdeploy.brought import Measure, Task
+    from nacdeploy.brought import Budget, Measure, Task, TrainingSettings
     from nacdeploy.strategies.chain import Chain
 
 _HOMES = {
     **dict.fromkeys(("NacdeployError", "RefusedError", "UsageError"), "nacdeploy.base.errors"),
     "Chain": "nacdeploy.strategies.chain",
-    **dict.fromkeys(("Measure", "Task"), "nacdeploy.brought"),
+    **dict.fromkeys(("Budget", "Measure", "Task", "TrainingSettings"), "nacdeploy.brought"),
 }
 
 __all__ = [
+    "Budget",
     "Chain",
     "Measure",
     "NacdeployError",
     "RefusedError",
     "Result",
     "Task",
+    "TrainingSettings",
     "UsageError",
     "analyze",
     "bench",

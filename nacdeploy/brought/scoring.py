@@ -1,7 +1,6 @@
 """Scoring: a user's metric, loss and post-processing as the functions of a `Custom` metric, checked at every call."""
 
 import copy
-import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.brought import identity as identities
 from nacdeploy.brought.sealed import sealed
 from nacdeploy.brought.sources import tried
 from nacdeploy.brought.targets import Targets
@@ -56,7 +56,7 @@ def metric_of(task: Task, ports: Ports, targets: Any) -> Metric:
     measure = measure_of(task.metric)
     name = spelled(measure.name, higher_is_better=not measure.lower_is_better, unit=measure.unit)
     scoring = _Scoring(task, ports, measure)
-    trains = task.loss is not None or is_classes(targets, ports)
+    trains = task.loss is not None or task.trainer is not None or is_classes(targets, ports)
     own = Functions(scoring.score, scoring.loss, scoring.values, ports.apart, ports.n_outputs, trains)
     return Custom(name).with_functions(own)
 
@@ -96,21 +96,8 @@ def measure_of(given: Any) -> Measure:
 
 def identity(task: Task) -> str:
     """Return a hash of the code of a task's functions, as far as it can be read."""
-    found = hashlib.sha256()
-    measure = task.metric if isinstance(task.metric, Measure) else None
-    for each in (
-        task.loss,
-        measure.function if measure else task.metric,
-        task.postprocess,
-        task.deployable,
-        task.unpack,
-    ):
-        code = getattr(each, "__code__", None)
-        found.update(f"{type(each).__qualname__}{getattr(each, '__qualname__', '')}".encode())
-        if code is not None:
-            found.update(code.co_code)
-            found.update(repr([c for c in code.co_consts if isinstance(c, int | float | str | None)]).encode())
-    return found.hexdigest()
+    measure = task.metric.function if isinstance(task.metric, Measure) else task.metric
+    return identities.of(task.loss, measure, task.postprocess, task.deployable, task.unpack, task.trainer)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from nacdeploy.base.errors import UsageError
@@ -133,6 +134,22 @@ def _ordered(
     if len(indices) == 0:
         raise UsageError(f"{name} holds no sample; give a dataset with data")
     return Source(name, given, unpack, dataset, indices, collate)
+
+
+def samples_of(train: Source | None) -> int | None:
+    """Return the samples of an epoch of training data, or None where only a walk through them would tell."""
+    if train is None:
+        return None
+    if train.dataset is None:
+        return _of_list(train) if isinstance(train.given, list | tuple) else None
+    drawn: Any = getattr(train.given, "sampler", None)
+    return max(len(train.indices), len(drawn) if hasattr(drawn, "__len__") else 0)
+
+
+def _of_list(train: Source) -> int | None:
+    """Count the samples of a list of batches by the first tensor of each."""
+    leaves = (tree_leaves(train._unpacked(batch, train.name)[0]) for batch in train.given)
+    return sum(len(parts[0]) for parts in leaves) or None
 
 
 def by_convention(names: Iterable[str]) -> Unpack:

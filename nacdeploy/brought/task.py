@@ -9,6 +9,7 @@ from torch import nn
 
 from nacdeploy.base.errors import UsageError
 from nacdeploy.brought.sources import Unpack, by_convention
+from nacdeploy.brought.training import Budget, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class Task:
         deployable: from the network to the module that is compressed and exported, such as a detector without its
             decoding; that module's outputs are what `loss` and `postprocess` take.
         unpack: from a batch to `(inputs, targets)`; by default `sources.by_convention`.
+        trainer: `trainer(model, settings, budget)`, a training loop of one's own in place of ours wherever networks are
+            trained; it trains `model` in place, called as the network is, with the quantizers and masks of the moment
+            in its `forward`. `settings` are `TrainingSettings`, `budget` is a `Budget`.
         class_names: the names of the classes, if the outputs are classes.
         name: the name of the task in messages and records.
     """
@@ -76,6 +80,7 @@ class Task:
     postprocess: Callable[[Any], Any] | None = None
     deployable: Callable[[nn.Module], nn.Module] | None = None
     unpack: Unpack | None = None
+    trainer: Callable[[nn.Module, TrainingSettings, Budget], Any] | None = None
     class_names: Sequence[str] = ()
     name: str = ""
     _deployed: list[nn.Module] = field(default_factory=list, repr=False)
@@ -87,7 +92,7 @@ class Task:
             raise UsageError("Task(validation=) is missing: every decision is made on validation data")
         if self.train is None and self.calibration is None:
             raise UsageError("Task(train=) or Task(calibration=) is missing: ranges are found on such data")
-        for key in ("loss", "postprocess", "deployable", "unpack"):
+        for key in ("loss", "postprocess", "deployable", "unpack", "trainer"):
             if getattr(self, key) is not None and not callable(getattr(self, key)):
                 raise UsageError(f"Task({key}=) takes a function, not {type(getattr(self, key)).__name__}")
 

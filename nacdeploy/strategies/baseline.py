@@ -4,13 +4,13 @@ import copy
 from dataclasses import dataclass
 
 from nacdeploy.base.progress import nobody
-from nacdeploy.network.network import Network
+from nacdeploy.network.network import Network, content
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.state import CompressionState, measure
-from nacdeploy.task import Task, distillation, training
+from nacdeploy.task import Task, training, trainings
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
 
@@ -49,12 +49,12 @@ def train_network(
     def score() -> float:
         return evaluation.evaluate(network, task, task.data.validation).score
 
-    if teacher is None:
-        batches = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-        return training.fit(network, batches, score, task.metric, recipe, seed, report)
-    batches = distillation.batches(task, teacher.network, teacher.how, recipe.batch_size, seed)
-    loss = distillation.loss(task.metric, teacher.how)
-    return training.fit(network, batches, score, task.metric, recipe, seed, report, loss=loss)
+    taught = (teacher.network, teacher.how) if teacher else (None, None)
+    start = copy.deepcopy(content(network)) if task.trainer else {}
+    done = trainings.fit(network, task, recipe, seed, score, report, *taught)
+    if start and done.best_epoch == 0:  # a loop of the user's own ends where it ends
+        network.load_state_dict(start)
+    return done
 
 
 def control(

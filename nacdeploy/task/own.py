@@ -11,7 +11,8 @@ from nacdeploy.base import live
 from nacdeploy.base.errors import UsageError
 from nacdeploy.brought import reading, scoring
 from nacdeploy.brought.reading import Epochs
-from nacdeploy.brought.sources import Source, source
+from nacdeploy.brought.sources import Source, samples_of, source
+from nacdeploy.brought.training import Trainer
 from nacdeploy.data import Dataset
 from nacdeploy.metrics import Metric
 from nacdeploy.models import ModelSpec, ports
@@ -96,7 +97,9 @@ def of(name: str, made: brought.Task, profile: Profile, data_name: str = "") -> 
         identity=scoring.identity(made),
     )
     notes = _notes(name, data, found, metric, "test" in sources, sources.get("train"))
-    return Task(_spec(name, found), replace(data, notes=notes), metric)
+    train = sources.get("train")
+    trainer = None if made.trainer is None else Trainer(made.trainer, made, samples_of(train))
+    return Task(_spec(name, found), replace(data, notes=notes), metric, trainer=trainer)
 
 
 def _named(name: str, call: Any) -> Any:

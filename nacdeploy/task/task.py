@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nacdeploy.brought.training import Trainer
 from nacdeploy.data import Dataset
 from nacdeploy.metrics import ACCURACY, Metric
 from nacdeploy.models import ModelSpec
@@ -15,13 +16,14 @@ from nacdeploy.task.original import Original
 @dataclass(frozen=True, eq=False)
 class Task:
     """A network's specification, its data, and the metric of its answers; the ONNX file that it came from, and where
-    its networks are timed."""
+    its networks are timed, and the loop that trains them in place of ours."""
 
     spec: ModelSpec
     data: Dataset
     metric: Metric = ACCURACY
     original: Original | None = None
     clock: Clock | None = None
+    trainer: Trainer | None = None
 
     @property
     def is_own(self) -> bool:

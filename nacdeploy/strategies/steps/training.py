@@ -15,7 +15,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.settle import settle_trained
 from nacdeploy.strategies.state import plain_key
-from nacdeploy.task import Task, training
+from nacdeploy.task import Task, training, trainings
 from nacdeploy.task import distillation as distillations
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
@@ -48,13 +48,9 @@ def trained_backbone(
     def score_of(candidate: Network) -> float:
         return evaluation.own_score(candidate, task, task.data.validation)
 
-    trained, loss = copy.deepcopy(network), None
-    if lesson is None:
-        batches = training.image_batches(task.data, task.data.train, recipe.batch_size, seed)
-    else:
-        loss = distillations.loss(task.metric, lesson.how)
-        batches = distillations.batches(task, lesson.teacher, lesson.how, recipe.batch_size, seed)
-    done = training.fit(trained, batches, lambda: score_of(trained), task.metric, recipe, seed, report, loss=loss)
+    trained = copy.deepcopy(network)
+    taught = (lesson.teacher, lesson.how) if lesson else (None, None)
+    done = trainings.fit(trained, task, recipe, seed, lambda: score_of(trained), report, *taught)
     settle_trained(trained, task, profile)
     better = network if is_better(task.metric, score_of(network), score_of(trained)) else trained
     return better, done.n_epochs

@@ -1,0 +1,60 @@
+"""Trainings of whole networks: by the loop of the task's own, or by ours, with a teacher or without."""
+
+from collections.abc import Callable
+
+from nacdeploy.base.progress import nobody
+from nacdeploy.brought import TrainingSettings, own_loop
+from nacdeploy.metrics import is_better
+from nacdeploy.network.network import Network
+from nacdeploy.profile.tables.training import TrainTable
+from nacdeploy.task import Task, distillation, training
+from nacdeploy.task import evaluate as evaluation
+from nacdeploy.task.distillation import Distillation
+
+
+def fit(
+    network: Network,
+    task: Task,
+    recipe: TrainTable,
+    seed: int,
+    score: Callable[[], float],
+    report: training.Report = nobody,
+    teacher: Network | None = None,
+    how: Distillation | None = None,
+) -> training.Fit:
+    """Train a network in place; ours leaves it at its best epoch by `score`, a task's own loop where that loop ends.
+
+    Raises:
+        UsageError: a task's own loop did what it must not.
+        DivergedError: the loss or a value is no number.
+    """
+    if task.trainer is not None:
+        start = score()
+        settings = settings_of(recipe, seed, teacher, how)
+        n_epochs = own_loop.fit(network, task.trainer, recipe.epochs, settings, evaluation.accelerated)
+        now = score()
+        report(n_epochs, recipe.epochs, now)
+        is_kept = is_better(task.metric, now, start)
+        return training.Fit(n_epochs, n_epochs if is_kept else 0, now if is_kept else start)
+    if teacher is None or how is None:
+        batches, loss = training.image_batches(task.data, task.data.train, recipe.batch_size, seed), None
+    else:
+        batches = distillation.batches(task, teacher, how, recipe.batch_size, seed)
+        loss = distillation.loss(task.metric, how)
+    return training.fit(network, batches, score, task.metric, recipe, seed, report, loss=loss)
+
+
+def settings_of(recipe: TrainTable, seed: int, teacher: Network | None, how: Distillation | None) -> TrainingSettings:
+    """Return a recipe as a loop of the user's own gets it."""
+    return TrainingSettings(
+        optimizer=recipe.optimizer,
+        learning_rate=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        batch_size=recipe.batch_size,
+        schedule=recipe.schedule,
+        seed=seed,
+        teacher=None if teacher is None else own_loop.frozen(teacher),
+        distill=0.0 if how is None else how.weight,
+        temperature=1.0 if how is None else how.temperature,
+    )
