@@ -27,7 +27,7 @@ from nacdeploy.trials import speed
 
 @dataclass(frozen=True)
 class DryRun:
-    """What `transfer` would decide at every letter, and what is told of its end (None: that was not asked for)."""
+    """The decisions of `transfer` at every letter, and the forecast of its end (None: that was not asked for)."""
 
     steps: tuple[transferring.Preview, ...]
     forecast: Forecast | None = None
@@ -140,7 +140,7 @@ def forecast(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a dry run is asked for."""
+    """The wishes of a dry run."""
 
     strategy: str | Strategy
     files: Mapping[str, Path | str | None]

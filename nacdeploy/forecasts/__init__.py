@@ -1,1 +1,1 @@
-"""What a transfer will give, before it trains; and what of the chain holds a budget."""
+"""Forecasts of a transfer before it trains, and the change of a chain that holds a budget."""

@@ -17,7 +17,7 @@ _AIM = 0.985  # of a time, so that another measurement of the same network is wi
 
 @dataclass(frozen=True)
 class Budget:
-    """What a transfer may lose at most, in the metric's own unit, and how long one call may take."""
+    """The most that a transfer may lose, in the metric's own unit, and the most that one call may take."""
 
     max_drop: float | None = None
     target_ms: float | None = None
@@ -25,7 +25,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is tried: the forecast of the chain with a factor on what its letters take, and its time alone, which needs
+    """The two questions to a factor: the forecast of the chain with a factor on what its letters take, and its time alone, which needs
     no training; None where that factor cannot be applied."""
 
     told: Callable[[float], Forecast | None]

@@ -1,4 +1,4 @@
-"""What a transfer will give, told before it trains, and afterwards how far that was off.
+"""The outcome of a transfer, told before it trains, and afterwards how far that was off.
 
 Size, BitOps and time are those of the rehearsed network (`rehearsal.py`): its structure is the one to come, up to
 channels that the longer training may choose otherwise. The drop follows from what the rehearsal lost, and from what was
@@ -35,7 +35,7 @@ _AGAIN = 0.06  # of a time: by what the same network differs when it is timed ag
 @scored
 @dataclass(frozen=True)
 class Forecast:
-    """What a transfer will give on the new network.
+    """The outcome to come of a transfer on the new network.
 
     Attributes:
         chain: the chain that is to be applied.
@@ -64,7 +64,7 @@ class Forecast:
 
     @property
     def rehearsal(self) -> Rehearsal | None:
-        """What the rehearsal lost in the end; None if no letter applied."""
+        """The loss of the rehearsal in the end; None if no letter applied."""
         return Rehearsal(self.stages[-1].lost, self.share) if self.stages else None
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Forecast:
 @scored
 @dataclass(frozen=True)
 class Found:
-    """What a transfer gave, on the scales of its forecast."""
+    """The outcome of a transfer, on the scales of its forecast."""
 
     size_bytes: float
     bitops: float

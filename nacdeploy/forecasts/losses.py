@@ -26,7 +26,7 @@ _OF_80_PERCENT = 1.28  # standard deviations
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a rehearsal lost, and the share of the training images that it used."""
+    """The loss of a rehearsal, and the share of the training images that it used."""
 
     lost: float
     share: float = EIGHTH

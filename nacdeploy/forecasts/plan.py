@@ -18,7 +18,7 @@ from nacdeploy.strategies.steps.follow import decided
 
 @dataclass(frozen=True)
 class Wish:
-    """What a transfer is asked for besides its strategy.
+    """The wishes of a transfer besides its strategy.
 
     Attributes:
         forecast: whether one is made; None: where the training takes clearly longer.
