@@ -25,8 +25,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Asked:
-    """The two questions to a factor: the forecast of the chain with a factor on what its letters take, and its time alone, which needs
-    no training; None where that factor cannot be applied."""
+    """The two questions to a factor on what letters take: the forecast of the chain, and its time alone, which needs no
+    training; None where that factor cannot be applied."""
 
     told: Callable[[float], Forecast | None]
     ms: Callable[[float], float | None]
