@@ -118,7 +118,7 @@ def check(requirements: Sequence[Requirement], metric: Metric) -> None:
         UsageError: the bound of a score in percent is a fraction, which every network holds, or none.
     """
     for each in requirements:
-        if each.figure == "score" and metric.unit == "%" and 0 < abs(each.bound) <= 1:
+        if each.figure == "score" and metric.scale == 100 and 0 < abs(each.bound) <= 1:
             raise UsageError(
                 f"the requirement '{each}' is on a score in percent, as the table prints it; write "
                 f"'score{each.comparison}{100 * each.bound:g}'"

@@ -132,7 +132,8 @@ def test_one_text_is_one_requirement() -> None:
 
 
 def test_fraction_is_refused_as_the_bound_of_a_score_in_percent() -> None:
-    with pytest.raises(UsageError, match="write 'score>=97'"):
-        gates.check(gates.parsed("score>=0.97"), named("accuracy"))
+    for name in ("accuracy", "agreement", "f1"):
+        with pytest.raises(UsageError, match="write 'score>=97'"):
+            gates.check(gates.parsed("score>=0.97"), named(name))
     gates.check(gates.parsed(["score>=97", "drop<=0.5"]), named("accuracy"))
     gates.check(gates.parsed("score<=0.5"), named("mae"))

@@ -26,7 +26,7 @@ from nacdeploy.profile.tables.training import DataTable
 from nacdeploy.strategies.steps.checkpoint import StepRecord
 
 MODEL_FILE = "model.onnx"
-MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
+MANIFEST, LOWERING, PRECISION, README = "manifest.json", "lowering.json", "precision.json", "README.md"
 
 _DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu")
 
