@@ -4,8 +4,11 @@ The text holds numbers and names of this package alone; what a user named (class
 manifest by the example, or stands there as a literal of Python.
 """
 
+from textwrap import indent
+
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.artifacts.artifact import Manifest, Preprocessing, TensorInfo
+from nacdeploy.metrics import reading
 
 _START = """
 import json
@@ -30,15 +33,11 @@ _SQUASHED = """
     if image.size != ({width}, {height}):
         image = image.resize(({width}, {height}), Image.Resampling.{kind})
 """
-_CONFIDENCE = {
-    "accuracy": "    odds = np.exp(values - values.max())\n    return odds.max() / odds.sum()\n",
-    "f1": "    return np.abs(2 / (1 + np.exp(-values)) - 1).min()\n",
-}
-_CONFIDENCE["agreement"] = _CONFIDENCE["accuracy"]
 _GATED = """
 
 def confidence(values):
 {confidence}
+
 
 # The first exit that is sure enough answers, else the network's own end.
 answer = outputs[manifest["outputs"][0]["name"]][0]
@@ -49,13 +48,7 @@ for exit in manifest["gate"]["exits"]:
         break
 """
 _ANSWER = '\nanswer = outputs[manifest["outputs"][0]["name"]][0]\n'
-_SAID = {
-    "accuracy": (
-        'best, names = int(answer.argmax()), manifest["class_names"]\nprint(names[best] if names else best)\n'
-    ),
-    "f1": 'print([name for name, value in zip(manifest["class_names"], answer) if value > 0])\n',
-}
-_SAID["agreement"] = _SAID["accuracy"]
+_NAMES = 'names = manifest["class_names"]\n'
 _SHAPES = """
 for name, values in outputs.items():
     print(name, values.dtype, values.shape)
@@ -171,10 +164,9 @@ def _normalized(taken: Preprocessing) -> str:
 
 def _answer(manifest: Manifest) -> str:
     """Return the lines that print what `outputs` say."""
-    metric = manifest.metric.name
     if manifest.preprocessing is None:
         return _SHAPES
-    exits = manifest.gate.exits if manifest.gate else ()
-    gated = bool(exits) and metric in _CONFIDENCE
-    answer = _GATED.format(confidence=_CONFIDENCE[metric]) if gated else _ANSWER
-    return answer + _SAID.get(metric, "print(answer)\n")
+    read, exits = reading(manifest.metric), manifest.gate.exits if manifest.gate else ()
+    gated = bool(exits) and bool(read.confidence)
+    answer = _GATED.format(confidence=indent(read.confidence, "    ")) if gated else _ANSWER
+    return f"{answer}{_NAMES if 'names' in read.answer else ''}{read.answer}\n"
