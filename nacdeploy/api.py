@@ -17,6 +17,7 @@ from nacdeploy.commands.export import export
 from nacdeploy.commands.finetune import finetune
 from nacdeploy.commands.load import load
 from nacdeploy.commands.optimize import optimize
+from nacdeploy.commands.package import package
 from nacdeploy.commands.report import report
 from nacdeploy.commands.search import search
 from nacdeploy.commands.show import show
@@ -38,6 +39,7 @@ __all__ = [
     "forecast",
     "load",
     "optimize",
+    "package",
     "preview",
     "report",
     "search",

@@ -15,12 +15,22 @@ from nacdeploy.cli import options, render
 @options.trusted_model
 @click.option("--batch", type=click.IntRange(min=1), help="Images per call.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
+@click.option(
+    "--require", metavar="R", multiple=True, help="Exit 1 unless it holds, such as 'speedup>=1.2' or 'drop<=1'; often."
+)
 @options.as_json
 def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     from nacdeploy import api
+    from nacdeploy.exporters.gates import GateError
 
-    table = api.bench(artifacts, progress=render.RichProgress(), **given)
+    missed: GateError | None = None
+    try:
+        table = api.bench(artifacts, progress=render.RichProgress(), **given)
+    except GateError as error:
+        table, missed = error.table, error
     render.print_json(table) if as_json else print_bench(table)
+    if missed is not None:
+        raise missed
 
 
 def print_bench(table: Any) -> None:

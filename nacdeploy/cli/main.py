@@ -27,7 +27,8 @@ COMMANDS = {  # with their help, which stands here so that `nacdeploy --help` im
     "explain": (
         "Say why an artifact is or is not faster, layer by layer, worst first: read from the artifact, measured here."
     ),
-    "verify": "Check an artifact's files against their hashes, build its engines again and compare them.",
+    "verify": "Check the files of an artifact or its tar against their hashes, build its engines again and compare.",
+    "package": "Write an artifact into one tar to ship, checked first: the same bytes from every copy of it.",
     "encode": (
         "Write a checkpoint or an artifact into one small file, exact to the bit: Huffman codes, zero runs, zstd."
     ),

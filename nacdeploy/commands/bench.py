@@ -15,6 +15,7 @@ from nacdeploy.base.progress import Progress, default
 from nacdeploy.commands.export import exported_baseline
 from nacdeploy.data import Dataset
 from nacdeploy.exporters import bench as bench_runner
+from nacdeploy.exporters import gates
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.artifacts.artifact import DataSource, Manifest
 from nacdeploy.metrics import Metric
@@ -31,6 +32,7 @@ def bench(
     threads: int | None = None,
     model: str | None = None,
     task: Any = None,
+    require: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> bench_runner.Table:
     """Time artifacts and the FP32 baseline in turns in one run, and score them on the test split.
@@ -46,12 +48,14 @@ def bench(
     Args:
         task: the task whose network it is, if it is not at hand.
         model: the file of the network. A file that only the artifact names does not run until the user names it here.
+        require: what every artifact but the baseline must hold at every batch size, such as `speedup>=1.2`, `drop<=1`.
 
     Raises:
-        UsageError: no artifact, or data of another shape.
+        UsageError: no artifact, data of another shape, or a requirement that cannot be read.
         NacdeployError: a file of an artifact is damaged.
+        GateError: an artifact misses a requirement; the error's `table` holds what was measured.
     """
-    progress = progress or default()
+    progress, requirements = progress or default(), gates.parsed(require)
     models.name_by_user(model, task)
     paths = [Path(path) for path in artifacts]
     manifest, _ = artifact.load(paths[0])
@@ -59,13 +63,16 @@ def bench(
     if source is None:
         raise UsageError(f"{paths[0]} does not say which data it was made with; export it again")
     dataset, metric = _data(manifest, data, source)
+    gates.check(requirements, metric)
     given = {"batch_sizes": (batch,) if batch else None, "threads": threads}
     wanted = {key: value for key, value in given.items() if value is not None}
     settings = BenchTable.model_validate({**source.bench.model_dump(), **wanted})
     made = nullcontext(Path(baseline)) if baseline is not None else exported_baseline(manifest, paths[0], progress)
     with made as reference:
         progress.say(f"timing {len(paths)} artifact(s) against {reference}, turn by turn")
-        return bench_runner.bench(paths, reference, dataset, settings, metric)
+        table = bench_runner.bench(paths, reference, dataset, settings, metric)
+    gates.judge(table, requirements)
+    return table
 
 
 def _data(manifest: Manifest, data: str | None, source: DataSource) -> tuple[Dataset, Metric]:

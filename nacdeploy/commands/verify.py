@@ -1,13 +1,18 @@
-"""Verifying an artifact: its files against their hashes, what was built from its graph against a second build."""
+"""Verifying an artifact, a folder or its tar: its files against their hashes, what was built from its graph against a
+second build."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nacdeploy.base import folders, records
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.outside import onnx_files
 from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts import artifact, tar
+from nacdeploy.exporters.artifacts.artifact import Manifest
 from nacdeploy.exporters.targets.runtime import Comparison, runtime_of
 
 
@@ -34,13 +39,36 @@ class Verified:
 def verify(path: Path | str, progress: Progress | None = None) -> Verified:
     """Check every file of an artifact and build each of its engines again.
 
+    A tar is unpacked into a temporary folder, which goes with the call.
+
     Raises:
-        UsageError: `path` is no artifact, or the record of a build is malformed.
+        UsageError: `path` is no artifact and no tar of one, or the record of a build is malformed.
         NacdeployError: a file is missing or damaged, or the graph takes values from a file without a hash.
     """
-    folder, progress = Path(path), progress or default()
+    path, progress = Path(path), progress or default()
+    if not records.is_file(path):
+        return _verified(path, checked(path), progress)
+    with folders.scratch() as folder, _named_by(path, folder):
+        root = tar.unpack(path, folder)
+        manifest = checked(root)
+        tar.check_complete(folder, root, manifest, path)
+        return replace(_verified(root, manifest, progress), artifact=str(path))
+
+
+def checked(folder: Path) -> Manifest:
+    """Return the manifest of an artifact whose files are as their hashes say, and whose graph is a sound one.
+
+    Raises:
+        UsageError: it is no artifact, or its graph takes values from a file without a hash.
+        NacdeployError: a file is missing or damaged.
+    """
     manifest, _ = artifact.load(folder)
     onnx_files.content_of(folder / manifest.model_file)
+    return manifest
+
+
+def _verified(folder: Path, manifest: Manifest, progress: Progress) -> Verified:
+    """Build the engines of a checked artifact again."""
     progress.say(f"{len(manifest.files)} files as their hashes say")
     runtime = runtime_of(targets.parse(manifest.target))
     engines, unbuilt = [], []
@@ -55,3 +83,14 @@ def verify(path: Path | str, progress: Progress | None = None) -> Verified:
         progress.say(f"engine {name} built again: {engines[-1].said}")
     repeats = dict(runtime.repeats(manifest))
     return Verified(str(folder), len(manifest.files), tuple(engines), tuple(unbuilt), repeats)
+
+
+@contextmanager
+def _named_by(path: Path, folder: Path) -> Iterator[None]:
+    """Let errors about files in a temporary folder name the tar that they came from."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(folder), str(path))) from error
+    except NacdeployError as error:
+        raise NacdeployError(str(error).replace(str(folder), str(path))) from error

@@ -13,7 +13,7 @@ from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import describe, engines, parity, whole
-from nacdeploy.exporters.artifacts import artifact, onnx_checks
+from nacdeploy.exporters.artifacts import artifact, onnx_checks, readme
 from nacdeploy.exporters.artifacts.artifact import MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
@@ -92,6 +92,7 @@ def export(
             source = engines.source(files[MODEL_FILE], lowered.rows, lowered.state.network, task, profile, log)
             manifest, files = engines.added(manifest, files, runtime.build(source))
         manifest, files = whole.added(manifest, files, task, profile.bench)
+    files[artifact.README] = readme.text(manifest).encode()
     return artifact.write(out, files, manifest, lowered.rows)
 
 

@@ -26,6 +26,7 @@ from nacdeploy.metrics.base import (
 from nacdeploy.metrics.custom import Custom
 from nacdeploy.metrics.distillation import Distils, distilled
 from nacdeploy.metrics.f1 import F1
+from nacdeploy.metrics.reading import Readable, Reading, reading
 
 __all__ = [
     "ACCURACY",
@@ -37,6 +38,8 @@ __all__ = [
     "Distils",
     "Interval",
     "Metric",
+    "Readable",
+    "Reading",
     "asks_the_baseline",
     "axis",
     "cell",
@@ -48,6 +51,7 @@ __all__ = [
     "named",
     "number",
     "problems",
+    "reading",
     "schema",
     "scored",
     "shown",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nacdeploy.metrics.base import Interval
+from nacdeploy.metrics.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Accuracy:
     no_exits: str = ""
     version: int = 1
     asks_baseline: bool = False
+
+    @property
+    def reading(self) -> Reading:
+        """The class of the largest output, as sure as the softmax maximum."""
+        return Reading(
+            "best = int(answer.argmax())\nprint(names[best] if names else best)",
+            "odds = np.exp(values - values.max())\nreturn odds.max() / odds.sum()",
+        )
 
     def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
         return classes, class_names

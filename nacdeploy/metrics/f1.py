@@ -9,6 +9,7 @@ from torch.nn import functional
 from nacdeploy.base.errors import UsageError
 from nacdeploy.metrics.absolute_error import interval_of_mean
 from nacdeploy.metrics.base import Interval
+from nacdeploy.metrics.reading import Reading
 
 SEPARATOR = "|"
 
@@ -33,6 +34,14 @@ class F1:
     agreement: str = "the same labels named"
     no_exits: str = ""
     version: int = 1
+
+    @property
+    def reading(self) -> Reading:
+        """The labels whose output is above 0, as sure as the least sure one."""
+        return Reading(
+            "print([name for name, value in zip(names, answer) if value > 0])",
+            "return np.abs(2 / (1 + np.exp(-values)) - 1).min()",
+        )
 
     def labels(self, classes: Tensor, class_names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
         """Return the labels that the names of classes list, `(N, K)`: "cat|dog" names two."""

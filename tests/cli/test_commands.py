@@ -282,6 +282,30 @@ def test_bench_times_an_artifact_with_exits_against_the_original(home: Path) -> 
     assert artifact["accuracy"] == pytest.approx(scored, abs=0.05)
 
 
+def test_bench_ends_with_1_behind_its_table_when_a_requirement_is_missed(home: Path) -> None:
+    command = ("bench", "runs/export-ort-1", "--batch", 1, "--require", "ms<=1e9")
+    assert "runs/export-ort-1" in succeed(*command).out
+    done = run(*command, "--require", "drop<=-1000", "--json")
+    assert (done.code, len(done.json["rows"])) == (1, 2)
+    line = refused_line(done)
+    assert line.startswith("error: 1 of 2 requirements are missed: runs/export-ort-1 at batch 1: drop is ")
+    assert line.endswith(", <= -1000 is required")
+    Path("nacdeploy.toml").write_text(Path("nacdeploy.toml").read_text() + "require = 'drop<=-1000'\n")
+    assert run(*command[:-2]).code == 1
+
+
+@pytest.mark.parametrize(
+    ("requirement", "said"),
+    [("speedup>1,2", "'1,2' is no finite number"), ("sped>=1", "did you mean"), ("score>=0.9", "write 'score>=90'")],
+)
+def test_bench_refuses_a_requirement_that_cannot_be_read_before_it_times(
+    requirement: str, said: str, home: Path
+) -> None:
+    done = run("bench", "runs/export-ort-1", "--require", requirement)
+    assert (done.code, done.out) == (2, "")
+    assert said in refused_line(done)
+
+
 @pytest.mark.parametrize(("target", "optimization"), [("onnx", "basic"), ("trt", "basic"), ("ort", "all")])
 def test_network_with_exits_is_exported_and_agrees(target: str, optimization: str, home: Path) -> None:
     exported = Path("runs/export-ort-1")

@@ -49,12 +49,12 @@ def test_artifact_holds_the_graph_and_the_record_of_its_engines(here: Path) -> N
 
 def test_verify_builds_again_and_says_what_was_measured(here: Path) -> None:
     found = succeed("verify", ARTIFACT, "--json").json
-    assert found["n_files"] == 4
+    assert found["n_files"] == 5
     assert [engine["capability"] for engine in found["engines"]] == ["SM86"]
     assert found["engines"][0]["said"].startswith("bytes ") and found["unbuilt"] == []
     assert "measured with TensorRT-RTX" in found["repeats"]["tensorrt_rtx"]
     text = succeed("verify", ARTIFACT).out
-    assert "4 files are as their hashes say" in text and "engine SM86, built again: bytes" in text
+    assert "5 files are as their hashes say" in text and "engine SM86, built again: bytes" in text
 
 
 def test_verify_names_a_damaged_file(here: Path) -> None:

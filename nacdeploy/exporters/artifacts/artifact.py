@@ -1,4 +1,5 @@
-"""Artifact: the folder that is deployed. Model file(s), `manifest.json` (content, making, hashes), `lowering.json`.
+"""Artifact: the folder that is deployed. Model file(s), `manifest.json` (content, making, hashes), `lowering.json`, and
+`indices.json` (long lists of the manifest's steps).
 
 The hashes in the manifest cover every other file of the folder, so that a damaged copy is found before it runs.
 """
@@ -19,6 +20,8 @@ from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.outside import doors, own
 from nacdeploy.base.scores import SCHEMAS
 from nacdeploy.exporters import targets
+from nacdeploy.exporters.artifacts import indices
+from nacdeploy.exporters.artifacts.indices import INDICES
 from nacdeploy.metrics import DEFAULT, Metric, named
 from nacdeploy.models.ports import Ports
 from nacdeploy.profile.tables.deployment import BenchTable
@@ -26,7 +29,7 @@ from nacdeploy.profile.tables.training import DataTable
 from nacdeploy.strategies.steps.checkpoint import StepRecord
 
 MODEL_FILE = "model.onnx"
-MANIFEST, LOWERING, PRECISION = "manifest.json", "lowering.json", "precision.json"
+MANIFEST, LOWERING, PRECISION, README = "manifest.json", "lowering.json", "precision.json", "README.md"
 
 _DISTRIBUTIONS = ("nacdeploy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu")
 
@@ -210,9 +213,14 @@ def write(out: Path, files: Mapping[str, bytes], manifest: Manifest, lowering: S
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
         records.write_json(folder / LOWERING, [records.to_data(row) for row in lowering])
-        hashes = {name: records.sha256_file(folder / name) for name in (*files, LOWERING)}
+        steps, lists = indices.moved(records.to_data(manifest)["steps"])
+        if lists:
+            records.write_text(folder / INDICES, indices.text(lists))
+        more = (INDICES,) if lists else ()
+        hashes = {name: records.sha256_file(folder / name) for name in (*files, LOWERING, *more)}
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        records.write_json(folder / MANIFEST, replace(manifest, files=hashes, created=created, versions=versions()))
+        whole = records.to_data(replace(manifest, files=hashes, created=created, versions=versions()))
+        records.write_json(folder / MANIFEST, {**whole, "steps": steps})
     return out
 
 
@@ -227,7 +235,7 @@ def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
         raise UsageError(f"{path} is not an artifact: it has no {MANIFEST}; 'nacdeploy export' writes artifacts")
     data = records.read_json(path / MANIFEST)
     _check_schema(data, path)
-    manifest = records.from_data(Manifest, _with_height(data), where=str(path / MANIFEST))
+    manifest = records.from_data(Manifest, _with_indices(_with_height(data), path), where=str(path / MANIFEST))
     _check_images(manifest, str(path / MANIFEST))
     for name in (manifest.model_file, LOWERING, *manifest.engines.values()):
         if name not in manifest.files:
@@ -269,6 +277,16 @@ def _with_height(data: dict[str, Any]) -> dict[str, Any]:
     height, width = inputs[0]["shape"][2:]
     kept = {key: value for key, value in given.items() if key != "input_size"}
     return {**data, "preprocessing": {"height": height, "width": width, **kept}}
+
+
+def _with_indices(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Complete a manifest with the long lists that lie beside it; those of older artifacts stand in it."""
+    files = data.get("files")
+    if not isinstance(files, dict) or INDICES not in files:
+        return data
+    _check_file(path, INDICES, files[INDICES])
+    lists = records.read_json(path / INDICES)
+    return {**data, "steps": indices.restored(data.get("steps"), lists, str(path / MANIFEST))}
 
 
 def _check_images(manifest: Manifest, where: str) -> None:

@@ -48,6 +48,32 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Example:
+    """The way to run an artifact without nacdeploy, for its README.
+
+    Attributes:
+        needs: the packages, as pip names them.
+        code: lines of Python that make `outputs`, arrays by name, of `inputs`, arrays by name. `folder` is the
+            artifact's, and `manifest` its manifest as plain data.
+    """
+
+    needs: tuple[str, ...]
+    code: str
+
+
+IN_ONNX_RUNTIME = Example(
+    ("onnxruntime",),
+    """
+import onnxruntime
+
+model = str(folder / manifest["model_file"])
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+outputs = dict(zip([each.name for each in session.get_outputs()], session.run(None, inputs)))
+""",
+)
+
+
+@dataclass(frozen=True)
 class Target:
     """One target of `export`: the facts before anything heavy is imported.
 
@@ -69,6 +95,7 @@ class Target:
         works_as: the line of `doctor` if its packages are installed; without one, its title on the CPU.
         doctor: tells whether the target works beside these GPUs, and why (not), if that takes more than its packages.
         note_on_times: the reader's caution about ONNX Runtime's times by layer.
+        example: how an artifact is run without nacdeploy; by default its ONNX file in ONNX Runtime.
     """
 
     name: str
@@ -87,6 +114,7 @@ class Target:
     works_as: str = ""
     doctor: Callable[[tuple[str, ...]], tuple[bool, str]] | None = None
     note_on_times: str = ""
+    example: Example = IN_ONNX_RUNTIME
 
     def grid(self, asked: str) -> Grid:
         """Return the target's grid of this name, or the grid that every machine computes exactly."""
