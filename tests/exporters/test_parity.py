@@ -275,6 +275,23 @@ def test_outputs_are_excused_only_as_far_from_float_as_the_simulation(
     assert is_apart is not expected
 
 
+@pytest.mark.parametrize(("less_db", "expected"), [(3.0, True), (9.0, False)])
+def test_one_input_that_holds_most_of_the_error_is_excused_within_limits(
+    less_db: float, expected: bool, baseline: CompressionState, task: Task
+) -> None:
+    """A network may amplify a flip, on another input from runtime to runtime; that explains a few decibels."""
+    made = follow(baseline, "Q(bits=w4a4)", task, make_profile()).network
+    kept = task.data.validation
+    plain, simulated = evaluation.predict(unquantized(made), task.data, kept), evaluation.predict(made, task.data, kept)
+    db = onnx_checks.snr_db(plain.numpy(), simulated.numpy()) - less_db
+    outputs = plain.clone()
+    outputs[0] += (plain.square().sum() / 10 ** (db / 10) / len(plain[0])).sqrt()  # no answer changes
+    table = make_profile().export
+    found, is_apart = parity.Simulated(made, task, kept, [simulated]).compared([outputs.numpy()], "all", table)
+    assert found.snr_db is not None and found.snr_db < table.min_snr_db
+    assert is_apart is not expected
+
+
 def test_outputs_within_the_bounds_may_not_be_clearly_further_from_float(
     baseline: CompressionState, task: Task
 ) -> None:
