@@ -32,8 +32,7 @@ from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.clock import Sizes
 
 N_JUDGED = 32  # validation inputs
-N_ALONE = 4  # of them, that order the layers
-N_PARTS = 4  # of these inputs, each of which must keep the ratio: it is to hold on other inputs too
+N_PARTS = 4  # of these inputs, each of which must keep the ratio; the part that loses most orders the layers
 MARGIN_DB = 1.0  # above the ratio that is asked for, for the same reason
 LEAST_SAVED_MS = 1e-5  # what integers that save nothing count as
 
@@ -112,10 +111,17 @@ class _Trial:
         probe = copy.deepcopy(self._whole)
         probe.backbone.load_state_dict(self._plain.backbone.state_dict())
         with no_grad_eval(probe), evaluation.accelerated(probe) as device:
-            few = self._judged.subset(torch.arange(min(N_ALONE, len(self._judged))))
+            few = self._judged.subset(self._worst_part())
             harms = Harms(probe, next(evaluation.batches(self._task.data, few, len(few), device)))
             whole = copy.deepcopy(self._whole).to(device).eval()
             return {name: harms.of_layer(name, whole, self._plan_of(name)) for name in layers}
+
+    def _worst_part(self) -> Tensor:
+        """Return the places of the part of the judged inputs whose answers the whole network in integers changes most:
+        it decides whether the ratio holds, so it orders the layers."""
+        answers = evaluation.predict(self._whole, self._task.data, self._judged)
+        places = torch.arange(len(self._judged)).chunk(N_PARTS)
+        return max(places, key=lambda at: max(noises(answers[at], self._reference[at], self._whole)))
 
     def _plan_of(self, name: str) -> Plan:
         """Return the plan in which a layer is the only one in integers."""
