@@ -72,6 +72,12 @@ class ImageSet:
         images = self.images[indices] if isinstance(self.images, Tensor) else self.images.at(indices)
         return ImageSet(images, self.given[indices] if isinstance(self.given, Tensor) else self.given)
 
+    def drawn(self, n: int, seed: int) -> "ImageSet":
+        """Return `n` of the images, all if there are fewer, drawn by a seed and in their order: the first ones of a
+        folder may be of one class."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.subset(order[:n].sort().values)
+
     def batch(self, indices: Tensor) -> Tensor:
         """Return the images at `indices`, int64 `(M,)`, as uint8 `(M, C, H, W)`."""
         return self.images[indices] if isinstance(self.images, Tensor) else self.images.decoded(indices)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-import torch
-
 from nacdeploy.data import Dataset
 from nacdeploy.profile import Profile, override
 from nacdeploy.strategies.baseline import initial_state
@@ -76,12 +74,12 @@ def rehearsed(
 
 
 def in_small(task: Task) -> Task:
-    """Return the task with the first training images, an eighth of them, and the first validation images."""
+    """Return the task with an eighth of the training images, and some validation images, drawn."""
     data = task.data
     n_train = min(len(data.train), max(round(SHARE * len(data.train)), N_LEAST))
     n_validation = min(len(data.validation), N_VALIDATION)
     train, validation = (
-        images.subset(torch.arange(n)) for images, n in ((data.train, n_train), (data.validation, n_validation))
+        images.drawn(n, data.split_seed) for images, n in ((data.train, n_train), (data.validation, n_validation))
     )
     return replace(task, data=replace(data, train=train, validation=validation, epochs=_first(data, n_train)))
 

@@ -88,8 +88,7 @@ def _is_better(one: Network, other: Network, task: Task) -> bool:
 
 
 def _judged(data: Dataset) -> ImageSet:
-    order = torch.randperm(len(data.validation), generator=torch.Generator().manual_seed(data.split_seed))
-    return data.validation.subset(order[:N_JUDGED].sort().values)
+    return data.validation.drawn(N_JUDGED, data.split_seed)
 
 
 def unquantized(network: Network) -> Network:

@@ -62,7 +62,7 @@ def test_rehearsal_costs_what_the_run_costs_and_leaves_the_baseline_alone(
 def test_rehearsal_trains_on_an_eighth_and_leaves_validation_whole_if_it_is_small(task: Task) -> None:
     small = in_small(task).data
     assert len(small.train) == round(len(task.data.train) / 8)
-    assert torch.equal(small.train.whole(), task.data.train.whole()[: len(small.train)])
+    assert torch.equal(small.train.whole(), task.data.train.drawn(len(small.train), task.data.split_seed).whole())
     assert len(small.validation) == len(task.data.validation)
 
 
@@ -108,3 +108,11 @@ def test_miss_is_told_figure_by_figure() -> None:
     line = missed(told(latency_ms=around(2.0, 0.1)), Found(103.0, 50.0, 2.1, 1.5))
     assert line == "+3.0 % in size, +0.0 % in BitOps, +5.0 % in time, +0.50 points of drop; size outside its limits"
     assert missed(told(), Found(100.0, 50.0, None, 1.0)).endswith("all within the limits")
+
+
+def test_a_rehearsal_sees_every_class_of_a_training_split_that_is_sorted(task: Task) -> None:
+    train = task.data.train
+    by_class = train.subset(torch.argsort(train.labels, stable=True))
+    small = in_small(replace(task, data=replace(task.data, train=by_class)))
+    assert len(small.data.train) < len(train)
+    assert set(small.data.train.labels.tolist()) == set(train.labels.tolist())
