@@ -43,6 +43,7 @@ SETTINGS = (
     ("P(importance=slim)", laws.macs_fall),
     ("P(importance=apoz,reconstruct=true)", laws.macs_fall),
     ("P(importance=taylor)", laws.macs_fall),
+    ("P(importance=answers,reconstruct=true)", laws.macs_fall),
     ("P(importance=greedy)", laws.macs_fall),
     ("P(importance=lasso,reconstruct=true)", laws.macs_fall),
     ("Q(weights=dorefa)", laws.bitops_fall),

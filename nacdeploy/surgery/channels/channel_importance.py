@@ -5,13 +5,14 @@ statistics of the calibration images. So a score follows from weights and images
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.placement import AVERAGES, POOLS, RESHAPES, kind_of_node
 from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.network.captured.graph import Captured, Interpreter
@@ -21,6 +22,8 @@ from nacdeploy.surgery.channels import next_layer
 from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, READER, Group, Member, ordered
 
 BATCH_SIZE = 64
+N_DIRECTIONS = 2  # in the space of the outputs, for each batch
+_TINY = 1e-30
 MAGNITUDE = "magnitude"  # of `channel_groups.groups` itself
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 RECTIFIERS = {"relu", "relu6", "hardtanh"}
@@ -234,10 +237,44 @@ def _taylor(found: Sequence[Group], known: Evidence) -> Scores:
 def _fisher(found: Sequence[Group], known: Evidence) -> Scores:
     """Score channels by the squared gradient of the loss by a gate on each, summed over images (Theis et al., 2018;
     Liu et al., 2021, eq. 5): a gate of zero is what the readers see once the channel is cut."""
+    batches = known.batches()
+    return _by_slopes(
+        found, known, ((images, lambda y, of=labels: known.loss(y, of) * len(y)) for images, labels in batches)
+    )
+
+
+def _answers(found: Sequence[Group], known: Evidence) -> Scores:
+    """Score channels by the squared gradients of all outputs by a gate on each, summed over images and outputs: what
+    the answers lose, to second order (Gauss-Newton). No label is read.
+
+    The sum over outputs is the mean over random directions (Hutchinson, 1990). Each output tensor counts by its own
+    mean square, so that boxes and scores weigh alike.
+    """
+    generator = torch.Generator().manual_seed(known.seed)
+
+    def along(y: Tensor) -> Tensor:
+        directions = torch.randn(y.shape, generator=generator).to(y)
+        return torch.stack([each.sum() for each in _in_own_sizes(y, directions, known.backbone)]).sum()
+
+    every = ((images, along) for images, _ in known.batches() for _ in range(N_DIRECTIONS))
+    return _by_slopes(found, known, every)
+
+
+def _in_own_sizes(y: Tensor, directions: Tensor, backbone: nn.Module) -> list[Tensor]:
+    """Return the outputs along directions (N, K), those of each output tensor over its root mean square."""
+    ports = ports_of(backbone)
+    pairs = zip(ports.apart(y), ports.apart(directions), strict=True) if ports else [(y, directions)]
+    return [a * b / a.detach().square().mean().sqrt().clamp(min=_TINY) for a, b in pairs]
+
+
+def _by_slopes(
+    found: Sequence[Group], known: Evidence, every: Iterable[tuple[Tensor, Callable[[Tensor], Tensor]]]
+) -> Scores:
+    """Sum squared slopes by gates over batches of images, each with what is to be differentiated in its outputs."""
     readers = {m.layer for g in found for m in g.members if m.role == READER}
     totals = {g.root: torch.zeros(g.n_channels, dtype=torch.float64, device=known.images.device) for g in found}
-    for images, labels in known.batches():
-        slopes = _gate_slopes(known, readers, images, labels)
+    for images, measure in every:
+        slopes = _gate_slopes(known, readers, images, measure)
         for group in found:
             members = [m for m in group.members if m.role == READER and m.layer in slopes]
             for_each = [_by_image(slopes[m.layer], m, group.n_channels) for m in members]
@@ -246,13 +283,16 @@ def _fisher(found: Sequence[Group], known: Evidence) -> Scores:
     return totals
 
 
-def _gate_slopes(known: Evidence, readers: set[str], images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return the gradient (N, inputs) of each image's loss by gates on the inputs of some layers, all of them open."""
+def _gate_slopes(
+    known: Evidence, readers: set[str], images: Tensor, measure: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return the gradient (N, inputs) of a measure of the outputs by gates on the inputs of some layers, all open."""
     gates: dict[str, Tensor] = {}
     handles = [known.backbone.get_submodule(name).register_forward_pre_hook(_gated(gates, name)) for name in readers]
     try:
-        loss = known.loss(first_tensor(known.backbone(images)), labels) * len(images)
-        slopes = torch.autograd.grad(loss, list(gates.values()), allow_unused=True)
+        slopes = torch.autograd.grad(
+            measure(first_tensor(known.backbone(images))), list(gates.values()), allow_unused=True
+        )
     finally:
         for handle in handles:
             handle.remove()
@@ -353,6 +393,7 @@ CRITERIA = {
     ),
     "taylor": Criterion(_taylor, is_comparable=True),
     "fisher": Criterion(_fisher, True, *_READERS),
+    "answers": Criterion(_answers, True, *_READERS),
     "greedy": Criterion(_of_next_layer(next_layer.greedy_scores), True, *_READERS),
     "lasso": Criterion(_of_next_layer(next_layer.lasso_scores), True, *_READERS),
 }

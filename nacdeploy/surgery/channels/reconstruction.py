@@ -18,7 +18,9 @@ from nacdeploy.surgery.channels.channel_importance import with_batch_statistics
 from nacdeploy.surgery.channels.channel_pruning import Cut
 from nacdeploy.surgery.channels.next_layer import Layer
 
-RIDGE = 1e-4
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_MANY = 4  # rows for each column: the weakest penalty will do
+_HELD_OUT = 4  # else one part in so many of the rows, the last images, chooses the penalty
 
 
 def refit(network: Network, former: Network, cut: Cut, images: Tensor) -> tuple[str, ...]:
@@ -64,7 +66,8 @@ def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tup
     def fit(name: str, layer: Layer, x: Tensor) -> None:
         seen = next_layer.rows(layer, x, next_layer.positions(layer, x))
         now = functional.linear(seen, layer.weight.flatten(1), layer.bias)
-        change, shift = next_layer.least_squares(seen, targets[name] - now, RIDGE, layer.bias is not None)
+        residual, with_bias = targets[name] - now, layer.bias is not None
+        change, shift = next_layer.least_squares(seen, residual, ridge(seen, residual, with_bias), with_bias)
         layer.weight += change.T.reshape(layer.weight.shape).to(layer.weight)
         if layer.bias is not None and shift is not None:
             layer.bias += shift.to(layer.bias)
@@ -76,6 +79,21 @@ def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tup
             stack.callback(layer.register_forward_pre_hook(lambda m, args, n=name: fit(n, m, args[0])).remove)
         probe(images)
     return tuple(targets)
+
+
+def ridge(x: Tensor, residual: Tensor, with_bias: bool) -> float:
+    """Return the penalty whose fit to the first rows explains the last ones best: where rows are few for the columns (a
+    classifier has one for each image), a weak penalty fits the images that it sees, and no others."""
+    n = len(x) - len(x) // _HELD_OUT
+    if n == len(x) or len(x) >= _MANY * x.shape[1]:
+        return RIDGES[0]
+
+    def left(ridge: float) -> float:
+        change, shift = next_layer.least_squares(x[:n], residual[:n], ridge, with_bias)
+        found = x[n:] @ change.to(x) + (shift.to(x) if shift is not None else 0.0)
+        return float((residual[n:] - found).square().sum())
+
+    return min(RIDGES, key=left)
 
 
 def _observed(network: Network, images: Tensor) -> nn.Module:

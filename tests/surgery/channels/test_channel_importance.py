@@ -1,6 +1,7 @@
 """Each criterion ranks by its paper's formula, summed over coupled layers; equal channels go by their index."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.network import Network
 from nacdeploy.surgery.channels import channel_groups, channel_importance
 from nacdeploy.surgery.channels.channel_choice import Group, choose, ordered
-from nacdeploy.surgery.channels.channel_importance import CRITERIA, Evidence
+from nacdeploy.surgery.channels.channel_importance import CRITERIA, N_DIRECTIONS, Evidence
 
 BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear]
 LABELS = torch.arange(40) % 5
@@ -245,3 +246,25 @@ def test_fisher_is_the_squared_slope_of_the_loss_by_a_gate_on_what_readers_read(
     scores = torch.zeros(group.n_channels, dtype=torch.float64)
     scores[list(group.order)] = torch.tensor(group.importance, dtype=torch.float64)
     assert torch.allclose(scores, total, rtol=1e-4)
+
+
+def test_answers_is_what_all_outputs_lose_by_a_channel_and_reads_no_label() -> None:
+    """The last layer is linear, so that a channel's slope is its contribution, and its square what the outputs lose."""
+    made = network(FlattenLinear())
+    known = evidence(made)
+    group = next(
+        g for g in channel_groups.groups(made) if any(m.layer == "6" and m.role == "reader" for m in g.members)
+    )
+    reader = next(m for m in group.members if m.role == "reader")
+    seen: list[Tensor] = []
+    layer = known.backbone.get_submodule("6")
+    layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    with torch.no_grad():
+        outputs = known.backbone(known.images)
+    lost = (seen[0].square().sum(0) * layer.weight.square().sum(0) / outputs.square().mean()).double()  # type: ignore
+    expected = lost[torch.tensor(reader.indices)]
+    drawn = [CRITERIA["answers"].score([group], dataclasses.replace(known, seed=seed)) for seed in range(30)]
+    scores = torch.stack([each[group.root] for each in drawn]).mean(0) / N_DIRECTIONS
+    assert torch.allclose(scores, expected.detach(), rtol=0.35)
+    other = dataclasses.replace(known, labels=known.labels.flip(0), loss=lambda outputs, labels: outputs.sum() * 0)
+    assert torch.equal(CRITERIA["answers"].score([group], other)[group.root], drawn[0][group.root])

@@ -19,7 +19,7 @@ from torch import nn
 
 from nacdeploy.network.attachments.sparsity import Sparsity
 from nacdeploy.network.network import Network
-from nacdeploy.surgery.channels import channel_groups, channel_pruning, reconstruction
+from nacdeploy.surgery.channels import channel_groups, channel_pruning, next_layer, reconstruction
 from nacdeploy.surgery.channels.channel_pruning import Cut
 
 FITTED = {
@@ -107,3 +107,20 @@ def test_layer_that_runs_twice_is_not_fitted() -> None:
     whole = network(_Twice())
     smaller, cut = cut_by_a_third(whole)
     assert "again" not in reconstruction.refit(smaller, whole, cut, images(100))
+
+
+def test_a_layer_with_few_rows_is_fitted_for_images_that_it_has_not_seen() -> None:
+    """A classifier has one row for each image: the weakest penalty would explain 24 images, and none else."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(400, 20, generator=generator), torch.randn(20, 5, generator=generator)
+    residual = x @ weight + 4 * torch.randn(400, 5, generator=generator)
+    few, unseen = slice(0, 24), slice(24, None)
+
+    def left(ridge: float) -> float:
+        change, shift = next_layer.least_squares(x[few], residual[few], ridge, True)
+        assert shift is not None
+        return float((residual[unseen] - x[unseen] @ change.to(x) - shift.to(x)).square().mean())
+
+    chosen = reconstruction.ridge(x[few], residual[few], True)
+    assert left(chosen) < 0.8 * left(reconstruction.RIDGES[0])
+    assert reconstruction.ridge(x, residual, True) == reconstruction.RIDGES[0]

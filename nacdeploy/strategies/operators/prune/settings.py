@@ -31,6 +31,7 @@ class PruneTable(Table):
         "greedy",
         "lasso",
         "fisher",
+        "answers",
     ] = "magnitude"
     reconstruct: bool = False
     n_calibration: int = Field(256, ge=2)

@@ -8,6 +8,7 @@ once: the network keeps them.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,9 +32,11 @@ from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.clock import Sizes
 
-N_JUDGED = 32  # validation inputs
+N_JUDGED = 32  # validation inputs, drawn: folders are sorted
+_SEED = 0
 N_PARTS = 4  # of these inputs, each of which must keep the ratio; the part that loses most orders the layers
 MARGIN_DB = 1.0  # above the ratio that is asked for, for the same reason
+N_BLOCKS = 16  # of the layers in float, of which each is tried in integers again
 LEAST_SAVED_MS = 1e-5  # what integers that save nothing count as
 
 
@@ -82,7 +85,9 @@ def _fewest(network: Network, whole: Network, trial: "_Trial", table: QuantizeTa
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if trial.holds(order[:middle], table) else (middle, high)
-    kept = _thinned(order[:high], alone, lambda floats: trial.holds(floats, table))
+    free = [name for name in order[:high] if saved.get(name) == LEAST_SAVED_MS]
+    costly = [name for name in order[:high] if name not in free]
+    kept = {*free, *_thinned(costly, lambda floats: trial.holds([*free, *floats], table))}
     return {name: Kept(_decibels(alone[name]), saved.get(name)) for name in order if name in kept}
 
 
@@ -91,7 +96,7 @@ class _Trial:
 
     def __init__(self, network: Network, whole: Network, task: Task) -> None:
         self._whole, self._task, self._all = whole, task, task.data.validation
-        self._judged = self._all.subset(torch.arange(min(N_JUDGED, len(self._all))))
+        self._judged = self._all.drawn(N_JUDGED, _SEED)
         self._plain = unquantized(network)
         self._reference = evaluation.predict(self._plain, task.data, self._judged)
 
@@ -160,17 +165,22 @@ def _widths(layer: Any) -> Sizes:
     return (layer.weight.shape[1] * getattr(layer, "groups", 1),), (layer.weight.shape[0],)
 
 
-def _thinned(floats: list[str], alone: Mapping[str, float], holds: Callable[[list[str]], bool]) -> list[str]:
-    """Return the layers without those that need not be float, the least felt first: halves of them, then smaller
-    parts."""
-    found = sorted(floats, key=lambda each: alone[each])
-    size = len(found) // 2
-    while size:
-        without = found[size:]
-        if holds(without):
-            found = without
-        size = min(size, len(found)) // 2
+def _thinned(order: list[str], holds: Callable[[list[str]], bool]) -> list[str]:
+    """Return the layers without those that need not be float: halves of them are tried, then quarters and so on, the
+    last of the order (least error for the time that they save) first."""
+    found, n_blocks = list(order), 2
+    while n_blocks <= min(N_BLOCKS, len(order)):
+        for block in reversed(_blocks(order, n_blocks)):
+            without = [name for name in found if name not in block]
+            if len(without) < len(found) and holds(without):
+                found = without
+        n_blocks *= 2
     return found
+
+
+def _blocks(order: list[str], n: int) -> list[list[str]]:
+    ends = [len(order) * k // n for k in range(n + 1)]
+    return [order[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def _noise(answers: Tensor, reference: Tensor, network: Network) -> float:
