@@ -76,6 +76,40 @@ def segmented(model: onnx.ModelProto, exits: Sequence[str], ends: Sequence[str])
     return Segmented(models, cuts, tuple(exits), tuple(ends))
 
 
+def reading_integers(model: onnx.ModelProto, exits: Sequence[str], ends: Sequence[str]) -> onnx.ModelProto:
+    """Return a graph whose exits' heads read what goes on in 8 bits, where they read the same in float.
+
+    The tensor need not be there in float then, which spares its conversion and lets runtimes fuse the layer that makes
+    it with its rounding. Exits behind which there is no cut stay as they are.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    outputs = [*exits, *ends]
+    for index, exit_name in enumerate(exits):
+        graph = _Graph(made)
+        try:
+            cut = graph.nodes[graph.makers[graph.cut(exit_name, outputs[index + 1 :])]]
+        except NoCutError:
+            continue
+        pairs = [n for n in graph.nodes if n.input[:] == [cut.output[0], *cut.input[1:]]]
+        pairs = [n for n in pairs if n.op_type == "DequantizeLinear"]
+        if cut.op_type == "QuantizeLinear" and pairs:
+            head = {*graph.nodes_for([exit_name])} - {*graph.nodes_for([*outputs[index + 1 :], cut.output[0]])}
+            _move_behind(made, head, cut.input[0], pairs[0].output[0])
+    return made
+
+
+def _move_behind(model: onnx.ModelProto, head: Collection[int], old: str, new: str) -> None:
+    """Let the nodes of a head read `new` in place of `old`, and stand behind all others."""
+    nodes = list(model.graph.node)
+    for at in head:
+        nodes[at].input[:] = [new if name == old else name for name in nodes[at].input]
+    ordered = [n for at, n in enumerate(nodes) if at not in head] + [nodes[at] for at in sorted(head)]
+    kept = [onnx.NodeProto.FromString(each.SerializeToString()) for each in ordered]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
 class _Graph:
     """A model's nodes and tensors. Nodes are known by their place, which is an order of execution."""
 

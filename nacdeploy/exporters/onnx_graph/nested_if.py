@@ -5,6 +5,7 @@ last. Thresholds are the initializers `threshold_1` and so on, which can be chan
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -150,7 +151,7 @@ class _Nodes:
     def __init__(self, graph: onnx.GraphProto, stem: str) -> None:
         self.graph, self.stem, self.n = graph, stem, 0
 
-    def __call__(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def __call__(self, operator: str, *inputs: str, **attributes: Any) -> str:
         self.n += 1
         output = f"{self.stem}/{self.n}"
         self.graph.node.append(helper.make_node(operator, list(inputs), [output], output, **attributes))
