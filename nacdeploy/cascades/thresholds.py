@@ -18,7 +18,7 @@ N_GRID, N_FRONT, N_ROUNDS = 48, 48, 4
 
 @dataclass(frozen=True)
 class Sampled:
-    """What exits would do with N samples.
+    """The behaviour of exits on N samples.
 
     Attributes:
         confidences: (E, N), of each exit but the network's own end.

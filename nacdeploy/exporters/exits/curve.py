@@ -22,7 +22,7 @@ _SLACK = 1e-7
 
 @dataclass(frozen=True)
 class Setting:
-    """Thresholds, and what they do on validation: score, drop against the network's own end (in the metric's unit),
+    """Thresholds and their behaviour on validation: score, drop against the network's own end (in the metric's unit),
     expected time of one image, and the share that leaves at each exit."""
 
     thresholds: tuple[float, ...]

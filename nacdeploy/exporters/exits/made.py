@@ -43,7 +43,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Order:
-    """What is cut, and how it is judged: the graph and the fate of its layers, the network that simulates it, and the
+    """The order of a cut, and its judges: the graph and the fate of its layers, the network that simulates it, and the
     settings."""
 
     graph: OnnxGraph
