@@ -133,6 +133,22 @@ def test_curve_of_other_exits_is_refused(here: Path) -> None:
     assert "is not the curve of 2 exits" in refused_line(run("tune", "segments", "--max-drop", 1))
 
 
+def test_export_says_what_is_expected_of_exits(here: Path) -> None:
+    said = succeed("export", "--from", "network", "--profile", "form.toml", "--out", "again").out
+    assert "no time saved in this form" in said  # the last form written is the whole graph
+    Path("form.toml").write_text(Path("tiny.toml").read_text().replace('exits = "whole"', 'exits = "segments"'))
+    said = succeed("export", "--from", "network", "--profile", "form.toml", "--out", "cut").out
+    assert "exits in form 'segments' (ONNX Runtime): " in said and "below the network's own end" in said
+
+
+def test_encode_restores_an_artifact_in_segments(here: Path) -> None:
+    succeed("encode", "if", "--out", "small.nac")
+    succeed("decode", "small.nac", "--out", "restored")
+    files = {each.relative_to("if"): each.read_bytes() for each in Path("if").rglob("*") if each.is_file()}
+    assert len(files) > 8
+    assert files == {e.relative_to("restored"): e.read_bytes() for e in Path("restored").rglob("*") if e.is_file()}
+
+
 def test_package_and_load_take_an_artifact_in_segments(here: Path) -> None:
     packaged = nacdeploy.package("segments", "a.tar")
     assert packaged.left_out == () and packaged.n_files == 1 + len(manifest_of("segments")["files"])

@@ -172,7 +172,7 @@ def _checked(chain: Cascade, order: Order) -> str:
     references = [whole[name] for name in (*exits, end)]
     outputs = [np.concatenate(each) for each in zip(*map(chain.every, batches), strict=True)]
     if all(np.array_equal(one, other) for one, other in zip(references, outputs, strict=True)):
-        return "exits run in segments, which answer bit for bit as the whole graph"
+        return "exits are cut off: segments answer bit for bit as the whole graph"
     found = [onnx_checks.parity(r, o, "segments", metric) for r, o in zip(references, outputs, strict=True)]
     n_changed = max(parity.n_surprising(r, o, metric) for r, o in zip(references, outputs, strict=True))
     least = min(each.snr_db for each in found if each.snr_db is not None)
@@ -181,7 +181,7 @@ def _checked(chain: Cascade, order: Order) -> str:
             f"the segments answer {n_changed} of {len(images)} images otherwise than the whole graph ({least:.1f} dB): "
             "set export.exits = 'whole'"
         )
-    return f"exits run in segments, which answer as the whole graph ({least:.1f} dB)"
+    return f"exits are cut off: segments answer as the whole graph ({least:.1f} dB)"
 
 
 def _answers(chain: Cascade, order: Order) -> Answers:
