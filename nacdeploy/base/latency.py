@@ -223,7 +223,7 @@ def _ratios(
     def turns(name: str, by: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
         return np.array([by(turn) for turn in times[name]])
 
-    ways = {name: np.mean if name in varying else of_turn for name in times}
+    ways = {name: np.mean if {name, baseline} & {*varying} else of_turn for name in times}
     return {name: _ratio(turns(baseline, by), turns(name, by)) for name, by in ways.items()}
 
 

@@ -104,5 +104,8 @@ def check(cascade: CascadeFiles | None, n_exits: int, files: Mapping[str, str], 
     n_needed = 0 if cascade.form == "whole" else n_exits + 1
     if n_exits < 1 or len(cascade.segments) != n_needed or (cascade.form == "if") != bool(cascade.if_file):
         raise UsageError(f"{where}: {n_exits} exits do not go with {len(cascade.segments)} segments ({cascade.form})")
+    wanted = [2] * (len(cascade.segments) - 1) + [1] if cascade.segments else []
+    if [len(part.outputs) for part in cascade.segments] != wanted:
+        raise UsageError(f"{where}: a segment has the outputs of its exit and what goes on, the last one its own alone")
     if any(len(each) not in (0, n_exits + 1) for each in (cascade.ways_ms, cascade.fractions)):
         raise UsageError(f"{where}: times and shares of exits are {n_exits + 1} each")

@@ -105,6 +105,12 @@ def added(manifest: Manifest, files: Mapping[str, bytes], order: Order) -> tuple
     known: tuple[Form, ...] = order.target.exit_forms
     if wanted == "whole" or (wanted == "auto" and not known):
         return _noted(manifest, WHOLE_NOTE), dict(files)
+    ports = order.task.spec.ports
+    if ports is not None and (ports.packs or ports.joins):
+        why = "a network of several inputs or outputs is not cut"
+        if wanted != "auto":
+            raise UsageError(f"export.exits = '{wanted}': {why}; set it to 'whole'")
+        return _noted(manifest, f"{WHOLE_NOTE}; {why}"), dict(files)
     if wanted == "auto" and not order.timing[1]:
         why = f"{order.target.title} is not timed here; export.exits = 'segments' cuts the network all the same"
         return _noted(manifest, f"{WHOLE_NOTE}; {why}"), dict(files)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nacdeploy.base.errors import UsageError
 from nacdeploy.cascades.cascade import NEVER
 from nacdeploy.cascades.confidence import RULES, Rule
 from nacdeploy.exporters.targets.runtime import Runner
@@ -18,6 +19,9 @@ ALWAYS = -1.0  # a threshold that every confidence reaches
 class SegmentRunner:
     """A runner as a `cascades.cascade.Segment`: the outputs that are named, in that order.
 
+    Raises:
+        UsageError: it has no such output.
+
     A runtime that compiles for each shape is given few of them: a compacted batch is filled up to the next of 1, 2, 3,
     4, 6, 8, 12, 16 and so on.
     """
@@ -25,7 +29,9 @@ class SegmentRunner:
     def __init__(self, runner: Runner, outputs: Sequence[str], *, is_first: bool = False) -> None:
         self._runner = runner
         given = list(runner.output_names)
-        self._places = [given.index(name) for name in outputs] if set(outputs) <= set(given) else range(len(outputs))
+        if missing := [name for name in outputs if name not in given]:
+            raise UsageError(f"a segment has no output '{missing[0][:200]}', which goes on or answers: export again")
+        self._places = [given.index(name) for name in outputs]
         self._fills = not is_first and getattr(runner, "compiles_shapes", False)
 
     def __call__(self, x: Any) -> list[NDArray[Any]]:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.cascades.cascade import gated
 from nacdeploy.cascades.confidence import RULES
+from nacdeploy.exporters import describe, targets
 from nacdeploy.exporters import export as exporting
-from nacdeploy.exporters import targets
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.exits import deployed
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.metrics import gate_of, named
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
@@ -113,6 +114,7 @@ def test_damaged_segment_is_named(folders: dict[str, Path], tmp_path: Path) -> N
         ({"if_file": "model.onnx"}, "do not go with"),
         ({"curve_file": "other.json"}, "has no hash of 'other.json'"),
         ({"ways_ms": [1.0]}, "are 3 each"),
+        ({"segments": 3}, "segments"),
     ],
 )
 def test_cascade_of_another_s_manifest_is_checked(
@@ -125,6 +127,28 @@ def test_cascade_of_another_s_manifest_is_checked(
     path.write_text(json.dumps(data))
     with pytest.raises(UsageError, match=said):
         artifact.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [(["exit_1"], "has the outputs of its exit and what goes on"), (["exit_1", "nothing"], "no output 'nothing'")],
+)
+def test_outputs_of_another_s_segments_are_checked(
+    outputs: list[str], said: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["segments"], tmp_path / "a")
+    path = tmp_path / "a" / "manifest.json"
+    data = json.loads(path.read_text())
+    data["cascade"]["segments"][0]["outputs"] = outputs
+    path.write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=said):
+        deployed.load(tmp_path / "a")
+
+
+def test_gate_says_by_what_the_metric_is_sure() -> None:
+    said = {name: describe.said_rule(gate_of(named(name))) for name in ("accuracy", "agreement", "f1")}
+    assert said["accuracy"] == said["agreement"] == "take the first exit whose softmax maximum reaches its threshold"
+    assert said["f1"] == "take the first exit whose least sure label reaches its threshold"
 
 
 def test_images_of_another_shape_are_refused(folders: dict[str, Path]) -> None:
