@@ -30,6 +30,14 @@ class Sampled:
     values: NDArray[Any]
     ways_ms: tuple[float, ...]
 
+    def drawn(self, n: int) -> "Sampled":
+        """Return `n` of the samples at random, the same every time, or all if there are no more."""
+        n_all = self.confidences.shape[1]
+        if n_all <= n:
+            return self
+        places = np.random.default_rng(0).choice(n_all, n, replace=False)
+        return Sampled(self.confidences[:, places], self.values[:, places], self.ways_ms)
+
 
 @dataclass(frozen=True)
 class Point:

@@ -56,6 +56,15 @@ def test_point_says_what_the_gate_does() -> None:
     assert found.value == pytest.approx(np.mean([given.values[at, i] for i, at in enumerate(taken)]))
 
 
+def test_draw_keeps_samples_whole() -> None:
+    given = sampled(2)
+    few = given.drawn(50)
+    rows = {tuple(row) for row in np.concatenate([given.confidences, given.values]).T}
+    assert few.confidences.shape == (2, 50)
+    assert {tuple(row) for row in np.concatenate([few.confidences, few.values]).T} <= rows
+    assert given.drawn(400) is given
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_sample_or_two_have_a_front(n: int) -> None:
     found = front(Sampled(np.full((1, n), 0.5), np.array([[0.0] * n, [1.0] * n]), (1.0, 2.0)))

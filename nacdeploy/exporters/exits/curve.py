@@ -18,6 +18,7 @@ from nacdeploy.cascades.thresholds import Sampled, front, point
 from nacdeploy.metrics import Metric, drop
 
 _SLACK = 1e-7
+N_SEARCHED = 10_000  # images that thresholds are searched on; what they do is counted on all
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Answers:
 
 def curve_of(answers: Answers, ways_ms: Sequence[float], confidence: str) -> Curve:
     """Return the curve of exits whose ways take `ways_ms`; that of no exit is on it."""
-    sampled = answers.sampled(ways_ms)
+    sampled = answers.sampled(ways_ms).drawn(N_SEARCHED)
     never = point(sampled, [2.0] * (len(ways_ms) - 1))
     found = [answers.setting(each.thresholds, ways_ms) for each in (*front(sampled), never)]
     settings = _front(found, answers.metric)

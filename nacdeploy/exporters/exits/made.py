@@ -131,10 +131,9 @@ def _formed(manifest: Manifest, files: Mapping[str, bytes], parts: Segmented, or
     asked: tuple[Form, ...] = order.target.exit_forms if wanted == "auto" else (wanted,)
     times = _times(parts, rule, order, asked)
     answers = _answers(chain, order)
-    form, curve = _chosen(answers, times, order)
-    if curve is None:
+    form, curve, setting = _chosen(answers, times, order)
+    if wanted == "auto" and setting.expected_ms >= times.whole_ms:
         return _noted(manifest, f"{WHOLE_NOTE}; {_said_slower(times)}"), dict(files)
-    setting = _setting(manifest, answers, curve, times.ways_ms[form], order)
     more = {CURVE: records.json_bytes(curve)}
     segments, built = _built(parts, chain, order)
     if form == "if":
@@ -205,37 +204,32 @@ def _times(parts: Segmented, rule: Any, order: Order, asked: Sequence[Form]) -> 
     return forms.timed(order.graph.model, parts, maker, (order.confidence, rule), image, profile.bench, n_rounds, asked)
 
 
-def _chosen(answers: Answers, times: Times, order: Order) -> tuple[Form, Curve | None]:
-    """Return the form of least expected time, with its curve; no curve if the whole graph is as fast.
+def _chosen(answers: Answers, times: Times, order: Order) -> tuple[Form, Curve, Setting]:
+    """Return the form of least expected time, with its curve, and with the profile's own threshold for all exits or
+    the fastest thresholds within its largest drop.
 
     Raises:
         NacdeployError: the form that is asked for cannot be made.
     """
     if not times.ways_ms:
         raise NacdeployError(f"a gate by '{order.confidence or 'a rule of its own'}' goes with segments only")
-    bound = order.profile.of(ExitTable).max_drop
-    forms_found = list(times.ways_ms)
-    first = curve_of(answers, times.ways_ms[forms_found[0]], order.confidence)
-    curves = {form: retimed(first, times.ways_ms[form]) for form in forms_found}
-    expected = {form: found.expected_ms for form in forms_found if (found := within_drop(curves[form], bound))}
-    best = min(expected, key=lambda form: expected[form], default=forms_found[0])
-    is_free = order.profile.export.exits == "auto"
-    if is_free and expected.get(best, np.inf) >= times.whole_ms:
-        return best, None
-    return best, curves[best]
+    table, (first, *_) = order.profile.of(ExitTable), times.ways_ms
+    curve = curve_of(answers, times.ways_ms[first], order.confidence)
+    curves = {form: retimed(curve, ways_ms) for form, ways_ms in times.ways_ms.items()}
+
+    def setting(form: Form) -> Setting:
+        given = [2.0 if table.threshold is None else table.threshold] * len(answers.outputs[1:])
+        found = within_drop(curves[form], table.max_drop) if table.threshold is None else None
+        return found or answers.setting(given, times.ways_ms[form])
+
+    settings = {form: setting(form) for form in times.ways_ms}
+    best = min(settings, key=lambda form: settings[form].expected_ms)
+    return best, curves[best], settings[best]
 
 
 def _said_slower(times: Times) -> str:
     said = [f"in {form} {ways[0]:.3f} to {ways[-1]:.3f} ms" for form, ways in times.ways_ms.items()]
     return f"measured: whole {times.whole_ms:.3f} ms, an image {', '.join(said)}, which is no faster as images leave"
-
-
-def _setting(manifest: Manifest, answers: Answers, curve: Curve, ways_ms: Sequence[float], order: Order) -> Setting:
-    """Return the profile's own threshold for all exits, or the fastest thresholds within its largest drop."""
-    table, n_exits = order.profile.of(ExitTable), len(ways_ms) - 1
-    if table.threshold is not None:
-        return answers.setting([table.threshold] * n_exits, ways_ms)
-    return within_drop(curve, table.max_drop) or answers.setting([2.0] * n_exits, ways_ms)
 
 
 def _built(parts: Segmented, chain: Cascade, order: Order) -> tuple[tuple[SegmentFile, ...], Files]:

@@ -21,6 +21,7 @@ from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.exits import deployed
+from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.metrics import gate_of, named
 from nacdeploy.strategies.state import CompressionState
@@ -168,6 +169,18 @@ def test_gate_is_the_rule_of_the_profile(gate: str, leaving: CompressionState, t
     assert [int(opened.run(each[None]).exits[0]) for each in x] == expected.exits.tolist()
 
 
+def test_threshold_of_the_profile_holds_for_all_exits(leaving: CompressionState, task: Task, tmp_path: Path) -> None:
+    profile = make_profile(export={"exits": "segments", "n_autotune_rounds": 3}, bench=BENCH, exits={"threshold": 0.4})
+    folder = exporting.export(leaving, task, profile, targets.parse("ort"), tmp_path / "a", Context())
+    opened = deployed.load(folder)
+    assert opened.thresholds == (0.4, 0.4) and opened.manifest.cascade is not None
+    answered = opened.run(task.data.normalize(task.data.validation.images).numpy())
+    shares = np.bincount(answered.exits, minlength=3) / len(answered.exits)
+    assert opened.manifest.cascade.fractions == pytest.approx(shares)
+    ways = np.array(opened.manifest.cascade.ways_ms)
+    assert opened.manifest.cascade.expected_ms == pytest.approx(float(shares @ ways))
+
+
 def test_float_network_is_cut_too(baseline: CompressionState, task: Task, tmp_path: Path) -> None:
     state = follow(baseline, "E", task, make_profile())
     opened, x = deployed.load(exported(state, task, tmp_path / "a", exits="segments")), images(task)
@@ -236,3 +249,15 @@ def test_example_of_the_readme_runs_segments_alone(folders: dict[str, Path], tas
         done = subprocess.run([sys.executable, "-c", blocked + code], cwd=folder, capture_output=True, text=True)
         answered = opened.run(task.data.normalize(pixels[None]))
         assert done.stdout.strip() == task.data.class_names[int(answered.outputs.argmax())], done.stderr
+
+
+@pytest.mark.gpu
+def test_engines_of_segments_answer_as_the_whole_graph(leaving: CompressionState, task: Task, tmp_path: Path) -> None:
+    capability = gpu.require_gpu("this test")
+    folder = exported(leaving, task, tmp_path / "a", "trt", exits="segments", compute_capabilities=[capability])
+    opened, x = deployed.load(folder), images(task)
+    assert opened.runtime.endswith(capability)
+    expected = gated(whole_outputs(folder, x), opened.thresholds, RULES["softmax"])
+    answered = opened.run(x)
+    assert float((answered.exits == expected.exits).mean()) > 0.9
+    assert float((answered.outputs.argmax(1) == expected.outputs.argmax(1)).mean()) > 0.95
