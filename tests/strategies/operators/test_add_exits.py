@@ -12,7 +12,7 @@ from nacdeploy.base.errors import RefusedError
 from nacdeploy.data import ImageSet
 from nacdeploy.network.attachments.exit_places import Place
 from nacdeploy.network.network import Network
-from nacdeploy.strategies.operators.add_exits import by_time
+from nacdeploy.strategies.operators.add_exits import by_time, head_size
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 from nacdeploy.task.clock import Grid, Sizes
@@ -61,6 +61,28 @@ def test_exits_of_measured_order_stand_where_the_time_is(baseline: CompressionSt
 def test_measured_order_is_refused_without_a_clock(baseline: CompressionState, task: Task) -> None:
     with pytest.raises(RefusedError, match=r"exits\.order = 'measured' needs a clock"):
         follow(baseline, "E", replace(task, clock=None), make_profile(exits={"order": "measured"}))
+
+
+@pytest.mark.parametrize(("is_placed", "expected"), [(True, 2), (False, 1)])
+def test_grid_is_the_coarsest_that_tells_classes_apart(is_placed: bool, expected: int, task: Task) -> None:
+    """Classes are told by the corner that is bright, or by the brightness of everything."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (400,), generator=draw)
+    x = 0.1 * torch.randn(400, 3, 8, 8, generator=draw)
+    for index, label in enumerate(labels.tolist()):
+        top, left = 4 * (label // 2), 4 * (label % 2)
+        x[index, :, top : top + 4, left : left + 4] += 1.0 if is_placed else 0.0
+        x[index, label % 3] += 0.0 if is_placed else 1.0 + label // 3
+    found = head_size._coarsest(x[:200], x[200:], labels[:200], labels[200:], task)
+    assert found == expected
+
+
+def test_grid_of_a_network_is_found_before_its_heads_are_trained(baseline: CompressionState, task: Task) -> None:
+    state = follow(baseline, "E", task, make_profile(exits={"grid": "auto"}))
+    (step,) = state.steps
+    assert step.decision.grid in head_size.GRIDS
+    assert follow(baseline, "E", task, make_profile(exits={"grid": "auto"})).key == state.key
+    assert str(follow(baseline, "E(grid=auto)", task, make_profile()).chain) == "E(grid=auto)"
 
 
 @pytest.mark.parametrize("word", ["E", "EF"])

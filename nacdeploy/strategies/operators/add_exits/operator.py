@@ -12,7 +12,7 @@ from nacdeploy.network.attachments.exit_places import Place, exit_places, named_
 from nacdeploy.network.network import Network, Simulation
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
-from nacdeploy.strategies.operators.add_exits import by_time
+from nacdeploy.strategies.operators.add_exits import by_time, head_size
 from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState
@@ -67,7 +67,10 @@ class AddExits:
         chosen = self._timed(self._free(state.network), state.network, task)[: self.table.n_exits]
         shapes = _shapes(state.network, {place.node for place in chosen})
         exits = tuple(NewExit(place.name, place.node, shapes[place.node]) for place in chosen)
-        return ExitsDecision(exits, task.data.n_outputs, self.table.grid)
+        grid = self.table.grid
+        if grid == "auto":
+            grid = head_size.grid_for(state.network, [new.node for new in exits], task)
+        return ExitsDecision(exits, task.data.n_outputs, grid)
 
     def perform(self, network: Network, decision: ExitsDecision) -> Network:
         extended = copy.deepcopy(network)

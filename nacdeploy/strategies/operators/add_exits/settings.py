@@ -1,6 +1,6 @@
 """E: the number of exits, their places, the training of their heads, and the gate."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -23,7 +23,7 @@ class ExitTable(Table):
     n_exits: int = Field(2, ge=1)
     places: tuple[str, ...] = ()
     order: Literal["breadth-first", "deepest-first", "measured", "auto"] = "auto"
-    grid: int = Field(4, ge=1)
+    grid: Annotated[int, Field(ge=1)] | Literal["auto"] = 4
     threshold: float | None = Field(None, gt=0, le=1)
     max_drop: float = Field(0.5, ge=0)
     nac_rho: float = Field(0.136, ge=0)
