@@ -97,30 +97,36 @@ def added(manifest: Manifest, files: Mapping[str, bytes], order: Order) -> tuple
 
     Raises:
         NoCutError: a form is asked for, and the graph cannot be cut.
-        NacdeployError: the segments do not answer as the whole graph does, or cannot be built.
+        NacdeployError: a form is asked for, and the segments do not answer as the whole graph does, or cannot be built.
     """
     if manifest.gate is None:
         return manifest, dict(files)
-    wanted = order.profile.export.exits
-    known: tuple[Form, ...] = order.target.exit_forms
-    if wanted == "whole" or (wanted == "auto" and not known):
-        return _noted(manifest, WHOLE_NOTE), dict(files)
-    ports = order.task.spec.ports
-    if ports is not None and (ports.packs or ports.joins):
-        why = "a network of several inputs or outputs is not cut"
-        if wanted != "auto":
-            raise UsageError(f"export.exits = '{wanted}': {why}; set it to 'whole'")
-        return _noted(manifest, f"{WHOLE_NOTE}; {why}"), dict(files)
-    if wanted == "auto" and not order.timing[1]:
-        why = f"{order.target.title} is not timed here; export.exits = 'segments' cuts the network all the same"
-        return _noted(manifest, f"{WHOLE_NOTE}; {why}"), dict(files)
+    why, is_free = _why_whole(order), order.profile.export.exits == "auto"
+    if why is not None and (is_free or not why):
+        return _noted(manifest, "; ".join(filter(None, (WHOLE_NOTE, why)))), dict(files)
+    if why is not None:
+        raise UsageError(f"export.exits = '{order.profile.export.exits}': {why}; set it to 'whole'")
     try:
         parts = segmented(onnx.load_model_from_string(order.graph.model), *_names(order))
-    except NoCutError as error:
-        if wanted != "auto":
+        return _formed(manifest, files, parts, order)
+    except NacdeployError as error:
+        if is_free:
+            return _noted(manifest, f"{WHOLE_NOTE}; {error}"), dict(files)
+        if isinstance(error, NoCutError):
             raise NoCutError(f"{error}: choose other exits.places, or set export.exits = 'whole'") from error
-        return _noted(manifest, f"{WHOLE_NOTE}; {error}"), dict(files)
-    return _formed(manifest, files, parts, order)
+        raise
+
+
+def _why_whole(order: Order) -> str | None:
+    """Say why the graph stays whole, "" if that is asked for; None if it is to be cut."""
+    wanted, ports = order.profile.export.exits, order.task.spec.ports
+    if wanted == "whole" or (wanted == "auto" and not order.target.exit_forms):
+        return ""
+    if ports is not None and (ports.packs or ports.joins):
+        return "a network of several inputs or outputs is not cut"
+    if wanted == "auto" and not order.timing[1]:
+        return f"{order.target.title} is not timed here; export.exits = 'segments' cuts the network all the same"
+    return None
 
 
 def _formed(manifest: Manifest, files: Mapping[str, bytes], parts: Segmented, order: Order) -> tuple[Manifest, Files]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import follow, make_profile
@@ -21,7 +22,8 @@ from nacdeploy.exporters import describe, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.describe import Context
-from nacdeploy.exporters.exits import deployed
+from nacdeploy.exporters.exits import deployed, made
+from nacdeploy.exporters.onnx_graph.cutting import segmented
 from nacdeploy.exporters.targets import gpu
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.metrics import gate_of, named
@@ -270,3 +272,30 @@ def test_engines_of_segments_answer_as_the_whole_graph(leaving: CompressionState
     answered = opened.run(x)
     assert float((answered.exits == expected.exits).mean()) > 0.9
     assert float((answered.outputs.argmax(1) == expected.outputs.argmax(1)).mean()) > 0.95
+
+
+def test_graph_without_a_cut_stays_whole_or_is_refused(
+    leaving: CompressionState, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection from the first exit's block to the end, as a user's forward may have it."""
+
+    def crossed(model: onnx.ModelProto, exits: Any, ends: Any) -> Any:
+        other = onnx.ModelProto()
+        other.CopyFrom(model)
+        (last,) = [node for node in other.graph.node if node.op_type == "GlobalAveragePool"]
+        early = next(node for node in other.graph.node if node.op_type == "Relu").output[0]
+        pool = onnx.helper.make_node("GlobalAveragePool", [early], ["early_mean"], "early")
+        add = onnx.helper.make_node("Add", ["late_mean", "early_mean"], [last.output[0]], "around")
+        last.output[0] = "late_mean"
+        at = next(i for i, node in enumerate(other.graph.node) if node.output[0] == "late_mean") + 1
+        other.graph.node.insert(at, add)
+        other.graph.node.insert(at, pool)
+        return segmented(other, exits, ends)
+
+    monkeypatch.setattr(made, "segmented", crossed)
+    with pytest.raises(NacdeployError, match=r"choose other exits\.places, or set export\.exits = 'whole'"):
+        exported(leaving, task, tmp_path / "a", exits="segments")
+    assert not (tmp_path / "a").exists()
+    manifest, _ = artifact.load(exported(leaving, task, tmp_path / "b", exits="auto"))
+    assert manifest.cascade is None
+    assert any("no time saved in this form; " in note and "'exit_1'" in note for note in manifest.notes)
