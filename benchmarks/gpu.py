@@ -1,7 +1,8 @@
 """`make test-gpu`: what can only be tested and measured on an NVIDIA GPU, in one file to send back.
 
 Runs `pytest -m gpu`, then builds, checks and times the engines of three networks for the GPU that is here: INT8 against
-an FP16 engine, the device's own time and end to end, with and without CUDA graphs; and P by a time measured there.
+an FP16 engine, the device's own time and end to end, with and without CUDA graphs; P by a time measured there; and
+exits in segments, an engine each.
 """
 
 import platform
@@ -71,6 +72,7 @@ def main() -> None:
         "tests": tests(),
         "networks": {name: attempt(network, name, side, capability) for name, side in NETWORKS.items()},
         "time_budget": attempt(time_budget, capability),
+        "exits": attempt(exits, capability),
         "gpus_after": states(),
     }
     records.write_json(OUT, report)
@@ -112,6 +114,19 @@ def time_budget(capability: str) -> dict[str, Any]:
         state, _ = checkpoint.load(Path(found.checkpoint))
         timed = state.steps[0].decision.timed
         return {"seconds": time.monotonic() - start, "timed": records.to_data(timed)}
+
+
+def exits(capability: str) -> list[dict[str, Any]]:
+    """Rows of `bench` of one INT8 network with two exits: an engine for each segment, beside the FP32 original's.
+
+    `latency.mean_ms` over test images stands beside `expected_ms`. Tensors cross cuts through the host's memory.
+    """
+    with TemporaryDirectory() as place:
+        profile, runs = Path(place) / "exits.toml", Path(place) / "runs"
+        profile.write_text(BUDGET.format(capability=capability) + 'exits = "segments"\n')
+        found = nacdeploy.transfer(strategy="QE", profile=profile, runs=runs, wandb=False)
+        folder = nacdeploy.export(source=found.folder, runs=runs, wandb=False)
+        return [records.to_data(row) for row in nacdeploy.bench([folder]).rows]
 
 
 def engines(graphs: dict[str, bytes], side: int, capability: str, builder: str) -> dict[str, Any]:

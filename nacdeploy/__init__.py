@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         train,
         transfer,
         trust,
+        tune,
     )
     from nacdeploy.base.errors import NacdeployError, RefusedError, UsageError
     from nacdeploy.brought import Budget, Measure, Task, TrainingSettings
@@ -68,6 +69,7 @@ __all__ = [
     "train",
     "transfer",
     "trust",
+    "tune",
 ]
 
 

@@ -24,6 +24,7 @@ from nacdeploy.commands.show import show
 from nacdeploy.commands.train import train
 from nacdeploy.commands.transfer import forecast, preview, transfer
 from nacdeploy.commands.trust import trust
+from nacdeploy.commands.tune import tune
 from nacdeploy.results.result import Result
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "train",
     "transfer",
     "trust",
+    "tune",
 ]

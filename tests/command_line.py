@@ -62,6 +62,7 @@ finetune_due = 5.0
 [export]
 compute_capabilities = ["SM86"]
 guard = false
+exits = "whole"
 min_agreement = 0.5
 min_snr_db = 5.0
 n_parity = 50

@@ -25,6 +25,7 @@ PACKAGE = ROOT / "nacdeploy"
 # fewest `*`.
 ROOMS = {
     "base": ("base",),
+    "cascades": ("cascades",),
     "facts of targets": ("exporters.targets", "exporters.targets.*", "exporters.targets.*.doctor"),
     "tables": ("profile.tables",),
     "letters": ("strategies.operators", "strategies.operators.*", "strategies.operators.*.settings"),

@@ -8,7 +8,7 @@ a GPU may also measure the time of the device alone; those times are taken in th
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,12 @@ class Subject:
     Attributes:
         run: the call end to end, with copies to and from a device.
         device_ms: runs once on the device and returns the device's own time in ms; None on a CPU.
+        varies: whether calls do different work, so that the mean of a turn counts and not its median.
     """
 
     run: Callable[[], object]
     device_ms: Callable[[], float] | None = None
+    varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def compare(
     """Time subjects interleaved: in each round each of them runs for about `round_ms`, in rotating order.
 
     `batch_size` and `threads` are recorded; the subjects hold them. A ratio compares the median calls of two turns;
-    with `fastest` their fastest of at least a few, so that what other processes take away does not count.
+    with `fastest` their fastest of at least a few, so that what other processes take away does not count. The means of
+    both are compared where the calls of a subject vary.
 
     Raises:
         UsageError: the baseline is no subject, or there are no rounds.
@@ -119,6 +122,7 @@ def compare(
     least = _CALLS_OF_FASTEST if fastest else 1
     n_calls = {name: max(least, _warm_up(timer, round_ms)) for name, timer in timers.items()}
     of_turn = np.min if fastest else np.median
+    varying = {name for name, subject in subjects.items() if isinstance(subject, Subject) and subject.varies}
     times: dict[str, list[NDArray[Any]]] = {name: [] for name in subjects}
     device_times: dict[str, list[NDArray[Any]]] = {name: [] for name in device}
     for index in range(n_rounds):
@@ -128,14 +132,17 @@ def compare(
                 device_times[name].append(_times(device[name], n_calls[name]))
     return Comparison(
         latencies={name: _latency(np.concatenate(times[name]), batch_size, threads) for name in times},
-        ratios=_ratios(times, baseline, of_turn),
+        ratios=_ratios(times, baseline, of_turn, varying),
         baseline=baseline,
         machine=machine(),
         device_latencies={
             n: _latency(np.concatenate(rounds), batch_size, threads) for n, rounds in device_times.items()
         },
         device_ratios=_ratios(device_times, baseline, of_turn),
-        turn_ms={name: float(np.median([of_turn(turn) for turn in times[name]])) for name in times},
+        turn_ms={
+            name: float(np.median([(np.mean if name in varying else of_turn)(turn) for turn in times[name]]))
+            for name in times
+        },
     )
 
 
@@ -204,11 +211,20 @@ def _latency(times_ms: NDArray[Any], batch_size: int, threads: int) -> Latency:
 
 
 def _ratios(
-    times: Mapping[str, list[NDArray[Any]]], baseline: str, of_turn: Callable[[NDArray[Any]], Any]
+    times: Mapping[str, list[NDArray[Any]]],
+    baseline: str,
+    of_turn: Callable[[NDArray[Any]], Any],
+    varying: Collection[str] = (),
 ) -> dict[str, Ratio]:
     """Return the ratios of what the rounds' turns took to the baseline's, if the baseline was timed."""
-    turns = {name: np.array([of_turn(turn) for turn in rounds]) for name, rounds in times.items()}
-    return {name: _ratio(turns[baseline], turn) for name, turn in turns.items()} if baseline in turns else {}
+    if baseline not in times:
+        return {}
+
+    def turns(name: str, by: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
+        return np.array([by(turn) for turn in times[name]])
+
+    ways = {name: np.mean if {name, baseline} & {*varying} else of_turn for name in times}
+    return {name: _ratio(turns(baseline, by), turns(name, by)) for name, by in ways.items()}
 
 
 def _ratio(baseline_ms: NDArray[Any], subject_ms: NDArray[Any]) -> Ratio:

@@ -50,6 +50,22 @@ def _print_artifact(folder: Any, manifest: Any, rows: Any) -> None:
         click.echo(f"parity with the torch model on {manifest.parity.n_images} validation images: {agreement}, {snr}")
     for capability, file in manifest.engines.items():
         click.echo(f"engine {capability}: {folder / file} (built with {manifest.builder})")
+    if manifest.cascade is not None:
+        click.echo(_expectation(manifest))
     for note in manifest.notes:
         click.echo(f"note: {note}")
     click.echo(f"artifact: {folder}")
+
+
+def _expectation(manifest: Any) -> str:
+    """Say in which form exits run, and what is expected of them."""
+    from nacdeploy.metrics import shown_drop
+
+    cascade = manifest.cascade
+    shares = ", ".join(f"{100 * share:.0f} %" for share in cascade.fractions)
+    lost = shown_drop(manifest.metric, cascade.drop)
+    return (
+        f"exits in form '{cascade.form}' ({cascade.timed_in}): {cascade.expected_ms:.3f} ms expected at batch 1, all "
+        f"outputs in one graph {cascade.whole_ms:.3f} ms; {shares} of validation leave at the exits, {lost} below the "
+        "network's own end"
+    )

@@ -23,6 +23,7 @@ COMMANDS = {  # with their help, which stands here so that `nacdeploy --help` im
     "optimize": (
         "Make a bare ONNX file faster, without labels or training: quantize, check, time. The file is not touched."
     ),
+    "tune": "Move the thresholds of an artifact's exits: to a largest drop, a time, or values; no new export.",
     "bench": "Time artifacts against the FP32 baseline, turn by turn, and score them on the test split.",
     "explain": (
         "Say why an artifact is or is not faster, layer by layer, worst first: read from the artifact, measured here."

@@ -322,6 +322,8 @@ def _say_latency(final: Final, progress: Progress) -> None:
         f"{report.n_timed_final} networks in turns with the baseline, {report.n_rounds_final} rounds, "
         f"{report.setting.runtime}, {report.setting.threads} thread(s)"
     )
+    if report.instead_of:
+        progress.say(f"{best.chain} is taken in place of {report.instead_of}: as fast without exits, at no lower score")
     if table := report.table:
         progress.say(
             f"table of {table.n_layers} layers: estimates of {table.n_networks} networks, each with the factor of the "

@@ -13,6 +13,7 @@ from nacdeploy.base.progress import Progress, default
 from nacdeploy.exporters import targets
 from nacdeploy.exporters.artifacts import artifact, tar
 from nacdeploy.exporters.artifacts.artifact import Manifest
+from nacdeploy.exporters.exits import deployed
 from nacdeploy.exporters.targets.runtime import Comparison, runtime_of
 
 
@@ -64,6 +65,8 @@ def checked(folder: Path) -> Manifest:
     """
     manifest, _ = artifact.load(folder)
     onnx_files.content_of(folder / manifest.model_file)
+    for name in manifest.cascade.graphs if manifest.cascade else ():
+        onnx_files.content_of(folder / name)
     return manifest
 
 
@@ -72,7 +75,11 @@ def _verified(folder: Path, manifest: Manifest, progress: Progress) -> Verified:
     progress.say(f"{len(manifest.files)} files as their hashes say")
     runtime = runtime_of(targets.parse(manifest.target))
     engines, unbuilt = [], []
-    for name, compare in runtime.rebuilt(folder, manifest).items():
+    builds = dict(runtime.rebuilt(folder, manifest))
+    for place, part in deployed.segments_of(folder, manifest):
+        where = place.relative_to(folder)
+        builds |= {f"{where}: {name}": compare for name, compare in runtime.rebuilt(place, part).items()}
+    for name, compare in builds.items():
         try:
             engines.append(compare())
         except UsageError:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nacdeploy.base import records
+from nacdeploy.cascades.confidence import SAID
 from nacdeploy.data import Dataset
 from nacdeploy.exporters.artifacts.artifact import (
     MODEL_FILE,
@@ -19,7 +20,7 @@ from nacdeploy.exporters.artifacts.artifact import (
 from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
 from nacdeploy.exporters.onnx_graph.trace import INPUT
 from nacdeploy.exporters.targets import Target
-from nacdeploy.metrics import Metric, schema
+from nacdeploy.metrics import Metric, gate_of, schema
 from nacdeploy.models.ports import Port
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
@@ -61,7 +62,7 @@ def manifest_of(
         steps=context.steps,
         metrics={**records.to_data(state.metrics), "profile": profile.name},
         baseline=context.baseline,
-        gate=_gate(state.network, graph),
+        gate=_gate(state.network, graph, task.metric),
         model=context.model,
         data=context.data,
         schema=schema(task.metric.name),
@@ -89,11 +90,17 @@ def _preprocessing(data: Dataset) -> Preprocessing:
     )
 
 
-def _gate(network: Network, graph: OnnxGraph) -> Gate | None:
+def _gate(network: Network, graph: OnnxGraph, metric: Metric) -> Gate | None:
     if not network.exits:
         return None
     heads = zip(graph.outputs[1:], network.heads.values(), strict=True)
-    return Gate(exits=tuple(Exit(name, head.place, float(head.threshold)) for name, head in heads))
+    exits = tuple(Exit(name, head.place, float(head.threshold)) for name, head in heads)
+    return Gate(said_rule(gate_of(metric)), exits, gate_of(metric))
+
+
+def said_rule(name: str) -> str:
+    """Say by which rule of `cascades.confidence` a gate takes an exit; "" is the metric's own."""
+    return f"take the first exit whose {SAID.get(name, 'confidence')} reaches its threshold"
 
 
 def note_of_original(parity: Parity, metric: Metric) -> str:
@@ -106,10 +113,6 @@ def note_of_original(parity: Parity, metric: Metric) -> str:
 
 def notes_of(network: Network) -> tuple[str, ...]:
     notes = []
-    if network.exits:
-        notes.append(
-            "exits are extra outputs of one graph: the gate decides what is answered, no time saved in this form"
-        )
     if network.quantizers and network.graph is None:
         notes.append("the network's graph cannot be captured: only the inputs of its layers are quantized")
     return tuple(notes)

@@ -2,6 +2,7 @@
 any."""
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from nacdeploy.exporters import describe, engines, parity, whole
 from nacdeploy.exporters.artifacts import artifact, onnx_checks, readme
 from nacdeploy.exporters.artifacts.artifact import MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.describe import Context
+from nacdeploy.exporters.exits import made as exits
 from nacdeploy.exporters.onnx_graph.lowering import OnnxGraph
 from nacdeploy.exporters.onnx_graph.trace import Traced, lower, to_onnx, trace
 from nacdeploy.exporters.speed_guard import Guarded, guarded, speed_note, taken
@@ -71,13 +73,15 @@ def export(
     """
     progress, runtime = progress or Silent(), runtime_of(target)
     runtime.check(profile.export)
+    if state.network.exits:
+        exits.check(target, profile.export.exits)
     progress.say(f"exporting {state.chain if state.steps else 'the FP32 network'} to ONNX on the grid of {target.name}")
     n_steps = 2 + runtime.n_builds(profile.export)
     with progress.bar(f"exporting for {target.name}") as bar:
         order = _Order(task, profile, target, tuning, progress)
         lowered = _lowered(state, order)
         bar.update(1, n_steps, "parity")
-        manifest = _checked(lowered, order, context)
+        lowered, manifest = _agreeing(lowered, order, context)
         bar.update(2, n_steps)
         files = {MODEL_FILE: whole.started(lowered.graph.model, task)}
         if lowered.precisions is not None:
@@ -92,6 +96,9 @@ def export(
             source = engines.source(files[MODEL_FILE], lowered.rows, lowered.state.network, task, profile, log)
             manifest, files = engines.added(manifest, files, runtime.build(source))
         manifest, files = whole.added(manifest, files, task, profile.bench)
+        network = lowered.state.network
+        cut = exits.Order(lowered.graph, lowered.rows, network, task, profile, target, progress.say)
+        manifest, files = exits.added(manifest, files, cut)
     files[artifact.README] = readme.text(manifest).encode()
     return artifact.write(out, files, manifest, lowered.rows)
 
@@ -135,6 +142,16 @@ def _lowered(state: CompressionState, order: _Order) -> _Lowered:
         notes = (*notes, speed_note(graph.model, original.model, clock))
     notes = (*notes, *describe.notes_of(state.network))
     return _Lowered(graph, state, _rows(graph, asked, timed.floats), timed.precisions, notes)
+
+
+def _agreeing(lowered: _Lowered, order: _Order, context: Context) -> tuple[_Lowered, Manifest]:
+    """Return a graph with its manifest: with exits on integers, where these answer as the simulation's."""
+    if order.profile.export.exits != "whole" and lowered.state.network.exits and order.target.exit_forms:
+        with suppress(NacdeployError):
+            moved = exits.on_integers(lowered.graph, len(lowered.state.network.exits))
+            found = replace(lowered, graph=moved)
+            return found, _checked(found, order, context)
+    return lowered, _checked(lowered, order, context)
 
 
 def _checked(lowered: _Lowered, order: _Order, context: Context) -> Manifest:

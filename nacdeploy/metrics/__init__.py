@@ -26,6 +26,7 @@ from nacdeploy.metrics.base import (
 from nacdeploy.metrics.custom import Custom
 from nacdeploy.metrics.distillation import Distils, distilled
 from nacdeploy.metrics.f1 import F1
+from nacdeploy.metrics.gating import Gated, gate_of
 from nacdeploy.metrics.reading import Readable, Reading, reading
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "AsksBaseline",
     "Custom",
     "Distils",
+    "Gated",
     "Interval",
     "Metric",
     "Readable",
@@ -45,6 +47,7 @@ __all__ = [
     "cell",
     "distilled",
     "drop",
+    "gate_of",
     "is_better",
     "is_surely_better",
     "lowered",

@@ -28,6 +28,7 @@ class Accuracy:
     answer: tuple[str, str] = ("class", "classes")
     agreement: str = "top-1 agreement"
     no_exits: str = ""
+    gate: str = "softmax"
     version: int = 1
     asks_baseline: bool = False
 

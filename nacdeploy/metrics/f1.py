@@ -33,6 +33,7 @@ class F1:
     answer: tuple[str, str] = ("set of labels", "sets of labels")
     agreement: str = "the same labels named"
     no_exits: str = ""
+    gate: str = "labels"
     version: int = 1
 
     @property

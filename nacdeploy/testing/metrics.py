@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nacdeploy.metrics import Metric, distilled, drop, is_better, is_surely_better, lowered
+from nacdeploy.cascades.confidence import RULES
+from nacdeploy.metrics import Metric, distilled, drop, gate_of, is_better, is_surely_better, lowered
 from nacdeploy.testing.operators import require
 
 
@@ -90,12 +91,16 @@ def check_equal_runs_agree(metric: Metric, outputs: Tensor, labels: Tensor) -> N
 
 
 def check_confidence_or_a_reason(metric: Metric, outputs: Tensor, labels: Tensor) -> None:
-    """Law 7: exits have a confidence from 0 to 1 to go by, or a reason why there are none."""
+    """Law 7: exits have a confidence from 0 to 1 to go by, which is the rule that is named for gates without torch, or
+    a reason why there are none."""
     if metric.no_exits:
         return
     sure = metric.confidence(outputs)
     require(sure.shape == (len(outputs),), f"{metric.name}: confidence has the shape {tuple(sure.shape)}")
     require(bool(((sure >= 0) & (sure <= 1)).all()), f"{metric.name}: confidence is not from 0 to 1")
+    if name := gate_of(metric):
+        found = torch.from_numpy(RULES[name](outputs.numpy())).to(sure.dtype)
+        require(bool(torch.allclose(found, sure, atol=1e-5)), f"{metric.name}: confidence is not the rule '{name}'")
 
 
 def check_distillation_leads_to_the_teacher(metric: Metric, outputs: Tensor, labels: Tensor) -> None:

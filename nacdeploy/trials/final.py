@@ -11,11 +11,12 @@ from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.objective import Objective
 from nacdeploy.strategies.search.search_result import SearchResult, result_of
-from nacdeploy.strategies.state import CompressionState, structure_key
+from nacdeploy.strategies.state import CompressionState
 from nacdeploy.trials.evaluator import Evaluator, figures_of
 from nacdeploy.trials.layer_speed import LayerSpeeds, TableError
 from nacdeploy.trials.speed import Speed, Speeds
 from nacdeploy.trials.time_budget import ClockSpeeds
+from nacdeploy.trials.ways import timed_key
 
 N_TIMED = 6  # networks timed whole at the end at least, where there are so many
 
@@ -25,7 +26,8 @@ class LatencyReport:
     """The method of a search's speeds: the place, the interleaved rounds, and the structures timed during and at the
     end.
 
-    With `source` "table", also the error of the estimates.
+    With `source` "table", also the error of the estimates. `instead_of` is the chain with exits that a chain without
+    exits, as fast and of no lower score, took the place of.
     """
 
     source: str
@@ -35,6 +37,7 @@ class LatencyReport:
     n_rounds_final: int
     n_timed_final: int
     table: TableError | None = None
+    instead_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,19 @@ def _timed(
 ) -> Final:
     chosen = _to_time(found, objective)
     states = {e.chain: evaluator.in_full(Chain.parse(e.chain)) for e in chosen}
-    keys = {chain: structure_key(state.network) for chain, state in states.items()}
+    keys = {chain: timed_key(state) for chain, state in states.items()}
     n_search, profile = speeds.n_kept, evaluator.profile
     times = speeds.in_full(list(states.values())) if states else {}
     timed = {e.chain: _with_figures(e, states[e.chain], evaluator, times[keys[e.chain]]) for e in chosen}
     ends = result_of((found.evaluations[0], *timed.values()), objective)
     best = _least_loss(ends.best, ends.front, objective)
-    error = table.error({keys[chain]: state for chain, state in states.items()}, times) if table else None
+    static = _static(best, list(timed.values()), objective)
+    instead = "" if best is None or static is None else best.chain
+    best = static or best
+    plain = {keys[chain]: state for chain, state in states.items() if not state.network.exits}
+    error = table.error(plain, times) if table else None
     source, rounds = ("table" if table else "measured"), (profile.search.n_latency_rounds, profile.bench.n_rounds)
-    report = LatencyReport(source, speeds.setting, rounds[0], n_search, rounds[1], len(times), error)
+    report = LatencyReport(source, speeds.setting, rounds[0], n_search, rounds[1], len(times), error, instead)
     evaluations = tuple(timed.get(e.chain, e) for e in found.evaluations)
     nearest = found.nearest and timed.get(found.nearest.chain, found.nearest)
     found = replace(found, evaluations=evaluations, best=best, nearest=nearest, front=ends.front)
@@ -125,6 +132,24 @@ def _least_loss(best: Evaluation | None, front: Sequence[Evaluation], objective:
         if e.figures and objective.admissible(e.figures) and (e.figures.speed_high or 0.0) >= low
     ]
     return max([(best.figures.quality, best), *ties], key=lambda tie: tie[0])[1]
+
+
+def _static(best: Evaluation | None, timed: Sequence[Evaluation], objective: Objective) -> Evaluation | None:
+    """Return a chain without exits that is as fast as the best one, which has exits, at no lower score; or None."""
+    if best is None or best.figures is None or "E" not in _letters(best) or objective.name in ("pareto", "time"):
+        return None
+    low, quality = best.figures.speed_low or best.figures.speed_ratio or 0.0, best.figures.quality
+    found = [
+        (e.figures.speed_ratio or 0.0, e)
+        for e in timed
+        if e.figures and "E" not in _letters(e) and objective.admissible(e.figures)
+        if e.figures.quality >= quality and (e.figures.speed_high or e.figures.speed_ratio or 0.0) >= low
+    ]
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _letters(evaluation: Evaluation) -> set[str]:
+    return {link.letter for link in Chain.parse(evaluation.chain)}
 
 
 def _with_figures(

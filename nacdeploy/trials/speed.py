@@ -5,7 +5,7 @@ kept in the run's folder, so that a resumed or repeated search times nothing aga
 a search ranks the chain's own request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from nacdeploy.base.errors import NacdeployError, RefusedError, UsageError
 from nacdeploy.base.progress import Progress
 from nacdeploy.exporters.targets import pick
 from nacdeploy.exporters.targets.runtime import runtime_of
+from nacdeploy.exporters.targets.timing import Timed
 from nacdeploy.latencies.graphs import Graphs, timer_of
 from nacdeploy.latencies.setting import Setting, check_setting, setting_of
 from nacdeploy.profile import Profile
 from nacdeploy.sessions.session import Session
 from nacdeploy.strategies.state import CompressionState, structure_key
+from nacdeploy.trials.ways import mean, timed_key, way_keys, ways_of
 
 FILE = "speeds.json"
 _BASELINE = "baseline"
@@ -41,7 +43,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class SpeedFile:
-    """speeds.json: the times by structure, from the search and in full from its end."""
+    """speeds.json: the times by structure, from the search and in full from its end; behind a slash those of the ways
+    out of a structure with exits."""
 
     setting: Setting
     search: dict[str, Speed] = field(default_factory=dict)
@@ -87,8 +90,9 @@ def measured(state: CompressionState, session: Session, progress: Progress) -> S
     graphs, profile = Graphs(session.profile.export.opset), session.profile
     if note := pick.speed_note(runtime_of(profile.target), profile.export):
         progress.say(f"note: {note}")
-    models = {_BASELINE: graphs.model(session.baseline.network), "now": graphs.model(state.network)}
-    speed = _timed(models, session, profile.bench.n_rounds)["now"]
+    models: dict[str, Timed] = {_BASELINE: graphs.model(session.baseline.network)}
+    models |= _parts(state, "now", graphs, session)
+    speed = _expected(_timed(models, session, profile.bench.n_rounds), "now", state)
     progress.say(f"{state.chain}: {speed.ratio:.2f}x measured (a fresh run may differ)")
     return speed
 
@@ -116,7 +120,7 @@ class Speeds:
     @property
     def n_kept(self) -> int:
         """The structures that were timed in the search."""
-        return len(self._read().search)
+        return sum("/" not in key for key in self._read().search)
 
     def __call__(self, state: CompressionState) -> Speed:
         """The speed of a state, timed now where its structure is new.
@@ -132,10 +136,10 @@ class Speeds:
                 found = self._timed({key: state}, table.n_latency_rounds)
                 kept = replace(kept, search={**kept.search, **found})
                 records.write_json(self._path, kept)
-        return kept.search[key]
+        return _expected(kept.search, key, state)
 
     def in_full(self, states: Sequence[CompressionState]) -> dict[str, Speed]:
-        """The speeds of all `states` by structure, timed in turns with each other and the baseline, in all rounds of
+        """The speeds of all `states` by `timed_key`, timed in turns with each other and the baseline, in all rounds of
         `bench`; a measurement that holds them all is kept."""
         wanted = {structure_key(state.network): state for state in states}
         with self._locked():
@@ -144,23 +148,48 @@ class Speeds:
                 found = self._timed(wanted, self._session.profile.bench.n_rounds)
                 kept = replace(kept, final=found)
                 records.write_json(self._path, kept)
-        return {key: kept.final[key] for key in wanted}
+        return {timed_key(each): _expected(kept.final, structure_key(each.network), each) for each in states}
 
     def _timed(self, states: Mapping[str, CompressionState], n_rounds: int) -> dict[str, Speed]:
         baseline = self._session.baseline.network
         self._baseline = self._baseline or self._graphs.model(baseline)
-        models, own = {_BASELINE: self._baseline}, structure_key(baseline)
+        models: dict[str, Timed] = {_BASELINE: self._baseline}
+        own = structure_key(baseline)
         for key, state in states.items():
             if key != own:
-                models[key] = _candidate(state, self._graphs)
+                models |= _parts(state, key, self._graphs, self._session)
         speeds = _timed(models, self._session, n_rounds)
-        return {key: speeds[_BASELINE if key == own else key] for key in states}
+        found = {key: speed for key, speed in speeds.items() if key != _BASELINE}
+        return found | ({own: speeds[_BASELINE]} if own in states else {})
 
     def _read(self) -> SpeedFile:
         return records.read(SpeedFile, self._path) if self._path.is_file() else SpeedFile(self._setting)
 
     def _locked(self) -> FileLock:
         return FileLock(self._path.with_suffix(".lock"))
+
+
+def _parts(state: CompressionState, key: str, graphs: Graphs, session: Session) -> dict[str, Timed]:
+    """Return what is timed of a state: its graph, and the ways out of it."""
+    graph = _candidate(state, graphs)
+    n_exits, target = len(state.network.exits), session.profile.target
+    return {key: graph, **ways_of(graph, n_exits, key, target, session.task.metric)}
+
+
+def _expected(speeds: Mapping[str, Speed], key: str, state: CompressionState) -> Speed:
+    """Return the speed of a state: of its whole graph, or that expected of its ways out, if that is faster."""
+    whole, keys = speeds[key], way_keys(key, len(state.network.exits))
+    if not state.network.exits or keys[0] not in speeds:
+        return whole
+    shares = state.metrics.exit_fractions
+
+    def over(of: Callable[[Speed], float | None]) -> float:
+        return 1 / mean({name: 1 / (of(speeds[name]) or speeds[name].ratio) for name in keys}, keys, shares)
+
+    ratio, low, high = over(lambda s: s.ratio), over(lambda s: s.low), over(lambda s: s.high)
+    p50_ms = mean({name: speeds[name].p50_ms for name in keys}, keys, shares)
+    expected = Speed(ratio, low, high, p50_ms, whole.baseline_ms, whole.n_rounds)
+    return expected if expected.ratio > whole.ratio else whole
 
 
 def _candidate(state: CompressionState, graphs: Graphs) -> bytes:
@@ -170,7 +199,7 @@ def _candidate(state: CompressionState, graphs: Graphs) -> bytes:
         raise RefusedError(f"'{state.chain}' cannot be timed: {error}") from error
 
 
-def _timed(models: Mapping[str, bytes], session: Session, n_rounds: int) -> dict[str, Speed]:
+def _timed(models: Mapping[str, Timed], session: Session, n_rounds: int) -> dict[str, Speed]:
     """The speeds of serialised models timed in turns, on a GPU by its own time."""
     compared = timer_of(session.task, session.profile, n_rounds)(models, _BASELINE)
     ratios = compared.device_ratios or compared.ratios

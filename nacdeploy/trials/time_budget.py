@@ -23,6 +23,7 @@ from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.state import CompressionState, structure_key
 from nacdeploy.surgery.channels import channel_groups
 from nacdeploy.trials.speed import Speed
+from nacdeploy.trials.ways import timed_key
 
 SOURCE = "the time budget"
 _MARGIN = 0.985  # of the time: P aims a little below it, so that another measurement of its network is within it too
@@ -60,8 +61,8 @@ class ClockSpeeds:
         return len(table.networks) if table else 0
 
     def in_full(self, states: Sequence[CompressionState]) -> dict[str, Speed]:
-        """Return the speeds of states by structure."""
-        return {structure_key(state.network): self(state) for state in states}
+        """Return the speeds of states by `timed_key`; exits count as the whole graph that they are outputs of."""
+        return {timed_key(state): self(state) for state in states}
 
 
 def clock_speeds(session: Session) -> ClockSpeeds:

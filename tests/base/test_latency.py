@@ -1,5 +1,6 @@
 """Interleaved timing, on a clock that the subjects advance: no test depends on the machine's speed."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +166,25 @@ def test_machine_names_the_cpu_and_what_matters(tmp_path: Path, content: str, ex
 
 def test_machine_works_without_cpuinfo(tmp_path: Path) -> None:
     assert "cores" in machine(tmp_path / "none")
+
+
+def test_calls_that_vary_are_compared_by_their_means() -> None:
+    """Three of four calls of the cascade take 1, the fourth takes 9: its mean is 3, its median 1."""
+    now = [0]
+
+    def clock() -> int:
+        return now[0]
+
+    def steady() -> None:
+        now[0] += 6_000_000
+
+    lengths = itertools.cycle([1, 1, 1, 9])
+
+    def varying() -> None:
+        now[0] += 1_000_000 * next(lengths)
+
+    subjects = {"whole": Subject(steady), "cascade": Subject(varying, varies=True)}
+    found = compare(subjects, baseline="whole", batch_size=1, threads=1, n_rounds=4, round_ms=40, clock=clock)
+    assert found.ratios["cascade"].value == pytest.approx(2, rel=0.1)
+    assert found.turn_ms["cascade"] == pytest.approx(3, rel=0.1)
+    assert found.latencies["cascade"].p50_ms == 1

@@ -20,7 +20,8 @@ from nacdeploy.base.errors import NacdeployError, UsageError
 from nacdeploy.base.outside import doors, own
 from nacdeploy.base.scores import SCHEMAS
 from nacdeploy.exporters import targets
-from nacdeploy.exporters.artifacts import indices
+from nacdeploy.exporters.artifacts import cascade_files, indices
+from nacdeploy.exporters.artifacts.cascade_files import CascadeFiles
 from nacdeploy.exporters.artifacts.indices import INDICES
 from nacdeploy.metrics import DEFAULT, Metric, named
 from nacdeploy.models.ports import Ports
@@ -110,8 +111,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Exit:
-    """One exit of a gate: its output, the place in the network, and the confidence (softmax maximum) from which it
-    answers."""
+    """One exit of a gate: its output, the place in the network, and the confidence from which it answers (2: never)."""
 
     output: str
     place: str
@@ -120,10 +120,18 @@ class Exit:
 
 @dataclass(frozen=True)
 class Gate:
-    """The rule that picks one of several outputs as the answer."""
+    """The rule that picks one of several outputs as the answer.
+
+    `confidence` is the rule of `cascades.confidence` that rates outputs; "" is the metric's own.
+    """
 
     rule: str = "take the first exit whose softmax maximum reaches its threshold"
     exits: tuple[Exit, ...] = ()
+    confidence: str = ""
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        return tuple(each.threshold for each in self.exits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +163,7 @@ class Manifest:
         worst_step: the largest distance of any quantized layer from the simulation, in steps of its output grid.
         engines: files by compute capability.
         builds: the records of the engines' builds (`trt_build.BuildRecord`) by compute capability.
+        cascade: the files that save time by exits; None where there are none.
         whole_file: the file in the place of the ONNX file that the network came from, if that has more.
         whole_db: the least ratio of signal to noise of its outputs against that file's, in decibels.
         kept: the nodes of that file that stay as they are, each with the reason.
@@ -177,6 +186,7 @@ class Manifest:
     original: Parity | None = None
     worst_step: int | None = None
     gate: Gate | None = None
+    cascade: CascadeFiles | None = None
     engines: dict[str, str] = field(default_factory=dict)
     builder: str | None = None
     builds: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -240,6 +250,8 @@ def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
     for name in (manifest.model_file, LOWERING, *manifest.engines.values()):
         if name not in manifest.files:
             raise UsageError(f"{path / MANIFEST} has no hash of '{name}'; export the artifact again")
+    n_exits = len(manifest.gate.exits) if manifest.gate else 0
+    cascade_files.check(manifest.cascade, n_exits, manifest.files, str(path / MANIFEST))
     for name, expected in manifest.files.items():
         _check_file(path, name, expected)
     rows = records.from_data(tuple[Lowering, ...], records.read_json(path / LOWERING), where=str(path / LOWERING))
@@ -252,8 +264,14 @@ def is_artifact(path: Path) -> bool:
 
 
 def size_bytes(path: Path, manifest: Manifest) -> int:
-    """Return the size of the deployed files: the graph, or the files that the target takes instead."""
-    deployed = targets.parse(manifest.target).files or (manifest.model_file,)
+    """Return the size of the deployed files: the graph, or the files that the target takes instead; those of all
+    segments, where these run."""
+    cascade, files = manifest.cascade, targets.parse(manifest.target).files
+    if cascade is not None and cascade.form == "if":
+        return (path / cascade.if_file).stat().st_size
+    if cascade is not None and cascade.form == "segments":
+        return sum((path / name).stat().st_size for part in cascade.segments for name in part.deployed(files))
+    deployed = files or (manifest.model_file,)
     return sum((path / name).stat().st_size for name in deployed)
 
 

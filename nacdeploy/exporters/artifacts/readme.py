@@ -47,6 +47,35 @@ for exit in manifest["gate"]["exits"]:
         answer = values
         break
 """
+_IN_SEGMENTS = """
+import onnxruntime
+
+
+def confidence(values):
+{confidence}
+
+
+# One segment after the other: the first exit that is sure enough answers, else the network's own end.
+parts, exits = manifest["cascade"]["segments"], manifest["gate"]["exits"]
+sessions = [
+    onnxruntime.InferenceSession(str(folder / part["model_file"]), providers=["CPUExecutionProvider"])
+    for part in parts
+]
+(carried,) = inputs.values()
+for at, session in enumerate(sessions):
+    outputs = session.run(parts[at]["outputs"], {{session.get_inputs()[0].name: carried}})
+    answer, carried = outputs[0][0], outputs[-1]
+    if at < len(exits) and confidence(answer) >= exits[at]["threshold"]:
+        break
+"""
+# Of one sample's outputs `values` (K,): what `cascades.confidence` computes of many.
+_CONFIDENCES = {
+    "entropy": """odds = np.exp(values - values.max())
+shares = odds / odds.sum()
+return 1 + (shares * np.log(np.maximum(shares, 1e-30))).sum() / np.log(len(shares))""",
+    "margin": """odds = np.sort(np.exp(values - values.max()))
+return (odds[-1] - odds[-2]) / odds.sum()""",
+}
 _ANSWER = '\nanswer = outputs[manifest["outputs"][0]["name"]][0]\n'
 _NAMES = 'names = manifest["class_names"]\n'
 _SHAPES = """
@@ -78,6 +107,9 @@ def text(manifest: Manifest) -> str:
 def example(manifest: Manifest) -> str:
     """Return a program that answers for one input by the artifact's runtime alone."""
     code = targets.parse(manifest.target).example.code
+    if _runs_in_segments(manifest):
+        segments = _IN_SEGMENTS.format(confidence=indent(_confidence(manifest), "    "))
+        return f"{_inputs(manifest)}{segments}{_said(manifest)}"
     return f"{_inputs(manifest)}\n{code.strip()}\n{_answer(manifest)}"
 
 
@@ -166,7 +198,25 @@ def _answer(manifest: Manifest) -> str:
     """Return the lines that print what `outputs` say."""
     if manifest.preprocessing is None:
         return _SHAPES
-    read, exits = reading(manifest.metric), manifest.gate.exits if manifest.gate else ()
-    gated = bool(exits) and bool(read.confidence)
-    answer = _GATED.format(confidence=indent(read.confidence, "    ")) if gated else _ANSWER
-    return f"{answer}{_NAMES if 'names' in read.answer else ''}{read.answer}\n"
+    rule = _confidence(manifest)
+    answer = _GATED.format(confidence=indent(rule, "    ")) if rule else _ANSWER
+    return f"{answer}{_said(manifest)}"
+
+
+def _said(manifest: Manifest) -> str:
+    """Return the lines that print what the array `answer` (K,) says."""
+    read = reading(manifest.metric)
+    return f"{_NAMES if 'names' in read.answer else ''}{read.answer}\n"
+
+
+def _confidence(manifest: Manifest) -> str:
+    """Return the body of the function by which the gate rates outputs; "" if there is no gate."""
+    gate, own = manifest.gate, reading(manifest.metric).confidence
+    return _CONFIDENCES.get(gate.confidence, own) if gate and gate.exits else ""
+
+
+def _runs_in_segments(manifest: Manifest) -> bool:
+    """Tell whether the example runs segments: where ONNX Runtime does, and images are given."""
+    cascade, target = manifest.cascade, targets.parse(manifest.target)
+    is_plain = target.example is targets.IN_ONNX_RUNTIME and manifest.preprocessing is not None
+    return cascade is not None and cascade.form != "whole" and is_plain and bool(_confidence(manifest))

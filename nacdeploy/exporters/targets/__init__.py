@@ -95,6 +95,8 @@ class Target:
         works_as: the line of `doctor` if its packages are installed; without one, its title on the CPU.
         doctor: tells whether the target works beside these GPUs, and why (not), if that takes more than its packages.
         note_on_times: the reader's caution about ONNX Runtime's times by layer.
+        exit_forms: the forms besides one whole graph in which its runtime takes a network with exits: "segments", each
+            a graph of its own, and "if", one graph with branches.
         example: how an artifact is run without nacdeploy; by default its ONNX file in ONNX Runtime.
     """
 
@@ -114,6 +116,7 @@ class Target:
     works_as: str = ""
     doctor: Callable[[tuple[str, ...]], tuple[bool, str]] | None = None
     note_on_times: str = ""
+    exit_forms: tuple[Literal["segments", "if"], ...] = ()
     example: Example = IN_ONNX_RUNTIME
 
     def grid(self, asked: str) -> Grid:

@@ -66,7 +66,7 @@ class Source:
     """The source of a target's builds.
 
     Attributes:
-        graph: the serialised ONNX model, which agrees with the network.
+        graph: the serialised ONNX model, which agrees with the network, or a segment of it.
         rows: the fate of each layer in the graph.
         network: the network that simulates the graph.
         table: the export settings.
@@ -74,6 +74,7 @@ class Source:
         agrees: says in words how a build agrees with the network; raises NacdeployError if the agreement is below the
             settings' bounds.
         log: takes a line after each build.
+        inputs: the inputs of the graph and their shapes without the batch, if they are not the network's.
     """
 
     graph: bytes
@@ -83,6 +84,7 @@ class Source:
     seed: int
     agrees: Callable[[str, Runner], str]
     log: Say
+    inputs: Mapping[str, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The settings of export and bench."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nacdeploy.profile.tables.table import Table
+
+_LATER = {"exits": "auto", "gate": "auto"}
 
 
 class ExportTable(Table):
@@ -19,6 +21,13 @@ class ExportTable(Table):
     compute_capabilities: tuple[str, ...] = ("SM80", "SM86", "SM89", "SM120")
     max_batch: int = Field(16, ge=1, le=2**20)
     workspace_mib: int = Field(1024, ge=1, le=2**30)
+    exits: Literal["auto", "whole", "segments", "if"] = "auto"
+    gate: Literal["auto", "softmax", "entropy", "margin"] = "auto"
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that older versions do not know are not written where they say what those did."""
+        return {key: value for key, value in write(self).items() if _LATER.get(key) != value}
 
     @model_validator(mode="after")
     def _types_agree(self) -> "ExportTable":

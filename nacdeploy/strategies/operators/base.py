@@ -25,12 +25,14 @@ TableT = TypeVar("TableT", bound=Table)
 class Recovery:
     """The training after a step: of the backbone, of the exit heads, or of both.
 
-    `taught` says how the network that the chain started from teaches the backbone, and the backbone's end the heads.
+    `taught` says how the network that the chain started from teaches the backbone, and the backbone's end the heads;
+    without it `heads_taught` says the latter.
     """
 
     backbone: TrainTable | None = None
     heads: TrainTable | None = None
     taught: Distillation | None = None
+    heads_taught: Distillation | None = None
 
 
 class Operator(Protocol[D]):

@@ -194,7 +194,7 @@ def _recover(network: Network, origin: Network | None, work: _Work) -> tuple[Net
         n_epochs = trained.n_epochs
     if recovery.heads and network.exits:
         seed = training.seed_of(work.profile.seed, state_key(network, False), "heads")
-        train_heads(network, recovery.heads, recovery.taught, work.task, seed)
+        train_heads(network, recovery.heads, recovery.taught or recovery.heads_taught, work.task, seed)
     calibrate_gates(network, work.task, work.profile)
     return network, n_epochs
 

@@ -10,6 +10,7 @@ TARGETS = (
         runtime=f"{__name__}.runtime:RUNTIME",
         grids=(Grid("onnx", 8, ()),),
         timed_by_onnx_runtime=True,
+        exit_forms=("segments", "if"),
         works_as="an ONNX file, checked in ONNX Runtime",
     ),
 )

@@ -24,6 +24,7 @@ TARGETS = (
             Grid("openvino-8bit", 8, ("conv",), fuses_outputs=True),
         ),
         files=IR_FILES,
+        exit_forms=("segments",),
         packages=(Package("openvino", ("openvino",), "target openvino", "openvino"),),
         example=EXAMPLE,
         note_on_times="times are ONNX Runtime's; OpenVINO has kernels of its own, and 'nacdeploy bench' times those",

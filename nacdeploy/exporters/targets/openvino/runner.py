@@ -36,6 +36,8 @@ class OpenVinoRunner:
         NacdeployError: the model is missing, damaged or not supported.
     """
 
+    compiles_shapes = True
+
     def __init__(self, model: Path | bytes | Ir, *, threads: int = 1) -> None:
         """Compile `model`: an IR file beside its weights, the bytes of an ONNX model, or an IR."""
         where = str(model) if isinstance(model, Path) else "the model"

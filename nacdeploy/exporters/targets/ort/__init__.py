@@ -16,5 +16,6 @@ TARGETS = (
         ),
         optimizations=("all", "disabled"),
         timed_by_onnx_runtime=True,
+        exit_forms=("segments", "if"),
     ),
 )

@@ -78,7 +78,7 @@ class TrtRunner:
             held = self._buffers[self.input_name]
             held.copy_(torch.from_numpy(np.ascontiguousarray(images)).to(held.dtype))
             self._enqueue()
-            outputs = [self._buffers[name].float().cpu() for name in self.output_names]
+            outputs = [_whole(self._buffers[name]).cpu() for name in self.output_names]
         self._stream.synchronize()
         return [output.numpy() for output in outputs]
 
@@ -101,7 +101,11 @@ class TrtRunner:
     def _dtype(self, name: str) -> Any:
         engine: ICudaEngine = self._engine
         trt: Trt = self._api.trt
-        types = {trt.DataType.FLOAT: self._torch.float32, trt.DataType.HALF: self._torch.float16}
+        types = {
+            trt.DataType.FLOAT: self._torch.float32,
+            trt.DataType.HALF: self._torch.float16,
+            trt.DataType.INT8: self._torch.int8,
+        }
         return types[engine.get_tensor_dtype(name)]
 
     def _record(self) -> None:
@@ -121,6 +125,11 @@ class TrtRunner:
         context: IExecutionContext = self._context
         if not context.execute_async_v3(self._stream.cuda_stream):
             raise NacdeployError(f"{self._api.title} cannot run the engine: {self._api.last_error()}")
+
+
+def _whole(buffer: Any) -> Any:
+    """Return floats in single precision; integers, which go on to another engine, as they are."""
+    return buffer.float() if buffer.is_floating_point() else buffer
 
 
 def _only(images: Given) -> NDArray[Any]:

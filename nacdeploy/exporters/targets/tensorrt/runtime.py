@@ -19,7 +19,6 @@ from nacdeploy.exporters.targets.tensorrt.api import BuilderName
 from nacdeploy.exporters.targets.tensorrt.engine import BuildRecord
 from nacdeploy.exporters.targets.tensorrt.runner import TrtRunner
 from nacdeploy.models.ports import ports_of
-from nacdeploy.network.network import Network
 from nacdeploy.profile.tables.deployment import ExportTable
 
 
@@ -83,8 +82,7 @@ def _timed(builder: BuilderName, table: ExportTable, threads: int) -> Maker | No
 
 def _built(builder: BuilderName, source: Source) -> Built:
     n_sparse = sum(row.is_two_four for row in source.rows)
-    ports = ports_of(source.network.backbone)
-    (name, shape), *more = [(each.name, each.shape) for each in ports.inputs] if ports else [_images(source.network)]
+    (name, shape), *more = _inputs(source)
     engines = build.build_engines(
         source.graph,
         source.table,
@@ -118,8 +116,12 @@ def _built(builder: BuilderName, source: Source) -> Built:
     return Built(engines.builder, files, named, builds, tuple(notes))
 
 
-def _images(network: Network) -> tuple[str, tuple[int, ...]]:
-    return INPUT, network.input_shape
+def _inputs(source: Source) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the names and shapes of a graph's inputs."""
+    if source.inputs is not None:
+        return list(source.inputs.items())
+    ports = ports_of(source.network.backbone)
+    return [(each.name, each.shape) for each in ports.inputs] if ports else [(INPUT, source.network.input_shape)]
 
 
 def _rebuilt(folder: Path, manifest: Manifest) -> dict[str, Callable[[], Comparison]]:

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from nacdeploy import metrics
-from nacdeploy.base.errors import UsageError
+from nacdeploy.base.errors import RefusedError, UsageError
 from nacdeploy.network.attachments.early_exit import ExitHead, breadth_first
 from nacdeploy.network.attachments.exit_places import Place, exit_places, named_place
 from nacdeploy.network.network import Network, Simulation
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
+from nacdeploy.strategies.operators.add_exits import by_time, head_size
 from nacdeploy.strategies.operators.add_exits.settings import ExitTable
 from nacdeploy.strategies.operators.base import Recovery, with_parameters
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
+from nacdeploy.task.distillation import Distillation
 
-RUN_WIDE = ("threshold", "max_drop", "nac_rho", "recipe")
+RUN_WIDE = ("threshold", "max_drop", "nac_rho", "recipe", "distill", "distill_temperature")
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,13 @@ class AddExits:
         return None if self._free(state.network) else f"all {len(places)} exit places are taken"
 
     def decide(self, state: CompressionState, task: Task) -> ExitsDecision:
-        chosen = self._free(state.network)[: self.table.n_exits]
+        chosen = self._timed(self._free(state.network), state.network, task)[: self.table.n_exits]
         shapes = _shapes(state.network, {place.node for place in chosen})
         exits = tuple(NewExit(place.name, place.node, shapes[place.node]) for place in chosen)
-        return ExitsDecision(exits, task.data.n_outputs, self.table.grid)
+        grid = self.table.grid
+        if grid == "auto":
+            grid = head_size.grid_for(state.network, [new.node for new in exits], task)
+        return ExitsDecision(exits, task.data.n_outputs, grid)
 
     def perform(self, network: Network, decision: ExitsDecision) -> Network:
         extended = copy.deepcopy(network)
@@ -90,11 +95,24 @@ class AddExits:
         return None if decision.n_classes == n_outputs else f"its exits tell {decision.n_classes} classes apart"
 
     def recovery(self, profile: Profile) -> Recovery | None:
-        return Recovery(heads=self.table.recipe)
+        return Recovery(heads=self.table.recipe, heads_taught=_taught(self.table))
 
     def explain(self, decision: ExitsDecision) -> str:
         few = f" (only {len(decision.exits)} place left)" if len(decision.exits) < self.table.n_exits else ""
         return f"exits after {', '.join(new.place for new in decision.exits)}{few}"
+
+    def _timed(self, places: list[Place], network: Network, task: Task) -> list[Place]:
+        """Return the places in the order of measured time, if that is asked for.
+
+        Raises:
+            RefusedError: nothing tells times.
+        """
+        if self.table.order != "measured" or self.table.places:
+            return places
+        if task.clock is None:
+            raise RefusedError("exits.order = 'measured' needs a clock (task.clock), which a session brings")
+        in_order = [place for place in self._places(network) if place in places]
+        return by_time.middles_first(in_order, by_time.times_before(in_order, network, task.clock))
 
     def _free(self, network: Network) -> list[Place]:
         taken = {head.node for head in network.heads.values()}
@@ -119,6 +137,11 @@ class AddExits:
             if place is None:
                 raise UsageError(f"exits.places: '{name}' is not the end of a module with a single live tensor")
         return [place for place in found.values() if place is not None]
+
+
+def _taught(table: ExitTable) -> Distillation | None:
+    """Return how the network's own end teaches the heads, or None."""
+    return Distillation(table.distill, table.distill_temperature) if table.distill else None
 
 
 def _shapes(network: Network, nodes: set[str]) -> dict[str, tuple[int, ...]]:

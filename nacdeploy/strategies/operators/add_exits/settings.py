@@ -1,8 +1,8 @@
 """E: the number of exits, their places, the training of their heads, and the gate."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from nacdeploy.profile.tables.table import Table
 from nacdeploy.profile.tables.training import TrainTable
@@ -22,12 +22,22 @@ class ExitRecipe(TrainTable):
 class ExitTable(Table):
     n_exits: int = Field(2, ge=1)
     places: tuple[str, ...] = ()
-    order: Literal["breadth-first", "deepest-first", "auto"] = "auto"
-    grid: int = Field(4, ge=1)
+    order: Literal["breadth-first", "deepest-first", "measured", "auto"] = "auto"
+    grid: Annotated[int, Field(ge=1)] | Literal["auto"] = 4
     threshold: float | None = Field(None, gt=0, le=1)
     max_drop: float = Field(0.5, ge=0)
     nac_rho: float = Field(0.136, ge=0)
     recipe: ExitRecipe = ExitRecipe()
+    distill: float = Field(0.0, ge=0, le=1)
+    distill_temperature: float = Field(4.0, gt=0, le=1000)
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that older versions do not know are not written where they say what those did."""
+        return {key: value for key, value in write(self).items() if _LATER.get(key, ...) != value}
+
+
+_LATER = {"distill": 0.0, "distill_temperature": 4.0}
 
 
 LETTER = Letter("E", "exits", ExitTable, "nacdeploy.strategies.operators.add_exits.operator:AddExits")

@@ -61,9 +61,10 @@ class Finetune:
         return replace(decision, weights="")
 
     def recovery(self, profile: Profile) -> Recovery | None:
-        table = self.table
+        table, exits = self.table, profile.of(ExitTable)
         taught = Distillation(table.distill, table.distill_temperature) if table.distill else None
-        return Recovery(backbone=table, heads=profile.of(ExitTable).recipe, taught=taught)
+        of_heads = Distillation(exits.distill, exits.distill_temperature) if exits.distill else None
+        return Recovery(backbone=table, heads=exits.recipe, taught=taught, heads_taught=of_heads)
 
     def explain(self, decision: FinetuneDecision) -> str:
         weight = decision.recipe.distill

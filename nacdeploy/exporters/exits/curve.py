@@ -1,0 +1,122 @@
+"""The curve of an artifact's exits: scores on validation against expected times, over thresholds of all exits together.
+
+It lies in the artifact, so that thresholds can be moved without data; a point is chosen by a largest drop or time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nacdeploy.base import records
+from nacdeploy.cascades.cascade import gated
+from nacdeploy.cascades.confidence import Rule
+from nacdeploy.cascades.thresholds import Sampled, front, point
+from nacdeploy.metrics import Metric, drop
+
+_SLACK = 1e-7
+N_SEARCHED = 10_000  # images that thresholds are searched on; what they do is counted on all
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Thresholds and their behaviour on validation: score, drop against the network's own end (in the metric's unit),
+    expected time of one image, and the share that leaves at each exit."""
+
+    thresholds: tuple[float, ...]
+    score: float
+    drop: float
+    expected_ms: float
+    fractions: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Settings of which none is both faster and better than another, the fastest first.
+
+    Attributes:
+        confidence: the gate's rule.
+        n_images: the validation images that were counted.
+        own_score: the score of the network's own end.
+        settings: the settings.
+        schema: see `base.records`.
+    """
+
+    confidence: str
+    n_images: int
+    own_score: float
+    settings: tuple[Setting, ...]
+    schema: int = records.SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The outputs (N, K) of every exit for N validation images, the network's own end last, and their labels."""
+
+    outputs: Sequence[NDArray[Any]]
+    labels: Any
+    metric: Metric
+    rule: Rule
+
+    def sampled(self, ways_ms: Sequence[float]) -> Sampled:
+        sign = 1.0 if self.metric.higher_is_better else -1.0
+        values = [sign * self.metric.values(torch.from_numpy(each), self.labels).numpy() for each in self.outputs]
+        confidences = [self.rule(each) for each in self.outputs[:-1]]
+        return Sampled(np.stack(confidences), np.stack(values), tuple(ways_ms))
+
+    @property
+    def own_score(self) -> float:
+        return self.metric.score(torch.from_numpy(self.outputs[-1]), self.labels)
+
+    def setting(self, thresholds: Sequence[float], ways_ms: Sequence[float]) -> Setting:
+        """Return what thresholds do, by the metric itself."""
+        answered = gated(self.outputs, thresholds, self.rule)
+        shares = np.bincount(answered.exits, minlength=len(self.outputs)) / len(answered.exits)
+        score = self.metric.score(torch.from_numpy(answered.outputs), self.labels)
+        lost = drop(self.metric, self.own_score, score)
+        expected_ms = float(shares @ np.array(ways_ms))
+        return Setting(tuple(thresholds), score, lost, expected_ms, tuple(map(float, shares)))
+
+
+def curve_of(answers: Answers, ways_ms: Sequence[float], confidence: str) -> Curve:
+    """Return the curve of exits whose ways take `ways_ms`; that of no exit is on it."""
+    sampled = answers.sampled(ways_ms).drawn(N_SEARCHED)
+    never = point(sampled, [2.0] * (len(ways_ms) - 1))
+    found = [answers.setting(each.thresholds, ways_ms) for each in (*front(sampled), never)]
+    settings = _front(found, answers.metric)
+    return Curve(confidence, len(answers.labels), answers.own_score, settings)
+
+
+def retimed(curve: Curve, ways_ms: Sequence[float]) -> Curve:
+    """Return a curve with the times of other ways."""
+    settings = [
+        replace(each, expected_ms=float(np.array(each.fractions) @ np.array(ways_ms))) for each in curve.settings
+    ]
+    return replace(curve, settings=tuple(sorted(settings, key=lambda each: each.expected_ms)))
+
+
+def within_drop(curve: Curve, max_drop: float) -> Setting | None:
+    """Return the fastest setting that loses at most `max_drop`, or None."""
+    return _first(curve, lambda each: each.drop <= max_drop + _SLACK)
+
+
+def within_time(curve: Curve, latency_ms: float) -> Setting | None:
+    """Return the best setting whose expected time is at most `latency_ms`, or None."""
+    held = [each for each in curve.settings if each.expected_ms <= latency_ms]
+    return min(held, key=lambda each: (each.drop, each.expected_ms), default=None)
+
+
+def _first(curve: Curve, holds: Callable[[Setting], bool]) -> Setting | None:
+    held = [each for each in curve.settings if holds(each)]
+    return min(held, key=lambda each: each.expected_ms, default=None)
+
+
+def _front(settings: Sequence[Setting], metric: Metric) -> tuple[Setting, ...]:
+    kept: list[Setting] = []
+    for each in sorted(settings, key=lambda s: (s.expected_ms, s.drop, s.thresholds)):
+        if not kept or each.drop < kept[-1].drop:
+            kept.append(each)
+    return tuple(kept)
