@@ -56,6 +56,15 @@ class Served:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One model of an ensemble."""
+
+    model: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Model:
     """One model of a repository.
 
@@ -70,6 +79,8 @@ class Model:
         by_capability: engines by compute capability, such as "8.6".
         parameters: further parameters.
         warms_up: whether the server runs it once before it answers.
+        steps: of an ensemble, which has no files: the models it runs in turn, each with its inputs and outputs by name
+            and the ensemble's tensors that they are.
     """
 
     name: str
@@ -82,6 +93,7 @@ class Model:
     by_capability: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     warms_up: bool = True
+    steps: tuple[Step, ...] = ()
 
     @property
     def takes_batches(self) -> bool:
@@ -102,9 +114,13 @@ def config(model: Model, served: Served) -> str:
         "max_batch_size": served.max_batch if batched else 0,
         "input": [_tensor(each, batched) for each in model.inputs],
         "output": [_output(model, at, batched) for at in range(len(model.outputs))],
-        "instance_group": [_instances(model, served)],
         "version_policy": {"latest": {"num_versions": 1}},
     }
+    if model.steps:
+        for each in (*message["input"], *message["output"]):  # its models have reshaped already
+            each.pop("reshape", None)
+        return text({**message, "ensemble_scheduling": {"step": [_step(each) for each in model.steps]}})
+    message["instance_group"] = [_instances(model, served)]
     if batched:
         message["dynamic_batching"] = {"max_queue_delay_microseconds": served.queue_delay_us}
     if model.warms_up:
@@ -114,7 +130,14 @@ def config(model: Model, served: Served) -> str:
     return text(message)
 
 
+def _step(step: Step) -> dict[str, Any]:
+    maps = {"input_map": entries(dict(step.inputs)), "output_map": entries(dict(step.outputs))}
+    return {"model_name": step.model, "model_version": -1, **maps}
+
+
 def _run_by(model: Model) -> dict[str, Any]:
+    if model.steps:
+        return {"platform": "ensemble"}
     platform = _PLATFORMS.get(model.backend)
     named: dict[str, Any] = {"platform": platform} if platform else {}
     named["backend"] = model.backend

@@ -14,10 +14,21 @@ from pathlib import Path, PurePosixPath
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
 from nacdeploy.cascades.confidence import RULES
-from nacdeploy.exporters.artifacts import artifact
+from nacdeploy.exporters.artifacts import artifact, preprocess
 from nacdeploy.exporters.artifacts.artifact import Manifest, TensorInfo
 from nacdeploy.exporters.artifacts.cascade_files import CascadeFiles, SegmentFile
-from nacdeploy.exporters.triton.configuration import LABELS, OPENVINO, PYTHON, TENSORRT, Model, Served, config, named
+from nacdeploy.exporters.triton.configuration import (
+    LABELS,
+    ONNX_RUNTIME,
+    OPENVINO,
+    PYTHON,
+    TENSORRT,
+    Model,
+    Served,
+    Step,
+    config,
+    named,
+)
 from nacdeploy.metrics import gate_of
 
 VERSION = "1"
@@ -62,9 +73,31 @@ def models(folder: Path, manifest: Manifest, served: Served, name: str = "") -> 
     name = named(name or str(manifest.model.get("name", "")))
     cascade = manifest.cascade
     if cascade is None or cascade.form == "whole":
-        return [_whole(folder, manifest, served, name)]
-    parts = list(_segments(folder, manifest, cascade, served, name))
-    return [_gated(manifest, parts, name), *parts]
+        found = [_whole(folder, manifest, served, name)]
+    else:
+        parts = list(_segments(folder, manifest, cascade, served, name))
+        found = [_gated(manifest, parts, name), *parts]
+    return [*found, *_of_pixels(folder, manifest, served, found[0])]
+
+
+def _of_pixels(folder: Path, manifest: Manifest, served: Served, network: Model) -> list[Model]:
+    """Return a model that prepares pixels, and one that does that and asks the network; nothing where the artifact has
+    no graph for it, or is served by TensorRT's backend alone."""
+    if not manifest.preprocess_file or served.backend == TENSORRT or manifest.preprocessing is None:
+        return []
+    given = TensorInfo(preprocess.PIXELS, ("batch", "height", "width", manifest.preprocessing.channels), "uint8")
+    kind = ONNX_RUNTIME if served.backend == ONNX_RUNTIME else PYTHON
+    prepares = Model(f"{network.name}_preprocess", (given,), network.inputs, kind, {})
+    part = SegmentFile(manifest.preprocess_file, ())
+    prepared = _onnx(folder, manifest, part, replace(served, backend=kind), prepares)
+    ready = network.inputs[0].name
+    steps = (
+        Step(prepared.name, {given.name: given.name}, {ready: ready}),
+        Step(network.name, {ready: ready}, {each.name: each.name for each in network.outputs}),
+    )
+    name, outputs = f"{network.name}_from_pixels", network.outputs
+    whole = Model(name, (given,), outputs, "", {}, labels=network.labels, warms_up=False, steps=steps)
+    return [prepared, whole]
 
 
 def _whole(folder: Path, manifest: Manifest, served: Served, name: str) -> Model:
@@ -124,7 +157,7 @@ def _graph(folder: Path, manifest: Manifest, part: SegmentFile, served: Served, 
 
 
 def _onnx(folder: Path, manifest: Manifest, part: SegmentFile, served: Served, model: Model) -> Model:
-    ir = _ir_files(folder, manifest, part)
+    ir = {} if part.model_file == manifest.preprocess_file else _ir_files(folder, manifest, part)
     if served.backend == PYTHON and ir:
         files, file = ir, "model.xml"
     else:

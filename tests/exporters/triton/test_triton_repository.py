@@ -51,7 +51,8 @@ def of(place: Path, model: str) -> Any:
 def test_repository_holds_the_gate_and_a_model_for_each_segment(cascade: Path, tmp_path: Path) -> None:
     served = Served(max_batch=4, queue_delay_us=250, instances=2, threads=3)
     names = repository.write(cascade, tmp_path / "models", served, "net")
-    assert names == ("net", "net_segment_0", "net_segment_1", "net_segment_2")
+    segments = tuple(f"net_segment_{k}" for k in range(3))
+    assert names == ("net", *segments, "net_preprocess", "net_from_pixels")
     gate, first = of(tmp_path / "models", "net"), of(tmp_path / "models", "net_segment_0")
     assert gate.backend == "python" and gate.max_batch_size == 4
     assert [each.name for each in gate.output] == ["logits", "exit"]
@@ -94,7 +95,7 @@ def test_engines_are_chosen_by_the_gpu(cascade: Path, tmp_path: Path) -> None:
     made = replace(
         manifest, gate=None, cascade=None, engines={"SM86": "a.plan", "SM120": "b.plan"}, builder="tensorrt 10.13"
     )
-    (model,) = repository.models(tmp_path, made, Served(backend="tensorrt"), "net")
+    (model, *_) = repository.models(tmp_path, made, Served(backend="tensorrt"), "net")
     found = parsed(config(model, Served(backend="tensorrt")))
     assert dict(found.cc_model_filenames) == {"8.6": "sm86.plan", "12.0": "sm120.plan"}
     assert model.files["sm86.plan"] == b"a.plan"

@@ -101,6 +101,20 @@ def test_whole_graph_answers_with_all_of_its_outputs(client: Any, artifacts: dic
         np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["cascade", "whole"])
+def test_pixels_of_any_size_are_prepared_on_the_server(name: str, server: Server, task: Task, x: NDArray[Any]) -> None:
+    pixels = np.ascontiguousarray(task.data.test.images[:3].numpy().transpose(0, 2, 3, 1))
+    with over_grpc.InferenceServerClient(server.grpc) as own:
+        found = []
+        for given in (pixels, np.repeat(np.repeat(pixels, 3, axis=1), 3, axis=2)):
+            tensor = over_grpc.InferInput("pixels", list(given.shape), "UINT8")
+            tensor.set_data_from_numpy(given)
+            found.append(own.infer(f"{name}_from_pixels", [tensor]).as_numpy("logits"))
+        expected = asked(own, name, x[:3])["logits"]
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-4)
+    assert found[1].shape == expected.shape
+
+
 def test_clients_at_the_same_time_get_their_own_rows(
     server: Server, artifacts: dict[str, Path], x: NDArray[Any]
 ) -> None:
