@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -17,7 +17,7 @@ demo: .venv/.stamp
 test: lint .venv/.signatures
 	$(BIN)/python -m pytest -n 2
 
-test-slow: .venv/.stamp
+test-slow: .venv/.signatures
 	@command -v chromium > /dev/null || apt-get install --yes --quiet chromium || \
 	  { echo "make test-slow opens a report in Chromium: install the package chromium"; exit 1; }
 	$(BIN)/python -m pytest -m slow
@@ -76,6 +76,10 @@ bench-exits: .venv/.stamp
 	$(BIN)/python benchmarks/exits.py $(RUN)
 
 # Every letter on torchvision's and timm's networks, into docs/coverage.md: a day or more, resumable; RUN takes options.
+# A minute of concurrent clients of a real Triton server: make bench-serving ARTIFACT=runs/export-ort-1
+bench-serving: .venv/.signatures
+	$(BIN)/python benchmarks/serving.py $(ARTIFACT)
+
 bench-coverage: .venv/.stamp
 	$(BIN)/python benchmarks/coverage.py $(RUN)
 	$(BIN)/python benchmarks/coverage.py --report
@@ -122,4 +126,7 @@ clean:
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	    --target $(SIGNATURES)/$${wheel%%=*} $${wheel#*=} || echo "no wheel of $${wheel#*=} for this platform"; \
 	done
+# Triton's server, and the NumPy that its Python backend was built for.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/triton nvidia-pytriton==0.7.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/triton/numpy1 'numpy<2'
 	@touch $@

@@ -10,7 +10,9 @@ from nacdeploy.exporters.targets import FOLDERS
 
 @click.command("export")
 @options.source
-@click.option("--target", metavar="T", help=f"{', '.join(FOLDERS)}, or another package's; the profile's by default.")
+@click.option(
+    "--target", metavar="T", help=f"{', '.join(FOLDERS)}, triton, or another package's; the profile's by default."
+)
 @options.out
 @options.trusted_model
 @click.option("--profile", metavar="P", help="Take the export settings of this profile.")
@@ -21,9 +23,13 @@ from nacdeploy.exporters.targets import FOLDERS
 @options.as_json
 def command(as_json: bool, **given: Any) -> None:
     from nacdeploy import api
+    from nacdeploy.commands import repository
     from nacdeploy.exporters.artifacts import artifact
 
     folder = api.export(progress=render.RichProgress(), **given)
+    if models := repository.listed(folder):
+        _print_repository(folder, models, as_json)
+        return
     manifest, rows = artifact.load(folder)
     if as_json:
         render.print_json({"artifact": str(folder), **_plain(manifest)})
@@ -36,6 +42,13 @@ def _plain(manifest: Any) -> dict[str, Any]:
 
     data: dict[str, Any] = records.to_data(manifest)
     return data
+
+
+def _print_repository(folder: Any, models: list[str], as_json: bool) -> None:
+    if as_json:
+        render.print_json({"repository": str(folder), "models": models})
+        return
+    click.echo(f"repository: {folder} (tritonserver --model-repository={folder})")
 
 
 def _print_artifact(folder: Any, manifest: Any, rows: Any) -> None:

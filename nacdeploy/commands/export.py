@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from nacdeploy.base import folders, records, tracking
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, default
+from nacdeploy.commands import repository as repositories
 from nacdeploy.exporters import carry, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
@@ -47,6 +49,8 @@ def export(
         >>> nacdeploy.export(source="runs/transfer-QEF-1", target="onnx", out="artifact").name
         'artifact'
 
+    `triton` and `triton:BACKEND` write a model repository of a Triton server; its `source` may be an artifact.
+
     Args:
         autotune: measure which precision is fastest for each group of layers and use that; the measurements are kept
             under `runs` and used again.
@@ -63,6 +67,12 @@ def export(
     models.name_by_user(model, task)
     if autotune and precision is not None:
         raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")
+    if (backend := repositories.backend_of(target)) is not None:
+        again = partial(export, source=source, profile=profile, autotune=autotune, guard=guard, precision=precision)
+        made = partial(again, model=model, task=task, runs=runs, wandb=wandb, progress=progress)
+        return repositories.repository(
+            backend, _served(source, home), out, profile, home, lambda inner: made(target=inner), progress
+        )
     given = carry.read(Path(precision)) if precision is not None else None
     folder = checkpoint_folder(Path(source) if source is not None else home.last())
     state, record = checkpoints.load(folder)
@@ -91,6 +101,12 @@ def export(
     tracker.artifact(path, f"{record.model.name}-{record.chain or 'fp32'}-{chosen.name}", {"parents": [str(folder)]})
     tracker.close()
     return path
+
+
+def _served(source: Path | str | None, home: Runs) -> Path:
+    """Return the artifact or checkpoint that a server is to serve."""
+    folder = Path(source) if source is not None else home.last()
+    return folder if artifact.is_artifact(folder) else checkpoint_folder(folder)
 
 
 def _original(record: checkpoints.Record, folder: Path) -> Network | None:

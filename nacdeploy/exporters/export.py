@@ -14,7 +14,7 @@ from nacdeploy.base import records
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import describe, engines, parity, whole
-from nacdeploy.exporters.artifacts import artifact, onnx_checks, readme
+from nacdeploy.exporters.artifacts import artifact, onnx_checks, preprocess, readme
 from nacdeploy.exporters.artifacts.artifact import MODEL_FILE, Lowering, Manifest
 from nacdeploy.exporters.describe import Context
 from nacdeploy.exporters.exits import made as exits
@@ -99,6 +99,9 @@ def export(
         network = lowered.state.network
         cut = exits.Order(lowered.graph, lowered.rows, network, task, profile, target, progress.say)
         manifest, files = exits.added(manifest, files, cut)
+        if manifest.preprocessing is not None and preprocess.covers(manifest.preprocessing):
+            files[preprocess.FILE] = preprocess.graph(manifest.preprocessing, manifest.inputs[0].name)
+            manifest = replace(manifest, preprocess_file=preprocess.FILE)
     files[artifact.README] = readme.text(manifest).encode()
     return artifact.write(out, files, manifest, lowered.rows)
 

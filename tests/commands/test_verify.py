@@ -49,7 +49,7 @@ def test_artifact_holds_the_graph_and_the_record_of_its_engines(here: Path) -> N
 
 def test_verify_builds_again_and_says_what_was_measured(here: Path) -> None:
     found = succeed("verify", ARTIFACT, "--json").json
-    assert found["n_files"] == 5
+    assert found["n_files"] == 6
     assert [engine["capability"] for engine in found["engines"]] == ["SM86"]
     assert found["engines"][0]["said"].startswith("bytes ") and found["unbuilt"] == []
     assert "measured with TensorRT-RTX" in found["repeats"]["tensorrt_rtx"]

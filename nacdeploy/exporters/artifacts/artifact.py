@@ -155,6 +155,7 @@ class Manifest:
 
     Attributes:
         preprocessing: the way from pixels to the input; None for a task of the user's own, which prepares inputs.
+        preprocess_file: the same as an ONNX graph, from `pixels` uint8 (N, H, W, C); "" where there is none.
         ports: the inputs and outputs of such a task's network.
         steps: the decisions and their letters, as typed records.
         parity: the check that counts.
@@ -175,6 +176,7 @@ class Manifest:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     preprocessing: Preprocessing | None = None
+    preprocess_file: str = ""
     ports: Ports | None = None
     class_names: tuple[str, ...] = ()
     chain: str = ""
@@ -250,6 +252,8 @@ def load(path: Path) -> tuple[Manifest, tuple[Lowering, ...]]:
     for name in (manifest.model_file, LOWERING, *manifest.engines.values()):
         if name not in manifest.files:
             raise UsageError(f"{path / MANIFEST} has no hash of '{name}'; export the artifact again")
+    if manifest.preprocess_file and manifest.preprocess_file not in manifest.files:
+        raise UsageError(f"{path / MANIFEST} has no hash of '{manifest.preprocess_file[:200]}'; export it again")
     n_exits = len(manifest.gate.exits) if manifest.gate else 0
     cascade_files.check(manifest.cascade, n_exits, manifest.files, str(path / MANIFEST))
     for name, expected in manifest.files.items():

@@ -97,6 +97,7 @@ def text(manifest: Manifest) -> str:
         *_whole(manifest),
         "## Inputs and outputs",
         _block("".join(_line("input", each) for each in manifest.inputs) + "".join(map(_output, manifest.outputs))),
+        *_pixels(manifest),
         "## An example",
         f"It needs {needs}, and no nacdeploy.{_unlike(manifest, target)}",
         f"```python\n{example(manifest)}```",
@@ -118,6 +119,13 @@ def _whole(manifest: Manifest) -> tuple[str, ...]:
         return ()
     said = f"`{manifest.whole_file}` takes the place of the ONNX file that the network came from; the example below"
     return (f"{said} runs the network alone.",)
+
+
+def _pixels(manifest: Manifest) -> tuple[str, ...]:
+    if not manifest.preprocess_file:
+        return ()
+    told = "takes `pixels`, uint8 (N, H, W, C) of any size, and makes the input of them"
+    return (f"`{manifest.preprocess_file}` {told}; single pixels may be a step of 255 from what Pillow makes.",)
 
 
 def _line(kind: str, info: TensorInfo) -> str:

@@ -6,7 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from nacdeploy.profile.tables.table import Table
 
-_LATER = {"exits": "auto", "gate": "auto"}
+_LATER = {"exits": "auto", "gate": "auto", "instances": 1, "queue_delay_us": 100}
 
 
 class ExportTable(Table):
@@ -23,6 +23,8 @@ class ExportTable(Table):
     workspace_mib: int = Field(1024, ge=1, le=2**30)
     exits: Literal["auto", "whole", "segments", "if"] = "auto"
     gate: Literal["auto", "softmax", "entropy", "margin"] = "auto"
+    instances: int = Field(1, ge=1, le=4096)
+    queue_delay_us: int = Field(100, ge=0, le=10**9)
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

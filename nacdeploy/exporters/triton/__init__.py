@@ -1,0 +1,1 @@
+"""Model repositories of NVIDIA's Triton Inference Server, from artifacts."""

@@ -1,0 +1,1 @@
+"""What runs inside Triton's Python backend: copied into a repository, so it imports nothing of this package."""
