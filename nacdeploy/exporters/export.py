@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from nacdeploy.base import records
+from nacdeploy.base import heap, records
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.progress import Progress, Silent
 from nacdeploy.exporters import describe, engines, parity, whole
@@ -81,6 +81,7 @@ def export(
         order = _Order(task, profile, target, tuning, progress)
         lowered = _lowered(state, order)
         bar.update(1, n_steps, "parity")
+        heap.give_back()
         lowered, manifest = _agreeing(lowered, order, context)
         bar.update(2, n_steps)
         files = {MODEL_FILE: whole.started(lowered.graph.model, task)}
@@ -169,7 +170,10 @@ def _checked(lowered: _Lowered, order: _Order, context: Context) -> Manifest:
         runtime = next(iter(runtimes.values()))
         compared = parity.against_original(order.tuning.original, lowered.graph, task, profile.export, runtime)
         notes = (*notes, describe.note_of_original(compared, task.metric))
-    images = next(evaluation.batches(task.data, task.data.validation, parity.N_LAYERWISE)).numpy()
+    heap.give_back()
+    judges = task.data.validation
+    n_images = min(parity.N_LAYERWISE, -(-evaluation.batch_size(judges) // 2))  # all tensors are held at once
+    images = next(evaluation.batches(task.data, judges, n_images)).numpy()
     steps = parity.worst_steps(lowered.state.network, lowered.graph, images, target.optimizations[0])
     manifest = describe.manifest_of(lowered.state, lowered.graph, task, profile, target, context)
     worst_step = max(steps.values(), default=None)

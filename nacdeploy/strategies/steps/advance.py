@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from nacdeploy.base import records
+from nacdeploy.base import heap, records
 from nacdeploy.base.errors import NacdeployError, RefusedError, UnexpectedError
 from nacdeploy.base.progress import nobody
 from nacdeploy.metrics import DEFAULT, is_better
@@ -132,6 +132,7 @@ class _Work:
 def _advance(state: CompressionState, link: Link, work: _Work, meter: Meter | None) -> CompressionState:
     operator, task, profile, memory = work.operator, work.task, work.profile, work.memory
     decision = operator.decide(state, task)
+    heap.give_back()
     network = operator.perform(state.network, decision)
     statistics = ""
     if state_key(network, with_exits=False) != state_key(state.network, with_exits=False):
@@ -144,6 +145,7 @@ def _advance(state: CompressionState, link: Link, work: _Work, meter: Meter | No
     if network is state.network:
         network = copy.deepcopy(network)
     guard.check(operator, state.network, network, task)
+    heap.give_back()
     network, n_epochs = _recover(network, state.origin, work)
     trains = kept_by(operator) == "score"
     metrics = measured(network, task, memory, None if trains else meter)

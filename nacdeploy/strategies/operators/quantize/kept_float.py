@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nacdeploy.base import heap
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.metrics import drop
 from nacdeploy.network.attachments import placement
@@ -66,8 +67,10 @@ def kept_float(network: Network, rule: Rule, table: QuantizeTable, task: Task) -
     whole = copy.deepcopy(network)
     whole.quantize(rule)
     calibrate_ranges(whole, task.data, calibration_images(task.data, table.n_calibration), table)
+    heap.give_back()
     if table.reconstruct:
         reconstruct(whole, calibration_batch(task))
+        heap.give_back()
     trial = _Trial(network, whole, task)
     floats = {} if trial.holds((), table) else _fewest(network, whole, trial, table, task)
     return Control(floats, ranges_of(whole))

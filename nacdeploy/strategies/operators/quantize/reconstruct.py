@@ -28,7 +28,7 @@ DAMPING = 0.01  # of the mean square of an input
 N_ROWS = 4096
 IMAGES_AT_ONCE = 8
 COLUMNS_AT_ONCE = 128
-MOST_VALUES = 1 << 26  # of all products that are held at once
+MOST_VALUES = 1 << 24  # of all products that are held at once
 
 
 @dataclass
