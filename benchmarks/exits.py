@@ -212,6 +212,8 @@ def _print(table: dict[str, Any]) -> None:
     scores, shares = table["scores"], ", ".join(f"{100 * share:.1f} %" for share in table["shares"])
     print(f"machine: {table['machine']}; 1 thread; {table['macs'] / 1e6:.1f} MMACs; form '{table['form']}'")
     print(f"every exit alone, the own end last: {', '.join(f'{100 * score:.2f} %' for score in table['alone'])}")
+    if any(score >= table["alone"][-1] for score in table["alone"][:-1]):
+        print("an exit alone is as accurate as the whole network, which is under-trained: no gain of exits is claimed")
     print(f"thresholds {', '.join(f'{each:.4g}' for each in table['thresholds'])}; {shares} leave at the exits\n")
     print("| batch | network | test accuracy % | mean ms (95 %) | p99 ms | expected ms | of the mean time |")
     print("|---|---|---|---|---|---|---|")
