@@ -41,6 +41,7 @@ ROOMS = {
     "low rank": ("surgery.low_rank",),
     "surgery": ("surgery",),
     "brought": ("brought",),
+    "loop": ("task.loop",),
     "task": ("task",),
     "strategies": ("strategies",),
     "operators": ("strategies.operators.base", "strategies.operators.*.*"),

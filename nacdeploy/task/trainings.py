@@ -1,15 +1,18 @@
 """Trainings of whole networks: by the loop of the task's own, or by ours, with a teacher or without."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from nacdeploy.base.progress import nobody
 from nacdeploy.brought import TrainingSettings, own_loop
+from nacdeploy.brought.reading import Epochs
 from nacdeploy.metrics import is_better
 from nacdeploy.network.network import Network
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.task import Task, distillation, training
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
+from nacdeploy.task.loop.unfinished import Unfinished
 
 
 def fit(
@@ -21,8 +24,11 @@ def fit(
     report: training.Report = nobody,
     teacher: Network | None = None,
     how: Distillation | None = None,
+    unfinished: Unfinished | None = None,
 ) -> training.Fit:
     """Train a network in place; ours leaves it at its best epoch by `score`, a task's own loop where that loop ends.
+
+    Ours goes on from the last epoch of what is `unfinished`; a task's own loop begins anew.
 
     Raises:
         UsageError: a task's own loop did what it must not.
@@ -41,7 +47,9 @@ def fit(
     else:
         batches = distillation.batches(task, teacher, how, recipe.batch_size, seed)
         loss = distillation.loss(task.metric, how)
-    return training.fit(network, batches, score, task.metric, recipe, seed, report, loss=loss)
+    if unfinished is not None and isinstance(task.data.epochs, Epochs):
+        unfinished = replace(unfinished, generators=task.data.epochs.generators)
+    return training.fit(network, batches, score, task.metric, recipe, seed, report, loss=loss, unfinished=unfinished)
 
 
 def settings_of(recipe: TrainTable, seed: int, teacher: Network | None, how: Distillation | None) -> TrainingSettings:

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metric
 from nacdeploy.strategies.steps import guard, letters
 from nacdeploy.strategies.steps.training import Lesson, train_heads, trained_backbone
 from nacdeploy.task import Task, training
+from nacdeploy.task.loop.unfinished import Unfinished
 
 # What results depend on besides settings and the operators' own versions.
 VERSIONS = {"train": training.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION}
@@ -60,6 +61,17 @@ class Memory(Protocol):
 
     def training(self, key: str, make: Callable[[], Trained]) -> Trained: ...
     def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics: ...
+
+
+@runtime_checkable
+class KeepsUnfinished(Protocol):
+    """A memory that also keeps trainings under way, by the same keys.
+
+    >>> isinstance(NoMemory(), KeepsUnfinished)
+    False
+    """
+
+    def unfinished(self, key: str) -> Unfinished: ...
 
 
 class Meter(Protocol):
@@ -208,12 +220,15 @@ def _trained(network: Network, recipe: TrainTable, lesson: Lesson | None, work: 
     settings |= lesson.context if lesson else {}
     seed = training.seed_of(profile.seed, start, operator.letter)
 
+    key, memory = records.sha256_data({**settings, **context(task)}), work.memory
+
     def train() -> Trained:
-        trained, n_epochs = trained_backbone(network, recipe, lesson, task, profile, seed, work.report)
+        unfinished = memory.unfinished(key) if isinstance(memory, KeepsUnfinished) else None
+        trained, n_epochs = trained_backbone(network, recipe, lesson, task, profile, seed, work.report, unfinished)
         values = {k: v.clone() for k, v in content(trained, with_exits=False).items()}
         return Trained(values, n_epochs, content(network, with_exits=False))
 
-    return work.memory.training(records.sha256_data({**settings, **context(task)}), train)
+    return memory.training(key, train)
 
 
 def context(task: Task) -> dict[str, Any]:

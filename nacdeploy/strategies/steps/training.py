@@ -19,6 +19,7 @@ from nacdeploy.task import Task, training, trainings
 from nacdeploy.task import distillation as distillations
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
+from nacdeploy.task.loop.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def trained_backbone(
     profile: Profile,
     seed: int,
     report: training.Report,
+    unfinished: Unfinished | None = None,
 ) -> tuple[Network, int]:
     """Train a copy and settle it; return it, or `network` if that is better on validation, and the epochs run."""
 
@@ -49,8 +51,8 @@ def trained_backbone(
         return evaluation.own_score(candidate, task, task.data.validation)
 
     trained = copy.deepcopy(network)
-    taught = (lesson.teacher, lesson.how) if lesson else (None, None)
-    done = trainings.fit(trained, task, recipe, seed, lambda: score_of(trained), report, *taught)
+    teacher, how = (lesson.teacher, lesson.how) if lesson else (None, None)
+    done = trainings.fit(trained, task, recipe, seed, lambda: score_of(trained), report, teacher, how, unfinished)
     settle_trained(trained, task, profile)
     better = network if is_better(task.metric, score_of(network), score_of(trained)) else trained
     return better, done.n_epochs
