@@ -3,7 +3,8 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from nacdeploy.base.errors import DivergedError, NacdeployError
+from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.progress import nobody
 from nacdeploy.data import Dataset, ImageSet, augmented
 from nacdeploy.metrics import Metric, is_better
@@ -19,6 +21,7 @@ from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.loop import optimizers
 from nacdeploy.task.loop.optimizers import Schedule
+from nacdeploy.task.loop.steps import Steps, grouped
 from nacdeploy.task.loop.unfinished import Unfinished
 
 _NARROW, _LARGE = 16, 44  # channels, pixels: see `_is_narrow`
@@ -85,22 +88,30 @@ class _Lesson:
 
 @dataclass
 class _Course:
-    """A training under way: optimizer, schedule, the epochs run, and the best of them with its values."""
+    """A training under way: steps, schedule, the epochs run, and the best of them with its values; the seconds that it
+    took before an interruption, and a watch for those since."""
 
-    optimizer: torch.optim.Optimizer
+    steps: Steps
     schedule: Schedule
     best: Fit
     kept: dict[str, Tensor]
     epoch: int = 0
     is_over: bool = False
+    seconds: float = 0.0
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def is_late(self, recipe: TrainTable) -> bool:
+        """Tell whether the minutes of the recipe are over."""
+        return recipe.minutes is not None and self.seconds + self.watch.seconds() >= 60 * recipe.minutes
 
     def state(self, module: nn.Module) -> dict[str, Any]:
         """Return all that decides the rest of the training; the values of the best epoch only if they are others."""
-        facts = {"epoch": self.epoch, "is_over": self.is_over, "best": vars(self.best)}
+        seconds = self.seconds + self.watch.seconds()
+        facts = {"epoch": self.epoch, "is_over": self.is_over, "best": vars(self.best), "seconds": seconds}
         if self.is_over:
             return {**facts, "kept": self.kept}
-        course = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state()}
-        is_newest = self.epoch == self.best.best_epoch
+        course = {"steps": self.steps.state(), "schedule": self.schedule.state()}
+        is_newest = self.epoch == self.best.best_epoch and self.steps.average is None
         return {**facts, **course, "values": module.state_dict(), "kept": None if is_newest else self.kept}
 
     def restore(self, state: dict[str, Any], module: nn.Module) -> None:
@@ -108,19 +119,20 @@ class _Course:
         module.load_state_dict(state["kept"] if state["is_over"] else state["values"])
         self.kept = _copy(module) if state["kept"] is None else state["kept"]
         if not state["is_over"]:
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.steps.restore(state["steps"])
             self.schedule.restore(state["schedule"])
         self.best, self.epoch, self.is_over = Fit(**state["best"]), state["epoch"], state["is_over"]
+        self.seconds = state["seconds"]
 
     def after(self, now: float, module: nn.Module, metric: Metric, recipe: TrainTable) -> None:
-        """Count an epoch that ended with a score."""
+        """Count an epoch that ended with a score of the module's values."""
         self.epoch += 1
         if is_better(metric, now, self.best.score):
             self.best, self.kept = Fit(self.epoch, self.epoch, now), _copy(module)
         self.schedule.step(now)
         patience = recipe.early_stop_patience
         is_stopped = patience is not None and self.epoch - self.best.best_epoch > patience
-        self.is_over = is_stopped or self.epoch >= recipe.epochs
+        self.is_over = is_stopped or self.epoch >= recipe.epochs or self.is_late(recipe)
 
 
 def _fit(lesson: _Lesson, seed: int, unfinished: Unfinished) -> Fit:
@@ -132,9 +144,10 @@ def _fit(lesson: _Lesson, seed: int, unfinished: Unfinished) -> Fit:
         course = _begun(lesson, Fit(0, 0, lesson.score()))
     while not course.is_over and course.epoch < recipe.epochs:
         _tried(lesson, course, unfinished)
-        now = lesson.score()
-        lesson.report(course.epoch + 1, recipe.epochs, now)
-        course.after(now, module, lesson.metric, recipe)
+        with _averaged(module, course.steps.average):
+            now = lesson.score()
+            lesson.report(course.epoch + 1, recipe.epochs, now)
+            course.after(now, module, lesson.metric, recipe)
         unfinished.keep(course.state(module))
     module.load_state_dict(course.kept)
     lay_out(module, torch.contiguous_format)
@@ -143,8 +156,21 @@ def _fit(lesson: _Lesson, seed: int, unfinished: Unfinished) -> Fit:
 
 def _begun(lesson: _Lesson, start: Fit) -> _Course:
     optimizer = optimizers.optimizer(lesson.module, lesson.recipe)
+    steps = Steps.of(optimizer, lesson.recipe, lesson.module)
     schedule = optimizers.schedule(optimizer, lesson.recipe, lesson.metric.higher_is_better)
-    return _Course(optimizer, schedule, start, _copy(lesson.module))
+    return _Course(steps, schedule, start, _copy(lesson.module))
+
+
+@contextmanager
+def _averaged(module: nn.Module, average: dict[str, Tensor] | None) -> Iterator[None]:
+    """Give a module the averaged values within the block, if there are any."""
+    if average is None:
+        yield
+        return
+    own = _copy(module)
+    module.load_state_dict({**own, **average})
+    yield
+    module.load_state_dict(own)
 
 
 def _resumed(lesson: _Lesson, unfinished: Unfinished) -> _Course | None:
@@ -172,7 +198,7 @@ def _tried(lesson: _Lesson, course: _Course, unfinished: Unfinished) -> None:
     """Train one epoch; after a failure the module is at its best epoch."""
     module, epoch = lesson.module, course.epoch + 1
     try:
-        _epoch(module, lesson.batches(epoch), lesson.loss, course.optimizer, lesson.penalty)
+        _epoch(lesson, course, lesson.batches(epoch))
     except (DivergedError, RuntimeError, ValueError, OverflowError) as error:
         module.load_state_dict(course.kept)
         module.eval()
@@ -227,30 +253,42 @@ def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
     return parts
 
 
-def _epoch(
-    module: nn.Module,
-    batches: Iterable[tuple[Tensor, Any]],
-    loss_of: Loss,
-    optimizer: torch.optim.Optimizer,
-    penalty: Penalty | None,
-) -> None:
+def _epoch(lesson: _Lesson, course: _Course, batches: Iterable[tuple[Tensor, Any]]) -> None:
+    """Train until the batches or the minutes are over, with at least one step."""
+    module, recipe = lesson.module, lesson.recipe
     module.train()
-    device, is_narrow = next(module.parameters()).device, any(map(_is_narrow, module.modules()))
-    for inputs, targets in batches:
-        layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
-        if is_narrow and inputs.dim() == 4 and max(inputs.shape[2:]) >= _LARGE:
-            layout = torch.contiguous_format
-            lay_out(module, layout)
-        outputs = module(inputs.to(device).contiguous(memory_format=layout))
-        loss = loss_of(outputs, tree_map_only(Tensor, lambda values: values.to(device), targets))
-        if penalty is not None:
-            loss = loss + penalty(module)
-        if not math.isfinite(loss.item()):
-            raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    is_narrow = any(map(_is_narrow, module.modules()))
+    for group in grouped(batches, recipe.accumulate):
+        n_samples = sum(len(inputs) for inputs, _ in group)
+        course.steps.optimizer.zero_grad(set_to_none=True)
+        for inputs, targets in group:
+            loss = _loss(lesson, inputs, targets, is_narrow)
+            if not math.isfinite(loss.item()):
+                raise DivergedError(
+                    "the loss is not a number; a lower learning_rate in the profile's recipe would work"
+                )
+            (loss if len(group) == 1 else loss * (len(inputs) / n_samples)).backward()
+        course.steps.take(module)
+        if course.is_late(recipe):
+            break
     module.eval()
+
+
+def _loss(lesson: _Lesson, inputs: Tensor, targets: Any, is_narrow: bool) -> Tensor:
+    """Return the loss of a batch, in float32 whatever the network ran in."""
+    module = lesson.module
+    device = next(module.parameters()).device
+    layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
+    if is_narrow and inputs.dim() == 4 and max(inputs.shape[2:]) >= _LARGE:
+        layout = torch.contiguous_format
+        lay_out(module, layout)
+    is_mixed = lesson.recipe.precision == "bf16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
+        outputs = module(inputs.to(device).contiguous(memory_format=layout))
+    if is_mixed:
+        outputs = tree_map_only(Tensor, lambda value: value.float() if value.is_floating_point() else value, outputs)
+    loss = lesson.loss(outputs, tree_map_only(Tensor, lambda values: values.to(device), targets))
+    return loss if lesson.penalty is None else loss + lesson.penalty(module)
 
 
 def _is_narrow(layer: nn.Module) -> bool:

@@ -12,7 +12,10 @@ from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.task import Task, distillation, training
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
+from nacdeploy.task.loop import mixing
 from nacdeploy.task.loop.unfinished import Unfinished
+
+_FOLLOWED = tuple(key for key in TrainTable.later if key != "minutes")  # of the recipe; `budget` has the minutes
 
 
 def fit(
@@ -37,19 +40,36 @@ def fit(
     if task.trainer is not None:
         start = score()
         settings = settings_of(recipe, seed, teacher, how)
-        n_epochs = own_loop.fit(network, task.trainer, recipe.epochs, settings, evaluation.accelerated)
+        budget = task.trainer.budget(recipe.epochs, recipe.minutes)
+        n_epochs = own_loop.fit(network, task.trainer, budget, settings, evaluation.accelerated)
         now = score()
         report(n_epochs, recipe.epochs, now)
         is_kept = is_better(task.metric, now, start)
         return training.Fit(n_epochs, n_epochs if is_kept else 0, now if is_kept else start)
+    changed = _changed(task, recipe)
     if teacher is None or how is None:
         batches, loss = training.image_batches(task.data, task.data.train, recipe.batch_size, seed), None
+        batches = batches if changed is None else changed(batches)
     else:
-        batches = distillation.batches(task, teacher, how, recipe.batch_size, seed)
+        batches = distillation.batches(task, teacher, how, recipe.batch_size, seed, changed)
         loss = distillation.loss(task.metric, how)
     if unfinished is not None and isinstance(task.data.epochs, Epochs):
         unfinished = replace(unfinished, generators=task.data.epochs.generators)
     return training.fit(network, batches, score, task.metric, recipe, seed, report, loss=loss, unfinished=unfinished)
+
+
+def _changed(task: Task, recipe: TrainTable) -> distillation.Changed | None:
+    """Return what a recipe makes of batches beyond augmentation, None if nothing.
+
+    Raises:
+        UsageError: it does not go with the task.
+    """
+    if not (recipe.label_smoothing or mixing.mixes(recipe)):
+        return None
+    ports = task.spec.ports
+    are_images = len(task.data.input_shape) == 3 and (ports is None or not ports.packs)
+    mixing.check(recipe, task.metric, are_images)
+    return lambda batches: mixing.softened(batches, recipe, task.metric, task.data.n_outputs)
 
 
 def settings_of(recipe: TrainTable, seed: int, teacher: Network | None, how: Distillation | None) -> TrainingSettings:
@@ -61,6 +81,7 @@ def settings_of(recipe: TrainTable, seed: int, teacher: Network | None, how: Dis
         weight_decay=recipe.weight_decay,
         batch_size=recipe.batch_size,
         schedule=recipe.schedule,
+        **{key: getattr(recipe, key) for key in _FOLLOWED},
         seed=seed,
         teacher=None if teacher is None else own_loop.frozen(teacher),
         distill=0.0 if how is None else how.weight,

@@ -98,6 +98,9 @@ RECIPES = {
     "sgd, plateau": {"schedule": "plateau", "plateau_patience": 0},
     "sgd, cosine": {"schedule": "cosine"},
     "adamw, cosine": {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 0.01},
+    "average": {"ema": 0.7, "schedule": "cosine"},
+    "warm-up, accumulation, clipping": {"warmup_steps": 6, "accumulate": 2, "clip_norm": 0.5, "schedule": "plateau"},
+    "bf16, decay by layers": {"precision": "bf16", "layer_decay": 0.5, "optimizer": "adamw", "learning_rate": 0.01},
     "stops early": {"early_stop_patience": 1, "learning_rate": 0.3},
 }
 
@@ -224,7 +227,16 @@ class Memory:
         return Unfinished(self.shelves.setdefault(key, Kept(key)))
 
 
-@pytest.mark.parametrize("word", ["QF", "S(pattern=element,ratio=0.5)F", "F(distill=0.5)"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "QF",
+        "S(pattern=element,ratio=0.5)F",
+        "F(distill=0.5)",
+        "C(bits=4)F(ema=0.9,minutes=60)",
+        "QF(mixup=0.4,cutmix=1.0,label_smoothing=0.1,distill=0.5)",
+    ],
+)
 def test_letter_interrupted_goes_on_with_what_is_attached(
     word: str, baseline: CompressionState, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
