@@ -364,9 +364,7 @@ def test_loop_that_goes_on_when_its_minutes_are_over_is_refused() -> None:
             model.train()(X[:1])
 
     task = opened(late)
-    with pytest.raises(
-        UsageError, match=r"its budget of 1e-06 minutes \(.* by now\); look at the clock after each"
-    ):
+    with pytest.raises(UsageError, match=r"its budget of 1e-06 minutes \(.* by now\); look at the clock after each"):
         follow(start(task), "F(epochs=1000000,minutes=1e-6)", task, PROFILE)
 
 
