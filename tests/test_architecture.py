@@ -89,6 +89,7 @@ HOMES = {
     "onnxruntime": {"exporters.targets.ort.runner", "models.from_onnx.running"},
     "onnxruntime.transformers.float16": {"exporters.targets.tensorrt.fp16"},
     "openvino": {"exporters.targets.openvino.runner"},
+    "accelerate": {"task.loop.together"},
     "ray": {"strategies.search.cluster"},
     "gymnasium": {"strategies.search.searchers.nac.environment"},
     "timm": {"models"},

@@ -1,6 +1,7 @@
 """The common start of commands (settings, task, baseline) and their common end (test scores)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from nacdeploy.profile.settings import Settings
 from nacdeploy.sessions import preprocessing
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.setup import Request, Setup, settled
-from nacdeploy.strategies.baseline import Teacher, control, initial_state, plain_network, train_network
+from nacdeploy.strategies.baseline import Fitting, Teacher, control, initial_state, plain_network, train_network
 from nacdeploy.strategies.memory.shelves import Shelves
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.state import CompressionState, plain_key, state_key
 from nacdeploy.strategies.steps import checkpoint as checkpoints
+from nacdeploy.strategies.steps import processes
 from nacdeploy.strategies.steps.checkpoint import Record
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
@@ -193,7 +195,8 @@ def train_baseline(
     with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
         report = epoch_report(bar, task.metric)
         unfinished = shelves.of_network(network, task, profile.train, profile.seed, teacher)
-        fit = train_network(network, task, profile.train, profile.seed, report, teacher, unfinished)
+        how = profile.train, profile.seed, report, teacher, unfinished
+        fit = train_network(network, task, *how, *([] if teacher else [_fitting(profile)]))
     state = initial_state(network, task)
     progress.say(
         f"trained the baseline {task.spec.name} on {task.data.name} for {fit.n_epochs} epochs: "
@@ -331,6 +334,11 @@ def _check_finite(network: nn.Module, path: Path | str) -> None:
             )
 
 
+def _fitting(profile: Profile) -> Fitting:
+    """Return how a network that is no letter's is trained: by as many processes as its recipe says."""
+    return partial(processes.fit, place=processes.Place(profile))
+
+
 def _control_score(session: Session, n_epochs: int, progress: Progress) -> float:
     profile, task = session.profile, session.task
     recipe = [profile.of(FinetuneTable).model_dump(), profile.seed, *_seen(task, profile)]
@@ -340,7 +348,8 @@ def _control_score(session: Session, n_epochs: int, progress: Progress) -> float
         return records.read(ControlScore, path).test_score
     with progress.bar(f"control: the FP32 baseline, {n_epochs} epochs more") as bar:
         keep = None if session.shelves is None else session.shelves.of_network
-        state = control(session.baseline, n_epochs, task, profile, epoch_report(bar, task.metric), keep)
+        report = epoch_report(bar, task.metric)
+        state = control(session.baseline, n_epochs, task, profile, report, keep, _fitting(profile))
     score = evaluation.evaluate(state.network, task, task.data.test).score
     try:
         records.write_json(path, ControlScore(n_epochs, score, task.metric.name))

@@ -22,6 +22,7 @@ from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.loop import optimizers
 from nacdeploy.task.loop.optimizers import Schedule
 from nacdeploy.task.loop.steps import Steps, grouped
+from nacdeploy.task.loop.together import Alone, Together
 from nacdeploy.task.loop.unfinished import Unfinished
 
 _NARROW, _LARGE = 16, 44  # channels, pixels: see `_is_narrow`
@@ -58,23 +59,25 @@ def fit(
     penalty: Penalty | None = None,
     loss: Loss | None = None,
     unfinished: Unfinished | None = None,
+    together: Together | None = None,
 ) -> Fit:
     """Train `module` (inputs to outputs (N, K)) in place and leave it at its best epoch by `score`, the start included.
 
     A `penalty` of the module is added to the loss. The loss of outputs and targets (a tensor or a tree of tensors, as
     the batches yield them) is `loss`, or the metric's. What is `unfinished` goes on, and is kept from epoch to epoch.
+    The processes of a training (`together`) all call this alike.
 
     Raises:
         DivergedError: the loss is not a number; the module is back at its best epoch.
     """
-    lesson = _Lesson(module, batches, score, metric, recipe, report, penalty, loss or metric.loss)
+    lesson = _Lesson(module, batches, score, metric, recipe, report, penalty, loss or metric.loss, together or Alone())
     with torch.random.fork_rng(devices=[]), evaluation.accelerated(module):
         return _fit(lesson, seed, unfinished or Unfinished())
 
 
 @dataclass(frozen=True)
 class _Lesson:
-    """What is trained, and how: the arguments of `fit`."""
+    """The arguments of `fit`: the module that is trained, and how."""
 
     module: nn.Module
     batches: Batches
@@ -84,6 +87,7 @@ class _Lesson:
     report: Report
     penalty: Penalty | None
     loss: Loss
+    together: Together
 
 
 @dataclass
@@ -95,14 +99,17 @@ class _Course:
     schedule: Schedule
     best: Fit
     kept: dict[str, Tensor]
+    together: Together
     epoch: int = 0
     is_over: bool = False
     seconds: float = 0.0
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def is_late(self, recipe: TrainTable) -> bool:
-        """Tell whether the minutes of the recipe are over."""
-        return recipe.minutes is not None and self.seconds + self.watch.seconds() >= 60 * recipe.minutes
+        """Tell whether the minutes of the recipe are over, by the clock of the first process."""
+        if recipe.minutes is None:
+            return False
+        return self.together.agreed(self.seconds + self.watch.seconds()) >= 60 * recipe.minutes
 
     def state(self, module: nn.Module) -> dict[str, Any]:
         """Return all that decides the rest of the training; the values of the best epoch only if they are others."""
@@ -132,7 +139,8 @@ class _Course:
         self.schedule.step(now)
         patience = recipe.early_stop_patience
         is_stopped = patience is not None and self.epoch - self.best.best_epoch > patience
-        self.is_over = is_stopped or self.epoch >= recipe.epochs or self.is_late(recipe)
+        is_late = self.is_late(recipe)
+        self.is_over = is_stopped or self.epoch >= recipe.epochs or is_late
 
 
 def _fit(lesson: _Lesson, seed: int, unfinished: Unfinished) -> Fit:
@@ -140,12 +148,12 @@ def _fit(lesson: _Lesson, seed: int, unfinished: Unfinished) -> Fit:
     lay_out(module, torch.channels_last)  # a fifth faster on a CPU
     course = _resumed(lesson, unfinished)
     if course is None:
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + lesson.together.rank)
         course = _begun(lesson, Fit(0, 0, lesson.score()))
     while not course.is_over and course.epoch < recipe.epochs:
         _tried(lesson, course, unfinished)
         with _averaged(module, course.steps.average):
-            now = lesson.score()
+            now = lesson.together.agreed(lesson.score())
             lesson.report(course.epoch + 1, recipe.epochs, now)
             course.after(now, module, lesson.metric, recipe)
         unfinished.keep(course.state(module))
@@ -158,7 +166,7 @@ def _begun(lesson: _Lesson, start: Fit) -> _Course:
     optimizer = optimizers.optimizer(lesson.module, lesson.recipe)
     steps = Steps.of(optimizer, lesson.recipe, lesson.module)
     schedule = optimizers.schedule(optimizer, lesson.recipe, lesson.metric.higher_is_better)
-    return _Course(steps, schedule, start, _copy(lesson.module))
+    return _Course(steps, schedule, start, _copy(lesson.module), lesson.together)
 
 
 @contextmanager
@@ -255,23 +263,30 @@ def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
 
 def _epoch(lesson: _Lesson, course: _Course, batches: Iterable[tuple[Tensor, Any]]) -> None:
     """Train until the batches or the minutes are over, with at least one step."""
-    module, recipe = lesson.module, lesson.recipe
+    module, recipe, together = lesson.module, lesson.recipe, lesson.together
     module.train()
     is_narrow = any(map(_is_narrow, module.modules()))
-    for group in grouped(batches, recipe.accumulate):
-        n_samples = sum(len(inputs) for inputs, _ in group)
+    for group in grouped(batches, recipe.accumulate * together.size):
+        n_samples, total = sum(len(inputs) for inputs, _ in group), 0.0
         course.steps.optimizer.zero_grad(set_to_none=True)
-        for inputs, targets in group:
+        for inputs, targets in together.share(group):
             loss = _loss(lesson, inputs, targets, is_narrow)
-            if not math.isfinite(loss.item()):
-                raise DivergedError(
-                    "the loss is not a number; a lower learning_rate in the profile's recipe would work"
-                )
-            (loss if len(group) == 1 else loss * (len(inputs) / n_samples)).backward()
+            loss = loss if len(group) == 1 else loss * (len(inputs) / n_samples)
+            total += loss.item()
+            if together.size == 1:
+                _check_finite(total)
+            loss.backward()
+        _check_finite(together.joined(module, total))
         course.steps.take(module)
         if course.is_late(recipe):
             break
+    together.averaged(module)
     module.eval()
+
+
+def _check_finite(loss: float) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
 
 
 def _loss(lesson: _Lesson, inputs: Tensor, targets: Any, is_narrow: bool) -> Tensor:

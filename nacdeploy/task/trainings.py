@@ -13,9 +13,11 @@ from nacdeploy.task import Task, distillation, training
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
 from nacdeploy.task.loop import mixing
+from nacdeploy.task.loop.together import Together
 from nacdeploy.task.loop.unfinished import Unfinished
 
-_FOLLOWED = tuple(key for key in TrainTable.later if key != "minutes")  # of the recipe; `budget` has the minutes
+_NOT_FOLLOWED = ("minutes", "processes")  # a budget, and the processes of our loop
+_FOLLOWED = tuple(key for key in TrainTable.later if key not in _NOT_FOLLOWED)
 
 
 def fit(
@@ -28,6 +30,7 @@ def fit(
     teacher: Network | None = None,
     how: Distillation | None = None,
     unfinished: Unfinished | None = None,
+    together: Together | None = None,
 ) -> training.Fit:
     """Train a network in place; ours leaves it at its best epoch by `score`, a task's own loop where that loop ends.
 
@@ -55,7 +58,8 @@ def fit(
         loss = distillation.loss(task.metric, how)
     if unfinished is not None and isinstance(task.data.epochs, Epochs):
         unfinished = replace(unfinished, generators=task.data.epochs.generators)
-    return training.fit(network, batches, score, task.metric, recipe, seed, report, loss=loss, unfinished=unfinished)
+    how_kept = None, loss, unfinished, together
+    return training.fit(network, batches, score, task.metric, recipe, seed, report, *how_kept)
 
 
 def _changed(task: Task, recipe: TrainTable) -> distillation.Changed | None:

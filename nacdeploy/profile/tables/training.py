@@ -90,6 +90,7 @@ class TrainTable(Table):
     mixup: float = Field(0.0, ge=0, le=100)
     cutmix: float = Field(0.0, ge=0, le=100)
     layer_decay: float = Field(1.0, gt=0, le=1)
+    processes: int = Field(1, ge=1, le=1024)
 
     later: ClassVar[Mapping[str, Any]] = {
         "minutes": None,
@@ -102,6 +103,7 @@ class TrainTable(Table):
         "mixup": 0.0,
         "cutmix": 0.0,
         "layer_decay": 1.0,
+        "processes": 1,
     }
 
     @model_serializer(mode="wrap")

@@ -156,7 +156,7 @@ def _advance(state: CompressionState, link: Link, work: _Work, meter: Meter | No
     if network is state.network:
         network = copy.deepcopy(network)
     guard.check(operator, state.network, network, task)
-    network, n_epochs = _recover(network, state.origin, work)
+    network, n_epochs = _recover(network, state.origin, work, (*state.steps, Step(link, decision)))
     trains = kept_by(operator) == "score"
     metrics = measured(network, task, memory, None if trains else meter)
     if trains and is_better(task.metric, state.metrics.score, metrics.score):
@@ -196,12 +196,12 @@ def measured(network: Network, task: Task, memory: Memory, meter: Meter | None =
     )
 
 
-def _recover(network: Network, origin: Network | None, work: _Work) -> tuple[Network, int]:
+def _recover(network: Network, origin: Network | None, work: _Work, steps: tuple[Step, ...]) -> tuple[Network, int]:
     """Train the network in place, then heads and gates; the backbone's training does not see the exits."""
     recovery, n_epochs = work.operator.recovery(work.profile) or Recovery(), 0
     if recovery.backbone:
         lesson = Lesson(origin, recovery.taught) if recovery.taught and origin is not None else None
-        trained = _trained(network, recovery.backbone, lesson, work)
+        trained = _trained(network, recovery.backbone, lesson, work, steps)
         network.load_state_dict({**content(network), **trained.values})
         n_epochs = trained.n_epochs
     if recovery.heads and network.exits:
@@ -211,7 +211,9 @@ def _recover(network: Network, origin: Network | None, work: _Work) -> tuple[Net
     return network, n_epochs
 
 
-def _trained(network: Network, recipe: TrainTable, lesson: Lesson | None, work: _Work) -> Trained:
+def _trained(
+    network: Network, recipe: TrainTable, lesson: Lesson | None, work: _Work, steps: tuple[Step, ...]
+) -> Trained:
     """Return the values of a trained copy of the backbone: those of an earlier training of the same content, if the
     memory has any."""
     operator, task, profile = work.operator, work.task, work.profile
@@ -224,7 +226,8 @@ def _trained(network: Network, recipe: TrainTable, lesson: Lesson | None, work: 
 
     def train() -> Trained:
         unfinished = memory.unfinished(key) if isinstance(memory, KeepsUnfinished) else None
-        trained, n_epochs = trained_backbone(network, recipe, lesson, task, profile, seed, work.report, unfinished)
+        how = task, profile, seed, work.report, unfinished, steps
+        trained, n_epochs = trained_backbone(network, recipe, lesson, *how)
         values = {k: v.clone() for k, v in content(trained, with_exits=False).items()}
         return Trained(values, n_epochs, content(network, with_exits=False))
 

@@ -20,7 +20,7 @@ class ExitRecipe(TrainTable):
 
     @model_validator(mode="after")
     def _of_a_head(self) -> Self:
-        for key in ("label_smoothing", "mixup", "cutmix", "layer_decay"):
+        for key in ("label_smoothing", "mixup", "cutmix", "layer_decay", "processes"):
             if getattr(self, key) != self.later[key]:
                 raise ValueError(f"{key} is for whole networks: a head is a linear layer that reads their features")
         return self
