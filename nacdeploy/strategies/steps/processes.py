@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _job(network: Network, task: Task, recipe: TrainTable, seed: int, how: Disti
     return {
         "profile": profile.model_dump(mode="json"),
         "model": name,
-        "data": name if task.is_own else profile.data,
+        "data": name if profile.data == task.spec.name else profile.data,
         "model_sha256": task.spec.source_sha256,
         "data_sha256": task.data.fingerprint,
         "grid": network.grid.name,
@@ -239,7 +240,15 @@ def _work(folder: Path) -> None:
     together.end()
 
 
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone: nobody waits for what it would find."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def _main(folder: Path) -> int:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         _work(folder)
     except NacdeployError as error:
