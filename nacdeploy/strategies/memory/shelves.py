@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy.base import records
+from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.progress import Say, nobody
 from nacdeploy.network.network import Network
 from nacdeploy.profile.tables.training import TrainTable
@@ -107,7 +108,12 @@ class _LateShelf:
         return StoreShelf(self.shelves.opened(), self.key).read() if self.shelves.root.is_dir() else None
 
     def write(self, data: bytes) -> None:
-        StoreShelf(self.shelves.opened(), self.key).write(data)
+        try:
+            store = self.shelves.opened()
+        except NacdeployError as error:  # the training is worth more than its state
+            self.shelves.say(f"the training is not kept while it is under way: {error}")
+            return
+        StoreShelf(store, self.key).write(data)
 
     def drop(self) -> None:
         if self.shelves.root.is_dir():
