@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-training bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -62,6 +62,10 @@ bench-transfer: .venv/.stamp
 bench-workers: .venv/.stamp
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/workers.py
+
+# Our training loop beside a plain one, and what fake quantization adds: some minutes.
+bench-training: .venv/.stamp
+	$(BIN)/python benchmarks/training_loop.py
 
 # What counting validation in parts and short finetunes save: minutes, on Fashion-MNIST.
 bench-fidelity: .venv/.stamp

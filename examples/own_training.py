@@ -3,10 +3,7 @@
     nacdeploy transfer --task examples/own_training.py:digits --strategy QF
     nacdeploy export   --target ort
 
-`train` is a plain PyTorch loop. A Lightning or Hugging Face Trainer takes its place in one line each:
-
-    lightning.Trainer(max_epochs=budget.epochs).fit(Module(model, settings.learning_rate), loader)
-    transformers.Trainer(model, arguments(settings, budget.epochs), train_dataset=data, compute_loss_func=loss).train()
+`train` is a plain PyTorch loop; lightning_training.py and hf_trainer.py have trainers of other packages in its place.
 """
 
 from typing import Any

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import DivergedError, UsageError
+from nacdeploy.base.latency import Stopwatch
 from nacdeploy.brought.reading import seeded
 from nacdeploy.brought.sealed import sealed
 from nacdeploy.brought.sources import tried
@@ -21,11 +22,12 @@ from nacdeploy.brought.training import Budget, Trainer, TrainingSettings
 from nacdeploy.network.network import Network, content
 from nacdeploy.network.served import served
 
+_GRACE = 1.1  # of the minutes: what lies behind the last batch takes time too
 WHERE, DURING = "Task(trainer=)", "networks are trained"
 Moved = Callable[[nn.Module], AbstractContextManager[torch.device]]
 
 
-def fit(network: Network, trainer: Trainer, epochs: int, settings: TrainingSettings, moved: Moved) -> int:
+def fit(network: Network, trainer: Trainer, budget: Budget, settings: TrainingSettings, moved: Moved) -> int:
     """Train a network in place by a task's own loop; return the epochs run.
 
     The block of `moved(module)` has the module on the device where it trains; the teacher of the settings follows it.
@@ -35,11 +37,11 @@ def fit(network: Network, trainer: Trainer, epochs: int, settings: TrainingSetti
             network keeps its values.
         DivergedError: it leaves values that are no finite numbers; the network keeps its values.
     """
-    if epochs == 0:
+    if budget.epochs == 0:
         return 0
     trained = copy.deepcopy(network)
     shown = served(trained).train()
-    run = _Run(trainer.budget(epochs))
+    run = _Run(budget)
     before, modules = _layout(trained), dict(shown.named_modules())
     with _alone(settings.seed), moved(shown) as device, run.counted(shown), sealed(trainer.task, DURING, True) as reads:
         if settings.teacher is not None:
@@ -63,11 +65,15 @@ def frozen(teacher: Network) -> nn.Module:
 
 @dataclass
 class _Run:
-    """A running training: its budget, and the samples that its module has seen in training mode."""
+    """A running training: its budget, the samples that its module has seen in training mode, and its time: since the
+    start, and the longest between two looks at the clock, which are as often as the loop itself can look."""
 
     budget: Budget
     n_seen: int = 0
     largest: int = field(default=0)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    seconds: float = 0.0
+    longest: float = 0.0
 
     @contextmanager
     def counted(self, shown: nn.Module) -> Iterator[None]:
@@ -86,16 +92,27 @@ class _Run:
         self.check()
 
     def check(self) -> None:
-        """Refuse more samples than the budget has; a batch more is a look at the first one.
+        """Refuse more samples than the budget has, or more minutes; a batch more is a look at the first one, or the one
+        in which time is over.
 
         Raises:
             UsageError: there were more.
         """
+        self._check_time()
         most = self.budget.samples
         if most is not None and self.n_seen > most + self.largest:
             raise UsageError(
                 f"it trains beyond its budget, {self.budget.epochs} x {most // self.budget.epochs} samples; stop after "
                 "budget.epochs"
+            )
+
+    def _check_time(self) -> None:
+        now, minutes = self.watch.seconds(), self.budget.minutes
+        self.longest, self.seconds = max(self.longest, now - self.seconds), now
+        if minutes is not None and now > 60 * minutes * _GRACE + 2 * self.longest:
+            raise UsageError(
+                f"it trains beyond its budget of {minutes:g} minutes ({now / 60:.2g} by now); look at the clock after "
+                "each batch, and stop after budget.minutes"
             )
 
     def n_epochs(self, n_samples: int | None) -> int:

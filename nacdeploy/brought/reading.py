@@ -207,6 +207,15 @@ class Epochs:
                 x = packed(given, self.ports, where)
                 yield x, self._labels(targets, len(x), where)
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """The random generators of the user's loader and its samplers, which go on from epoch to epoch."""
+        loader: Any = None if self.source is None else self.source.given
+        batches = getattr(loader, "batch_sampler", None)
+        holders = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+        found = (getattr(holder, "generator", None) for holder in holders)
+        return list({id(each): each for each in found if isinstance(each, torch.Generator)}.values())
+
     def _labels(self, targets: Any, n: int, where: str) -> Any:
         """Return the targets of a batch; classes are checked against the outputs."""
         if self.classes is None:

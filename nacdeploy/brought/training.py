@@ -24,6 +24,9 @@ class TrainingSettings:
             reaches it.
         distill: the weight of the teacher's part in the loss, from 0 to 1.
         temperature: of the teacher's answers.
+        precision: "fp32", or "bf16" for mixed precision; `accumulate`: batches per step; `clip_norm`: of gradients;
+            `ema`: decay of an average of the values; `warmup_steps`; `label_smoothing`; `mixup` and `cutmix`: alpha,
+            0 for none; `layer_decay`: of the learning rate by block. They are off unless the profile's recipe has them.
     """
 
     optimizer: str = "sgd"
@@ -36,21 +39,32 @@ class TrainingSettings:
     teacher: nn.Module | None = None
     distill: float = 0.0
     temperature: float = 1.0
+    precision: str = "fp32"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema: float = 0.0
+    warmup_steps: int = 0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    layer_decay: float = 1.0
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a training may take: epochs, and the samples that the model may see in training mode.
+    """How much a training may take: epochs, the samples that the model may see in training mode, and minutes.
 
         >>> from nacdeploy import Budget
         >>> Budget(epochs=2, samples=600).epochs
         2
 
-    `samples` is None where the training data have no known length: epochs cannot be counted there.
+    `samples` is None where the training data have no known length: epochs cannot be counted there. `minutes` is None
+    where the recipe has none.
     """
 
     epochs: int
     samples: int | None = None
+    minutes: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +75,6 @@ class Trainer:
     task: Any
     n_samples: int | None
 
-    def budget(self, epochs: int) -> Budget:
-        """Return the budget of a training of `epochs`."""
-        return Budget(epochs, None if self.n_samples is None else epochs * self.n_samples)
+    def budget(self, epochs: int, minutes: float | None = None) -> Budget:
+        """Return the budget of a training of `epochs` within `minutes`."""
+        return Budget(epochs, None if self.n_samples is None else epochs * self.n_samples, minutes)

@@ -84,6 +84,7 @@ _PACKAGES = (
     Package("timm", ("timm",), "timm: models", "timm"),
     Package("datasets", ("datasets",), "hf: data sets", "hf"),
     Package("ray", ("ray",), "parallel search", "ray"),
+    Package("accelerate", ("accelerate",), "training by several processes", "accelerate"),
 )
 
 

@@ -13,7 +13,7 @@ from nacdeploy.results.outcome import Command, checkpoint_folder, finish
 from nacdeploy.results.result import Result
 from nacdeploy.sessions.options import Options, filled
 from nacdeploy.sessions.runs import Runs
-from nacdeploy.sessions.session import Session, task_of
+from nacdeploy.sessions.session import Session, shelves_of, task_of
 from nacdeploy.strategies.chain import Chain, Link
 from nacdeploy.strategies.state import CompressionState, plain_key
 from nacdeploy.strategies.steps import checkpoint as checkpoints
@@ -44,7 +44,7 @@ def finetune(
     models.name_by_user(options["model"], options["task"])
     with Runs(Path(options["runs"])).place(out, "finetune") as place:
         command = Command("finetune", place, options, progress)
-        session, state = _reopened(Path(source), progress)
+        session, state = _reopened(Path(source), Runs(Path(options["runs"])), progress)
         given = (("epochs", epochs), ("distill", distill))
         chain = Chain((Link("F", tuple((key, value) for key, value in given if value is not None)),))
         letters.check(chain, session.profile)
@@ -52,7 +52,7 @@ def finetune(
         return finish(command, session, state)
 
 
-def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionState]:
+def _reopened(source: Path, runs: Runs, progress: Progress) -> tuple[Session, CompressionState]:
     folder = checkpoint_folder(source)
     state, record = checkpoints.load(folder)
     found = checkpoints.baseline_folder(record, folder)
@@ -61,4 +61,5 @@ def _reopened(source: Path, progress: Progress) -> tuple[Session, CompressionSta
     baseline, _ = checkpoints.load(found)
     state = replace(state, origin=baseline.network)
     task = answered(task_of(record), baseline.network, plain_key(baseline.network))
-    return Session(Settings.of(record.settings(), str(folder)), task, baseline, found), state
+    settings = Settings.of(record.settings(), str(folder))
+    return Session(settings, task, baseline, found, shelves_of(runs, settings.profile, progress)), state

@@ -7,7 +7,7 @@ from nacdeploy import models
 from nacdeploy.base.progress import Progress, default
 from nacdeploy.sessions.options import Options
 from nacdeploy.sessions.runs import Runs
-from nacdeploy.sessions.session import train_baseline
+from nacdeploy.sessions.session import shelves_of, train_baseline
 from nacdeploy.sessions.setup import settled, wanted
 
 
@@ -27,8 +27,11 @@ def train(
     progress = progress or default()
     models.name_by_user(shared.get("model"), shared.get("task"))
     request = wanted(shared, train={"epochs": epochs})
-    with Runs(Path(request.options["runs"])).place(out, "train") as place:
+    runs = Runs(Path(request.options["runs"]))
+    with runs.place(out, "train") as place:
         setup = settled(request, progress)
         progress.say(setup.normalised)
-        train_baseline(place, setup, progress)
+        shelves = shelves_of(runs, setup.profile, progress)
+        train_baseline(place, setup, shelves, progress)
+        shelves.close()
     return place

@@ -173,13 +173,15 @@ def followed(
             session.task,
             session.profile,
             skip_refused=skip_refused,
+            memory=session.shelves,
             after=lambda state: progress.say(_step_line(state, session.profile)),
             report=epoch_report(bar, session.task.metric, "F: epoch"),
         )
         state = done.state
         if post_finetune:
             report = epoch_report(bar, session.task.metric, "post-finetune: epoch")
-            state = transferring.post_finetune(state, post_finetune, session.task, session.profile, report)
+            how = session.task, session.profile, report, session.shelves
+            state = transferring.post_finetune(state, post_finetune, *how)
             progress.say(_step_line(state, session.profile))
     return state, done.skipped
 

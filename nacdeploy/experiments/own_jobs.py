@@ -100,7 +100,8 @@ class OwnWorker:
         selection = _selected(self.experiment, session.baseline.network.backbone, compression.config_list)
         for note in selection.notes:
             say(note)
-        run = Run(session.baseline, session.task, session.profile, selection, compression.settings, noted, say)
+        start = session.baseline, session.task, session.profile
+        run = Run(*start, selection, compression.settings, noted, say, memory=session.shelves)
         state = compressors.compress(compression.compressor, run)
         return state, run.last_profile
 

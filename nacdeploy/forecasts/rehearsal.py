@@ -63,7 +63,7 @@ def rehearsed(
     """
     small, stages = in_small(task), list[Stage]()
     batch_size = profile.of(FinetuneTable).batch_size
-    often = {"batch_size": min(batch_size, max(_LEAST_BATCH, batch_size // _SMALLER))}
+    often = {"batch_size": min(batch_size, max(_LEAST_BATCH, batch_size // _SMALLER)), "processes": 1}
 
     def noted(state: CompressionState) -> None:
         stages.append(Stage(str(state.steps[-1].link), lost(state.baseline, state.metrics)))

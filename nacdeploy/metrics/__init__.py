@@ -24,7 +24,7 @@ from nacdeploy.metrics.base import (
     shown_drop,
 )
 from nacdeploy.metrics.custom import Custom
-from nacdeploy.metrics.distillation import Distils, distilled
+from nacdeploy.metrics.distillation import Distils, Softens, distilled
 from nacdeploy.metrics.f1 import F1
 from nacdeploy.metrics.gating import Gated, gate_of
 from nacdeploy.metrics.reading import Readable, Reading, reading
@@ -42,6 +42,7 @@ __all__ = [
     "Metric",
     "Readable",
     "Reading",
+    "Softens",
     "asks_the_baseline",
     "axis",
     "cell",

@@ -51,6 +51,10 @@ class Accuracy:
         """Return the mean cross entropy."""
         return functional.cross_entropy(outputs, labels)
 
+    def softened(self, labels: Tensor, n_outputs: int, smoothing: float) -> Tensor:
+        """Return labels as shares of classes (N, K), of which `smoothing` is spread over all of them."""
+        return functional.one_hot(labels, n_outputs).float() * (1 - smoothing) + smoothing / n_outputs
+
     def distilled(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
         """Return the mean Kullback-Leibler divergence of softened classes, times the square of the temperature (Hinton
         et al., 2015, section 2): its gradient keeps the size of the cross entropy's."""

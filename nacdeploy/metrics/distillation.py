@@ -1,4 +1,5 @@
-"""The loss that teaches a network the answers of another one: a metric's own, or one for outputs of any form."""
+"""The loss that teaches a network the answers of another one: a metric's own, or one for outputs of any form; softened
+labels."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,6 +26,20 @@ class Distils(Protocol):
 
     def distilled(self, outputs: Any, answers: Any, temperature: float) -> Tensor:
         """Return the loss, a scalar with a gradient, of outputs against the teacher's answers, of the same form."""
+        ...
+
+
+@runtime_checkable
+class Softens(Protocol):
+    """A metric whose loss also takes softened labels: mixed with one another, or smoothed.
+
+    >>> from nacdeploy.metrics import named
+    >>> [name for name in ("accuracy", "mae") if isinstance(named(name), Softens)]
+    ['accuracy']
+    """
+
+    def softened(self, labels: Tensor, n_outputs: int, smoothing: float) -> Tensor:
+        """Return labels as shares of classes (N, K), of which `smoothing` is spread over all of them."""
         ...
 
 

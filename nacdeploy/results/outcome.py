@@ -100,6 +100,8 @@ def finish(
         records.write_json(folder / STRATEGY_FILE, _strategy(session, state, result))
         records.write_json(folder / RESULT_FILE, result)
     own.note(command.place / CHECKPOINT / checkpoints.RECORD)
+    if session.shelves is not None:
+        session.shelves.close()
     Runs(Path(command.options["runs"])).finished(command.place)
     drawn = _report(command.place, Material(found, session.profile, result))
     _track(command, result, found, session, drawn)

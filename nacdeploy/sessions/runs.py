@@ -59,6 +59,11 @@ class Runs:
         return self.root / "autotune" / f"{key[:16]}.json"
 
     @property
+    def unfinished(self) -> Path:
+        """Return the folder of trainings under way."""
+        return self.root / "unfinished"
+
+    @property
     def latencies(self) -> Path:
         """Return the folder of the tables of measured times, one for each network, machine and method."""
         return self.root / "latencies"

@@ -1,6 +1,7 @@
 """The common start of commands (settings, task, baseline) and their common end (test scores)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from nacdeploy.profile.settings import Settings
 from nacdeploy.sessions import preprocessing
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.setup import Request, Setup, settled
-from nacdeploy.strategies.baseline import Teacher, control, initial_state, plain_network, train_network
+from nacdeploy.strategies.baseline import Fitting, Teacher, control, initial_state, plain_network, train_network
+from nacdeploy.strategies.memory.shelves import Shelves
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.state import CompressionState, plain_key, state_key
 from nacdeploy.strategies.steps import checkpoint as checkpoints
+from nacdeploy.strategies.steps import processes
 from nacdeploy.strategies.steps.checkpoint import Record
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
@@ -40,12 +43,14 @@ _CLEARLY = 0.05  # of a score: an untrained network is about as good as no netwo
 
 @dataclass(frozen=True)
 class Session:
-    """The settings in force, their task, the baseline state and the folder of its checkpoint."""
+    """The settings in force, their task, the baseline state and the folder of its checkpoint, and where trainings under
+    way are kept."""
 
     settings: Settings
     task: Task
     baseline: CompressionState
     baseline_folder: Path
+    shelves: Shelves | None = None
 
     @property
     def profile(self) -> Profile:
@@ -102,8 +107,10 @@ def open_session(request: Request, progress: Progress) -> Session:
     """
     setup, runs, path = settled(request, progress), Runs(Path(request.options["runs"])), request.options["checkpoint"]
     task, profile = setup.task, setup.profile
+    shelves = shelves_of(runs, profile, progress)
     if path is not None:
-        baseline, folder, task = _given_baseline(Path(path), request.options["new_head"], setup, runs, progress)
+        new_head = request.options["new_head"]
+        baseline, folder, task = _given_baseline(Path(path), new_head, setup, runs, shelves, progress)
         for line in (setup.normalised, *preprocessing.given_lines(baseline, task.data, profile.model, path)):
             progress.say(line)
     elif task.is_own:
@@ -117,8 +124,13 @@ def open_session(request: Request, progress: Progress) -> Session:
     else:
         progress.say(setup.normalised)
         folder = runs.baseline(_baseline_key(task, profile))
-        baseline = _own_baseline(folder, setup, progress)
-    return Session(setup.settings, timed(task, profile, runs.latencies), baseline, folder)
+        baseline = _own_baseline(folder, setup, shelves, progress)
+    return Session(setup.settings, timed(task, profile, runs.latencies), baseline, folder, shelves)
+
+
+def shelves_of(runs: Runs, profile: Profile, progress: Progress) -> Shelves:
+    """Return where a command keeps its trainings under way."""
+    return Shelves(runs.unfinished, int(profile.search.cache_gib * 2**30), progress.say)
 
 
 def timed(task: Task, profile: Profile, root: Path) -> Task:
@@ -147,8 +159,9 @@ def member(
     if taught is not None:
         key = records.sha256_data([key, session.baseline.key, taught.weight, taught.temperature])
     folder = runs.baseline(key)
-    baseline = _own_baseline(folder, setup, progress, teacher)
-    return Session(settings, timed(task, profile, runs.latencies), baseline, folder)
+    shelves = session.shelves or shelves_of(runs, profile, progress)
+    baseline = _own_baseline(folder, setup, shelves, progress, teacher)
+    return Session(settings, timed(task, profile, runs.latencies), baseline, folder, shelves)
 
 
 def _baseline_key(task: Task, profile: Profile) -> str:
@@ -173,13 +186,17 @@ def _seen(task: Task, profile: Profile) -> list[Any]:
     ]
 
 
-def train_baseline(folder: Path, setup: Setup, progress: Progress, teacher: Teacher | None = None) -> CompressionState:
+def train_baseline(
+    folder: Path, setup: Setup, shelves: Shelves, progress: Progress, teacher: Teacher | None = None
+) -> CompressionState:
     """Train the FP32 network by the recipe of the settings, from its first or given values, and write its
     checkpoint."""
     network, task, profile = setup.network, setup.task, setup.profile
     with progress.bar(f"training the baseline {task.spec.name} on {task.data.name}") as bar:
         report = epoch_report(bar, task.metric)
-        fit = train_network(network, task, profile.train, profile.seed, report, teacher)
+        unfinished = shelves.of_network(network, task, profile.train, profile.seed, teacher)
+        how = profile.train, profile.seed, report, teacher, unfinished
+        fit = train_network(network, task, *how, *([] if teacher else [_fitting(profile)]))
     state = initial_state(network, task)
     progress.say(
         f"trained the baseline {task.spec.name} on {task.data.name} for {fit.n_epochs} epochs: "
@@ -187,6 +204,7 @@ def train_baseline(folder: Path, setup: Setup, progress: Progress, teacher: Teac
     )
     with folders.joined_directory(folder) as temporary:
         checkpoints.write(temporary, state, checkpoints.record_of(state, task, profile))
+    unfinished.drop()
     return state
 
 
@@ -224,18 +242,20 @@ def task_of(record: Record) -> Task:
     return task
 
 
-def _own_baseline(folder: Path, setup: Setup, progress: Progress, teacher: Teacher | None = None) -> CompressionState:
+def _own_baseline(
+    folder: Path, setup: Setup, shelves: Shelves, progress: Progress, teacher: Teacher | None = None
+) -> CompressionState:
     if checkpoints.is_checkpoint(folder):
         state, _ = checkpoints.load(folder)
         state.network.set_grid(setup.network.grid)
         progress.say(f"baseline from {folder}: {metrics.shown(setup.task.metric, state.metrics.score)} on validation")
         return state
     folders.check_writable(folder)
-    return train_baseline(folder, setup, progress, teacher)
+    return train_baseline(folder, setup, shelves, progress, teacher)
 
 
 def _given_baseline(
-    path: Path, new_head: bool, setup: Setup, runs: Runs, progress: Progress
+    path: Path, new_head: bool, setup: Setup, runs: Runs, shelves: Shelves, progress: Progress
 ) -> tuple[CompressionState, Path, Task]:
     """Return the user's network, its folder and the task, with the network's answers where there are no labels.
 
@@ -257,7 +277,7 @@ def _given_baseline(
         progress.say(f"{path}: {note}")
     if found.new_head:  # trained by the recipe, and kept like every baseline
         folder = runs.baseline(records.sha256_data([_baseline_key(task, profile), state_key(network)]))
-        return _own_baseline(folder, setup, progress), folder, task
+        return _own_baseline(folder, setup, shelves, progress), folder, task
     return _kept_baseline(setup, runs, f"from {path.name}")
 
 
@@ -314,6 +334,11 @@ def _check_finite(network: nn.Module, path: Path | str) -> None:
             )
 
 
+def _fitting(profile: Profile) -> Fitting:
+    """Return how a network that is no letter's is trained: by as many processes as its recipe says."""
+    return partial(processes.fit, place=processes.Place(profile))
+
+
 def _control_score(session: Session, n_epochs: int, progress: Progress) -> float:
     profile, task = session.profile, session.task
     recipe = [profile.of(FinetuneTable).model_dump(), profile.seed, *_seen(task, profile)]
@@ -322,7 +347,9 @@ def _control_score(session: Session, n_epochs: int, progress: Progress) -> float
     if path.is_file():
         return records.read(ControlScore, path).test_score
     with progress.bar(f"control: the FP32 baseline, {n_epochs} epochs more") as bar:
-        state = control(session.baseline, n_epochs, task, profile, epoch_report(bar, task.metric))
+        keep = None if session.shelves is None else session.shelves.of_network
+        report = epoch_report(bar, task.metric)
+        state = control(session.baseline, n_epochs, task, profile, report, keep, _fitting(profile))
     score = evaluation.evaluate(state.network, task, task.data.test).score
     try:
         records.write_json(path, ControlScore(n_epochs, score, task.metric.name))

@@ -1,6 +1,7 @@
 """The baseline: the trained FP32 network to compare with, and its control row."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nacdeploy.base.progress import nobody
@@ -13,6 +14,10 @@ from nacdeploy.strategies.state import CompressionState, measure
 from nacdeploy.task import Task, training, trainings
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
+from nacdeploy.task.loop.unfinished import Unfinished
+
+Fitting = Callable[..., training.Fit]
+Keep = Callable[[Network, Task, TrainTable, int], Unfinished]
 
 
 def plain_network(task: Task, profile: Profile) -> Network:
@@ -43,15 +48,20 @@ def train_network(
     seed: int,
     report: training.Report = nobody,
     teacher: Teacher | None = None,
+    unfinished: Unfinished | None = None,
+    fit: Fitting = trainings.fit,
 ) -> training.Fit:
-    """Train in place by `recipe`, by the labels or with a teacher, and keep the best epoch on the validation split."""
+    """Train in place by `recipe`, by the labels or with a teacher, and keep the best epoch on the validation split.
+
+    `fit` trains (with the arguments of `trainings.fit`): here, or in several processes.
+    """
 
     def score() -> float:
         return evaluation.evaluate(network, task, task.data.validation).score
 
-    taught = (teacher.network, teacher.how) if teacher else (None, None)
+    other, how = (teacher.network, teacher.how) if teacher else (None, None)
     start = copy.deepcopy(content(network)) if task.trainer else {}
-    done = trainings.fit(network, task, recipe, seed, score, report, *taught)
+    done = fit(network, task, recipe, seed, score, report, other, how, unfinished)
     if start and done.best_epoch == 0:  # a loop of the user's own ends where it ends
         network.load_state_dict(start)
     return done
@@ -63,10 +73,17 @@ def control(
     task: Task,
     profile: Profile,
     report: training.Report = nobody,
+    keep: Keep | None = None,
+    fit: Fitting = trainings.fit,
 ) -> CompressionState:
     """Train the FP32 baseline for `n_epochs` more of the finetune recipe: the honest opponent of a chain that
-    trained."""
+    trained.
+
+    `keep` says where the training is kept while it is under way, by network, task, recipe and seed.
+    """
     network = copy.deepcopy(baseline.network)
     recipe = profile.of(FinetuneTable).model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
-    train_network(network, task, recipe, training.seed_of(profile.seed, baseline.key, "control"), report)
+    seed = training.seed_of(profile.seed, baseline.key, "control")
+    unfinished = keep(network, task, recipe, seed) if keep is not None else None
+    train_network(network, task, recipe, seed, report, unfinished=unfinished, fit=fit)
     return initial_state(network, task)

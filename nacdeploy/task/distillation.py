@@ -1,6 +1,6 @@
 """Distillation: the answers of a teacher as targets beside the labels, or in their place (Hinton et al., 2015)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from nacdeploy.network.network import Network
 from nacdeploy.task import Task, training
 from nacdeploy.task import evaluate as evaluation
 
+Changed = Callable[[training.Batches], training.Batches]
 KEPT_BYTES = 256 * 2**20  # of answers; more are asked for batch by batch
 
 
@@ -41,14 +42,18 @@ def labels_for(images: ImageSet, how: Distillation) -> Tensor | None:
     return None if how.weight == 1 else images.labels
 
 
-def batches(task: Task, teacher: Network, how: Distillation, batch_size: int, seed: int) -> training.Batches:
+def batches(
+    task: Task, teacher: Network, how: Distillation, batch_size: int, seed: int, changed: Changed | None = None
+) -> training.Batches:
     """Return the batches of a training on the training split, with the teacher's answers to the same images.
 
-    Images that no augmentation changes are answered once, if the answers are small enough.
+    Images that no augmentation changes are answered once, if the answers are small enough. `changed` softens labels and
+    mixes images; the teacher answers what the network sees.
     """
     data, images = task.data, task.data.train
-    if data.epochs is not None:
-        return _own_batches(training.image_batches(data, images, batch_size, seed), teacher, how)
+    if data.epochs is not None or changed is not None:
+        own = training.image_batches(data, images, batch_size, seed)
+        return _own_batches(own if changed is None else changed(own), teacher, how)
     answers = _answers(teacher, task, images) if data.augment == "none" else None
     plain = training.image_batches(data, images, batch_size, seed, (labels_for(images, how), answers))
     if answers is not None:

@@ -3,21 +3,27 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
 from torch.utils._pytree import tree_map_only
 
-from nacdeploy.base.errors import DivergedError, NacdeployError, UsageError
+from nacdeploy.base.errors import DivergedError, NacdeployError
+from nacdeploy.base.latency import Stopwatch
 from nacdeploy.base.progress import nobody
 from nacdeploy.data import Dataset, ImageSet, augmented
 from nacdeploy.metrics import Metric, is_better
 from nacdeploy.network.network import lay_out
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.task import evaluate as evaluation
+from nacdeploy.task.loop import optimizers
+from nacdeploy.task.loop.optimizers import Schedule
+from nacdeploy.task.loop.steps import Steps, grouped
+from nacdeploy.task.loop.together import Alone, Together
+from nacdeploy.task.loop.unfinished import Unfinished
 
 _NARROW, _LARGE = 16, 44  # channels, pixels: see `_is_narrow`
 VERSION = 1  # part of the keys of a search's memory: raise it when trainings come out differently
@@ -52,53 +58,162 @@ def fit(
     report: Report = nobody,
     penalty: Penalty | None = None,
     loss: Loss | None = None,
+    unfinished: Unfinished | None = None,
+    together: Together | None = None,
 ) -> Fit:
     """Train `module` (inputs to outputs (N, K)) in place and leave it at its best epoch by `score`, the start included.
 
     A `penalty` of the module is added to the loss. The loss of outputs and targets (a tensor or a tree of tensors, as
-    the batches yield them) is `loss`, or the metric's.
+    the batches yield them) is `loss`, or the metric's. What is `unfinished` goes on, and is kept from epoch to epoch.
+    The processes of a training (`together`) all call this alike.
 
     Raises:
         DivergedError: the loss is not a number; the module is back at its best epoch.
     """
+    lesson = _Lesson(module, batches, score, metric, recipe, report, penalty, loss or metric.loss, together or Alone())
     with torch.random.fork_rng(devices=[]), evaluation.accelerated(module):
-        torch.manual_seed(seed)
-        return _fit(module, batches, score, metric, recipe, report, penalty, loss or metric.loss)
+        return _fit(lesson, seed, unfinished or Unfinished())
 
 
-def _fit(
-    module: nn.Module,
-    batches: Batches,
-    score: Callable[[], float],
-    metric: Metric,
-    recipe: TrainTable,
-    report: Report,
-    penalty: Penalty | None,
-    loss: Loss,
-) -> Fit:
+@dataclass(frozen=True)
+class _Lesson:
+    """The arguments of `fit`: the module that is trained, and how."""
+
+    module: nn.Module
+    batches: Batches
+    score: Callable[[], float]
+    metric: Metric
+    recipe: TrainTable
+    report: Report
+    penalty: Penalty | None
+    loss: Loss
+    together: Together
+
+
+@dataclass
+class _Course:
+    """A training under way: steps, schedule, the epochs run, and the best of them with its values; the seconds that it
+    took before an interruption, and a watch for those since."""
+
+    steps: Steps
+    schedule: Schedule
+    best: Fit
+    kept: dict[str, Tensor]
+    together: Together
+    epoch: int = 0
+    is_over: bool = False
+    seconds: float = 0.0
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def is_late(self, recipe: TrainTable) -> bool:
+        """Tell whether the minutes of the recipe are over, by the clock of the first process."""
+        if recipe.minutes is None:
+            return False
+        return self.together.agreed(self.seconds + self.watch.seconds()) >= 60 * recipe.minutes
+
+    def state(self, module: nn.Module) -> dict[str, Any]:
+        """Return all that decides the rest of the training; the values of the best epoch only if they are others."""
+        seconds = self.seconds + self.watch.seconds()
+        facts = {"epoch": self.epoch, "is_over": self.is_over, "best": vars(self.best), "seconds": seconds}
+        if self.is_over:
+            return {**facts, "kept": self.kept}
+        course = {"steps": self.steps.state(), "schedule": self.schedule.state()}
+        is_newest = self.epoch == self.best.best_epoch and self.steps.average is None
+        return {**facts, **course, "values": module.state_dict(), "kept": None if is_newest else self.kept}
+
+    def restore(self, state: dict[str, Any], module: nn.Module) -> None:
+        """Set a course that has begun to a state, and the values of the module with it."""
+        module.load_state_dict(state["kept"] if state["is_over"] else state["values"])
+        self.kept = _copy(module) if state["kept"] is None else state["kept"]
+        if not state["is_over"]:
+            self.steps.restore(state["steps"])
+            self.schedule.restore(state["schedule"])
+        self.best, self.epoch, self.is_over = Fit(**state["best"]), state["epoch"], state["is_over"]
+        self.seconds = state["seconds"]
+
+    def after(self, now: float, module: nn.Module, metric: Metric, recipe: TrainTable) -> None:
+        """Count an epoch that ended with a score of the module's values."""
+        self.epoch += 1
+        if is_better(metric, now, self.best.score):
+            self.best, self.kept = Fit(self.epoch, self.epoch, now), _copy(module)
+        self.schedule.step(now)
+        patience = recipe.early_stop_patience
+        is_stopped = patience is not None and self.epoch - self.best.best_epoch > patience
+        is_late = self.is_late(recipe)
+        self.is_over = is_stopped or self.epoch >= recipe.epochs or is_late
+
+
+def _fit(lesson: _Lesson, seed: int, unfinished: Unfinished) -> Fit:
+    module, recipe = lesson.module, lesson.recipe
     lay_out(module, torch.channels_last)  # a fifth faster on a CPU
-    optimizer = _optimizer(module, recipe)
-    schedule = _schedule(optimizer, recipe, metric)
-    best, kept, epoch = Fit(0, 0, score()), _copy(module), 0
-    for epoch in range(1, recipe.epochs + 1):
-        try:
-            _epoch(module, batches(epoch), loss, optimizer, penalty)
-        except (DivergedError, RuntimeError, ValueError, OverflowError) as error:
-            module.load_state_dict(kept)
-            module.eval()
-            if isinstance(error, DivergedError):
-                raise
-            raise NacdeployError(f"training fails in epoch {epoch}: {error}; see the recipe in the profile") from error
-        now = score()
-        report(epoch, recipe.epochs, now)
-        if is_better(metric, now, best.score):
-            best, kept = Fit(epoch, epoch, now), _copy(module)
-        schedule(now)
-        if recipe.early_stop_patience is not None and epoch - best.best_epoch > recipe.early_stop_patience:
-            break
-    module.load_state_dict(kept)
+    course = _resumed(lesson, unfinished)
+    if course is None:
+        torch.manual_seed(seed + lesson.together.rank)
+        course = _begun(lesson, Fit(0, 0, lesson.score()))
+    while not course.is_over and course.epoch < recipe.epochs:
+        _tried(lesson, course, unfinished)
+        with _averaged(module, course.steps.average):
+            now = lesson.together.agreed(lesson.score())
+            lesson.report(course.epoch + 1, recipe.epochs, now)
+            course.after(now, module, lesson.metric, recipe)
+        unfinished.keep(course.state(module))
+    module.load_state_dict(course.kept)
     lay_out(module, torch.contiguous_format)
-    return Fit(epoch, best.best_epoch, best.score)
+    return Fit(course.epoch, course.best.best_epoch, course.best.score)
+
+
+def _begun(lesson: _Lesson, start: Fit) -> _Course:
+    optimizer = optimizers.optimizer(lesson.module, lesson.recipe)
+    steps = Steps.of(optimizer, lesson.recipe, lesson.module)
+    schedule = optimizers.schedule(optimizer, lesson.recipe, lesson.metric.higher_is_better)
+    return _Course(steps, schedule, start, _copy(lesson.module), lesson.together)
+
+
+@contextmanager
+def _averaged(module: nn.Module, average: dict[str, Tensor] | None) -> Iterator[None]:
+    """Give a module the averaged values within the block, if there are any."""
+    if average is None:
+        yield
+        return
+    own = _copy(module)
+    module.load_state_dict({**own, **average})
+    yield
+    module.load_state_dict(own)
+
+
+def _resumed(lesson: _Lesson, unfinished: Unfinished) -> _Course | None:
+    """Return the course of a training that was interrupted, or None where there is none; its seeds are set with it."""
+    state, module = unfinished.state(), lesson.module
+    if state is None:
+        return None
+    course = _begun(lesson, Fit(0, 0, 0.0))
+    start = course.kept
+    try:
+        course.restore(state, module)
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        module.load_state_dict(start)
+        unfinished.useless(f"it does not fit: {type(error).__name__}")
+        return None
+    unfinished.say(
+        f"a training that was interrupted goes on behind epoch {course.epoch} of {lesson.recipe.epochs}"
+        if not course.is_over
+        else f"a training that had come to its end before an interruption ({course.epoch} epochs) is taken over"
+    )
+    return course
+
+
+def _tried(lesson: _Lesson, course: _Course, unfinished: Unfinished) -> None:
+    """Train one epoch; after a failure the module is at its best epoch."""
+    module, epoch = lesson.module, course.epoch + 1
+    try:
+        _epoch(lesson, course, lesson.batches(epoch))
+    except (DivergedError, RuntimeError, ValueError, OverflowError) as error:
+        module.load_state_dict(course.kept)
+        module.eval()
+        if isinstance(error, DivergedError):
+            unfinished.drop()
+            raise
+        raise NacdeployError(f"training fails in epoch {epoch}: {error}; see the recipe in the profile") from error
 
 
 def image_batches(data: Dataset, images: ImageSet, batch_size: int, seed: int, targets: Any = None) -> Batches:
@@ -146,30 +261,49 @@ def _whole_batches(order: Tensor, batch_size: int) -> list[Tensor]:
     return parts
 
 
-def _epoch(
-    module: nn.Module,
-    batches: Iterable[tuple[Tensor, Any]],
-    loss_of: Loss,
-    optimizer: torch.optim.Optimizer,
-    penalty: Penalty | None,
-) -> None:
+def _epoch(lesson: _Lesson, course: _Course, batches: Iterable[tuple[Tensor, Any]]) -> None:
+    """Train until the batches or the minutes are over, with at least one step."""
+    module, recipe, together = lesson.module, lesson.recipe, lesson.together
     module.train()
-    device, is_narrow = next(module.parameters()).device, any(map(_is_narrow, module.modules()))
-    for inputs, targets in batches:
-        layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
-        if is_narrow and inputs.dim() == 4 and max(inputs.shape[2:]) >= _LARGE:
-            layout = torch.contiguous_format
-            lay_out(module, layout)
-        outputs = module(inputs.to(device).contiguous(memory_format=layout))
-        loss = loss_of(outputs, tree_map_only(Tensor, lambda values: values.to(device), targets))
-        if penalty is not None:
-            loss = loss + penalty(module)
-        if not math.isfinite(loss.item()):
-            raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    is_narrow = any(map(_is_narrow, module.modules()))
+    for group in grouped(batches, recipe.accumulate * together.size):
+        n_samples, total = sum(len(inputs) for inputs, _ in group), 0.0
+        course.steps.optimizer.zero_grad(set_to_none=True)
+        for inputs, targets in together.share(group):
+            loss = _loss(lesson, inputs, targets, is_narrow)
+            loss = loss if len(group) == 1 else loss * (len(inputs) / n_samples)
+            total += loss.item()
+            if together.size == 1:
+                _check_finite(total)
+            loss.backward()
+        _check_finite(together.joined(module, total))
+        course.steps.take(module)
+        if course.is_late(recipe):
+            break
+    together.averaged(module)
     module.eval()
+
+
+def _check_finite(loss: float) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError("the loss is not a number; a lower learning_rate in the profile's recipe would work")
+
+
+def _loss(lesson: _Lesson, inputs: Tensor, targets: Any, is_narrow: bool) -> Tensor:
+    """Return the loss of a batch, in float32 whatever the network ran in."""
+    module = lesson.module
+    device = next(module.parameters()).device
+    layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
+    if is_narrow and inputs.dim() == 4 and max(inputs.shape[2:]) >= _LARGE:
+        layout = torch.contiguous_format
+        lay_out(module, layout)
+    is_mixed = lesson.recipe.precision == "bf16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
+        outputs = module(inputs.to(device).contiguous(memory_format=layout))
+    if is_mixed:
+        outputs = tree_map_only(Tensor, lambda value: value.float() if value.is_floating_point() else value, outputs)
+    loss = lesson.loss(outputs, tree_map_only(Tensor, lambda values: values.to(device), targets))
+    return loss if lesson.penalty is None else loss + lesson.penalty(module)
 
 
 def _is_narrow(layer: nn.Module) -> bool:
@@ -181,34 +315,6 @@ def _is_narrow(layer: nn.Module) -> bool:
     if not isinstance(layer, nn.Conv2d):
         return False
     return max(layer.kernel_size) == 1 and max(layer.stride) > 1 and layer.in_channels < _NARROW
-
-
-def _optimizer(module: nn.Module, recipe: TrainTable) -> torch.optim.Optimizer:
-    """Make the optimizer; weight decay spares biases, norms and other vectors."""
-    matrices = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
-    if not matrices and not vectors:
-        raise UsageError("the network has no trainable parameter")
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-
-
-def _schedule(optimizer: torch.optim.Optimizer, recipe: TrainTable, metric: Metric) -> Callable[[float], None]:
-    if recipe.schedule == "plateau":
-        mode: Literal["max", "min"] = "max" if metric.higher_is_better else "min"
-        plateau = lr_scheduler.ReduceLROnPlateau(
-            optimizer, mode=mode, factor=recipe.plateau_factor, patience=recipe.plateau_patience
-        )
-        return lambda score: plateau.step(score)
-    if recipe.schedule == "cosine":
-        cosine = lr_scheduler.CosineAnnealingLR(optimizer, max(recipe.epochs, 1))
-        return lambda score: cosine.step()
-    return lambda score: None
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

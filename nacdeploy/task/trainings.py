@@ -1,15 +1,23 @@
 """Trainings of whole networks: by the loop of the task's own, or by ours, with a teacher or without."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from nacdeploy.base.progress import nobody
 from nacdeploy.brought import TrainingSettings, own_loop
+from nacdeploy.brought.reading import Epochs
 from nacdeploy.metrics import is_better
 from nacdeploy.network.network import Network
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.task import Task, distillation, training
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
+from nacdeploy.task.loop import mixing
+from nacdeploy.task.loop.together import Together
+from nacdeploy.task.loop.unfinished import Unfinished
+
+_NOT_FOLLOWED = ("minutes", "processes")  # a budget, and the processes of our loop
+_FOLLOWED = tuple(key for key in TrainTable.later if key not in _NOT_FOLLOWED)
 
 
 def fit(
@@ -21,8 +29,12 @@ def fit(
     report: training.Report = nobody,
     teacher: Network | None = None,
     how: Distillation | None = None,
+    unfinished: Unfinished | None = None,
+    together: Together | None = None,
 ) -> training.Fit:
     """Train a network in place; ours leaves it at its best epoch by `score`, a task's own loop where that loop ends.
+
+    Ours goes on from the last epoch of what is `unfinished`; a task's own loop begins anew.
 
     Raises:
         UsageError: a task's own loop did what it must not.
@@ -31,17 +43,37 @@ def fit(
     if task.trainer is not None:
         start = score()
         settings = settings_of(recipe, seed, teacher, how)
-        n_epochs = own_loop.fit(network, task.trainer, recipe.epochs, settings, evaluation.accelerated)
+        budget = task.trainer.budget(recipe.epochs, recipe.minutes)
+        n_epochs = own_loop.fit(network, task.trainer, budget, settings, evaluation.accelerated)
         now = score()
         report(n_epochs, recipe.epochs, now)
         is_kept = is_better(task.metric, now, start)
         return training.Fit(n_epochs, n_epochs if is_kept else 0, now if is_kept else start)
+    changed = _changed(task, recipe)
     if teacher is None or how is None:
         batches, loss = training.image_batches(task.data, task.data.train, recipe.batch_size, seed), None
+        batches = batches if changed is None else changed(batches)
     else:
-        batches = distillation.batches(task, teacher, how, recipe.batch_size, seed)
+        batches = distillation.batches(task, teacher, how, recipe.batch_size, seed, changed)
         loss = distillation.loss(task.metric, how)
-    return training.fit(network, batches, score, task.metric, recipe, seed, report, loss=loss)
+    if unfinished is not None and isinstance(task.data.epochs, Epochs):
+        unfinished = replace(unfinished, generators=task.data.epochs.generators)
+    how_kept = None, loss, unfinished, together
+    return training.fit(network, batches, score, task.metric, recipe, seed, report, *how_kept)
+
+
+def _changed(task: Task, recipe: TrainTable) -> distillation.Changed | None:
+    """Return what a recipe makes of batches beyond augmentation, None if nothing.
+
+    Raises:
+        UsageError: it does not go with the task.
+    """
+    if not (recipe.label_smoothing or mixing.mixes(recipe)):
+        return None
+    ports = task.spec.ports
+    are_images = len(task.data.input_shape) == 3 and (ports is None or not ports.packs)
+    mixing.check(recipe, task.metric, are_images)
+    return lambda batches: mixing.softened(batches, recipe, task.metric, task.data.n_outputs)
 
 
 def settings_of(recipe: TrainTable, seed: int, teacher: Network | None, how: Distillation | None) -> TrainingSettings:
@@ -53,6 +85,7 @@ def settings_of(recipe: TrainTable, seed: int, teacher: Network | None, how: Dis
         weight_decay=recipe.weight_decay,
         batch_size=recipe.batch_size,
         schedule=recipe.schedule,
+        **{key: getattr(recipe, key) for key in _FOLLOWED},
         seed=seed,
         teacher=None if teacher is None else own_loop.frozen(teacher),
         distill=0.0 if how is None else how.weight,

@@ -23,6 +23,7 @@ from nacdeploy.strategies.state import CompressionState, Metrics
 from nacdeploy.strategies.steps import letters
 from nacdeploy.strategies.steps.advance import Memory, Meter, Trained, advance, measured
 from nacdeploy.task import Task, training
+from nacdeploy.task.loop.unfinished import Unfinished
 from nacdeploy.trials.speed import Speed
 
 # States kept in working memory: two at least, and more within this number and these bytes of values.
@@ -148,7 +149,7 @@ def _for_epochs(link: Link, n_epochs: int) -> Link:
 class _Noted:
     """A memory that notes each training it is asked for: the key counts it once, run or remembered."""
 
-    memory: Memory
+    memory: DiskMemory
     training_key: str | None = None
 
     def training(self, key: str, make: Callable[[], Trained]) -> Trained:
@@ -157,6 +158,9 @@ class _Noted:
 
     def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics:
         return self.memory.metrics(key, make)
+
+    def unfinished(self, key: str) -> Unfinished:
+        return self.memory.unfinished(key)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A training loop of the user's own: it trains what is compressed, and whatever it must leave has stayed."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -354,6 +355,29 @@ def test_data_that_also_hold_the_training_split_stay_open() -> None:
 
     task = opened(loop, train=part(0, 240), validation=part(240, 360), test=part(360, 400))
     assert follow(start(task), "F", task, PROFILE).steps[-1].n_epochs == 1
+
+
+def test_loop_that_goes_on_when_its_minutes_are_over_is_refused() -> None:
+    def late(model: Any, settings: Any, budget: Any) -> None:
+        assert budget.minutes == 1e-6
+        for _ in range(10**6):
+            model.train()(X[:1])
+
+    task = opened(late)
+    with pytest.raises(UsageError, match=r"its budget of 1e-06 minutes \(.* by now\); look at the clock after each"):
+        follow(start(task), "F(epochs=1000000,minutes=1e-6)", task, PROFILE)
+
+
+def test_loop_that_ends_behind_the_batch_in_which_its_minutes_are_over_is_taken() -> None:
+    def punctual(model: Any, settings: Any, budget: Any) -> None:
+        begun = time.monotonic()
+        for index in range(0, 240, 40):
+            functional.cross_entropy(model(TRAIN[0][index : index + 40]), TRAIN[1][index : index + 40]).backward()
+            if time.monotonic() - begun >= 60 * budget.minutes:
+                return
+
+    task = opened(punctual)
+    assert follow(start(task), "F(minutes=1e-6)", task, PROFILE).steps[-1].n_epochs == 1
 
 
 def test_memory_never_mixes_trainings() -> None:

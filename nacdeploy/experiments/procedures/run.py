@@ -20,6 +20,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.steps import follow as transferring
+from nacdeploy.strategies.steps.advance import Memory
 from nacdeploy.surgery.channels import channel_groups, channel_importance
 from nacdeploy.surgery.channels.channel_choice import NORM, Group, choose
 from nacdeploy.task import Task
@@ -35,7 +36,7 @@ Follower = Callable[[Chain, CompressionState, Profile, Callable[[float], None]],
 class Run:
     """The state that is compressed, the layers with their values, the settings for the whole run, and where
     intermediate results (qualities on validation) and remarks go. A `follower` stands in for `follow` of
-    nacdeploy's own where somebody else trains and evaluates."""
+    nacdeploy's own where somebody else trains and evaluates; `memory` keeps trainings under way."""
 
     start: CompressionState
     task: Task
@@ -45,6 +46,7 @@ class Run:
     report: Callable[[float], None] = nobody
     say: Say = nobody
     follower: Follower | None = None
+    memory: Memory | None = None
     _profiles: list[Profile] = field(default_factory=list)
 
     @property
@@ -73,6 +75,7 @@ class Run:
             state,
             self.task,
             profile,
+            memory=self.memory,
             after=lambda done: self.report(done.metrics.quality),
             report=lambda epoch, n_epochs, score: self.report(self.task.metric.quality(score, chance)),
         ).state

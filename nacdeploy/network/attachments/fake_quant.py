@@ -185,6 +185,8 @@ class ActivationQuantizer(nn.Module):
         return affine_scale(self.low, self.high, self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype in (torch.bfloat16, torch.float16):  # mixed precision: too few digits for a grid of 8 bits
+            x = x.float()
         scale, zero_point = self.scale_and_zero_point()
         lowest, highest = self.limits
         return _RoundToGrid.apply(x, scale, lowest - zero_point, highest - zero_point)

@@ -1,9 +1,17 @@
 """Images, training recipes, and what follows every letter."""
 
 import math
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from nacdeploy.profile.tables.table import Table
 
@@ -72,6 +80,37 @@ class TrainTable(Table):
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(1, ge=0)
     early_stop_patience: int | None = Field(None, ge=0)
+    minutes: float | None = Field(None, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulate: int = Field(1, ge=1, le=2**16)
+    clip_norm: float | None = Field(None, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    warmup_steps: int = Field(0, ge=0, le=10**9)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0, le=100)
+    cutmix: float = Field(0.0, ge=0, le=100)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    processes: int = Field(1, ge=1, le=1024)
+
+    later: ClassVar[Mapping[str, Any]] = {
+        "minutes": None,
+        "precision": "fp32",
+        "accumulate": 1,
+        "clip_norm": None,
+        "ema": 0.0,
+        "warmup_steps": 0,
+        "label_smoothing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "layer_decay": 1.0,
+        "processes": 1,
+    }
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that older versions did not have are written only if they say something: no record and no key of a run
+        without them changes."""
+        return {key: value for key, value in write(self).items() if self.later.get(key, ...) != value}
 
 
 class SettleTable(Table):

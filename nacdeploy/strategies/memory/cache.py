@@ -19,6 +19,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.memory import difference
 from nacdeploy.strategies.memory.entries import DamagedError, Entries, entry_name
+from nacdeploy.strategies.memory.shelves import StoreShelf
 from nacdeploy.strategies.memory.store import Store
 from nacdeploy.strategies.memory.tensors import Manifest, Tensors, keys_of, manifest_data, manifest_from_data
 from nacdeploy.strategies.settle import SETTLE_VERSION
@@ -27,6 +28,7 @@ from nacdeploy.strategies.steps import checkpoint, letters
 from nacdeploy.strategies.steps.advance import Trained, context
 from nacdeploy.surgery.channels.channel_pruning import Cut
 from nacdeploy.task import Task, training
+from nacdeploy.task.loop.unfinished import Unfinished
 
 # What of a profile no state of a chain depends on, given its baseline and its task.
 _WITHOUT_EFFECT = {"name", "description", "model", "width", "data", "images", "train", "search", "export", "bench"}
@@ -46,6 +48,7 @@ class DiskMemory:
 
     def __init__(self, store: Store, task: Task, profile: Profile, baseline: CompressionState, say: Say) -> None:
         self._store, self._task, self._profile, self._baseline = store, task, profile, baseline
+        self._say = say
         self._entries, self._tensors = Entries(store, say), Tensors(store)
         self._is_baseline_kept = False
         self._at_hand: WeakValueDictionary[str, CompressionState] = WeakValueDictionary({"": baseline})
@@ -85,7 +88,12 @@ class DiskMemory:
         if manifest is not None:
             data = {"n_epochs": trained.n_epochs, "values": manifest_data(manifest)}
             self._entries.write("training", key, data, keys_of(manifest))
+        StoreShelf(self._store, key).drop()
         return trained
+
+    def unfinished(self, key: str) -> Unfinished:
+        """Return what is kept of a training under way."""
+        return Unfinished(StoreShelf(self._store, key), say=self._say)
 
     def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics:
         """Return the measurement under `key`; run `make` if it is missing."""

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ from nacdeploy.strategies.state import MEASURE_VERSION, CompressionState, Metric
 from nacdeploy.strategies.steps import guard, letters
 from nacdeploy.strategies.steps.training import Lesson, train_heads, trained_backbone
 from nacdeploy.task import Task, training
+from nacdeploy.task.loop.unfinished import Unfinished
 
 # What results depend on besides settings and the operators' own versions.
 VERSIONS = {"train": training.VERSION, "settle": SETTLE_VERSION, "measure": MEASURE_VERSION}
@@ -60,6 +61,17 @@ class Memory(Protocol):
 
     def training(self, key: str, make: Callable[[], Trained]) -> Trained: ...
     def metrics(self, key: str, make: Callable[[], Metrics]) -> Metrics: ...
+
+
+@runtime_checkable
+class KeepsUnfinished(Protocol):
+    """A memory that also keeps trainings under way, by the same keys.
+
+    >>> isinstance(NoMemory(), KeepsUnfinished)
+    False
+    """
+
+    def unfinished(self, key: str) -> Unfinished: ...
 
 
 class Meter(Protocol):
@@ -146,7 +158,7 @@ def _advance(state: CompressionState, link: Link, work: _Work, meter: Meter | No
         network = copy.deepcopy(network)
     guard.check(operator, state.network, network, task)
     heap.give_back()
-    network, n_epochs = _recover(network, state.origin, work)
+    network, n_epochs = _recover(network, state.origin, work, (*state.steps, Step(link, decision)))
     trains = kept_by(operator) == "score"
     metrics = measured(network, task, memory, None if trains else meter)
     if trains and is_better(task.metric, state.metrics.score, metrics.score):
@@ -186,12 +198,12 @@ def measured(network: Network, task: Task, memory: Memory, meter: Meter | None =
     )
 
 
-def _recover(network: Network, origin: Network | None, work: _Work) -> tuple[Network, int]:
+def _recover(network: Network, origin: Network | None, work: _Work, steps: tuple[Step, ...]) -> tuple[Network, int]:
     """Train the network in place, then heads and gates; the backbone's training does not see the exits."""
     recovery, n_epochs = work.operator.recovery(work.profile) or Recovery(), 0
     if recovery.backbone:
         lesson = Lesson(origin, recovery.taught) if recovery.taught and origin is not None else None
-        trained = _trained(network, recovery.backbone, lesson, work)
+        trained = _trained(network, recovery.backbone, lesson, work, steps)
         network.load_state_dict({**content(network), **trained.values})
         n_epochs = trained.n_epochs
     if recovery.heads and network.exits:
@@ -201,7 +213,9 @@ def _recover(network: Network, origin: Network | None, work: _Work) -> tuple[Net
     return network, n_epochs
 
 
-def _trained(network: Network, recipe: TrainTable, lesson: Lesson | None, work: _Work) -> Trained:
+def _trained(
+    network: Network, recipe: TrainTable, lesson: Lesson | None, work: _Work, steps: tuple[Step, ...]
+) -> Trained:
     """Return the values of a trained copy of the backbone: those of an earlier training of the same content, if the
     memory has any."""
     operator, task, profile = work.operator, work.task, work.profile
@@ -210,12 +224,16 @@ def _trained(network: Network, recipe: TrainTable, lesson: Lesson | None, work: 
     settings |= lesson.context if lesson else {}
     seed = training.seed_of(profile.seed, start, operator.letter)
 
+    key, memory = records.sha256_data({**settings, **context(task)}), work.memory
+
     def train() -> Trained:
-        trained, n_epochs = trained_backbone(network, recipe, lesson, task, profile, seed, work.report)
+        unfinished = memory.unfinished(key) if isinstance(memory, KeepsUnfinished) else None
+        how = task, profile, seed, work.report, unfinished, steps
+        trained, n_epochs = trained_backbone(network, recipe, lesson, *how)
         values = {k: v.clone() for k, v in content(trained, with_exits=False).items()}
         return Trained(values, n_epochs, content(network, with_exits=False))
 
-    return work.memory.training(records.sha256_data({**settings, **context(task)}), train)
+    return memory.training(key, train)
 
 
 def context(task: Task) -> dict[str, Any]:

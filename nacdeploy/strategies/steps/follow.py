@@ -120,6 +120,7 @@ def post_finetune(
     task: Task,
     profile: Profile,
     report: training.Report = nobody,
+    memory: Memory | None = None,
 ) -> CompressionState:
     """Apply one more F of `n_epochs` epochs by NAC's schedule (plateau by 0.2 after 5 epochs).
 
@@ -128,4 +129,4 @@ def post_finetune(
     plateau = (("schedule", "plateau"), ("plateau_factor", 0.2), ("plateau_patience", 5))
     patience = ("early_stop_patience", max(1, n_epochs * 3 // 10))
     link = Link("F", (("epochs", n_epochs), *plateau, patience))
-    return advance(state, link, task, profile, report=report)
+    return advance(state, link, task, profile, memory, report)

@@ -1,6 +1,7 @@
 """The trainings of a step: of the backbone, by labels or by a teacher, and of the exit heads."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,13 @@ from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.settle import settle_trained
-from nacdeploy.strategies.state import plain_key
-from nacdeploy.task import Task, training, trainings
+from nacdeploy.strategies.state import Step, plain_key
+from nacdeploy.strategies.steps import processes
+from nacdeploy.task import Task, training
 from nacdeploy.task import distillation as distillations
 from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
+from nacdeploy.task.loop.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,20 @@ def trained_backbone(
     profile: Profile,
     seed: int,
     report: training.Report,
+    unfinished: Unfinished | None = None,
+    steps: Sequence[Step] = (),
 ) -> tuple[Network, int]:
-    """Train a copy and settle it; return it, or `network` if that is better on validation, and the epochs run."""
+    """Train a copy, to which `steps` lead from the task's network, and settle it; return it, or `network` if that is
+    better on validation, and the epochs run."""
 
     def score_of(candidate: Network) -> float:
         return evaluation.own_score(candidate, task, task.data.validation)
 
     trained = copy.deepcopy(network)
-    taught = (lesson.teacher, lesson.how) if lesson else (None, None)
-    done = trainings.fit(trained, task, recipe, seed, lambda: score_of(trained), report, *taught)
+    teacher, how = (lesson.teacher, lesson.how) if lesson else (None, None)
+    where = processes.Place(profile, steps)
+    given = trained, task, recipe, seed, lambda: score_of(trained), report, teacher, how, unfinished
+    done = processes.fit(*given, where)
     settle_trained(trained, task, profile)
     better = network if is_better(task.metric, score_of(network), score_of(trained)) else trained
     return better, done.n_epochs

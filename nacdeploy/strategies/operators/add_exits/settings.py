@@ -1,8 +1,8 @@
 """E: the number of exits, their places, the training of their heads, and the gate."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nacdeploy.profile.tables.table import Table
 from nacdeploy.profile.tables.training import TrainTable
@@ -17,6 +17,13 @@ class ExitRecipe(TrainTable):
     learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["plateau", "cosine", "constant"] = "constant"
+
+    @model_validator(mode="after")
+    def _of_a_head(self) -> Self:
+        for key in ("label_smoothing", "mixup", "cutmix", "layer_decay", "processes"):
+            if getattr(self, key) != self.later[key]:
+                raise ValueError(f"{key} is for whole networks: a head is a linear layer that reads their features")
+        return self
 
 
 class ExitTable(Table):

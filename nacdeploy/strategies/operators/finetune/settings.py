@@ -1,8 +1,9 @@
 """F: the recipe of a training."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.operators.letter import Letter
@@ -19,14 +20,7 @@ class FinetuneTable(TrainTable):
     distill: float = Field(0.0, ge=0, le=1)
     distill_temperature: float = Field(4.0, gt=0, le=1000)
 
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keys that older versions did not have are written only if they say something: no record and no key of a run
-        without them changes."""
-        return {key: value for key, value in write(self).items() if _LATER.get(key, ...) != value}
-
-
-_LATER = {"distill": 0.0, "distill_temperature": 4.0}
+    later: ClassVar[Mapping[str, Any]] = {**TrainTable.later, "distill": 0.0, "distill_temperature": 4.0}
 
 
 LETTER = Letter("F", "finetune", FinetuneTable, "nacdeploy.strategies.operators.finetune.operator:Finetune")

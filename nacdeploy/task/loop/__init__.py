@@ -1,0 +1,1 @@
+"""The parts of our training loop: what is kept of a training that is under way."""
