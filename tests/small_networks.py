@@ -9,7 +9,7 @@ from nacdeploy.base.precision import Precision
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import Rule
-from nacdeploy.network.captured.graph import with_weights
+from nacdeploy.network.captured.graph import WEIGHTED, with_weights
 from nacdeploy.network.network import Network
 from nacdeploy.network.semantics import Use
 
@@ -89,6 +89,35 @@ class FlattenLinear(nn.Sequential):
         super().__init__(conv(3, 8), nn.ReLU(), nn.MaxPool2d(2), *reading)
 
 
+class Signal(nn.Module):
+    """Convolutions along one axis: a stride, a dilation, groups, a residual, pools of both kinds; no bias in front of a
+    norm."""
+
+    def __init__(self, n_classes: int = 5) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv1d(3, 16, 5, 2, 2, bias=False), nn.BatchNorm1d(16)
+        self.deep, self.depthwise = nn.Conv1d(16, 16, 3, padding=2, dilation=2), nn.Conv1d(16, 16, 3, 1, 1, groups=16)
+        self.wide, self.classifier = nn.Conv1d(16, 24, 3), nn.Linear(24, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool1d(torch.relu(self.norm(self.stem(x.flatten(2)))), 2)
+        x = torch.relu(x + self.depthwise(torch.relu(self.deep(x))))
+        return self.classifier(torch.relu(self.wide(x)).mean(2))
+
+
+class Volume(nn.Module):
+    """Convolutions along three axes."""
+
+    def __init__(self, n_classes: int = 5) -> None:
+        super().__init__()
+        stem = (nn.Conv3d(1, 16, 3, padding=1), nn.BatchNorm3d(16), nn.ReLU(), nn.MaxPool3d((1, 2, 2)))
+        deep = (nn.Conv3d(16, 16, 3, (1, 2, 2), 1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+        self.body, self.classifier = nn.Sequential(*stem, *deep), nn.Linear(16, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.body(x[:, None]))
+
+
 class Attention(nn.Module):
     """Tokens of a convolution, a layer norm, one head of attention."""
 
@@ -137,7 +166,7 @@ def network(backbone: nn.Module, grid: str = "ort", seed: int = 0) -> Network:
         for parameter in backbone.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
                 module.weight.add_(1.0)
                 module.running_mean.copy_(0.1 * torch.randn(module.num_features, generator=generator))
                 module.running_var.copy_(0.5 + torch.rand(module.num_features, generator=generator))
@@ -150,7 +179,7 @@ def images(n: int = 8, seed: int = 1) -> Tensor:
 
 def quantized(made: Network, bits: int = 8, **rule: Any) -> Network:
     """With quantizers whose ranges were seen on the test images."""
-    made.quantize(Rule(Precision(bits, 8), **rule))
+    made.quantize(Rule(Precision(bits, 8), **{"every_convolution": True, **rule}))
     observed = Observed()
     with torch.no_grad():
         made.run(images(64), observed)
@@ -171,7 +200,7 @@ class Observed:
         return x
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, WEIGHTED):
             return with_weights(module, x, module.weight, module.bias)
         return module(x)
 

@@ -18,6 +18,7 @@ KINDS = {
     "multilabel": ("f1", 0.85, set(), "QLinearConv"),
     "regression": ("mae", -60.0, set(), "QGemm"),
     "segmentation": ("miou", 0.7, set(), "QLinearConv"),
+    "tones": ("accuracy", 0.9, set(), "QLinearConv"),
     "tokens": ("accuracy", 0.9, {"words"}, "MatMulIntegerToFloat"),
     "recurrent": ("accuracy", 0.9, {"words", "reader"}, "QGemm"),
     "pairs": ("all_right", 0.6, set(), "QLinearConv"),

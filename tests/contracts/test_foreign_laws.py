@@ -1,17 +1,19 @@
-"""What holds on networks that were not written for this package: a dozen of as many families, with random weights in
-which every branch matters, judged against the original float network."""
+"""What holds on networks that were not written for this package: a dozen of as many families, and convolutions along
+one and three axes, with random weights in which every branch matters, judged against the original float network."""
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
 import torch
+from small_networks import Signal, Volume
 
 from nacdeploy.base.errors import RefusedError
 from nacdeploy.exporters.artifacts.onnx_checks import snr_db
 from nacdeploy.strategies.settle import settle
 from nacdeploy.strategies.state import state_key
 from nacdeploy.testing import right
-from nacdeploy.testing.foreign import Foreign, foreign, outputs
+from nacdeploy.testing.foreign import Foreign, foreign, of_module, outputs
 
 NETWORKS = (
     "timm:test_byobnet",
@@ -26,13 +28,16 @@ NETWORKS = (
     "torchvision:mobilenet_v3_small",
     "torchvision:shufflenet_v2_x0_5",
     "torchvision:squeezenet1_1",
+    "Signal",
+    "Volume",
 )
-EXPORTED = ("timm:test_efficientnet", "timm:test_nfnet", "timm:test_vit")
+OWN = {"Signal": Signal, "Volume": Volume}
+EXPORTED = ("timm:test_efficientnet", "timm:test_nfnet", "timm:test_vit", "Signal", "Volume")
 
 
 @cache
 def made(name: str) -> Foreign:
-    return foreign(name, 32)
+    return of_module(OWN[name](10), 32) if name in OWN else foreign(name, 32)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -82,6 +87,13 @@ def test_pruned_network_answers_as_the_original_without_the_channels(name: str) 
         assert "computes its weight from all of its inputs" in str(error)  # standardised weights, everywhere
     else:
         assert found.outcome == "right", found.reason
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("check", [right.check_sparsify, right.check_chain, right.check_engine])
+def test_letters_are_right_on_signals_and_volumes(name: str, check: Callable[[Foreign], right.Found]) -> None:
+    found = check(made(name))
+    assert found.outcome == "right", found.reason
 
 
 @pytest.mark.parametrize("name", EXPORTED)

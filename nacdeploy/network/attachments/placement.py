@@ -32,7 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy.base.precision import Grid
 from nacdeploy.models.ports import join
 from nacdeploy.network.attachments.fake_quant import Rule, kind_of
-from nacdeploy.network.captured.graph import carries_images, operator_name, weighted_consumer
+from nacdeploy.network.captured.graph import CONVOLVING, WEIGHTED, carries_images, operator_name, weighted_consumer
 
 CONCATENATIONS = {"cat", "concat"}
 ADDITIONS = {"add"}
@@ -43,9 +43,11 @@ GATES = {"sigmoid"}
 GATED, GATE = {"silu"}, -1
 # A convolution's kernel clamps its output; a smooth activation behind it reads its quantized output.
 CLAMPS = {"relu", "relu6", "hardtanh"}
-AVERAGES = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
+AVERAGES = {"mean", *(f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3))}
+_ODD_AVERAGES = {each for each in AVERAGES if each.endswith(("1d", "3d"))}
 # These pass values on unchanged, so that their input and output share one scale.
-POOLS = {"max_pool2d"}
+POOLS = {"max_pool1d", "max_pool2d", "max_pool3d"}
+_ODD_POOLS = {"max_pool1d", "max_pool3d"}
 RESHAPES = {"flatten", "unflatten", "reshape", "transpose", "permute", "contiguous", "unsqueeze", "squeeze"}
 RESHAPES |= {"dropout", "feature_dropout", "identity"}
 PADS = {"pad", "constant_pad_nd"}
@@ -105,6 +107,9 @@ class _Placement:
         self, graph: fx.Graph, backbone: nn.Module, layers: Mapping[str, nn.Module], rule: Rule, grid: Grid
     ) -> None:
         self._graph, self._backbone, self._layers, self._rule, self._grid = graph, backbone, layers, rule, grid
+        self._averages, self._pools = AVERAGES, POOLS
+        if not rule.every_convolution:
+            self._averages, self._pools = AVERAGES - _ODD_AVERAGES, POOLS - _ODD_POOLS
         self._between = rule.integers_between and not grid.fuses_outputs
         self._wanted, self._ends = self._read_by_layers(), self._answers()
         self._leading = self._leading_to_layers() if self._between else set()
@@ -148,7 +153,7 @@ class _Placement:
             return "join"
         if self._between and "conv" in operands and (self._adds(node) or self._scales(node)):
             return "join"
-        joins = self._adds(node) or self._scales(node) or self._kind(node) in AVERAGES or self._gates(node)
+        joins = self._adds(node) or self._scales(node) or self._kind(node) in self._averages or self._gates(node)
         return "join" if joins and operands and all(operands) else ""
 
     def _read_by_layers(self) -> set[fx.Node]:
@@ -167,7 +172,7 @@ class _Placement:
         found: set[fx.Node] = set()
         for node in reversed(self._graph.nodes):
             is_kept = self._adds(node) or self._multiplies(node) or self._shares(node) or self._renames(node)
-            is_kept = is_kept or self._kind(node) in CONCATENATIONS | AVERAGES | GATES | GATED | CLAMPS | NORMS
+            is_kept = is_kept or self._kind(node) in CONCATENATIONS | self._averages | GATES | GATED | CLAMPS | NORMS
             if self._layer_inputs(node):
                 found.update(self._layer_inputs(node))
             elif node in found and is_kept:
@@ -218,7 +223,7 @@ class _Placement:
         is_join = self._adds(node) or self._scales(node)
         if is_join and (all(writers) or "conv" in writers):
             return self._added(operands, writers)
-        if self._kind(node) in AVERAGES or self._gates(node):
+        if self._kind(node) in self._averages or self._gates(node):
             return [operand for operand, writer in zip(operands, writers, strict=True) if writer]
         if self._grid.fuses_outputs:
             return []
@@ -242,7 +247,7 @@ class _Placement:
         return self._is_quantized_conv(node)
 
     def _is_quantized_conv(self, node: fx.Node) -> bool:
-        return node.op == "call_module" and isinstance(self._layers.get(str(node.target)), nn.Conv2d)
+        return node.op == "call_module" and isinstance(self._layers.get(str(node.target)), CONVOLVING)
 
     def _shared_scales(self, uses: list[_Use]) -> dict[fx.Node, fx.Node]:
         """Return, for every tensor in a quantized concatenation, the node whose scale the tensor takes."""
@@ -279,7 +284,7 @@ class _Placement:
     def _shares(self, node: fx.Node) -> bool:
         """Tell whether a node's output has the values of its input, so that one scale serves both."""
         is_part = self._between and (self._kind(node) in PARTS or self._pads_zeros(node))
-        return is_part or self._kind(node) in POOLS
+        return is_part or self._kind(node) in self._pools
 
     def _pads_zeros(self, node: fx.Node) -> bool:
         if self._kind(node) not in PADS:
@@ -315,7 +320,7 @@ def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
     if node.op != "call_module":
         return operator_name(node.target) if node.op == "call_function" else node.op
     module = backbone.get_submodule(str(node.target))
-    if isinstance(module, nn.Linear | nn.Conv2d):
+    if isinstance(module, WEIGHTED):
         return kind_of(module)
     if isinstance(module, _BatchNorm):
         return "batch_norm"

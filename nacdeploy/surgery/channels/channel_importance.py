@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from nacdeploy.network.attachments.placement import AVERAGES, POOLS, RESHAPES, kind_of_node
+from nacdeploy.network.captured.axes import channel_axis
 from nacdeploy.network.captured.capture import first_tensor
-from nacdeploy.network.captured.graph import Captured, Interpreter
+from nacdeploy.network.captured.graph import CONVOLVING, WEIGHTED, Captured, Interpreter, Weighted
 from nacdeploy.network.network import Network
 from nacdeploy.network.plain import masked_backbone
 from nacdeploy.surgery.channels import next_layer
@@ -200,7 +201,7 @@ class _Taps(Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if n.name in self._nodes and isinstance(value, Tensor) and value.dim() > 1:
-            rows = value.movedim(-1 if value.dim() == 3 else 1, 0).flatten(1)  # tokens (N, T, C) have channels last
+            rows = value.movedim(channel_axis(n, self.module, value.dim()), 0).flatten(1)
             self.seen[n.name] = self.seen.get(n.name, 0.0) + self.weight * self._measure(rows)
         return value
 
@@ -264,7 +265,7 @@ def _gated(gates: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[An
 
     def hook(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         x, *rest = given
-        axis = 1 if isinstance(module, nn.Conv2d) else x.dim() - 1
+        axis = 1 if isinstance(module, CONVOLVING) else x.dim() - 1
         if name not in gates:
             gates[name] = torch.ones(len(x), x.shape[axis], device=x.device, requires_grad=True)
         shape = [len(x), *[1] * (x.dim() - 1)]
@@ -310,8 +311,8 @@ def _summed(found: Sequence[Group], role: str, values: Mapping[str, Tensor]) -> 
     return scores  # type: ignore[return-value]
 
 
-def _weighted(backbone: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    return {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+def _weighted(backbone: nn.Module) -> dict[str, Weighted]:
+    return {name: m for name, m in backbone.named_modules() if isinstance(m, WEIGHTED)}
 
 
 def _names(found: Sequence[Group]) -> set[str]:

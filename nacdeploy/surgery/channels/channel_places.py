@@ -173,12 +173,18 @@ def axes(network: Network, labelling: Labelling) -> Iterator[tuple[str, int, Lab
         if module.by_channel:
             held = labelling.nodes[module.node]
             for name in module.by_channel:
-                yield f"attachments.{key}.{name}", 0, labelling.classes.find(held[1 if len(held) == 4 else -1])
+                yield f"attachments.{key}.{name}", 0, labelling.classes.find(_channels(held))
     for key, head in network.exits.items():
         if isinstance(head, ExitHead) and head.node in labelling.nodes:
             read = labelling.nodes[head.node][-1 if head.is_tokens else 1]
             n_cells = head.linear.in_features // len(read)
             yield f"exits.{key}.linear.weight", 1, np.repeat(labelling.classes.find(read), n_cells)
+
+
+def _channels(held: Sequence[Labels]) -> Labels:
+    """Return the labels of a tensor's channels: of its first axis behind the batch; of tokens (N, L, C) the last."""
+    is_first = len(held) > 3 or (len(held) == 3 and held[1].any() and not held[2].any())
+    return held[1 if is_first else -1]
 
 
 def kept(

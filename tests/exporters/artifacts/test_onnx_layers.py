@@ -9,7 +9,7 @@ import torch
 from explained import IMAGES, Attention, exported, layers_of
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from small_networks import Concat, Depthwise, FlattenLinear, Grouped, Plain, Residual
+from small_networks import Concat, Depthwise, FlattenLinear, Grouped, Plain, Residual, Signal, Volume
 from torch import Tensor, nn
 
 from nacdeploy.exporters.artifacts.float_twin import float_twin
@@ -18,7 +18,7 @@ from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, OnnxRunner
 from nacdeploy.network import cost
 from nacdeploy.network.attachments.sparsity import sparsity_of
 
-NETWORKS = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, Attention]
+NETWORKS = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, Attention, Signal, Volume]
 
 
 def optimized(model: onnx.ModelProto, folder: Path) -> onnx.GraphProto:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from small_networks import Attention, Concat, FlattenLinear, Plain, Residual, conv, network
+from small_networks import Attention, Concat, FlattenLinear, Plain, Residual, Signal, conv, network
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -409,3 +409,11 @@ def test_rules_of_older_files_leave_gates_and_parts_float() -> None:
 
 def test_kernels_that_fuse_keep_a_smooth_activation_whole() -> None:
     assert "Sigmoid >Q> Mul" not in between(wide("trt"))
+
+
+def test_rule_of_an_older_file_leaves_signals_and_their_pools_as_they_were() -> None:
+    made = network(Signal())
+    made.quantize(Rule(W8A8))
+    assert set(made.plan.weight_bits) == {"classifier"} and set(made.plan.kinds.values()) == {"linear"}
+    made.quantize(Rule(W8A8, every_convolution=True))
+    assert set(made.plan.weight_bits) == set(made.layers) and "conv" in made.plan.kinds.values()

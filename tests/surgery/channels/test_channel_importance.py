@@ -13,6 +13,8 @@ from small_networks import (
     Grouped,
     Plain,
     Residual,
+    Signal,
+    Volume,
     images,
     network,
 )
@@ -29,7 +31,7 @@ from nacdeploy.surgery.channels import channel_groups, channel_importance
 from nacdeploy.surgery.channels.channel_choice import Group, choose, ordered
 from nacdeploy.surgery.channels.channel_importance import CRITERIA, Evidence
 
-BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear]
+BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, Signal, Volume]
 LABELS = torch.arange(40) % 5
 
 

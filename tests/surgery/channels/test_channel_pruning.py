@@ -15,6 +15,8 @@ from small_networks import (
     Grouped,
     Plain,
     Residual,
+    Signal,
+    Volume,
     images,
     network,
 )
@@ -31,7 +33,7 @@ from nacdeploy.surgery.channels import channel_choice, channel_graph, channel_gr
 from nacdeploy.surgery.channels.channel_choice import Group
 from nacdeploy.surgery.channels.channel_pruning import Cut
 
-BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, DataDependent, BranchOnShape]
+BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, DataDependent, BranchOnShape, Signal, Volume]
 EXPECTED_GROUPS = {
     Plain: [8, 16],
     Residual: [8, 8],
@@ -40,6 +42,8 @@ EXPECTED_GROUPS = {
     FlattenLinear: [8, 12],
     DataDependent: [8, 8],
     BranchOnShape: [8, 8],
+    Signal: [16, 24],
+    Volume: [16, 16],
 }
 
 
@@ -231,7 +235,9 @@ def test_exit_head_is_cut_along(grid: int) -> None:
         torch.testing.assert_close(now, before, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", [Residual, Concat, Depthwise, FlattenLinear], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "backbone", [Residual, Concat, Depthwise, FlattenLinear, Signal, Volume], ids=lambda each: each.__name__
+)
 def test_cut_replays_through_json_on_a_fresh_network(backbone: type[nn.Module]) -> None:
     made = network(backbone())
     cut = channel_pruning.plan_cut(made, least(made, 2))
