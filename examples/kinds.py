@@ -150,30 +150,40 @@ def tones() -> nacdeploy.Task:
 # Words.
 
 
+class Attention(nn.Module):
+    """Attention over tokens (N, T, width); its heads are counted by an attribute, so that P may take whole heads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, width // heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind()
+        return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.before, self.behind, self.attention = nn.LayerNorm(width), nn.LayerNorm(width), Attention(width, heads)
+        self.hidden = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.before(x))
+        return x + self.hidden(self.behind(x))
+
+
 class Encoder(nn.Module):
-    """A transformer encoder on token ids (N, T), int64, with blocks as they are written in many projects."""
+    """A transformer encoder on token ids (N, T), int64."""
 
     def __init__(self, n_words: int = 20, width: int = 32, heads: int = 4, length: int = 12) -> None:
         super().__init__()
-        self.heads = heads
         self.words, self.places = nn.Embedding(n_words, width), nn.Parameter(0.1 * torch.randn(length, width))
-        names = {"q": (width, width), "k": (width, width), "v": (width, width), "o": (width, width)}
-        names |= {"up": (width, 2 * width), "down": (2 * width, width)}
-        self.blocks = nn.ModuleList(
-            nn.ModuleDict({key: nn.Linear(*sizes) for key, sizes in names.items()}) for _ in range(2)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
-        self.answer = nn.Linear(width, 2)
+        self.blocks, self.answer = nn.Sequential(Block(width, heads), Block(width, heads)), nn.Linear(width, 2)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.words(tokens) + self.places
-        for i, block in enumerate(self.blocks):
-            seen = self.norms[2 * i](x)
-            q, k, v = (block[key](seen).unflatten(-1, (self.heads, -1)).transpose(1, 2) for key in "qkv")
-            mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-            x = x + block["o"](mixed)
-            x = x + block["down"](functional.gelu(block["up"](self.norms[2 * i + 1](x))))
-        return self.answer(x.mean(1))
+        return self.answer(self.blocks(self.words(tokens) + self.places).mean(1))
 
 
 def tokens() -> nacdeploy.Task:

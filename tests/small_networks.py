@@ -135,6 +135,61 @@ class Attention(nn.Module):
         return self.classifier(torch.matmul(weights, value)[:, 0])
 
 
+class Attending(nn.Module):
+    """Attention as in timm: one layer for queries, keys and values, fused or spelt out, with a gate on its answer."""
+
+    def __init__(self, width: int = 24, n_heads: int = 4, head_dim: int = 6, is_fused: bool = True) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.attn_dim = n_heads, head_dim, n_heads * head_dim
+        self.scale, self.is_fused = head_dim**-0.5, is_fused
+        self.qkv, self.norm = nn.Linear(width, 3 * self.attn_dim), nn.LayerNorm(head_dim)
+        self.gate, self.proj = nn.Linear(width, self.attn_dim), nn.Linear(self.attn_dim, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.is_fused:
+            mixed = nn.functional.scaled_dot_product_attention(self.norm(q), k, v)
+        else:
+            mixed = ((self.norm(q) * self.scale) @ k.transpose(-2, -1)).softmax(-1) @ v
+        mixed = mixed.transpose(1, 2).reshape(n, length, self.attn_dim)
+        return self.proj(mixed * self.gate(x).sigmoid())
+
+
+class Separate(nn.Module):
+    """Attention with a layer for each of queries, keys and values, as in BERT; heads in the shape of a view."""
+
+    def __init__(self, width: int = 24, n_heads: int = 4) -> None:
+        super().__init__()
+        self.num_attention_heads, self.attention_head_size, self.all_head_size = n_heads, width // n_heads, width
+        self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.dense = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], self.num_attention_heads, self.attention_head_size).permute(0, 2, 1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.split(self.query(x)) @ self.split(self.key(x)).transpose(-1, -2)
+        mixed = (scores / self.attention_head_size**0.5).softmax(-1) @ self.split(self.value(x))
+        mixed = mixed.permute(0, 2, 1, 3).contiguous()
+        return self.dense(mixed.view(*mixed.shape[:-2], self.all_head_size))
+
+
+class Heads(nn.Module):
+    """Two blocks of attention of different kinds over the places of a map."""
+
+    def __init__(self, n_classes: int = 5) -> None:
+        super().__init__()
+        self.stem, self.classifier = nn.Conv2d(3, 24, 2, 2), nn.Linear(24, n_classes)
+        self.first, self.second, self.third = Attending(), Attending(is_fused=False), Separate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2).contiguous()
+        x = x + self.first(x)
+        x = x + self.second(x)
+        return self.classifier((x + self.third(x)).mean(1))
+
+
 class DataDependent(nn.Module):
     """Its control flow depends on its input: there is no graph of it."""
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from command_line import TINY, Outcome, lay_out, succeed
+
+import nacdeploy
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "kinds.py"
@@ -79,3 +82,12 @@ def test_inputs_and_outputs_are_those_of_the_network(here: Path) -> None:
     assert kinds == {("tokens", onnx.TensorProto.INT64)}
     assert [i.name for i in graphs["pairs"].input] == ["first", "second"] and len(graphs["pairs"].output) == 3
     assert [o.name for o in graphs["segmentation"].output] == ["out"]
+
+
+def test_whole_heads_go_and_a_loaded_result_has_as_many(here: Path) -> None:
+    word = "P(ratio=0.4,scope=uniform)F"
+    done = succeed("transfer", "--task", "kinds.py:tokens", "--strategy", word, "--out", "runs/heads")
+    assert "blocks.0.attention.qkv 24" in done.err
+    network = nacdeploy.load("runs/heads")
+    counts = [each.heads for each in network.modules() if type(each).__name__ == "Attention"]
+    assert counts == [3, 3] and network(torch.zeros(5, 12, dtype=torch.long)).shape == (5, 2)

@@ -13,6 +13,7 @@ from small_networks import (
     Depthwise,
     FlattenLinear,
     Grouped,
+    Heads,
     Plain,
     Residual,
     Signal,
@@ -33,7 +34,8 @@ from nacdeploy.surgery.channels import channel_choice, channel_graph, channel_gr
 from nacdeploy.surgery.channels.channel_choice import Group
 from nacdeploy.surgery.channels.channel_pruning import Cut
 
-BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, DataDependent, BranchOnShape, Signal, Volume]
+BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, DataDependent, BranchOnShape]
+BACKBONES += [Signal, Volume, Heads]
 EXPECTED_GROUPS = {
     Plain: [8, 16],
     Residual: [8, 8],
@@ -44,6 +46,7 @@ EXPECTED_GROUPS = {
     BranchOnShape: [8, 8],
     Signal: [16, 24],
     Volume: [16, 16],
+    Heads: [24, 24, 24, 24],
 }
 
 
@@ -236,7 +239,7 @@ def test_exit_head_is_cut_along(grid: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "backbone", [Residual, Concat, Depthwise, FlattenLinear, Signal, Volume], ids=lambda each: each.__name__
+    "backbone", [Residual, Concat, Depthwise, FlattenLinear, Signal, Volume, Heads], ids=lambda each: each.__name__
 )
 def test_cut_replays_through_json_on_a_fresh_network(backbone: type[nn.Module]) -> None:
     made = network(backbone())
@@ -298,5 +301,5 @@ def test_what_may_be_cut_is_found_out_once_for_a_wiring(monkeypatch: pytest.Monk
     smaller, alone = cut_copy(made, cut), cut_copy(network(Residual()), cut)
     alone.structure = Structure()
     expected = channel_groups.groups(alone)
-    monkeypatch.setattr(channel_groups, "_sound", None)
+    monkeypatch.setattr(channel_groups, "sound_ones", None)
     assert channel_groups.groups(smaller) == expected
