@@ -24,7 +24,7 @@ class Member:
         layer: the name of the layer.
         role: whether the layer writes, passes or reads the channels.
         indices: the indices of the layer's axis (outputs; inputs of a reader), an equal part for each channel, in
-            order.
+            order; the queries, keys and values of a head read the same.
     """
 
     layer: str

@@ -323,6 +323,11 @@ def _has_reader(group: Group, network: Network) -> bool:
     return any(member.role == READER for member in group.members)
 
 
+def _has_own_readers(group: Group, network: Network) -> bool:
+    readers = [member for member in group.members if member.role == READER]
+    return bool(readers) and all(len(set(each.indices)) == len(each.indices) for each in readers)
+
+
 def _has_norm(group: Group, network: Network) -> bool:
     layers = [network.backbone.get_submodule(m.layer) for m in group.members if m.role == NORM]
     return any(isinstance(layer, NORMS) and layer.affine for layer in layers)
@@ -339,6 +344,7 @@ def _is_rectified(group: Group, network: Network) -> bool:
 
 
 _READERS = (_has_reader, "no layer reads these channels")
+_OWN_READERS = (_has_own_readers, "no layer reads these channels one by one")
 
 CRITERIA = {
     "l1": Criterion(_of_weights(filter_l1), is_comparable=False),
@@ -354,6 +360,6 @@ CRITERIA = {
     ),
     "taylor": Criterion(_taylor, is_comparable=True),
     "fisher": Criterion(_fisher, True, *_READERS),
-    "greedy": Criterion(_of_next_layer(next_layer.greedy_scores), True, *_READERS),
-    "lasso": Criterion(_of_next_layer(next_layer.lasso_scores), True, *_READERS),
+    "greedy": Criterion(_of_next_layer(next_layer.greedy_scores), True, *_OWN_READERS),
+    "lasso": Criterion(_of_next_layer(next_layer.lasso_scores), True, *_OWN_READERS),
 }

@@ -85,7 +85,7 @@ def _group(root: str, classes: Labels, parts: Sequence["_Part"]) -> Group:
         if part.square is not None:
             sums += (torch.from_numpy(places).double() @ part.square.double()).float()
             n_parts += 1
-        indices = _even(places, n)
+        indices = _even(places, n, run > 1)
         if indices:
             members[part.layer, part.role] = Member(part.layer, part.role, indices)
             flags = part.magnitude[torch.tensor(indices)].reshape(n, -1).amax(1) > 0
@@ -163,13 +163,20 @@ def _by_channel(labels: Labels, classes: Labels) -> Any:
             place[classes == each, 0] = np.arange(together)
         if (shares % together == 0).all():
             held &= rank // np.maximum(shares // together, 1) == place
+        elif (shares == shares.max()).all() and together % int(shares.max()) == 0:  # as for the parts of a head
+            held &= rank == place % shares
     return held
 
 
-def _even(places: Any, n_channels: int) -> tuple[int, ...]:
-    """Return the places by channel if all channels have equally many of their own, else nothing."""
-    shares = places.sum(1)
-    is_even = shares.min() == shares.max() and (places.sum(0) <= 1).all()
+def _even(places: Any, n_channels: int, of_heads: bool) -> tuple[int, ...]:
+    """Return the places by channel if all channels have equally many of their own, else nothing.
+
+    The queries, keys and values of a head have the columns of its answer in common.
+    """
+    shares, owners = places.sum(1), places.sum(0)
+    is_even = shares.min() == shares.max() and (
+        (owners <= 1).all() or (of_heads and len({*owners.tolist()} - {0}) == 1)
+    )
     return tuple(np.nonzero(places)[1].tolist()) if is_even else ()
 
 

@@ -196,7 +196,7 @@ def test_ranking_works_on_depthwise_networks_and_transformers(model: str, name: 
     made = Network(backbone, grid_named("ort"), (3, *size)).eval()
     x = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(1))
     known = channel_importance.evidence(made, x, LABELS[:8], ACCURACY.loss, 0)
-    found = channel_groups.groups(made)
+    found = channel_importance.covered(channel_groups.groups(made), name, made)
     assert len(channel_importance.ranked(found, name, known)) == len(found) > 10
 
 

@@ -9,9 +9,10 @@ from small_networks import Attending, Heads, Separate, images, network
 from torch import Tensor, nn
 
 from nacdeploy.base import records
+from nacdeploy.metrics import ACCURACY
 from nacdeploy.network.network import Network
-from nacdeploy.surgery.channels import channel_choice, channel_groups, channel_pruning
-from nacdeploy.surgery.channels.channel_choice import Group, families
+from nacdeploy.surgery.channels import channel_choice, channel_groups, channel_importance, channel_pruning
+from nacdeploy.surgery.channels.channel_choice import READER, Group, families
 from nacdeploy.surgery.channels.channel_pruning import Cut
 
 
@@ -142,3 +143,29 @@ def test_last_head_stays_and_units_are_whole_heads() -> None:
     assert first.unit(1) == 6 and first.unit(4) == 12 and first.most(1) == 18
     chosen = channel_choice.choose([first], {first.root: 24}, 23, 1, "global")
     assert len(chosen[first.root]) == 18
+
+
+@pytest.mark.parametrize("name", ["magnitude", "l1", "fpgm", "taylor", "fisher", "mean-activation"])
+def test_head_that_answers_nothing_goes_first(name: str) -> None:
+    """A head whose columns of the layer behind are zero, whose values are small, is the least of all."""
+    made = network(Around(Attending()))
+    attention: Any = made.backbone.get_submodule("attention")
+    with torch.no_grad():
+        attention.proj.weight[:, 12:18] = 0.0
+        for layer, start in ((attention.qkv, 12), (attention.qkv, 36), (attention.qkv, 60), (attention.gate, 12)):
+            layer.weight[start : start + 6] *= 1e-3
+            layer.bias[start : start + 6] = -20.0 if layer is attention.gate else 0.0
+    known = channel_importance.evidence(made, images(), torch.zeros(8, dtype=torch.long), ACCURACY.loss, 0)
+    (group,) = of_heads(made)
+    (ranked,) = channel_importance.ranked([group], name, known) if name != "magnitude" else (group,)
+    assert set(ranked.order[:6]) == set(range(12, 18))
+
+
+def test_columns_behind_are_shared_by_queries_keys_and_values() -> None:
+    (group,) = of_heads(network(Around(HeadsFirst())))
+    (reader,) = (each for each in group.members if each.role == READER)
+    assert (group.root, reader.layer, group.run) == ("attention.to_qkv", "attention.out", 24)
+    assert reader.indices == tuple(8 * head + column for head in range(4) for column in [*range(8)] * 3)
+    made = network(Around(HeadsFirst()))
+    assert channel_importance.covered([group], "fisher", made) == [group]
+    assert channel_importance.covered([group], "lasso", made) == []
