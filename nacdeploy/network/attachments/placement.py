@@ -3,7 +3,8 @@
 Each rule holds for a reader of tensors and names the tensors that are read quantized:
 
 1. Quantized convolutions and linear layers read their input quantized; products of two tensors (attention) read both.
-2. Nothing stands between a convolution, its batch norm and the activation that a kernel clamps (ReLU, ReLU6).
+2. Nothing stands between a convolution, its batch norm and the activation that a kernel clamps (ReLU, ReLU6). A norm
+   behind the activation is an operator of its own.
 3. Pools keep integers: average pools behind a quantized convolution, and every max pool whose output is read quantized.
 4. The operands of a concatenation of integers share one scale, which is also the scale of its output. So do a tensor
    and its parts (`split`), and a tensor and its enlargement (nearest neighbours).
@@ -56,7 +57,6 @@ PARTS = {"split", "split_with_sizes", "chunk", "slice", "upsample_nearest2d"}
 ONE_OF = {"getitem"}
 NORMS = {"batch_norm"}
 SHAPE_QUERIES = {"sym_size"}
-_NEVER_READ = CLAMPS | SHAPE_QUERIES | NORMS
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ class _Placement:
         operands = [self._writers[a] for a in node.all_input_nodes if carries_images(a)]
         if self._is_quantized_conv(node):
             return "conv"
-        if operands and (self._kind(node) in CLAMPS | NORMS or self._shares(node) or self._renames(node)):
+        is_passed = self._kind(node) in CLAMPS or self._is_folded(node) or self._shares(node) or self._renames(node)
+        if operands and is_passed:
             return operands[0]
         if self._is_joined(node, operands):
             return "join"
@@ -211,7 +212,8 @@ class _Placement:
             layer = self._layers.get(str(node.target))
             return [_Use(node, operand, kind_of(layer) if layer else "linear") for operand in multiplied]
         is_end = node.op in ("output", "placeholder") or node in self._ends
-        if is_end or self._kind(node) in _NEVER_READ or self._shares(node) or self._renames(node):
+        is_silent = self._kind(node) in CLAMPS | SHAPE_QUERIES or self._is_folded(node)
+        if is_end or is_silent or self._shares(node) or self._renames(node):
             return []
         return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
 
@@ -285,6 +287,13 @@ class _Placement:
         """Tell whether a node's output has the values of its input, so that one scale serves both."""
         is_part = self._between and (self._kind(node) in PARTS or self._pads_zeros(node))
         return is_part or self._kind(node) in self._pools
+
+    def _is_folded(self, node: fx.Node) -> bool:
+        """Tell whether a norm is part of the layer in front of it; behind an activation it is an operator of its own,
+        and reads what the layer wrote."""
+        source = node.all_input_nodes[0] if node.all_input_nodes else node
+        is_next = not self._rule.every_convolution or weighted_consumer(source, self._backbone) is not None
+        return self._kind(node) in NORMS and is_next
 
     def _pads_zeros(self, node: fx.Node) -> bool:
         if self._kind(node) not in PADS:
