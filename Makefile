@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-transfer bench-workers bench-fidelity bench-distill bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-transfer bench-workers bench-fidelity bench-distill bench-segmentation bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -70,6 +70,10 @@ bench-fidelity: .venv/.stamp
 # F by labels, by the FP32 network and by both, on the digits: minutes.
 bench-distill: .venv/.stamp
 	$(BIN)/python benchmarks/distillation.py
+
+# Segmentation of garments by LRASPP, from training to INT8: about an hour of a core, resumable.
+bench-segmentation: .venv/.stamp
+	$(BIN)/python -m benchmarks.segmentation
 
 # Every letter on torchvision's and timm's networks, into docs/coverage.md: a day or more, resumable; RUN takes options.
 bench-coverage: .venv/.stamp

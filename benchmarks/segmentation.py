@@ -3,8 +3,8 @@
     python -m benchmarks.segmentation [--folder segmentation-bench] [--chain Q --chain 'P(ratio=0.3)QF' ...]
 
 Every step leaves a folder, and a step whose folder is there is not done again: a run that was killed goes on. One
-thread; the float network in ONNX Runtime is what each artifact is timed against, turn by turn. Minutes for the
-training, seconds to minutes for each chain.
+thread; the float network in ONNX Runtime is what each artifact is timed against, turn by turn. About an hour of a core
+for the training of 60 epochs, minutes for each chain.
 """
 
 import argparse

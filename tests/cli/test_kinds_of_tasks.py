@@ -2,6 +2,7 @@
 are as their users write them."""
 
 import json
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import onnx
 import pytest
 import torch
 from command_line import TINY, Outcome, lay_out, succeed
+from torch import nn
 
 import nacdeploy
 
@@ -91,3 +93,27 @@ def test_whole_heads_go_and_a_loaded_result_has_as_many(here: Path) -> None:
     network = nacdeploy.load("runs/heads")
     counts = [each.heads for each in network.modules() if type(each).__name__ == "Attention"]
     assert counts == [3, 3] and network(torch.zeros(5, 12, dtype=torch.long)).shape == (5, 2)
+
+
+def test_pitch_is_read_from_outputs_around_the_largest() -> None:
+    pitch = runpy.run_path(str(ROOT / "examples" / "pitch.py"))
+    cents = torch.tensor([3111.0, 4567.8, 7900.0])
+    outputs = torch.exp(-((pitch["CENTS"] - cents[:, None]) ** 2) / (2 * 25**2))
+    found = pitch["found"](outputs)
+    assert pitch["within_10_cents"](found, cents) == 1 and pitch["within_10_cents"](found + 15, cents) == 0
+    assert pitch["loss"](outputs, cents) < pitch["loss"](outputs, cents + 100)
+    sound, truth = pitch["tones"](4, 0).tensors
+    crossings = (sound.sign().diff(dim=1) != 0).sum(1)
+    assert sound.shape == (4, 1024) and bool((crossings >= 2 * 0.064 * 10 * 2 ** (truth / 1200) - 3).all())
+
+
+def test_segmentation_of_real_size_has_an_answer_and_a_metric() -> None:
+    """Its canvases need Fashion-MNIST; network, loss and metric do not."""
+    part = runpy.run_path(str(ROOT / "examples" / "segmentation.py"))
+    classes = torch.randint(0, 11, (2, 96, 96), generator=torch.Generator().manual_seed(0))
+    exact = {"out": 9.0 * nn.functional.one_hot(classes, 11).permute(0, 3, 1, 2).float()}
+    assert part["mean_iou"](exact, classes) == 1 and part["loss"](exact, classes) < 0.01
+    assert part["mean_iou"]({"out": exact["out"].roll(1, 1)}, classes) == 0
+    made = part["segmentation"].lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=11).eval()
+    with torch.no_grad():
+        assert made(torch.zeros(1, 3, 96, 96))["out"].shape == (1, 11, 96, 96)
