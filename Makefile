@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-training bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
+.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-training bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-segmentation bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -79,11 +79,15 @@ bench-distill: .venv/.stamp
 bench-exits: .venv/.stamp
 	$(BIN)/python benchmarks/exits.py $(RUN)
 
-# Every letter on torchvision's and timm's networks, into docs/coverage.md: a day or more, resumable; RUN takes options.
+# Segmentation of garments by LRASPP, from training to INT8: about an hour of a core, resumable.
+bench-segmentation: .venv/.stamp
+	$(BIN)/python -m benchmarks.segmentation
+
 # A minute of concurrent clients of a real Triton server: make bench-serving ARTIFACT=runs/export-ort-1
 bench-serving: .venv/.signatures
 	$(BIN)/python benchmarks/serving.py $(ARTIFACT)
 
+# Every letter on torchvision's and timm's networks, into docs/coverage.md: a day or more, resumable; RUN takes options.
 bench-coverage: .venv/.stamp
 	$(BIN)/python benchmarks/coverage.py $(RUN)
 	$(BIN)/python benchmarks/coverage.py --report

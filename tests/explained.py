@@ -50,7 +50,7 @@ def _exported(
 ) -> tuple[Network, bytes, dict[str, onnx_checks.Wish]]:
     made = network(backbone(), target)
     if quantized:
-        made.quantize(Rule(Precision(8, 8)))
+        made.quantize(Rule(Precision(8, 8), every_convolution=True))
         for quantizer in made.quantizers.values():
             quantizer.set_range(0.0, 2.0)  # type: ignore[operator]
     graph = to_onnx(made, 20)

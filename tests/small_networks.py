@@ -9,7 +9,7 @@ from nacdeploy.base.precision import Precision
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import Rule
-from nacdeploy.network.captured.graph import with_weights
+from nacdeploy.network.captured.graph import WEIGHTED, with_weights
 from nacdeploy.network.network import Network
 from nacdeploy.network.semantics import Use
 
@@ -89,6 +89,35 @@ class FlattenLinear(nn.Sequential):
         super().__init__(conv(3, 8), nn.ReLU(), nn.MaxPool2d(2), *reading)
 
 
+class Signal(nn.Module):
+    """Convolutions along one axis: a stride, a dilation, groups, a residual, pools of both kinds; no bias in front of a
+    norm."""
+
+    def __init__(self, n_classes: int = 5) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv1d(3, 16, 5, 2, 2, bias=False), nn.BatchNorm1d(16)
+        self.deep, self.depthwise = nn.Conv1d(16, 16, 3, padding=2, dilation=2), nn.Conv1d(16, 16, 3, 1, 1, groups=16)
+        self.wide, self.classifier = nn.Conv1d(16, 24, 3), nn.Linear(24, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool1d(torch.relu(self.norm(self.stem(x.flatten(2)))), 2)
+        x = torch.relu(x + self.depthwise(torch.relu(self.deep(x))))
+        return self.classifier(torch.relu(self.wide(x)).mean(2))
+
+
+class Volume(nn.Module):
+    """Convolutions along three axes."""
+
+    def __init__(self, n_classes: int = 5) -> None:
+        super().__init__()
+        stem = (nn.Conv3d(1, 16, 3, padding=1), nn.BatchNorm3d(16), nn.ReLU(), nn.MaxPool3d((1, 2, 2)))
+        deep = (nn.Conv3d(16, 16, 3, (1, 2, 2), 1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+        self.body, self.classifier = nn.Sequential(*stem, *deep), nn.Linear(16, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.body(x[:, None]))
+
+
 class Attention(nn.Module):
     """Tokens of a convolution, a layer norm, one head of attention."""
 
@@ -104,6 +133,61 @@ class Attention(nn.Module):
         query, key, value = self.query(x), self.key(x), self.value(x)
         weights = torch.softmax(torch.matmul(query, key.transpose(1, 2)), -1)
         return self.classifier(torch.matmul(weights, value)[:, 0])
+
+
+class Attending(nn.Module):
+    """Attention as in timm: one layer for queries, keys and values, fused or spelt out, with a gate on its answer."""
+
+    def __init__(self, width: int = 24, n_heads: int = 4, head_dim: int = 6, is_fused: bool = True) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.attn_dim = n_heads, head_dim, n_heads * head_dim
+        self.scale, self.is_fused = head_dim**-0.5, is_fused
+        self.qkv, self.norm = nn.Linear(width, 3 * self.attn_dim), nn.LayerNorm(head_dim)
+        self.gate, self.proj = nn.Linear(width, self.attn_dim), nn.Linear(self.attn_dim, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.is_fused:
+            mixed = nn.functional.scaled_dot_product_attention(self.norm(q), k, v)
+        else:
+            mixed = ((self.norm(q) * self.scale) @ k.transpose(-2, -1)).softmax(-1) @ v
+        mixed = mixed.transpose(1, 2).reshape(n, length, self.attn_dim)
+        return self.proj(mixed * self.gate(x).sigmoid())
+
+
+class Separate(nn.Module):
+    """Attention with a layer for each of queries, keys and values, as in BERT; heads in the shape of a view."""
+
+    def __init__(self, width: int = 24, n_heads: int = 4) -> None:
+        super().__init__()
+        self.num_attention_heads, self.attention_head_size, self.all_head_size = n_heads, width // n_heads, width
+        self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.dense = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], self.num_attention_heads, self.attention_head_size).permute(0, 2, 1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.split(self.query(x)) @ self.split(self.key(x)).transpose(-1, -2)
+        mixed = (scores / self.attention_head_size**0.5).softmax(-1) @ self.split(self.value(x))
+        mixed = mixed.permute(0, 2, 1, 3).contiguous()
+        return self.dense(mixed.view(*mixed.shape[:-2], self.all_head_size))
+
+
+class Heads(nn.Module):
+    """Two blocks of attention of different kinds over the places of a map."""
+
+    def __init__(self, n_classes: int = 5) -> None:
+        super().__init__()
+        self.stem, self.classifier = nn.Conv2d(3, 24, 2, 2), nn.Linear(24, n_classes)
+        self.first, self.second, self.third = Attending(), Attending(is_fused=False), Separate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2).contiguous()
+        x = x + self.first(x)
+        x = x + self.second(x)
+        return self.classifier((x + self.third(x)).mean(1))
 
 
 class DataDependent(nn.Module):
@@ -137,7 +221,7 @@ def network(backbone: nn.Module, grid: str = "ort", seed: int = 0) -> Network:
         for parameter in backbone.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
                 module.weight.add_(1.0)
                 module.running_mean.copy_(0.1 * torch.randn(module.num_features, generator=generator))
                 module.running_var.copy_(0.5 + torch.rand(module.num_features, generator=generator))
@@ -150,7 +234,7 @@ def images(n: int = 8, seed: int = 1) -> Tensor:
 
 def quantized(made: Network, bits: int = 8, **rule: Any) -> Network:
     """With quantizers whose ranges were seen on the test images."""
-    made.quantize(Rule(Precision(bits, 8), **rule))
+    made.quantize(Rule(Precision(bits, 8), **{"every_convolution": True, **rule}))
     observed = Observed()
     with torch.no_grad():
         made.run(images(64), observed)
@@ -171,7 +255,7 @@ class Observed:
         return x
 
     def layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, WEIGHTED):
             return with_weights(module, x, module.weight, module.bias)
         return module(x)
 

@@ -23,6 +23,7 @@ from nacdeploy.exporters.targets.timing import Timer
 from nacdeploy.network.attachments import placement
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.attachments.placement import PRODUCTS
+from nacdeploy.network.captured.graph import CONVOLVING
 from nacdeploy.network.network import Network
 
 Names = frozenset[str]
@@ -169,11 +170,11 @@ def member_kinds(network: Network) -> dict[str, str]:
 
 
 def _kind(layer: nn.Module) -> str:
-    if not isinstance(layer, nn.Conv2d):
+    if not isinstance(layer, CONVOLVING):
         return "linear"
     if layer.groups > 1:
         return "depthwise"
-    return "pointwise" if layer.kernel_size == (1, 1) else "conv"
+    return "pointwise" if max(layer.kernel_size) == 1 else "conv"
 
 
 def _width(network: Network, name: str) -> int:

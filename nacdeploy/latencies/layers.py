@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from nacdeploy.exporters.targets.ort.probe_models import Layer, Signs
 from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
+from nacdeploy.network.captured.graph import CONVOLVING
 from nacdeploy.network.network import Network
 from nacdeploy.network.plain import layer_inputs
 
@@ -29,7 +31,7 @@ def _layer(network: Network, name: str | None, module: nn.Module, shape: tuple[i
     """Return a layer of the backbone, or (without a name) the linear layer of a head."""
     weight_shape = tuple(module.weight.shape)  # type: ignore[arg-type]
     layer = Layer(shape, weight_shape)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, CONVOLVING):
         strides, dilations = tuple(module.stride), tuple(module.dilation)  # some networks hold them as lists
         layer = replace(layer, strides=strides, pads=_pads(module), dilations=dilations, group=module.groups)
     if name is None:
@@ -52,10 +54,10 @@ def _input_quantizer(network: Network, name: str) -> ActivationQuantizer | None:
     return quantizer if isinstance(quantizer, ActivationQuantizer) else None
 
 
-def _pads(module: nn.Conv2d) -> tuple[int, ...]:
+def _pads(module: Any) -> tuple[int, ...]:
     """Return the padding of a convolution in ONNX's order: before every axis, then behind."""
     if module.padding == "valid":
-        return (0, 0, 0, 0)
+        return (0,) * 2 * len(module.kernel_size)
     if module.padding == "same":
         totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
         return (*(total // 2 for total in totals), *(total - total // 2 for total in totals))

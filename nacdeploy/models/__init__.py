@@ -85,8 +85,8 @@ class ModelSpec:
             raise UsageError(f"{self.name} has changed since it was recorded; give the file as it was, or start anew")
         model = _build(self)
         model = _materialised(model, self.input_shape) if self.ports is None else ported(model, self.ports)
-        if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
-            raise UsageError(f"model '{self.name}' has no Conv2d and no Linear layer: nothing to compress")
+        if not any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) for module in model.modules()):
+            raise UsageError(f"model '{self.name}' has no convolution and no Linear layer: nothing to compress")
         return model
 
 

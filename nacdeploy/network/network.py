@@ -149,7 +149,7 @@ class Network(nn.Module):
                 )
                 found[name] = f"{kind}: {why}"
             elif any(f"{name}.{key}".lstrip(".") in multiplied for key in matrices):
-                found[name] = f"{kind}: computes with its weights in a way of its own"
+                found[name] = f"{kind}: {_way_of_its_own(module)}"
         return found
 
     def quantize(self, rule: Rule) -> None:
@@ -283,6 +283,17 @@ class Simulation:
     def attached(self, key: str, module: Attachment, x: Tensor) -> Tensor:
         y: Tensor = module(x)
         return y
+
+
+def _way_of_its_own(module: nn.Module) -> str:
+    """Return how a module of torch's own uses weights that are no layer's."""
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "its rows are looked up, not multiplied, and stay in float"
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return "a recurrent layer is one operator, which stays whole and in float"
+    if isinstance(module, nn.MultiheadAttention):
+        return "its queries, keys and values have one parameter (in_proj_weight) in place of layers"
+    return "computes with its weights in a way of its own"
 
 
 def masked_weight(network: Network, name: str, module: nn.Module) -> Tensor:

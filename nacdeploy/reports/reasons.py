@@ -66,6 +66,8 @@ def why(
     `asked`, `in_file` and `lowered` are the columns asked, held and reason of its lowering row ("" where it has none);
     `rule` is that of the chain's last Q, None without one.
     """
+    if kind == "recurrent" and rule is not None:
+        lowered = lowered or "a recurrent layer is one operator, which Q does not cover"
     reason = _int8(facts, kind, fit) if facts.held == "int8" else _float(facts, asked, in_file, lowered, rule, fit)
     clauses = [reason.text]
     if not reason.is_gain and fit.sentence and fit.sentence != reason.text.partition(": ")[2]:

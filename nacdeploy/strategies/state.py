@@ -183,7 +183,8 @@ def _spoken(rule: Rule | Sparsity) -> dict[str, Any]:
     """Return the rule as a dict, without fields added after v1 that hold their default or only place quantizers (which
     have names), so that old cache keys and seeds stay valid."""
     data = {key: value for key, value in records.to_data(rule).items() if value != _LATER.get(key, ...)}
-    data.pop("integers_between", None)
+    for each in ("integers_between", "every_convolution"):
+        data.pop(each, None)
     return data
 
 

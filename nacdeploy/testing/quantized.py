@@ -8,6 +8,7 @@ from nacdeploy.exporters.targets import grid_named
 from nacdeploy.models import resolve
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import Rule
+from nacdeploy.network.captured.graph import WEIGHTED
 from nacdeploy.network.network import Network
 from nacdeploy.network.semantics import Use
 
@@ -56,7 +57,7 @@ def quantized(name: str, side: int, *, width: float | None = None, two_four: boo
 
 def _keep_two_of_four(backbone: nn.Module) -> None:
     for module in backbone.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.shape[1] % 4 == 0:
+        if isinstance(module, WEIGHTED) and module.weight.shape[1] % 4 == 0:
             rows = module.weight.data.movedim(1, -1)
             groups = rows.reshape(-1, 4)
             kept = torch.zeros_like(groups).scatter_(1, groups.abs().topk(2, dim=1).indices, 1.0)

@@ -107,7 +107,7 @@ def _input_hook(layer: nn.Module, removed: Tensor) -> Callable[..., Any]:
 def _axis(layer: nn.Module, x: Tensor) -> int:
     """Return the axis of the channels: the last one of linear layers and of norms that are not made for maps."""
     if isinstance(layer, _ConvNd):
-        return x.dim() - (3 if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else 2)
+        return x.dim() - 1 - len(layer.kernel_size)
     kind = type(layer).__name__.lower()
     reads_last = isinstance(layer, nn.Linear | nn.LayerNorm) or "layernorm" in kind or "rmsnorm" in kind
     return -1 if reads_last and "2d" not in kind else 1

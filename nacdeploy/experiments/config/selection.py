@@ -96,4 +96,4 @@ def _passed_over(entry: Mapping[str, Any], types: Mapping[str, str], allowed: se
     """Types that are in the network and in the grammar, and that nothing here compresses."""
     for kind in () if entry.get("op_names") else entry.get("op_types") or ():
         if kind in types.values() and not any(types[name] == kind for name in allowed):
-            yield f"layers of type {kind} are left as they are: only Conv2d and Linear are compressed"
+            yield f"layers of type {kind} are left as they are: only convolutions and Linear are compressed"

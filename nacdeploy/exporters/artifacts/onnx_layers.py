@@ -20,11 +20,21 @@ from nacdeploy.network.attachments.sparsity import sparsity_of
 INT8_KERNELS = frozenset(
     {"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul"}
 )
-KERNELS = INT8_KERNELS | {"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"}
+RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}  # their gates
+KERNELS = INT8_KERNELS | {
+    "Conv",
+    "ConvTranspose",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "Gemm",
+    "MatMul",
+    *RECURRENT,
+}
 REFORMATS = frozenset({"Cast", "DequantizeLinear", "QuantizeLinear", "ReorderInput", "ReorderOutput", "Transpose"})
 BETWEEN = "between layers"
 
-_MULTIPLIES = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_MULTIPLIES = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT})
 _CONSTANT_STEPS = frozenset({"Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose"})
 _SUFFIX = re.compile(r"(_token_\d+|_nchwc|/duplicated|/MatMulScaleFusion/)+$")
 _SOURCE = ""
@@ -71,7 +81,8 @@ def onnx_layers(
         if node.op_type in _MULTIPLIES:
             weight = _weight_name(links, node)
             row = named.of(node)
-            kind = row.kind if row else ("product" if weight is None else _kind(node))
+            is_product = weight is None and node.op_type not in RECURRENT
+            kind = row.kind if row else ("product" if is_product else _kind(node))
             found[row.layer if row else module_path(node).removeprefix("network.") or node.name].append((node, kind))
     return tuple(_layer(name, nodes, links, shapes) for name, nodes in found.items())
 
@@ -175,7 +186,7 @@ def _layer(
 ) -> OnnxLayer:
     nodes = tuple(node.name for node, _ in found)
     first, kind = found[0]
-    weight = _weight(links, first)
+    weight = _weight(links, first) if first.op_type not in RECURRENT else None
     macs = sum(_macs(node, links, *shapes[node.name]) for node, _ in found if node.name in shapes)
     held = "int8" if all(_is_dequantized(links, name) for node, _ in found for name in node.input[:2]) else "float32"
     if weight is None:
@@ -190,7 +201,9 @@ def _layer(
 
 def _macs(node: onnx.NodeProto, links: Links, read: tuple[int, ...], written: tuple[int, ...]) -> int:
     """Count multiply-accumulates for one image: each output sums over the inputs of its group, or over the inner
-    axis."""
+    axis; each gate of a recurrent layer, at each step, over the inputs of the step and the former outputs."""
+    if node.op_type in RECURRENT:
+        return int(RECURRENT[node.op_type] * np.prod(written) * (read[-1] + written[-1]))
     weight = _weight(links, node)
     if weight is not None and node.op_type != "ConvTranspose":
         return int(np.prod(written) * np.prod(weight.shape[1:]))
@@ -240,4 +253,6 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _kind(node: onnx.NodeProto) -> str:
+    if node.op_type in RECURRENT:
+        return "recurrent"
     return "conv" if node.op_type.startswith("Conv") else "linear"

@@ -15,7 +15,7 @@ from nacdeploy.base.errors import NacdeployError
 from nacdeploy.base.precision import FLOAT32, Precision
 from nacdeploy.network.attachments import fake_quant
 from nacdeploy.network.attachments.fake_quant import ActivationQuantizer, kind_of
-from nacdeploy.network.captured.graph import weighted_consumer
+from nacdeploy.network.captured.graph import Weighted, weighted_consumer
 from nacdeploy.network.network import Network, layer_integers, masked_weight
 
 _LARGEST_BIAS = 2.0**30
@@ -100,7 +100,7 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 def _parameters(
     network: Network,
     name: str,
-    module: nn.Conv2d | nn.Linear,
+    module: Weighted,
     norm: nn.Module | None,
     edge: ActivationQuantizer | None,
     reads_tokens: bool,

@@ -6,12 +6,14 @@ deepest first for transformers. Leaving early by confidence follows BranchyNet (
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from math import prod
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
+_POOLS: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def breadth_first(places: Sequence[T]) -> list[T]:
@@ -28,21 +30,24 @@ def breadth_first(places: Sequence[T]) -> list[T]:
 
 
 class ExitHead(nn.Module):
-    """A classifier on an inner tensor: (N, C, H, W) pooled to a coarse grid, or (N, L, C) averaged over tokens.
+    """A classifier on an inner tensor: (N, C, ...) pooled to a coarse grid, or (N, L, C) averaged over tokens.
 
     A grid of several cells keeps the spatial information that early layers have not yet put into channels.
     """
 
     threshold: Tensor
 
-    def __init__(self, place: str, node: str, shape: Sequence[int], n_classes: int, grid: int) -> None:
+    def __init__(
+        self, place: str, node: str, shape: Sequence[int], n_classes: int, grid: int, is_tokens: bool | None = None
+    ) -> None:
         super().__init__()
         self.place, self.node = place, node
-        self.is_tokens = len(shape) == 3
-        kernel = 1 if self.is_tokens else max(1, min(shape[2], shape[3]) // grid)
-        self.pool = nn.AvgPool2d(kernel)
+        self.is_tokens = len(shape) == 3 if is_tokens is None else is_tokens
+        sizes = shape[2:]
+        kernel = 1 if self.is_tokens else max(1, min(sizes) // grid)
+        self.pool = _POOLS[len(sizes)](kernel)
         self.flatten = nn.Flatten()
-        cells = 1 if self.is_tokens else (shape[2] // kernel) * (shape[3] // kernel)
+        cells = 1 if self.is_tokens else prod(size // kernel for size in sizes)
         channels = shape[2] if self.is_tokens else shape[1]
         self.linear = nn.utils.skip_init(nn.Linear, channels * cells, n_classes)
         nn.init.zeros_(self.linear.weight)  # a linear classifier needs no random start

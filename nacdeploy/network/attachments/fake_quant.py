@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nacdeploy.base.precision import Grid, Precision
+from nacdeploy.network.captured.graph import CONVOLVING
 
 TINY = 1e-12
 
@@ -111,6 +112,8 @@ class Rule:
         weights: the name of the function from weights to integers (`network/attachments/weight_quantizers.py`).
         integers_between: whether products, gates and parts of tensors between layers stay on integers too, where the
             grid's kernels do not fuse; rules of files before 0.13 do not say so.
+        every_convolution: whether convolutions along one and three axes are layers too; rules of older files do not
+            say so, and keep the edges of their files.
     """
 
     precision: Precision
@@ -119,6 +122,7 @@ class Rule:
     layer_bits: Mapping[str, str] = field(default_factory=dict)
     weights: str = "symmetric"
     integers_between: bool = False
+    every_convolution: bool = False
 
     def precision_of(self, layer: str) -> Precision:
         """Return the precision of a covered layer, of a factor of a covered layer, or of another node."""
@@ -138,6 +142,8 @@ class Rule:
         """
         n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
         is_depthwise = n_inputs == 1 and getattr(layer, "groups", 1) == n_outputs
+        if not self.every_convolution and isinstance(layer, nn.Conv1d | nn.Conv3d):
+            return "this Q is of a version that took Conv2d and Linear layers alone"
         if self.excludes(name):
             return "excluded (quantize.exclude, min_snr_db or max_drop)"
         if (n_outputs if is_depthwise else min(n_outputs, n_inputs)) < self.min_channels:
@@ -194,4 +200,4 @@ class ActivationQuantizer(nn.Module):
 
 def kind_of(layer: nn.Module) -> str:
     """`conv` or `linear`."""
-    return "conv" if isinstance(layer, nn.Conv2d) else "linear"
+    return "conv" if isinstance(layer, CONVOLVING) else "linear"

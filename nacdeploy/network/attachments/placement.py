@@ -3,7 +3,8 @@
 Each rule holds for a reader of tensors and names the tensors that are read quantized:
 
 1. Quantized convolutions and linear layers read their input quantized; products of two tensors (attention) read both.
-2. Nothing stands between a convolution, its batch norm and the activation that a kernel clamps (ReLU, ReLU6).
+2. Nothing stands between a convolution, its batch norm and the activation that a kernel clamps (ReLU, ReLU6). A norm
+   behind the activation is an operator of its own.
 3. Pools keep integers: average pools behind a quantized convolution, and every max pool whose output is read quantized.
 4. The operands of a concatenation of integers share one scale, which is also the scale of its output. So do a tensor
    and its parts (`split`), and a tensor and its enlargement (nearest neighbours).
@@ -32,7 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nacdeploy.base.precision import Grid
 from nacdeploy.models.ports import join
 from nacdeploy.network.attachments.fake_quant import Rule, kind_of
-from nacdeploy.network.captured.graph import carries_images, operator_name, weighted_consumer
+from nacdeploy.network.captured.graph import CONVOLVING, WEIGHTED, carries_images, operator_name, weighted_consumer
 
 CONCATENATIONS = {"cat", "concat"}
 ADDITIONS = {"add"}
@@ -43,9 +44,11 @@ GATES = {"sigmoid"}
 GATED, GATE = {"silu"}, -1
 # A convolution's kernel clamps its output; a smooth activation behind it reads its quantized output.
 CLAMPS = {"relu", "relu6", "hardtanh"}
-AVERAGES = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
+AVERAGES = {"mean", *(f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3))}
+_ODD_AVERAGES = {each for each in AVERAGES if each.endswith(("1d", "3d"))}
 # These pass values on unchanged, so that their input and output share one scale.
-POOLS = {"max_pool2d"}
+POOLS = {"max_pool1d", "max_pool2d", "max_pool3d"}
+_ODD_POOLS = {"max_pool1d", "max_pool3d"}
 RESHAPES = {"flatten", "unflatten", "reshape", "transpose", "permute", "contiguous", "unsqueeze", "squeeze"}
 RESHAPES |= {"dropout", "feature_dropout", "identity"}
 PADS = {"pad", "constant_pad_nd"}
@@ -54,7 +57,6 @@ PARTS = {"split", "split_with_sizes", "chunk", "slice", "upsample_nearest2d"}
 ONE_OF = {"getitem"}
 NORMS = {"batch_norm"}
 SHAPE_QUERIES = {"sym_size"}
-_NEVER_READ = CLAMPS | SHAPE_QUERIES | NORMS
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ class _Placement:
         self, graph: fx.Graph, backbone: nn.Module, layers: Mapping[str, nn.Module], rule: Rule, grid: Grid
     ) -> None:
         self._graph, self._backbone, self._layers, self._rule, self._grid = graph, backbone, layers, rule, grid
+        self._averages, self._pools = AVERAGES, POOLS
+        if not rule.every_convolution:
+            self._averages, self._pools = AVERAGES - _ODD_AVERAGES, POOLS - _ODD_POOLS
         self._between = rule.integers_between and not grid.fuses_outputs
         self._wanted, self._ends = self._read_by_layers(), self._answers()
         self._leading = self._leading_to_layers() if self._between else set()
@@ -142,13 +147,14 @@ class _Placement:
         operands = [self._writers[a] for a in node.all_input_nodes if carries_images(a)]
         if self._is_quantized_conv(node):
             return "conv"
-        if operands and (self._kind(node) in CLAMPS | NORMS or self._shares(node) or self._renames(node)):
+        is_passed = self._kind(node) in CLAMPS or self._is_folded(node) or self._shares(node) or self._renames(node)
+        if operands and is_passed:
             return operands[0]
         if self._is_joined(node, operands):
             return "join"
         if self._between and "conv" in operands and (self._adds(node) or self._scales(node)):
             return "join"
-        joins = self._adds(node) or self._scales(node) or self._kind(node) in AVERAGES or self._gates(node)
+        joins = self._adds(node) or self._scales(node) or self._kind(node) in self._averages or self._gates(node)
         return "join" if joins and operands and all(operands) else ""
 
     def _read_by_layers(self) -> set[fx.Node]:
@@ -167,7 +173,7 @@ class _Placement:
         found: set[fx.Node] = set()
         for node in reversed(self._graph.nodes):
             is_kept = self._adds(node) or self._multiplies(node) or self._shares(node) or self._renames(node)
-            is_kept = is_kept or self._kind(node) in CONCATENATIONS | AVERAGES | GATES | GATED | CLAMPS | NORMS
+            is_kept = is_kept or self._kind(node) in CONCATENATIONS | self._averages | GATES | GATED | CLAMPS | NORMS
             if self._layer_inputs(node):
                 found.update(self._layer_inputs(node))
             elif node in found and is_kept:
@@ -206,7 +212,8 @@ class _Placement:
             layer = self._layers.get(str(node.target))
             return [_Use(node, operand, kind_of(layer) if layer else "linear") for operand in multiplied]
         is_end = node.op in ("output", "placeholder") or node in self._ends
-        if is_end or self._kind(node) in _NEVER_READ or self._shares(node) or self._renames(node):
+        is_silent = self._kind(node) in CLAMPS | SHAPE_QUERIES or self._is_folded(node)
+        if is_end or is_silent or self._shares(node) or self._renames(node):
             return []
         return [_Use(node, operand, "conv") for operand in self._integers_for(node, operands)]
 
@@ -218,7 +225,7 @@ class _Placement:
         is_join = self._adds(node) or self._scales(node)
         if is_join and (all(writers) or "conv" in writers):
             return self._added(operands, writers)
-        if self._kind(node) in AVERAGES or self._gates(node):
+        if self._kind(node) in self._averages or self._gates(node):
             return [operand for operand, writer in zip(operands, writers, strict=True) if writer]
         if self._grid.fuses_outputs:
             return []
@@ -242,7 +249,7 @@ class _Placement:
         return self._is_quantized_conv(node)
 
     def _is_quantized_conv(self, node: fx.Node) -> bool:
-        return node.op == "call_module" and isinstance(self._layers.get(str(node.target)), nn.Conv2d)
+        return node.op == "call_module" and isinstance(self._layers.get(str(node.target)), CONVOLVING)
 
     def _shared_scales(self, uses: list[_Use]) -> dict[fx.Node, fx.Node]:
         """Return, for every tensor in a quantized concatenation, the node whose scale the tensor takes."""
@@ -279,7 +286,14 @@ class _Placement:
     def _shares(self, node: fx.Node) -> bool:
         """Tell whether a node's output has the values of its input, so that one scale serves both."""
         is_part = self._between and (self._kind(node) in PARTS or self._pads_zeros(node))
-        return is_part or self._kind(node) in POOLS
+        return is_part or self._kind(node) in self._pools
+
+    def _is_folded(self, node: fx.Node) -> bool:
+        """Tell whether a norm is part of the layer in front of it; behind an activation it is an operator of its own,
+        and reads what the layer wrote."""
+        source = node.all_input_nodes[0] if node.all_input_nodes else node
+        is_next = not self._rule.every_convolution or weighted_consumer(source, self._backbone) is not None
+        return self._kind(node) in NORMS and is_next
 
     def _pads_zeros(self, node: fx.Node) -> bool:
         if self._kind(node) not in PADS:
@@ -315,7 +329,7 @@ def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:
     if node.op != "call_module":
         return operator_name(node.target) if node.op == "call_function" else node.op
     module = backbone.get_submodule(str(node.target))
-    if isinstance(module, nn.Linear | nn.Conv2d):
+    if isinstance(module, WEIGHTED):
         return kind_of(module)
     if isinstance(module, _BatchNorm):
         return "batch_norm"

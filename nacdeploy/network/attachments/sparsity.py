@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacdeploy.network.captured.graph import CONVOLVING
+
 TWO_FOUR, ELEMENT, KERNEL, FILTER = "2:4", "element", "kernel", "filter"
 _INDEX_BITS = 2  # a value kept by 2:4 says at which of four places it stood
 _LARGEST_SAMPLE, _SMALLEST_SAMPLE = 2048, 64
@@ -37,6 +39,8 @@ class Sparsity:
         patterns: the patterns of layers with another pattern than `pattern`.
         importance: the norm of a block, "l1" or "l2".
         rounding: "floor" or "ceil", to a whole number of elements, kernels or filters.
+        every_convolution: whether convolutions along one and three axes are layers too; rules of older files do not
+            say so.
     """
 
     pattern: str
@@ -47,6 +51,7 @@ class Sparsity:
     patterns: Mapping[str, str] = field(default_factory=dict)
     importance: str = "l1"
     rounding: str = "floor"
+    every_convolution: bool = False
 
     def share(self, name: str) -> float:
         """Return the fraction of a layer that is masked."""
@@ -64,13 +69,15 @@ class Sparsity:
     def why_dense(self, name: str, layer: nn.Module) -> str | None:
         """Return why `layer` gets no mask, or None if it gets one."""
         n_outputs, n_inputs = layer.weight.shape[:2]  # type: ignore[index]
+        if not self.every_convolution and isinstance(layer, nn.Conv1d | nn.Conv3d):
+            return "this S is of a version that took Conv2d and Linear layers alone"
         if not self.share(name):
             return "a share of 0" if name in self.ratios or not self.ratios else "not in sparsify.ratios"
         if any(name == entry or name.startswith(f"{entry}.") for entry in self.exclude):
             return "excluded"
         if getattr(layer, "groups", 1) > 1:
             return "depthwise or grouped"
-        if self.pattern_of(name) in (KERNEL, FILTER) and not isinstance(layer, nn.Conv2d):
+        if self.pattern_of(name) in (KERNEL, FILTER) and not isinstance(layer, CONVOLVING):
             return "no convolution"
         if self.pattern_of(name) == TWO_FOUR and n_inputs < 4:
             return "fewer than 4 input channels"

@@ -7,13 +7,15 @@ nodes of their own.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-WEIGHTED = (nn.Conv2d, nn.Linear)
+CONVOLVING = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHTED = (*CONVOLVING, nn.Linear)
+Weighted: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 IMAGES = "images"
 
 _aten = torch.ops.aten
@@ -114,7 +116,7 @@ def call_with(module: nn.Module, x: Tensor, weight: Tensor | None) -> Any:
     return call_plain(module, x) if weight is None else with_weights(module, x, weight, module.bias)  # type: ignore[arg-type]
 
 
-CONVOLUTIONS: dict[str, Any] = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
+CONVOLUTIONS: dict[str, Any] = dict(zip(("conv1d", "conv2d", "conv3d"), CONVOLVING, strict=True))
 _FORWARDS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     **{kind: lambda m, x: with_weights(m, x, m.weight, m.bias) for kind in (*CONVOLUTIONS.values(), nn.Linear)},
     _BatchNorm: _BatchNorm.forward,

@@ -8,8 +8,8 @@ follows DepGraph (Fang et al., 2023), on operators with bound arguments in place
 linear in the size of the graph.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +23,7 @@ from nacdeploy.network.network import Network, Structure, no_grad_eval
 from nacdeploy.surgery.channel_labels.channel_classes import Classes, Labels
 from nacdeploy.surgery.channel_labels.channel_operators import Call
 from nacdeploy.surgery.channel_labels.channel_rules import Axes, Rules, blank
+from nacdeploy.surgery.channel_labels.heads import Split, splits
 
 ANSWER = "the network answers with it"
 
@@ -39,6 +40,7 @@ class Labelling:
         layers: the labels of each layer's outputs and inputs in its product.
         nodes: the labels of the tensors that graph nodes write.
         order: the layers from the network's end backwards.
+        heads: the nodes that split channels into heads, along which labels run in place of the channels.
     """
 
     classes: Classes
@@ -46,27 +48,36 @@ class Labelling:
     layers: dict[str, tuple[Labels, Labels]]
     nodes: dict[str, Axes]
     order: tuple[str, ...]
+    heads: Mapping[str, Split] = field(default_factory=dict)
 
 
 def labelled(network: Network) -> Labelling:
     """Label the channels of a captured network by running its graph on a blank image: once for each structure."""
     known = _KNOWN.get(network.structure)
     if known is None:
-        known = _KNOWN[network.structure] = _labelled(network)
+        known = _KNOWN[network.structure] = _labelled(network, None)
     return known
+
+
+def relabelled(network: Network, heads: Mapping[str, Split]) -> Labelling:
+    """Label a network anew, with these splits into heads in place of all; later questions get this answer."""
+    _KNOWN[network.structure] = _labelled(network, heads)
+    return _KNOWN[network.structure]
 
 
 _KNOWN: WeakKeyDictionary[Structure, Labelling] = WeakKeyDictionary()
 
 
-def _labelled(network: Network) -> Labelling:
-    run = _Propagation(network.backbone, network.captured, Classes(), {}, {})
+def _labelled(network: Network, heads: Mapping[str, Split] | None) -> Labelling:
     with no_grad_eval(network):
         images = network.example_input()
-        like = next((p for p in network.parameters() if p.is_floating_point()), images)
-        run.run(images.to(like))
+        images = images.to(next((p for p in network.parameters() if p.is_floating_point()), images))
+        heads = splits(network.backbone, network.captured, images) if heads is None else heads
+        axes = {name: each.axis for name, each in heads.items()}
+        run = _Propagation(network.backbone, network.captured, Classes(), {}, {}, heads=axes)
+        run.run(images)
     nodes = {node.name: axes for node, axes in run.labels.items() if isinstance(axes, tuple)}
-    return Labelling(run.classes, run.places, run.layers, nodes, _backwards(network.captured.graph))
+    return Labelling(run.classes, run.places, run.layers, nodes, _backwards(network.captured.graph), heads)
 
 
 def _backwards(graph: fx.Graph | None) -> tuple[str, ...]:
@@ -93,11 +104,12 @@ class _Propagation(Interpreter):
         places: dict[str, Axes],
         layers: dict[str, tuple[Labels, Labels]],
         weight_of: str = "",
+        heads: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(backbone, captured)
         self._weight_of = weight_of
         self.classes, self.places, self.layers = classes, places, layers
-        self.rules = Rules(classes)
+        self.rules = Rules(classes, heads=heads or {})
         self.labels, self._of = self.rules.written, self.rules.labels_of
         self._tensors = dict((*backbone.named_parameters(), *backbone.named_buffers()))
         held = [*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers(remove_duplicate=False)]

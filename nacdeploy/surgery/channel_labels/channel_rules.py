@@ -1,7 +1,7 @@
 """Rules: the labels of what an operator writes, from the labels of what it reads, and the channels that it joins or
 fixes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -28,10 +28,12 @@ class Rules:
     Attributes:
         classes: the classes of channels, which the rules join and fix.
         written: the labels of the tensor that a graph node writes (of several tensors: a list), by node.
+        heads: the axis along which a node that splits channels into heads keeps labels, by its name.
     """
 
     classes: Classes
     written: dict[Any, Any] = field(default_factory=dict)
+    heads: Mapping[str, int] = field(default_factory=dict)
 
     def labels_of(self, node: Any) -> Axes:
         """Return the labels of the one tensor that a node writes, or none."""
@@ -144,11 +146,12 @@ class Rules:
             field = torch.from_numpy(found).reshape(view).expand(shape).contiguous()
             answer = call.node.target(field, *call.args[1:], **call.kwargs)
             for place, part in enumerate(answer if many else [answer]):
-                self._place_moved(made[place], part, call.where)
+                self._place_moved(made[place], part, call.where, self.heads.get(call.node.name))
         return [tuple(each) for each in made] if many else tuple(made[0])
 
-    def _place_moved(self, made: list[Labels], field: Tensor, where: str) -> None:
-        """Find the axis of a moved tensor along which labels vary; if several do, join all but the last."""
+    def _place_moved(self, made: list[Labels], field: Tensor, where: str, heads: int | None = None) -> None:
+        """Find the axis of a moved tensor along which labels vary; if several do, join all but the last, or all but
+        that of the `heads`."""
         varying = [e for e in range(field.dim()) if bool((field != field.narrow(e, 0, 1)).any())]
         for axis in reversed(range(field.dim())):
             if axis not in varying:
@@ -157,12 +160,13 @@ class Rules:
         if not varying:
             self.classes.fix(labels.reshape(-1)[:1], where)
             return
-        rows = np.moveaxis(labels, varying[-1], -1).reshape(-1, labels.shape[varying[-1]])
+        kept = heads if heads in varying else varying[-1]
+        rows = np.moveaxis(labels, kept, -1).reshape(-1, labels.shape[kept])
         self.classes.join(rows[:1], rows, where)
-        if made[varying[-1]].any():
+        if made[kept].any():
             self.classes.fix(rows[0], where)
-            self.classes.fix(made[varying[-1]], where)
-        made[varying[-1]] = rows[0]
+            self.classes.fix(made[kept], where)
+        made[kept] = rows[0]
 
     def _pooled(self, x: Axes, n_axes: int, value: Any, where: str) -> Any:
         self.fix(x[-n_axes:], where)

@@ -24,7 +24,7 @@ class Member:
         layer: the name of the layer.
         role: whether the layer writes, passes or reads the channels.
         indices: the indices of the layer's axis (outputs; inputs of a reader), an equal part for each channel, in
-            order.
+            order; the queries, keys and values of a head read the same.
     """
 
     layer: str
@@ -41,7 +41,9 @@ class Group:
         order: the channels from least to most important, dead ones first.
         importance: the importance of the channels, aligned with `order`.
         n_dead: the number of dead channels.
-        quantum: the number of consecutive channels that go together, one of each part of a grouped convolution.
+        quantum: the number of equal parts of the channels, those of a grouped convolution, of which the same places go
+            together.
+        run: the number of channels in a row that go together: those of a head of attention.
         members: the layers on these channels.
     """
 
@@ -51,6 +53,7 @@ class Group:
     n_dead: int
     quantum: int = 1
     members: tuple[Member, ...] = ()
+    run: int = 1
 
     @property
     def n_channels(self) -> int:
@@ -63,8 +66,8 @@ class Group:
 
     def unit(self, multiple: int) -> int:
         """Return the number of channels that go together: `multiple`, and as many of each part of a grouped
-        convolution."""
-        return math.lcm(multiple, self.quantum)
+        convolution, or whole heads."""
+        return math.lcm(multiple, self.quantum * self.run)
 
     def most(self, multiple: int) -> int:
         """Return the largest number of channels that can go in whole units without the last unit."""
@@ -72,10 +75,11 @@ class Group:
         return max(0, (self.n_channels - unit) // unit * unit)
 
 
-def families(n_channels: int, quantum: int) -> list[tuple[int, ...]]:
-    """Return the channels at the same place of each of `quantum` equal parts."""
+def families(n_channels: int, quantum: int, run: int = 1) -> list[tuple[int, ...]]:
+    """Return the channels at the same place of each of `quantum` equal parts; a place is a `run` of channels."""
     step = n_channels // quantum
-    return [tuple(range(first, n_channels, step)) for first in range(step)]
+    starts = range(0, step, run)
+    return [tuple(c for part in range(first, n_channels, step) for c in range(part, part + run)) for first in starts]
 
 
 def ordered(group: Group, scores: Tensor) -> Group:
@@ -84,7 +88,7 @@ def ordered(group: Group, scores: Tensor) -> Group:
     Dead channels come first, then the least scores; of equal scores the lowest index.
     """
     dead = set(group.order[: group.n_dead])
-    found = families(group.n_channels, group.quantum)
+    found = families(group.n_channels, group.quantum, group.run)
     found.sort(key=lambda family: (family[0] not in dead, float(scores[[*family]].mean()), family))
     order = tuple(channel for family in found for channel in family)
     return replace(group, order=order, importance=tuple(float(scores[channel]) for channel in order))

@@ -15,11 +15,12 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import NacdeployError
+from nacdeploy.network.captured.graph import CONVOLVING, WEIGHTED
 from nacdeploy.network.network import Network
 from nacdeploy.network.plain import plain_outputs
 from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, READER
 
-ROOTS = (nn.Conv2d, nn.Linear)
+ROOTS = WEIGHTED
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def role(dependency: Dependency) -> tuple[str, Tensor | None]:
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor):
         return "", None
-    if isinstance(layer, nn.Conv2d | nn.Linear):
+    if isinstance(layer, WEIGHTED):
         if dependency.handler.__name__ == "prune_in_channels" and getattr(layer, "groups", 1) == 1:
             return READER, weight.detach().abs().transpose(0, 1).flatten(1).amax(1)
         bias = layer.bias.detach().abs() if layer.bias is not None else 0.0
@@ -121,7 +122,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def cut(graph: Graph, root: nn.Module, channels: tuple[int, ...]) -> None:
     """Cut channels out of a root layer and all coupled layers, in place."""
-    along = tp.prune_conv_out_channels if isinstance(root, nn.Conv2d) else tp.prune_linear_out_channels
+    along = tp.prune_conv_out_channels if isinstance(root, CONVOLVING) else tp.prune_linear_out_channels
     graph.get_pruning_group(root, along, [*channels]).prune()
 
 

@@ -6,10 +6,8 @@ values.
 
 import copy
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
-from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,11 +17,11 @@ from nacdeploy.network.captured.capture import first_tensor
 from nacdeploy.network.network import Network, Structure
 from nacdeploy.network.plain import masked_backbone
 from nacdeploy.surgery.channel_labels.channel_axes import ANSWER, labelled
-from nacdeploy.surgery.channels import channel_graph, channel_places
+from nacdeploy.surgery.channels import channel_graph, channel_places, whole_heads
 from nacdeploy.surgery.channels.channel_choice import READER, Group, Member, families, ordered
 from nacdeploy.surgery.channels.channel_graph import Coupled, Dependency, Graph, View
 from nacdeploy.surgery.channels.channel_pruning import Cut, plan_cut, slice_tensors
-from nacdeploy.surgery.channels.channel_soundness import Soundness
+from nacdeploy.surgery.channels.channel_soundness import sound_ones, soundness
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def _labelled_couplings(network: Network) -> tuple[Coupling, ...]:
     axes = [Axis(*each[:2], tuple(each[2].tolist())) for each in channel_places.axes(network, labelling)]
     found = []
     for group in _labelled(network)[0]:
-        if group.quantum == 1:
+        if group.quantum * group.run == 1:
             classes = labelling.classes.find(labelling.layers[group.root][0]).tolist()
             found.append(_along(classes, axes))
     return tuple(coupling for coupling in found if coupling is not None)
@@ -125,8 +123,8 @@ def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
     traced, left = _traced(network, example) if network.graph is None else _labelled(network)
     sound = _known_sound(network.structure)
     if sound is None:
-        holds = _is_traced_sound if network.graph is None else _soundness(network)
-        sound = {group.root for group in _sound(network, sorted(traced, key=_kinship), holds)}
+        holds = _is_traced_sound if network.graph is None else soundness(network)
+        sound = {group.root for group in sound_ones(network, sorted(traced, key=_kinship), holds)}
     found = tuple(group for group in traced if group.root in sound)
     _OUTLINES.setdefault(network.structure, found)
     unsound = {layer: _UNSOUND for group in traced if group.root not in sound for layer in group.layers}
@@ -136,8 +134,11 @@ def _groups(network: Network, example: Tensor) -> tuple[Group, ...]:
 
 
 def _labelled(network: Network) -> tuple[list[Group], dict[str, str]]:
-    found = channel_places.groups(network, labelled(network), masked_backbone(network).double().eval())
-    return [group for group in found.groups if group.n_channels > group.quantum], found.why_left
+    backbone = masked_backbone(network).double().eval()
+    kept_heads = whole_heads.settled(network, backbone)
+    found = channel_places.groups(network, labelled(network), backbone)
+    why = {name: kept_heads.get(name, why) for name, why in found.why_left.items()}
+    return [group for group in found.groups if group.n_channels > group.quantum * group.run], why
 
 
 def _traced(network: Network, example: Tensor) -> tuple[list[Group], dict[str, str]]:
@@ -161,27 +162,10 @@ def _known_sound(structure: Structure | None) -> set[str] | None:
     return None
 
 
-Holds: TypeAlias = Callable[[Network, dict[str, tuple[int, ...]]], bool]
-
-
-def _soundness(network: Network) -> Holds:
-    asked = Soundness(network)
-    return lambda network, removed: asked.holds(plan_cut(network, removed))
-
-
 def _kinship(group: Group) -> tuple[str, ...]:
     """Return a sort key that puts layers of one name side by side: a fault of one is a fault of its kin, and is
     found sooner."""
     return tuple(reversed([part for part in group.root.split(".") if not part.isdigit()]))
-
-
-def _sound(network: Network, found: list[Group], holds: Holds) -> list[Group]:
-    """Return the groups that may be cut: all at once if that is right, else found by halving."""
-    first = {group.root: families(group.n_channels, group.quantum)[0] for group in found}
-    if not found or holds(network, first):
-        return found
-    half = len(found) // 2
-    return [*_sound(network, found[:half], holds), *_sound(network, found[half:], holds)] if half else []
 
 
 def _is_traced_sound(network: Network, removed: dict[str, tuple[int, ...]]) -> bool:

@@ -14,8 +14,9 @@ from torch import Tensor, fx, nn
 
 from nacdeploy.models.ports import ports_of
 from nacdeploy.network.attachments.placement import AVERAGES, POOLS, RESHAPES, kind_of_node
+from nacdeploy.network.captured.axes import channel_axis
 from nacdeploy.network.captured.capture import first_tensor
-from nacdeploy.network.captured.graph import Captured, Interpreter
+from nacdeploy.network.captured.graph import CONVOLVING, WEIGHTED, Captured, Interpreter, Weighted
 from nacdeploy.network.network import Network
 from nacdeploy.network.plain import masked_backbone
 from nacdeploy.surgery.channels import next_layer
@@ -203,7 +204,7 @@ class _Taps(Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if n.name in self._nodes and isinstance(value, Tensor) and value.dim() > 1:
-            rows = value.movedim(-1 if value.dim() == 3 else 1, 0).flatten(1)  # tokens (N, T, C) have channels last
+            rows = value.movedim(channel_axis(n, self.module, value.dim()), 0).flatten(1)
             self.seen[n.name] = self.seen.get(n.name, 0.0) + self.weight * self._measure(rows)
         return value
 
@@ -304,7 +305,7 @@ def _gated(gates: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[An
 
     def hook(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         x, *rest = given
-        axis = 1 if isinstance(module, nn.Conv2d) else x.dim() - 1
+        axis = 1 if isinstance(module, CONVOLVING) else x.dim() - 1
         if name not in gates:
             gates[name] = torch.ones(len(x), x.shape[axis], device=x.device, requires_grad=True)
         shape = [len(x), *[1] * (x.dim() - 1)]
@@ -350,8 +351,8 @@ def _summed(found: Sequence[Group], role: str, values: Mapping[str, Tensor]) -> 
     return scores  # type: ignore[return-value]
 
 
-def _weighted(backbone: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    return {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+def _weighted(backbone: nn.Module) -> dict[str, Weighted]:
+    return {name: m for name, m in backbone.named_modules() if isinstance(m, WEIGHTED)}
 
 
 def _names(found: Sequence[Group]) -> set[str]:
@@ -360,6 +361,11 @@ def _names(found: Sequence[Group]) -> set[str]:
 
 def _has_reader(group: Group, network: Network) -> bool:
     return any(member.role == READER for member in group.members)
+
+
+def _has_own_readers(group: Group, network: Network) -> bool:
+    readers = [member for member in group.members if member.role == READER]
+    return bool(readers) and all(len(set(each.indices)) == len(each.indices) for each in readers)
 
 
 def _has_norm(group: Group, network: Network) -> bool:
@@ -378,6 +384,7 @@ def _is_rectified(group: Group, network: Network) -> bool:
 
 
 _READERS = (_has_reader, "no layer reads these channels")
+_OWN_READERS = (_has_own_readers, "no layer reads these channels one by one")
 
 CRITERIA = {
     "l1": Criterion(_of_weights(filter_l1), is_comparable=False),
@@ -394,6 +401,6 @@ CRITERIA = {
     "taylor": Criterion(_taylor, is_comparable=True),
     "fisher": Criterion(_fisher, True, *_READERS),
     "answers": Criterion(_answers, True, *_READERS),
-    "greedy": Criterion(_of_next_layer(next_layer.greedy_scores), True, *_READERS),
-    "lasso": Criterion(_of_next_layer(next_layer.lasso_scores), True, *_READERS),
+    "greedy": Criterion(_of_next_layer(next_layer.greedy_scores), True, *_OWN_READERS),
+    "lasso": Criterion(_of_next_layer(next_layer.lasso_scores), True, *_OWN_READERS),
 }

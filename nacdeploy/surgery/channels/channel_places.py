@@ -15,6 +15,7 @@ from nacdeploy.network.captured.graph import FOLDED, WEIGHTED
 from nacdeploy.network.network import Network
 from nacdeploy.surgery.channel_labels.channel_axes import Labelling
 from nacdeploy.surgery.channel_labels.channel_classes import Labels
+from nacdeploy.surgery.channel_labels.heads import counted
 from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, READER, Group, Member, families, ordered
 
 
@@ -60,31 +61,40 @@ def _why_not(root: str, outputs: Mapping[str, Labels], labelling: Labelling, net
         return why if len(classes) > 1 else "it has one output"
     if not isinstance(layer, WEIGHTED):
         return f"it is a {type(layer).__name__}"
-    together = len(classes) // len(np.unique(classes))
-    is_regular = np.array_equal(classes, np.tile(classes[: len(classes) // together], together))
+    quantum, run = _parts_and_run(classes)
+    first = classes[: len(classes) // quantum : run]
+    is_regular = np.array_equal(classes, np.tile(np.repeat(first, run), quantum))
     return None if is_regular else "its outputs are coupled with one another, as by shuffling channels"
 
 
+def _parts_and_run(classes: Labels) -> tuple[int, int]:
+    """Return the number of equal parts of channels, and how many in a row are of one class, if they are regular."""
+    n, n_classes = len(classes), len(np.unique(classes))
+    differing = np.nonzero(classes != classes[0])[0]
+    run = int(differing[0]) if len(differing) else n
+    return (n // (n_classes * run), run) if n % (n_classes * run) == 0 else (1, 1)
+
+
 def _group(root: str, classes: Labels, parts: Sequence["_Part"]) -> Group:
-    n, quantum = len(classes), len(classes) // len(np.unique(classes))
+    n, (quantum, run) = len(classes), _parts_and_run(classes)
     sums, n_parts = torch.zeros(n), 0
     members: dict[tuple[str, str], Member] = {}
     alive: dict[str, Tensor] = {}
     for part in parts:
-        places = _by_channel(part.labels, classes, quantum)
+        places = _by_channel(part.labels, classes)
         if part.square is not None:
             sums += (torch.from_numpy(places).double() @ part.square.double()).float()
             n_parts += 1
-        indices = _even(places, n)
+        indices = _even(places, n, run > 1)
         if indices:
             members[part.layer, part.role] = Member(part.layer, part.role, indices)
             flags = part.magnitude[torch.tensor(indices)].reshape(n, -1).amax(1) > 0
             alive[part.role] = alive.get(part.role, torch.zeros(n, dtype=torch.bool)) | flags
     scores = sums / max(1, n_parts)
     dead = [not all(bool(flags[c]) for flags in alive.values()) for c in range(n)]
-    dying = [c for family in families(n, quantum) if all(dead[c] for c in family) for c in family]
+    dying = [c for family in families(n, quantum, run) if all(dead[c] for c in family) for c in family]
     living = [c for c in range(n) if c not in set(dying)]
-    unordered = Group(root, (*dying, *living), (0.0,) * n, len(dying), quantum, tuple(members.values()))
+    unordered = Group(root, (*dying, *living), (0.0,) * n, len(dying), quantum, tuple(members.values()), run)
     return ordered(unordered, scores / scores.amax().clamp(min=1e-30))
 
 
@@ -138,25 +148,35 @@ def _parts(labelling: Labelling, backbone: nn.Module) -> Iterator[_Part]:
                 yield _Part(name, NORM, found(place[0]), weight.abs(), weight.square() if counts else None)
 
 
-def _by_channel(labels: Labels, classes: Labels, quantum: int) -> Any:
+def _by_channel(labels: Labels, classes: Labels) -> Any:
     """Assign the places of an axis to channels, (channels, places).
 
     The places are shared out if each of the channels that go together has equally many; else each channel gets all.
     """
     held = classes[:, None] == labels[None, :]
-    if quantum > 1 and held.any():
+    together = len(classes) // len(np.unique(classes))
+    if together > 1 and held.any():
         rank = held.cumsum(1) - 1
         shares = held.sum(1, keepdims=True)
-        part = np.arange(len(classes))[:, None] // (len(classes) // quantum)
-        if (shares % quantum == 0).all():
-            held &= rank // np.maximum(shares // quantum, 1) == part
+        place = np.zeros((len(classes), 1), np.int64)  # of each channel among those of its class
+        for each in np.unique(classes):
+            place[classes == each, 0] = np.arange(together)
+        if (shares % together == 0).all():
+            held &= rank // np.maximum(shares // together, 1) == place
+        elif (shares == shares.max()).all() and together % int(shares.max()) == 0:  # as for the parts of a head
+            held &= rank == place % shares
     return held
 
 
-def _even(places: Any, n_channels: int) -> tuple[int, ...]:
-    """Return the places by channel if all channels have equally many of their own, else nothing."""
-    shares = places.sum(1)
-    is_even = shares.min() == shares.max() and (places.sum(0) <= 1).all()
+def _even(places: Any, n_channels: int, of_heads: bool) -> tuple[int, ...]:
+    """Return the places by channel if all channels have equally many of their own, else nothing.
+
+    The queries, keys and values of a head have the columns of its answer in common.
+    """
+    shares, owners = places.sum(1), places.sum(0)
+    is_even = shares.min() == shares.max() and (
+        (owners <= 1).all() or (of_heads and len({*owners.tolist()} - {0}) == 1)
+    )
     return tuple(np.nonzero(places)[1].tolist()) if is_even else ()
 
 
@@ -173,12 +193,18 @@ def axes(network: Network, labelling: Labelling) -> Iterator[tuple[str, int, Lab
         if module.by_channel:
             held = labelling.nodes[module.node]
             for name in module.by_channel:
-                yield f"attachments.{key}.{name}", 0, labelling.classes.find(held[1 if len(held) == 4 else -1])
+                yield f"attachments.{key}.{name}", 0, labelling.classes.find(_channels(held))
     for key, head in network.exits.items():
         if isinstance(head, ExitHead) and head.node in labelling.nodes:
             read = labelling.nodes[head.node][-1 if head.is_tokens else 1]
             n_cells = head.linear.in_features // len(read)
             yield f"exits.{key}.linear.weight", 1, np.repeat(labelling.classes.find(read), n_cells)
+
+
+def _channels(held: Sequence[Labels]) -> Labels:
+    """Return the labels of a tensor's channels: of its first axis behind the batch; of tokens (N, L, C) the last."""
+    is_first = len(held) > 3 or (len(held) == 3 and held[1].any() and not held[2].any())
+    return held[1 if is_first else -1]
 
 
 def kept(
@@ -228,6 +254,12 @@ def attributes(
     def left(labels: Labels) -> int:
         return int((~np.isin(labelling.classes.find(labels), gone)).sum())
 
+    heads = dict[tuple[str, str], int]()
+    for split in labelling.heads.values():
+        owner, n_heads = network.backbone.get_submodule(split.owner), left(labelling.nodes[split.node][split.axis])
+        path = f"backbone.{split.owner}".rstrip(".")
+        heads |= {(path, name): n for name, n in counted(split, owner, n_heads) if getattr(owner, name) != n}
+    yield from ((path, name, n) for (path, name), n in heads.items())
     for name, module in network.backbone.named_modules():
         for attribute, value in _numbers(name, module, labelling, left):
             if getattr(module, attribute) != value:

@@ -4,9 +4,9 @@ Norms over channels (LayerNorm, GroupNorm) count the remaining channels: in the 
 over the channels that stay, as in the cut one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from nacdeploy.network.captured.decibels import snr_db
 from nacdeploy.network.captured.graph import Captured, Interpreter, computed_weight, with_weights
 from nacdeploy.network.network import Network
 from nacdeploy.network.plain import masked_backbone
-from nacdeploy.surgery.channels.channel_pruning import Attribute, Cut
+from nacdeploy.surgery.channels.channel_choice import Group, families
+from nacdeploy.surgery.channels.channel_pruning import Attribute, Cut, plan_cut
 
 _BACKBONE = "backbone."
 _LEAST_DB, _LEAST_DB_IN_DOUBLE = 90.0, 120.0
@@ -47,6 +48,24 @@ class Soundness:
             return expected.shape == answer.shape and snr_db(expected, answer) >= self._least_db
         except Exception:  # any error in the user's own forward after a cut means "not sound"
             return False
+
+
+Holds: TypeAlias = Callable[[Network, dict[str, tuple[int, ...]]], bool]
+
+
+def soundness(network: Network) -> Holds:
+    """Return the test of a cut by the channels that it removes, by root layer."""
+    asked = Soundness(network)
+    return lambda network, removed: asked.holds(plan_cut(network, removed))
+
+
+def sound_ones(network: Network, found: list[Group], holds: Holds) -> list[Group]:
+    """Return the groups that may be cut: all at once if that is right, else found by halving."""
+    first = {group.root: families(group.n_channels, group.quantum, group.run)[0] for group in found}
+    if not found or holds(network, first):
+        return found
+    half = len(found) // 2
+    return [*sound_ones(network, found[:half], holds), *sound_ones(network, found[half:], holds)] if half else []
 
 
 def _runs_in_double(network: Network, image: Tensor) -> bool:

@@ -9,14 +9,16 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacdeploy.network.captured.graph import Weighted
 from nacdeploy.surgery.channels.channel_choice import READER, Group, Member
 
-Layer = nn.Conv2d | nn.Linear
+Layer = Weighted
 
 N_ROWS = 8192
 _CHANNELS_AT_ONCE = 64
@@ -37,21 +39,21 @@ def positions(layer: Layer, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
 
 def rows(layer: Layer, x: Tensor, drawn: Tensor) -> Tensor:
     """Return the inputs of a convolution's or linear layer's product at some positions (P,) of its output, (P, I *
-    kh * kw); of a convolution with groups, those of all groups one after the other."""
+    kernel); of a convolution with groups, those of all groups one after the other."""
     drawn = drawn.to(x.device)
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])[drawn]
-    height, width = _map_size(layer, x)
-    image, place = drawn // (height * width), drawn % (height * width)
-    down = _window(place // width, 0, layer)
-    right = _window(place % width, 1, layer)
-    windows = _padded(layer, x)[image[:, None, None], :, down[:, :, None], right[:, None, :]]  # (P, kh, kw, I)
+    sizes = _map_size(layer, x)
+    image, *places = torch.unravel_index(drawn, (len(x), *sizes))
+    n = len(sizes)
+    reads = [_along(_window(at, axis, layer), axis, n) for axis, at in enumerate(places)]
+    windows = _padded(layer, x).movedim(1, -1)[image.reshape(-1, *[1] * n), *reads]  # (P, kernel, I)
     return windows.movedim(-1, 1).flatten(1)
 
 
-def outputs(y: Tensor, drawn: Tensor) -> Tensor:
-    """Return the outputs (P, O) of a layer, (N, O, H, W) or (..., O), at drawn positions."""
-    last = y.movedim(1, -1) if y.dim() == 4 else y
+def outputs(layer: Layer, y: Tensor, drawn: Tensor) -> Tensor:
+    """Return the outputs (P, O) of a convolution, (N, O, ...), or of a linear layer, (..., O), at drawn positions."""
+    last = y if isinstance(layer, nn.Linear) else y.movedim(1, -1)
     return last.reshape(-1, last.shape[-1])[drawn.to(y.device)]
 
 
@@ -171,21 +173,25 @@ def _contributions(seen: Tensor, weight: Tensor, member: Member, n_channels: int
     return torch.cat(parts)
 
 
-def _window(start: Tensor, axis: int, layer: nn.Conv2d) -> Tensor:
+def _window(start: Tensor, axis: int, layer: Any) -> Tensor:
     """Return the places (P, k) that a kernel reads along an axis, for output positions (P,)."""
     reach = torch.arange(layer.kernel_size[axis], device=start.device) * layer.dilation[axis]
     return start[:, None] * layer.stride[axis] + reach
 
 
-def _padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
+def _along(places: Tensor, axis: int, n_axes: int) -> Tensor:
+    """Return places (P, k) along one of some axes as an index (P, 1, ..., k, ..., 1) of all of them."""
+    return places.reshape(len(places), *(places.shape[1] if axis == each else 1 for each in range(n_axes)))
+
+
+def _padded(layer: Any, x: Tensor) -> Tensor:
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     return functional.pad(x, layer._reversed_padding_repeated_twice, mode)
 
 
-def _map_size(layer: nn.Conv2d, x: Tensor) -> tuple[int, int]:
-    """Return the height and width of a convolution's output."""
-    padding = layer._reversed_padding_repeated_twice
-    sizes = (x.shape[2] + padding[2] + padding[3], x.shape[3] + padding[0] + padding[1])
+def _map_size(layer: Any, x: Tensor) -> tuple[int, ...]:
+    """Return the sizes in space of a convolution's output."""
+    padding = layer._reversed_padding_repeated_twice  # of the last axis first
+    padded = [n + sum(padding[2 * i : 2 * i + 2]) for i, n in enumerate(reversed(x.shape[2:]))][::-1]
     reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-    height, width = ((n - r) // s + 1 for n, r, s in zip(sizes, reach, layer.stride, strict=True))
-    return height, width
+    return tuple((n - r) // s + 1 for n, r, s in zip(padded, reach, layer.stride, strict=True))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nacdeploy.network.captured.graph import WEIGHTED
 from nacdeploy.network.network import Network
 from nacdeploy.network.plain import masked_backbone
 from nacdeploy.surgery.channels import next_layer
@@ -52,7 +53,7 @@ class _Targets:
 
         def hook(layer: Layer, args: tuple[Tensor, ...], output: Tensor) -> None:
             self.n_calls[name] = self.n_calls.get(name, 0) + 1
-            answers = next_layer.outputs(output, next_layer.positions(layer, args[0]))
+            answers = next_layer.outputs(layer, output, next_layer.positions(layer, args[0]))
             kept = self._kept[name]
             self.found[name] = answers if kept is None else answers[:, kept]
 
@@ -107,7 +108,7 @@ def _kept_outputs(network: Network, former: Network, cut: Cut) -> dict[str, Tens
     layers = {
         name: layer
         for name, layer in network.backbone.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear) and getattr(layer, "groups", 1) == 1
+        if isinstance(layer, WEIGHTED) and getattr(layer, "groups", 1) == 1
     }
     tensors = {name: f"backbone.{name}.weight" for name in layers if network.masks.get(name) is None}
     return {name: kept.get((tensor, 0)) for name, tensor in tensors.items() if (tensor, 1) in kept}

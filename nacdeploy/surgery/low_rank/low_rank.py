@@ -43,7 +43,7 @@ def structure_only() -> Iterator[None]:
 def why_not(layer: nn.Module, format: str) -> str | None:
     """Return why a layer cannot be taken apart in a format, or None if it can."""
     if type(layer) not in (nn.Conv2d, nn.Linear):
-        return f"a {type(layer).__name__} is no convolution or linear layer"
+        return f"a {type(layer).__name__} has no low-rank form here (Conv2d and Linear have)"
     if getattr(layer, "groups", 1) > 1:
         return "depthwise or grouped"
     is_pointwise = isinstance(layer, nn.Linear) or layer.kernel_size == (1, 1)

@@ -9,8 +9,8 @@ import torch
 from explained import IMAGES, Attention, exported, layers_of
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from small_networks import Concat, Depthwise, FlattenLinear, Grouped, Plain, Residual
-from torch import nn
+from small_networks import Concat, Depthwise, FlattenLinear, Grouped, Plain, Residual, Signal, Volume
+from torch import Tensor, nn
 
 from nacdeploy.exporters.artifacts.float_twin import float_twin
 from nacdeploy.exporters.artifacts.onnx_layers import BETWEEN, KERNELS, base_name, owners
@@ -18,7 +18,7 @@ from nacdeploy.exporters.targets.ort.runner import OPTIMIZED, OnnxRunner
 from nacdeploy.network import cost
 from nacdeploy.network.attachments.sparsity import sparsity_of
 
-NETWORKS = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, Attention]
+NETWORKS = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, Attention, Signal, Volume]
 
 
 def optimized(model: onnx.ModelProto, folder: Path) -> onnx.GraphProto:
@@ -52,6 +52,26 @@ def test_products_of_activations_are_layers_without_channels() -> None:
     _, model, rows = exported(Attention)
     products = [layer for layer in layers_of(model, rows) if layer.kind == "product"]
     assert [(p.macs, p.n_inputs, p.zero_fraction) for p in products] == [(16 * 16 * 16, None, None)] * 2
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader, self.answer = nn.LSTM(IMAGES.shape[-1], 16, batch_first=True, bidirectional=True), nn.Linear(32, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.answer(self.reader(images.flatten(1, 2))[0][:, -1])
+
+
+def test_recurrent_layer_has_its_own_macs_and_time() -> None:
+    made, model, rows = exported(Recurrent)
+    layers = layers_of(model, rows)
+    expected = cost.layer_costs(made, torch.zeros(IMAGES.shape))
+    assert sorted(layer.macs for layer in layers) == sorted(row.macs for row in expected)
+    (recurrent,) = (layer for layer in layers if layer.kind == "recurrent")
+    owner = owners(model.graph, model.graph, layers)
+    assert all(owner[node.name] != "answer" for node in model.graph.node if node.op_type == "LSTM")
+    assert recurrent.held == "float32" and recurrent.n_inputs is None
 
 
 def test_layers_read_their_zeros_from_the_integers() -> None:

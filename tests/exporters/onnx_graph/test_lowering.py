@@ -18,6 +18,8 @@ from small_networks import (
     Grouped,
     Plain,
     Residual,
+    Signal,
+    Volume,
     conv,
     images,
     network,
@@ -38,7 +40,7 @@ from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
 OPSET = 20
-BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, BranchOnShape, Attention]
+BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, BranchOnShape, Attention, Signal, Volume]
 EVERY = pytest.mark.parametrize("backbone", BACKBONES, ids=lambda each: each.__name__)
 GRID = pytest.mark.parametrize("grid", ["ort", "trt"])
 

@@ -7,9 +7,10 @@ from functools import cache, partial
 
 import onnx
 import pytest
+import small_networks
 import torch
 from onnx import numpy_helper
-from small_networks import Attention, Concat, FlattenLinear, Plain, Residual, conv, network
+from small_networks import Attention, Concat, FlattenLinear, Plain, Residual, Signal, conv, images, network
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +21,7 @@ from nacdeploy.exporters.targets import grid_named, grid_names
 from nacdeploy.network.attachments import placement
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.network import Network
+from nacdeploy.testing import counted
 
 W8A8 = Precision(8, 8)
 BOTH = pytest.mark.parametrize("grid", ["ort", "trt"])
@@ -409,3 +411,40 @@ def test_rules_of_older_files_leave_gates_and_parts_float() -> None:
 
 def test_kernels_that_fuse_keep_a_smooth_activation_whole() -> None:
     assert "Sigmoid >Q> Mul" not in between(wide("trt"))
+
+
+def test_rule_of_an_older_file_leaves_signals_and_their_pools_as_they_were() -> None:
+    made = network(Signal())
+    made.quantize(Rule(W8A8))
+    assert set(made.plan.weight_bits) == {"classifier"} and set(made.plan.kinds.values()) == {"linear"}
+    made.quantize(Rule(W8A8, every_convolution=True))
+    assert set(made.plan.weight_bits) == set(made.layers) and "conv" in made.plan.kinds.values()
+
+
+class NormBehind(nn.Module):
+    """A norm behind the activation, as in older networks: no layer can take it in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = conv(3, 8), nn.BatchNorm2d(8), conv(8, 8)
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.max_pool2d(self.norm(torch.relu(self.first(x))), 2)
+        return self.classifier(torch.relu(self.second(x)).mean((2, 3)))
+
+
+def test_norm_behind_an_activation_reads_integers_so_that_its_layer_writes_them() -> None:
+    made = network(NormBehind())
+    made.quantize(Rule(W8A8))
+    assert "norm" not in made.plan.inputs
+    made.quantize(Rule(W8A8, every_convolution=True))
+    assert made.plan.inputs["norm"] == {0: "relu"} and made.plan.inputs["second"] == {0: "norm"}
+    nested = network(Plain())
+    nested.quantize(Rule(W8A8, every_convolution=True))
+    assert not any(reader in nested.plan.inputs for reader in ("1", "4", "_1", "_4"))
+
+
+def test_layer_before_a_norm_behind_an_activation_runs_on_integers() -> None:
+    made = small_networks.quantized(network(NormBehind()))
+    assert counted.integer_nodes_that_run(to_onnx(made, 20).model, images(1).numpy()) >= 2

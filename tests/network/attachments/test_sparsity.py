@@ -5,7 +5,18 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from small_networks import Concat, DataDependent, Depthwise, FlattenLinear, Plain, Residual, images, network
+from small_networks import (
+    Concat,
+    DataDependent,
+    Depthwise,
+    FlattenLinear,
+    Plain,
+    Residual,
+    Signal,
+    Volume,
+    images,
+    network,
+)
 from torch import Tensor, nn
 
 from nacdeploy.base.precision import Precision
@@ -212,12 +223,12 @@ def test_masks_take_any_layer_name() -> None:
     assert masks.get("other") is None
 
 
-@pytest.mark.parametrize("kind", [Plain, Residual, Concat, Depthwise, FlattenLinear, DataDependent])
+@pytest.mark.parametrize("kind", [Plain, Residual, Concat, Depthwise, FlattenLinear, DataDependent, Signal, Volume])
 @pytest.mark.parametrize("pattern", ["2:4", "element", "kernel", "filter"])
 def test_masked_network_answers_as_one_with_zeros(kind: type[nn.Module], pattern: str) -> None:
     made = network(kind())
     plain = made(images())
-    made.sparsify(Sparsity(pattern))
+    made.sparsify(Sparsity(pattern, every_convolution=True))
     assert torch.allclose(made(images()), masked_backbone(made)(images()), atol=1e-6)
     assert not torch.allclose(made(images()), plain, atol=1e-3)
     assert torch.equal(made.backbone(images()), plain), "the backbone keeps what the masks hide"

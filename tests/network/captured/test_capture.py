@@ -310,7 +310,8 @@ def test_modules_whose_weights_no_operator_reaches_are_named() -> None:
     made = Network(Query().eval(), grid_named("ort"), SHAPE)
     assert set(made.layers) == {"stem", "attention.out_proj", "head"}
     assert made.left_out() == {
-        "attention": "MultiheadAttention: computes with its weights in a way of its own",
+        "attention": "MultiheadAttention: its queries, keys and values have one parameter (in_proj_weight) in place of "
+        "layers",
     }
     assert "attention.out_proj" not in made.replaceable
 

@@ -222,7 +222,7 @@ def test_share_outside_its_range_is_refused_by_the_profile(shares: object) -> No
 def test_higher_share_of_the_same_pattern_goes_on(baseline: CompressionState, task: Task, profile: Profile) -> None:
     word = "S(pattern=element,ratio=0.3)S(pattern=element,ratio=0.6)"
     state = follow(baseline, word, task, profile)
-    assert state.network.sparsity == Sparsity("element", 0.6)
+    assert state.network.sparsity == Sparsity("element", 0.6, every_convolution=True)
 
 
 @pytest.mark.parametrize(
@@ -262,4 +262,4 @@ def test_show_explains_what_is_sparse_and_what_is_dense(
 
 def test_settings_of_a_strategy_bring_the_table(baseline: CompressionState, task: Task) -> None:
     state = follow(baseline, "S", task, make_profile(sparsify={"pattern": "kernel", "ratio": 0.25}))
-    assert state.network.sparsity == Sparsity("kernel", 0.25)
+    assert state.network.sparsity == Sparsity("kernel", 0.25, every_convolution=True)

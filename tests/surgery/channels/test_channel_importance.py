@@ -14,6 +14,8 @@ from small_networks import (
     Grouped,
     Plain,
     Residual,
+    Signal,
+    Volume,
     images,
     network,
 )
@@ -30,7 +32,7 @@ from nacdeploy.surgery.channels import channel_groups, channel_importance
 from nacdeploy.surgery.channels.channel_choice import Group, choose, ordered
 from nacdeploy.surgery.channels.channel_importance import CRITERIA, N_DIRECTIONS, Evidence
 
-BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear]
+BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, Signal, Volume]
 LABELS = torch.arange(40) % 5
 
 
@@ -195,7 +197,7 @@ def test_ranking_works_on_depthwise_networks_and_transformers(model: str, name: 
     made = Network(backbone, grid_named("ort"), (3, *size)).eval()
     x = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(1))
     known = channel_importance.evidence(made, x, LABELS[:8], ACCURACY.loss, 0)
-    found = channel_groups.groups(made)
+    found = channel_importance.covered(channel_groups.groups(made), name, made)
     assert len(channel_importance.ranked(found, name, known)) == len(found) > 10
 
 

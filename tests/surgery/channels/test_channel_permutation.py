@@ -13,6 +13,8 @@ from small_networks import (
     Grouped,
     Plain,
     Residual,
+    Signal,
+    Volume,
     images,
     network,
 )
@@ -43,7 +45,9 @@ def kept(made: Network) -> float:
     return sum(kept_fraction(weight, mask(weight, TWO_FOUR)) for weight in taken) / len(taken)
 
 
-@pytest.mark.parametrize("kind", [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, DataDependent])
+@pytest.mark.parametrize(
+    "kind", [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, DataDependent, Signal, Volume]
+)
 def test_order_changes_no_answer(kind: type[nn.Module]) -> None:
     made = network(kind())
     other = reordered(made, plan_permutation(made, TWO_FOUR))

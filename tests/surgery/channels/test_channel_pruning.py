@@ -13,8 +13,11 @@ from small_networks import (
     Depthwise,
     FlattenLinear,
     Grouped,
+    Heads,
     Plain,
     Residual,
+    Signal,
+    Volume,
     images,
     network,
 )
@@ -32,6 +35,7 @@ from nacdeploy.surgery.channels.channel_choice import Group
 from nacdeploy.surgery.channels.channel_pruning import Cut
 
 BACKBONES = [Plain, Residual, Concat, Depthwise, Grouped, FlattenLinear, DataDependent, BranchOnShape]
+BACKBONES += [Signal, Volume, Heads]
 EXPECTED_GROUPS = {
     Plain: [8, 16],
     Residual: [8, 8],
@@ -40,6 +44,9 @@ EXPECTED_GROUPS = {
     FlattenLinear: [8, 12],
     DataDependent: [8, 8],
     BranchOnShape: [8, 8],
+    Signal: [16, 24],
+    Volume: [16, 16],
+    Heads: [24, 24, 24, 24],
 }
 
 
@@ -231,7 +238,9 @@ def test_exit_head_is_cut_along(grid: int) -> None:
         torch.testing.assert_close(now, before, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", [Residual, Concat, Depthwise, FlattenLinear], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "backbone", [Residual, Concat, Depthwise, FlattenLinear, Signal, Volume, Heads], ids=lambda each: each.__name__
+)
 def test_cut_replays_through_json_on_a_fresh_network(backbone: type[nn.Module]) -> None:
     made = network(backbone())
     cut = channel_pruning.plan_cut(made, least(made, 2))
@@ -292,5 +301,5 @@ def test_what_may_be_cut_is_found_out_once_for_a_wiring(monkeypatch: pytest.Monk
     smaller, alone = cut_copy(made, cut), cut_copy(network(Residual()), cut)
     alone.structure = Structure()
     expected = channel_groups.groups(alone)
-    monkeypatch.setattr(channel_groups, "_sound", None)
+    monkeypatch.setattr(channel_groups, "sound_ones", None)
     assert channel_groups.groups(smaller) == expected

@@ -1,6 +1,7 @@
 """Greedy and lasso selection by what the next layer loses, and least squares, against their definitions."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -105,16 +106,20 @@ def _two_convolutions() -> tuple[nn.Module, ...]:
         nn.Conv2d(4, 5, (3, 1), padding=(1, 0), padding_mode="reflect"),
         nn.Conv2d(4, 5, 3, padding="same"),
         nn.Conv2d(4, 5, 1),
+        nn.Conv1d(4, 5, 3, stride=2, padding=2, dilation=2),
+        nn.Conv1d(4, 5, 3, padding="same"),
+        nn.Conv3d(4, 5, (3, 1, 2), stride=(1, 2, 1), padding=(1, 0, 1)),
         nn.Linear(4, 5),
     ],
     ids=str,
 )
-def test_rows_times_weights_are_the_outputs(layer: nn.Conv2d | nn.Linear) -> None:
-    x = torch.randn(11, 9, 4) if isinstance(layer, nn.Linear) else torch.randn(11, 4, 7, 7)
-    drawn = next_layer.positions(layer, x, 50)
+def test_rows_times_weights_are_the_outputs(layer: Any) -> None:
+    sizes = (9, 4) if isinstance(layer, nn.Linear) else (4, *(7, 8, 6)[: len(layer.kernel_size)])
+    x = torch.randn(11, *sizes)
+    drawn = next_layer.positions(layer, x, 40)
     answers = functional.linear(next_layer.rows(layer, x, drawn), layer.weight.flatten(1), layer.bias)
-    assert len(drawn) == 50
-    torch.testing.assert_close(answers, next_layer.outputs(layer(x), drawn))
+    assert len(drawn) == 40
+    torch.testing.assert_close(answers, next_layer.outputs(layer, layer(x), drawn))
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
@@ -148,7 +153,7 @@ def test_rows_times_weights_are_the_outputs_at_drawn_positions(layer: nn.Conv2d)
     x = torch.randn(3, 4, 9, 8, generator=torch.Generator().manual_seed(0))
     drawn = next_layer.positions(layer, x, 20)
     with torch.no_grad():
-        wanted = next_layer.outputs(layer(x), drawn)
+        wanted = next_layer.outputs(layer, layer(x), drawn)
         seen = next_layer.rows(layer, x, drawn).unflatten(1, (layer.groups, -1))
         weight = layer.weight.flatten(1).unflatten(0, (layer.groups, -1))
         found = torch.einsum("pgf,gof->pgo", seen, weight).flatten(1) + layer.bias

@@ -9,6 +9,7 @@ from nacdeploy import metrics
 from nacdeploy.base.errors import RefusedError, UsageError
 from nacdeploy.network.attachments.early_exit import ExitHead, breadth_first
 from nacdeploy.network.attachments.exit_places import Place, exit_places, named_place
+from nacdeploy.network.captured.axes import is_signal
 from nacdeploy.network.network import Network, Simulation
 from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
@@ -74,8 +75,10 @@ class AddExits:
 
     def perform(self, network: Network, decision: ExitsDecision) -> Network:
         extended = copy.deepcopy(network)
+        nodes = {node.name: node for node in network.graph.nodes} if network.graph is not None else {}
         for new in decision.exits:
-            head = ExitHead(new.place, new.node, (1, *new.shape), decision.n_classes, decision.grid)
+            is_tokens = len(new.shape) == 2 and not is_signal(nodes[new.node], network.backbone)
+            head = ExitHead(new.place, new.node, (1, *new.shape), decision.n_classes, decision.grid, is_tokens)
             extended.exits[new.node] = head.train(extended.training)
         return extended
 
@@ -123,7 +126,11 @@ class AddExits:
         places = self._places(network)
         if self.table.places:
             return places
-        is_transformer = any(len(shape) == 2 for shape in _shapes(network, {p.node for p in places}).values())
+        nodes = {node.name: node for node in network.graph.nodes} if network.graph is not None else {}
+        shapes = _shapes(network, {place.node for place in places})
+        is_transformer = any(
+            len(shape) == 2 and not is_signal(nodes[node], network.backbone) for node, shape in shapes.items()
+        )
         deepest = self.table.order == "deepest-first" or (self.table.order == "auto" and is_transformer)
         return list(reversed(places)) if deepest else breadth_first(places)
 

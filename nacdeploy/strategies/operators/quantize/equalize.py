@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.network.attachments.placement import key_of, kind_of_node
-from nacdeploy.network.captured.graph import carries_images, weighted_consumer
+from nacdeploy.network.captured.graph import CONVOLVING, carries_images, weighted_consumer
 from nacdeploy.network.network import Network
 from nacdeploy.strategies.range_search import Alone
 
@@ -215,7 +215,7 @@ def _columns(network: Network, name: str, channels: int) -> Tensor | None:
         return torch.ones(0) if len(layer.weight) == channels else None
     weight = layer.weight.detach()
     n_inputs = weight.shape[1]
-    if n_inputs % channels or (n_inputs != channels and isinstance(layer, nn.Conv2d)):
+    if n_inputs % channels or (n_inputs != channels and isinstance(layer, CONVOLVING)):
         return None
     return weight.abs().reshape(len(weight), channels, -1).amax((0, 2))
 

@@ -145,9 +145,8 @@ class Quantize:
 
     def _rule(self, precision: Precision) -> Rule:
         table = self.table
-        return Rule(
-            precision, table.exclude, table.min_channels, table.layer_bits, table.weights, integers_between=True
-        )
+        own = (table.exclude, table.min_channels, table.layer_bits, table.weights)
+        return Rule(precision, *own, integers_between=True, every_convolution=True)
 
     def _check_names(self, network: Network) -> None:
         """Refuse a table with a name that is no layer.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nacdeploy.network.attachments.attachment import Attachment
 from nacdeploy.network.attachments.fake_quant import symmetric_scale
 from nacdeploy.network.attachments.weight_quantizers import NEIGHBOURS
+from nacdeploy.network.captured.graph import WEIGHTED
 from nacdeploy.network.network import Network, masked_weight
 from nacdeploy.network.semantics import Use
 from nacdeploy.strategies.range_search import Alone
@@ -74,7 +75,7 @@ def _layers(network: Network) -> dict[str, Layer]:
     return {
         name: layer
         for name, layer in network.layers.items()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
+        if isinstance(layer, WEIGHTED)
         and name in network.plan.weight_bits
         and name not in fixed
         and owners[id(layer.weight)] == 1

@@ -120,6 +120,7 @@ class Sparsify:
             table.patterns,
             table.importance,
             table.rounding,
+            every_convolution=True,
         )
 
     def _check_names(self, network: Network) -> None:
