@@ -238,10 +238,11 @@ def _taylor(found: Sequence[Group], known: Evidence) -> Scores:
 def _fisher(found: Sequence[Group], known: Evidence) -> Scores:
     """Score channels by the squared gradient of the loss by a gate on each, summed over images (Theis et al., 2018;
     Liu et al., 2021, eq. 5): a gate of zero is what the readers see once the channel is cut."""
-    batches = known.batches()
-    return _by_slopes(
-        found, known, ((images, lambda y, of=labels: known.loss(y, of) * len(y)) for images, labels in batches)
-    )
+
+    def total(labels: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda outputs: known.loss(outputs, labels) * len(labels)
+
+    return _by_slopes(found, known, ((images, total(labels)) for images, labels in known.batches()))
 
 
 def _answers(found: Sequence[Group], known: Evidence) -> Scores:
