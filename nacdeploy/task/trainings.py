@@ -49,17 +49,27 @@ def fit(
         report(n_epochs, recipe.epochs, now)
         is_kept = is_better(task.metric, now, start)
         return training.Fit(n_epochs, n_epochs if is_kept else 0, now if is_kept else start)
-    changed = _changed(task, recipe)
     if teacher is None or how is None:
-        batches, loss = training.image_batches(task.data, task.data.train, recipe.batch_size, seed), None
-        batches = batches if changed is None else changed(batches)
+        batches, loss = batches_of(task, recipe, seed), None
     else:
+        changed = _changed(task, recipe)
         batches = distillation.batches(task, teacher, how, recipe.batch_size, seed, changed)
         loss = distillation.loss(task.metric, how)
     if unfinished is not None and isinstance(task.data.epochs, Epochs):
         unfinished = replace(unfinished, generators=task.data.epochs.generators)
     how_kept = None, loss, unfinished, together
     return training.fit(network, batches, score, task.metric, recipe, seed, report, *how_kept)
+
+
+def batches_of(task: Task, recipe: TrainTable, seed: int) -> training.Batches:
+    """Return the batches of a training on the training split, softened and mixed as its recipe says.
+
+    Raises:
+        UsageError: that does not go with the task.
+    """
+    changed, plain = _changed(task, recipe), training.image_batches
+    batches = plain(task.data, task.data.train, recipe.batch_size, seed)
+    return batches if changed is None else changed(batches)
 
 
 def _changed(task: Task, recipe: TrainTable) -> distillation.Changed | None:

@@ -19,7 +19,7 @@ from nacdeploy.strategies.settle import choose_statistics, settle
 from nacdeploy.strategies.state import CompressionState, Step, measure
 from nacdeploy.surgery.channels import channel_groups, channel_importance
 from nacdeploy.surgery.channels.channel_choice import PRODUCER, Group, Member
-from nacdeploy.task import training
+from nacdeploy.task import training, trainings
 
 N_ITERATIONS, N_EPOCHS, ROW = 30, 5, 1e-4
 Weights = dict[str, Tensor]
@@ -50,7 +50,7 @@ def regularised(
     recipe = run.profile.of(FinetuneTable).model_copy(update={"epochs": n_epochs, "early_stop_patience": None})
     for iteration in range(n_iterations):
         seed = training.seed_of(run.profile.seed, state.key, f"admm {iteration}")
-        batches = training.image_batches(run.task.data, run.task.data.train, recipe.batch_size, seed)
+        batches = trainings.batches_of(run.task, recipe, seed)
         metric = run.task.metric  # the last epoch counts as the best: the penalty moves on with it
         newest = itertools.count(0, 1 if metric.higher_is_better else -1).__next__
         training.fit(network, batches, newest, metric, recipe, seed, penalty=_Penalty(z, u, _row(run)))
