@@ -2,8 +2,9 @@
 
 The network is the ONNX file of EfficientNet-lite0 with its ImageNet weights (as in real_networks.py, which installs
 it). Crops of fourteen of foolbox's twenty photographs train, crops of three decide, crops of three others are scored
-once. No label is read: F learns the float network's answers. Rows: Q alone; P at 70 % of the INT8 time and Q; the same
-with F(distill=1) between them. Agreement is that of the highest output with the float network's.
+once; those that train are of more sizes. No label is read: P ranks by what the answers lose, F learns the float
+network's answers. Rows: Q alone; P at 70 % of the INT8 time and Q; the same with F(distill=1) between them. Agreement
+is that of the highest output with the float network's.
 """
 
 import argparse
@@ -40,6 +41,9 @@ learning_rate = 0.0002
 batch_size = 32
 [quantize]
 reconstruct = true
+[prune]
+importance = "answers"
+reconstruct = true
 """
 
 
@@ -64,7 +68,7 @@ def _crops(counts: dict[str, int]) -> None:
         own, first = photos[first : first + n_photos], first + n_photos
         wholes = [Image.open(each).convert("RGB") for each in own]
         for number in range(counts[split]):
-            whole, side = wholes[number % n_photos], draw.randint(224, 480)
+            whole, side = wholes[number % n_photos], draw.randint(96 if split == "train" else 224, 480)
             left, top = draw.randint(0, 512 - side), draw.randint(0, 512 - side)
             name = f"{split}-{number:04d}.png"
             crop = whole.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BICUBIC)
