@@ -218,7 +218,7 @@ def test_wrong_image_folder_is_refused(prepare: Prepare, expected: str, home: Pa
         ("import nothing_of_this_name", "ModuleNotFoundError"),
         (
             "from torch import nn\ndef factory():\n    return nn.Sequential(nn.MaxPool2d((8, 1)), nn.Flatten())",
-            "has no Conv2d and no Linear layer",
+            "has no convolution and no Linear layer",
         ),
         (
             "from torch import nn\ndef factory():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))",
