@@ -19,7 +19,7 @@ from nacdeploy.exporters.targets import FOLDERS
 @click.option("--autotune", is_flag=True, help="Keep INT8 only where it is measured to pay.")
 @click.option("--guard/--no-guard", default=None, help="Fall back to float where INT8 is slower; the profile's choice.")
 @options.precision
-@options.wandb
+@options.trackers
 @options.as_json
 def command(as_json: bool, **given: Any) -> None:
     from nacdeploy import api

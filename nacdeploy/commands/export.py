@@ -13,12 +13,13 @@ from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, default
 from nacdeploy.commands import repository as repositories
-from nacdeploy.exporters import carry, targets
+from nacdeploy.exporters import carry, mlflow_model, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.artifacts.artifact import DataSource
 from nacdeploy.exporters.describe import Context
 from nacdeploy.network.network import Network
+from nacdeploy.results import lineage
 from nacdeploy.results.outcome import checkpoint_folder
 from nacdeploy.sessions import measured
 from nacdeploy.sessions.runs import Runs
@@ -41,6 +42,7 @@ def export(
     task: Any = None,
     runs: Path | str = "runs",
     wandb: bool = True,
+    mlflow: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Make a checkpoint deployable and return the folder of the artifact.
@@ -69,7 +71,7 @@ def export(
         raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")
     if (backend := repositories.backend_of(target)) is not None:
         again = partial(export, source=source, profile=profile, autotune=autotune, guard=guard, precision=precision)
-        made = partial(again, model=model, task=task, runs=runs, wandb=wandb, progress=progress)
+        made = partial(again, model=model, task=task, runs=runs, wandb=wandb, mlflow=mlflow, progress=progress)
         return repositories.repository(
             backend, _served(source, home), out, profile, home, lambda inner: made(target=inner), progress
         )
@@ -95,12 +97,18 @@ def export(
         context = _context(record, folder)
         path = exporting.export(state, task, settings, chosen, place, context, progress, tuning)
     own.note(path / artifact.MANIFEST)
-    tracker = tracking.open_tracker(
-        home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": chosen.name}, say=progress.say
-    )
-    tracker.artifact(path, f"{record.model.name}-{record.chain or 'fp32'}-{chosen.name}", {"parents": [str(folder)]})
-    tracker.close()
+    _track(path, record, folder, lineage.sinks(home.root, wandb=wandb, mlflow=mlflow), home, progress)
     return path
+
+
+def _track(
+    path: Path, record: checkpoints.Record, source: Path, sinks: tracking.Sinks, home: Runs, progress: Progress
+) -> None:
+    manifest, _ = artifact.load(path)
+    config = {"target": manifest.target, "chain": manifest.chain}
+    tracker = tracking.open_tracker(home.root / "tracking", sinks, project="nacdeploy", config=config, say=progress.say)
+    tracker.artifact(lineage.of_artifact(path, record, source, manifest.target, mlflow_model.served(manifest)))
+    tracker.close()
 
 
 def _served(source: Path | str | None, home: Runs) -> Path:
