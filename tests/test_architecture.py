@@ -85,7 +85,7 @@ HOMES = {
     "tensorrt": {"exporters.targets.tensorrt.api"},
     "tensorrt_rtx": {"exporters.targets.tensorrt.api"},
     "torch_tensorrt": {"exporters.targets.torch_trt.build"},
-    "wandb": {"base.tracking.wandb_tracker"},
+    "wandb": {"base.tracking.wandb_tracker", "base.tracking.download"},
     "mlflow": {"base.tracking.mlflow_tracker", "exporters.mlflow_model.program"},
     "onnxruntime": {"exporters.targets.ort.runner", "models.from_onnx.running"},
     "onnxruntime.transformers.float16": {"exporters.targets.tensorrt.fp16"},

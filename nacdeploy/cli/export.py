@@ -9,7 +9,7 @@ from nacdeploy.exporters.targets import FOLDERS
 
 
 @click.command("export")
-@options.source
+@click.option("--from", "source", metavar="DIR", help="A result or checkpoint, or wandb:entity/project/name:alias.")
 @click.option(
     "--target", metavar="T", help=f"{', '.join(FOLDERS)}, triton, or another package's; the profile's by default."
 )

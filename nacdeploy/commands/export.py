@@ -12,6 +12,7 @@ from nacdeploy.base import folders, records, tracking
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, default
+from nacdeploy.base.tracking import download
 from nacdeploy.commands import repository as repositories
 from nacdeploy.exporters import carry, mlflow_model, targets
 from nacdeploy.exporters import export as exporting
@@ -58,6 +59,8 @@ def export(
             under `runs` and used again.
         guard: tune only where the network in integers is slower than in float; by default as the profile says.
         precision: an artifact or its precision.json, whose precisions replace the measurement.
+        source: a result or checkpoint folder, or `wandb:entity/project/name:alias`, which is downloaded first; by
+            default the result finished last.
         task: the task whose network it is, if it is not at hand.
         model: the file of the network. A file that only the checkpoint names does not run until the user names it here.
 
@@ -66,6 +69,9 @@ def export(
         NacdeployError: the exported graph does not agree with the torch model, or the builder rejects it.
     """
     progress, home = progress or default(), Runs(Path(runs))
+    if download.is_remote(source):
+        source = download.fetched(str(source), home.root / "downloads")
+        progress.say(f"downloaded to {source}; its records are somebody else's until 'nacdeploy trust'")
     models.name_by_user(model, task)
     if autotune and precision is not None:
         raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")

@@ -27,7 +27,7 @@ class WandbTracker:
         self._say = say
         self._declared: set[object] = set()
         self._environment = contextlib.ExitStack()
-        self._environment.enter_context(_environment(directory))
+        self._environment.enter_context(environment_of(directory / "wandb"))
         self._run: Any = None
         with self._guarded("could not start"):
             self._run = self._start(directory, project, config, name)
@@ -107,12 +107,12 @@ def wandb_mode(environment: Mapping[str, str]) -> Mode:
     asked = environment.get("WANDB_MODE", "").lower()
     if asked == "disabled":
         return "disabled"
-    if asked in ("offline", "dryrun") or not _has_key(environment):
+    if asked in ("offline", "dryrun") or not has_key(environment):
         return "offline"
     return "online"
 
 
-def _has_key(environment: Mapping[str, str]) -> bool:
+def has_key(environment: Mapping[str, str]) -> bool:
     if environment.get("WANDB_API_KEY"):
         return True
     host = urlparse(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -126,9 +126,9 @@ def _has_key(environment: Mapping[str, str]) -> bool:
 
 
 @contextlib.contextmanager
-def _environment(directory: Path) -> Iterator[None]:
+def environment_of(inside: Path) -> Iterator[None]:
     """Set the variables that W&B reads only from the environment; without them W&B writes to ~/.cache and ~/.local."""
-    inside = directory.resolve() / "wandb"
+    inside = inside.resolve()
     wanted = {
         "WANDB_CACHE_DIR": str(inside / "cache"),
         "WANDB_DATA_DIR": str(inside / "data"),
