@@ -19,6 +19,7 @@ from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.artifacts.artifact import DataSource
 from nacdeploy.exporters.describe import Context
+from nacdeploy.models import pretrained
 from nacdeploy.network.network import Network
 from nacdeploy.results import lineage
 from nacdeploy.results.outcome import checkpoint_folder
@@ -167,4 +168,11 @@ def _context(record: checkpoints.Record, folder: Path) -> Context:
     data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
     steps = records.from_data(tuple[checkpoints.StepRecord, ...], record.steps, where=f"the steps of {folder}")
     source = records.from_data(DataSource, data, where=f"the data of {folder}")
-    return Context(steps, records.to_data(record.model), source, baseline)
+    return Context(steps, records.to_data(record.model), source, baseline, _license(record, folder))
+
+
+def _license(record: checkpoints.Record, folder: Path) -> str:
+    """Return what a library says of its weights, where the network did not begin from values drawn here."""
+    baseline = folder if not record.chain else checkpoints.baseline_folder(record, folder)
+    was_given = baseline is not None and checkpoints.read_record(baseline).note.startswith("from ")
+    return pretrained.license_of(record.model.name) if was_given else ""
