@@ -18,7 +18,7 @@ from nacdeploy.sessions.options import TASK
 @options.task_options
 @options.out
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that was stopped.")
-@options.wandb
+@options.trackers
 @options.as_json
 def command(
     experiment: Path | None,

@@ -9,7 +9,7 @@ from nacdeploy.exporters.targets import FOLDERS
 
 
 @click.command("export")
-@options.source
+@click.option("--from", "source", metavar="DIR", help="A result or checkpoint, or wandb:entity/project/name:alias.")
 @click.option(
     "--target", metavar="T", help=f"{', '.join(FOLDERS)}, triton, or another package's; the profile's by default."
 )
@@ -19,7 +19,7 @@ from nacdeploy.exporters.targets import FOLDERS
 @click.option("--autotune", is_flag=True, help="Keep INT8 only where it is measured to pay.")
 @click.option("--guard/--no-guard", default=None, help="Fall back to float where INT8 is slower; the profile's choice.")
 @options.precision
-@options.wandb
+@options.trackers
 @options.as_json
 def command(as_json: bool, **given: Any) -> None:
     from nacdeploy import api

@@ -16,7 +16,7 @@ from nacdeploy.cli import options, render
 @options.trusted_model
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many epochs.")
 @click.option("--distill", type=click.FloatRange(0, 1), help="Share of the FP32 network's answers in the loss.")
-@options.wandb
+@options.trackers
 @options.as_json
 def command(
     source: Path, out: Path | None, epochs: int | None, distill: float | None, as_json: bool, **shared: Any

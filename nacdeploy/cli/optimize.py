@@ -28,7 +28,7 @@ from nacdeploy.exporters.targets import FOLDERS
 @click.option("--autotune", is_flag=True, help="Measure the precision of every group of layers.")
 @click.option("--exclude", multiple=True, metavar="NODE", help="Nodes that stay as they are, by a pattern: /head/*.")
 @click.option("--fix", multiple=True, metavar="INPUT=VALUE", help="An input that is the same at every call.")
-@options.wandb
+@options.trackers
 @options.as_json
 def command(network: Path, as_json: bool, **given: Any) -> None:
     from nacdeploy import api

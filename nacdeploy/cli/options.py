@@ -73,7 +73,7 @@ def _option(name: str) -> Callable[[F], F]:
     kind, spelling = get_args({**options.HINTS, **options.SEARCH_HINTS}[name])
     flag = f"--{name.replace('_', '-')}"
     if kind is bool:
-        flags = f"{flag}/--no-{name}" if spelling.default else flag
+        flags = f"{flag}/--no-{name.replace('_', '-')}"  # nacdeploy.toml may say either
         return click.option(flags, default=spelling.default, is_flag=True, help=spelling.help)
     shown = {"default": spelling.default, "show_default": True} if spelling.default is not None else {}
     shown |= {"multiple": True} if kind == Sequence[Path | str] | None else {}
@@ -99,7 +99,14 @@ def _settings_file(given: dict[str, Any]) -> dict[str, Any]:
 
 
 task_options = shared(*options.TASK)
-data, wandb = _option("data"), _option("wandb")
+data = _option("data")
+
+
+def trackers(function: F) -> F:
+    """Add the options that say who records a run beside the record."""
+    for name in reversed(options.TRACKERS):
+        function = _option(name)(function)
+    return function
 
 
 def budget(function: F) -> F:

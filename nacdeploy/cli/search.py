@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from nacdeploy.cli import options, render
-from nacdeploy.sessions.options import TASK
+from nacdeploy.sessions.options import TASK, TRACKERS
 
 
 @click.command("search")
@@ -18,7 +18,7 @@ from nacdeploy.sessions.options import TASK
 @click.option("--pick", type=click.IntRange(min=1), metavar="N", help="With --resume: answer with front member N.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Chains evaluated at once, by Ray.")
 @click.option("--ray", metavar="ADDRESS", help="Ray cluster that evaluates them: host:port or auto.")
-@options.wandb
+@options.trackers
 @options.as_json
 def command(
     out: Path | None,
@@ -55,5 +55,5 @@ def _typed(wanted: dict[str, Any], fork: bool, resume: Path) -> dict[str, Any]:
             f"--resume goes on with the run's own settings: leave --{typed[0].replace('_', '-')} away, or begin a new "
             "run with --fork."
         )
-    kept = ("wandb", *named)
+    kept = (*TRACKERS, *named)
     return {name: value for name, value in wanted.items() if name in kept or options.on_command_line(name)}

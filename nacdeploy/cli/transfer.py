@@ -23,7 +23,7 @@ from nacdeploy.cli import options, render
 )
 @click.option("--adapt", is_flag=True, help="Change what P, S and D take so that the forecast holds a budget:")
 @options.budget
-@options.wandb
+@options.trackers
 @options.as_json
 def command(
     out: Path | None,

@@ -80,6 +80,7 @@ _PACKAGES = (
     Package("click", ("click",), "the command line"),
     Package("rich", ("rich",), "progress and tables"),
     Package("wandb", ("wandb",), "tracking"),
+    Package("mlflow", ("mlflow-skinny", "mlflow"), "tracking with --mlflow", "mlflow"),
     Package("matplotlib", ("matplotlib",), "plots"),
     Package("timm", ("timm",), "timm: models", "timm"),
     Package("datasets", ("datasets",), "hf: data sets", "hf"),

@@ -12,13 +12,16 @@ from nacdeploy.base import folders, records, tracking
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress, default
+from nacdeploy.base.tracking import download
 from nacdeploy.commands import repository as repositories
-from nacdeploy.exporters import carry, targets
+from nacdeploy.exporters import carry, mlflow_model, targets
 from nacdeploy.exporters import export as exporting
 from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.artifacts.artifact import DataSource
 from nacdeploy.exporters.describe import Context
+from nacdeploy.models import pretrained
 from nacdeploy.network.network import Network
+from nacdeploy.results import lineage
 from nacdeploy.results.outcome import checkpoint_folder
 from nacdeploy.sessions import measured
 from nacdeploy.sessions.runs import Runs
@@ -41,6 +44,7 @@ def export(
     task: Any = None,
     runs: Path | str = "runs",
     wandb: bool = True,
+    mlflow: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Make a checkpoint deployable and return the folder of the artifact.
@@ -56,6 +60,8 @@ def export(
             under `runs` and used again.
         guard: tune only where the network in integers is slower than in float; by default as the profile says.
         precision: an artifact or its precision.json, whose precisions replace the measurement.
+        source: a result or checkpoint folder, or `wandb:entity/project/name:alias`, which is downloaded first; by
+            default the result finished last.
         task: the task whose network it is, if it is not at hand.
         model: the file of the network. A file that only the checkpoint names does not run until the user names it here.
 
@@ -64,12 +70,15 @@ def export(
         NacdeployError: the exported graph does not agree with the torch model, or the builder rejects it.
     """
     progress, home = progress or default(), Runs(Path(runs))
+    if download.is_remote(source):
+        source = download.fetched(str(source), home.root / "downloads")
+        progress.say(f"downloaded to {source}; its records are somebody else's until 'nacdeploy trust'")
     models.name_by_user(model, task)
     if autotune and precision is not None:
         raise UsageError("precision is either measured (--autotune) or taken from elsewhere (--precision): give one")
     if (backend := repositories.backend_of(target)) is not None:
         again = partial(export, source=source, profile=profile, autotune=autotune, guard=guard, precision=precision)
-        made = partial(again, model=model, task=task, runs=runs, wandb=wandb, progress=progress)
+        made = partial(again, model=model, task=task, runs=runs, wandb=wandb, mlflow=mlflow, progress=progress)
         return repositories.repository(
             backend, _served(source, home), out, profile, home, lambda inner: made(target=inner), progress
         )
@@ -95,12 +104,18 @@ def export(
         context = _context(record, folder)
         path = exporting.export(state, task, settings, chosen, place, context, progress, tuning)
     own.note(path / artifact.MANIFEST)
-    tracker = tracking.open_tracker(
-        home.root / "tracking", wandb=wandb, project="nacdeploy", config={"target": chosen.name}, say=progress.say
-    )
-    tracker.artifact(path, f"{record.model.name}-{record.chain or 'fp32'}-{chosen.name}", {"parents": [str(folder)]})
-    tracker.close()
+    _track(path, record, folder, lineage.sinks(home.root, wandb=wandb, mlflow=mlflow), home, progress)
     return path
+
+
+def _track(
+    path: Path, record: checkpoints.Record, source: Path, sinks: tracking.Sinks, home: Runs, progress: Progress
+) -> None:
+    manifest, _ = artifact.load(path)
+    config = {"target": manifest.target, "chain": manifest.chain}
+    tracker = tracking.open_tracker(home.root / "tracking", sinks, project="nacdeploy", config=config, say=progress.say)
+    tracker.artifact(lineage.of_artifact(path, record, source, manifest.target, mlflow_model.served(manifest)))
+    tracker.close()
 
 
 def _served(source: Path | str | None, home: Runs) -> Path:
@@ -153,4 +168,11 @@ def _context(record: checkpoints.Record, folder: Path) -> Context:
     data = {**record.data, "images": record.profile["images"], "bench": record.profile["bench"]}
     steps = records.from_data(tuple[checkpoints.StepRecord, ...], record.steps, where=f"the steps of {folder}")
     source = records.from_data(DataSource, data, where=f"the data of {folder}")
-    return Context(steps, records.to_data(record.model), source, baseline)
+    return Context(steps, records.to_data(record.model), source, baseline, _license(record, folder))
+
+
+def _license(record: checkpoints.Record, folder: Path) -> str:
+    """Return what a library says of its weights, where the network did not begin from values drawn here."""
+    baseline = folder if not record.chain else checkpoints.baseline_folder(record, folder)
+    was_given = baseline is not None and checkpoints.read_record(baseline).note.startswith("from ")
+    return pretrained.license_of(record.model.name) if was_given else ""

@@ -145,6 +145,7 @@ def _once(ask: _Ask, chain: str | Strategy) -> Path:
         autotune=ask.autotune,
         runs=ask.options.get("runs", "runs"),
         wandb=ask.options.get("wandb", True),
+        mlflow=ask.options.get("mlflow", False),
         progress=ask.progress,
     )
 

@@ -124,6 +124,7 @@ def _artifact(path: Path) -> Shown:
         *(f"output {o.name} {o.shape} {o.dtype}" for o in manifest.outputs),
         *(f"{row.layer}: asked {row.asked}, held {row.held}{_because(row.reason)}" for row in rows),
         *(f"engine {capability}: {file}" for capability, file in manifest.engines.items()),
+        f"licence of the weights: {manifest.license or 'unknown'}",
         *(f"note: {note}" for note in manifest.notes),
     ]
     data = {**records.to_data(manifest), "lowering": [records.to_data(row) for row in rows]}

@@ -11,7 +11,7 @@ from nacdeploy.base.errors import UsageError
 from nacdeploy.base.progress import Progress
 from nacdeploy.profile.settings import Settings
 from nacdeploy.results.outcome import CHECKPOINT
-from nacdeploy.sessions.options import SPELLINGS, Options
+from nacdeploy.sessions.options import ASIDE, SPELLINGS, Options
 from nacdeploy.sessions.resuming import RUN_FILE
 from nacdeploy.sessions.setup import search_keys, settled, to_apply, to_search, wanted
 from nacdeploy.strategies.steps import checkpoint as checkpoints
@@ -62,8 +62,8 @@ def _recorded(path: Path) -> Settings | None:
 
 def _check_none(given: Mapping[str, Any], why: str) -> None:
     """Refuse options that are given, unless nacdeploy.toml alone gives them."""
-    file, aside = given.get("settings_file", {}), ("runs", "wandb", "settings_file")
+    file = given.get("settings_file", {})
     for name, value in given.items():
         default = SPELLINGS[name].default if name in SPELLINGS else None
-        if name not in aside and value not in (None, (), default) and (name not in file or file[name] != value):
+        if name not in ASIDE and value not in (None, (), default) and (name not in file or file[name] != value):
             raise UsageError(f"{why}: leave --{name.replace('_', '-')} away")

@@ -37,6 +37,7 @@ class Context:
     model: dict[str, Any] = field(default_factory=dict)
     data: DataSource | None = None
     baseline: dict[str, Any] = field(default_factory=dict)
+    license: str = ""
 
 
 def manifest_of(
@@ -65,6 +66,7 @@ def manifest_of(
         gate=_gate(state.network, graph, task.metric),
         model=context.model,
         data=context.data,
+        license=profile.export.license or context.license,
         schema=schema(task.metric.name),
     )
 

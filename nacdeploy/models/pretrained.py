@@ -1,4 +1,4 @@
-"""The facts of timm and torchvision about a network's pretrained weights: normalisation and classes."""
+"""The facts of timm and torchvision about a network's pretrained weights: normalisation, classes, licence."""
 
 from dataclasses import dataclass
 
@@ -32,6 +32,24 @@ def pretraining(name: str) -> Pretraining | None:
     if library == "timm":
         return _of_timm(rest)
     return _of_torchvision(rest) if library == "torchvision" else None
+
+
+def license_of(name: str) -> str:
+    """Return what a library says of the licence of its weights for a network, and who says so; "" where none does
+    (torchvision says nothing).
+
+    Raises:
+        MissingExtraError: timm is needed and not installed.
+        UsageError: timm has no such model.
+    """
+    library, _, rest = name.partition(":")
+    if library != "timm":
+        return ""
+    external.check_timm(rest)
+    import timm
+
+    config = timm.get_pretrained_cfg(rest)
+    return f"{config.license} (timm of its own weights)" if config is not None and config.license else ""
 
 
 def settled(name: str, table: DataTable) -> DataTable:

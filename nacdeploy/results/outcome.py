@@ -13,9 +13,10 @@ from nacdeploy.base.progress import Progress
 from nacdeploy.forecasts.forecast import Forecast, Found
 from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import Page, write_page
+from nacdeploy.results import lineage
 from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
 from nacdeploy.results.run_page import REPORT_FILE, Finished, Material, candidate_tables, page_of
-from nacdeploy.sessions.options import Options
+from nacdeploy.sessions.options import TRACKERS, Options
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, test_scores
 from nacdeploy.strategies.search.objective import Figures
@@ -104,7 +105,7 @@ def finish(
         session.shelves.close()
     Runs(Path(command.options["runs"])).finished(command.place)
     drawn = _report(command.place, Material(found, session.profile, result))
-    _track(command, result, found, session, drawn)
+    _track(command, result, found, session, record, drawn)
     return result
 
 
@@ -157,11 +158,17 @@ def _strategy(session: Session, state: CompressionState, result: Result) -> Stra
 
 
 def _track(
-    command: Command, result: Result, found: SearchResult | None, session: Session, drawn: Mapping[str, Path]
+    command: Command,
+    result: Result,
+    found: SearchResult | None,
+    session: Session,
+    record: checkpoints.Record,
+    drawn: Mapping[str, Path],
 ) -> None:
     config = {"kind": command.kind, **session.profile.model_dump(mode="json")}
-    use_wandb, say = command.options["wandb"], command.progress.say
-    tracker = tracking.open_tracker(command.place, wandb=use_wandb, project="nacdeploy", config=config, say=say)
+    told = {name: command.options[name] for name in TRACKERS}  # type: ignore[literal-required]
+    sinks, say = lineage.sinks(command.options["runs"], **told), command.progress.say
+    tracker = tracking.open_tracker(command.place, sinks, project="nacdeploy", config=config, say=say)
     rows = [e for e in found.evaluations if e.figures] if found else []
     for evaluation in rows:
         tracker.row("evaluation", records.to_data(evaluation))
@@ -174,9 +181,8 @@ def _track(
         tracker.media(name, path)
     figures = records.to_data(result)
     tracker.row("result", {"command": figures.pop("kind"), **figures})
-    tracker.artifact(
-        command.place / CHECKPOINT, f"{result.model}-{result.chain}", {"parents": [result.baseline_checkpoint]}
-    )
+    for item in lineage.of_result(result, record, command.place / STRATEGY_FILE):
+        tracker.artifact(item)
     tracker.close()
 
 

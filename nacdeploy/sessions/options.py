@@ -64,6 +64,7 @@ class Options(TypedDict, total=False):
     seed: Annotated[int | None, Spelling("Seed of everything that is drawn.", least=0)]
     runs: Annotated[Path | str, Spelling(default="runs")]
     wandb: Annotated[bool, Spelling("Log to Weights & Biases (offline without key or network).", default=True)]
+    mlflow: Annotated[bool, Spelling("Log to MLflow (runs/mlflow, or MLFLOW_TRACKING_URI).", default=False)]
     new_head: Annotated[
         bool, Spelling("Where --checkpoint has other classes, draw a new head and train from there.", default=False)
     ]
@@ -112,8 +113,10 @@ TASK = (
     "profile",
     "seed",
 )
+TRACKERS = ("wandb", "mlflow")
 # What a run was asked for; where it lies and who watches it is said anew.
-RECORDED = tuple(name for name in HINTS if name not in ("runs", "wandb", "settings_file"))
+ASIDE = ("runs", *TRACKERS, "settings_file")
+RECORDED = tuple(name for name in HINTS if name not in ASIDE)
 
 
 def texts(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 
 LAST = "last.json"
 MAX_NAME = 60
-_NOT_TIMED = {"guard", "min_agreement", "min_snr_db", "n_parity", "compute_capabilities"}
+_NOT_TIMED = {"guard", "min_agreement", "min_snr_db", "n_parity", "compute_capabilities", "license"}
 
 
 @dataclass(frozen=True)

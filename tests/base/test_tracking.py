@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nacdeploy.base.errors import NacdeployError
-from nacdeploy.base.tracking import JsonLinesTracker, Trackers, open_tracker, wandb_mode
+from nacdeploy.base.tracking import Item, JsonLinesTracker, Sinks, Trackers, open_tracker, wandb_mode
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def broken_wandb(monkeypatch: pytest.MonkeyPatch, **members: Any) -> None:
 
 
 def test_row_is_on_disk_before_close(tmp_path: Path) -> None:
-    tracker = open_tracker(tmp_path, wandb=False, project="p", config={"seed": 1}, say=pytest.fail)
+    tracker = open_tracker(tmp_path, Sinks(), project="p", config={"seed": 1}, say=pytest.fail)
     tracker.row("evaluation", {"chain": "QP", "accuracy": 0.5})
     assert lines(tmp_path) == [
         {"kind": "config", "project": "p", "config": {"seed": 1}},
@@ -39,11 +39,14 @@ def test_row_is_on_disk_before_close(tmp_path: Path) -> None:
 def test_record_holds_tables_artifacts_and_what_json_lacks(tmp_path: Path) -> None:
     tracker = JsonLinesTracker(tmp_path / "tracking.jsonl")
     tracker.table("strategies", ["chain", "accuracy"], [["QP", 0.9], ["P", float("nan")]])
-    tracker.artifact(tmp_path / "model", "m", {"parents": (tmp_path,), "n": {1: float("inf")}})
+    parent = Item("dataset", "digits")
+    tracker.artifact(Item("artifact", "m", tmp_path / "model", {"n": {1: float("inf")}}, ("QP",), (parent,)))
     tracker.close()
     table, artifact = lines(tmp_path)
     assert table["rows"] == [["QP", 0.9], ["P", "nan"]]
-    assert artifact["metadata"] == {"parents": [str(tmp_path)], "n": {"1": "inf"}}
+    assert artifact["metadata"] == {"n": {"1": "inf"}}
+    assert artifact["parents"] == [{"type": "dataset", "name": "digits", "path": None}]
+    assert (artifact["type"], artifact["aliases"]) == ("artifact", ["QP"])
 
 
 def test_record_starts_a_new_line_after_a_killed_run(tmp_path: Path) -> None:
@@ -56,7 +59,7 @@ def test_record_starts_a_new_line_after_a_killed_run(tmp_path: Path) -> None:
 def test_open_tracker_is_one_line_when_the_directory_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NacdeployError, match="cannot write"):
-        open_tracker(tmp_path / "file" / "run", wandb=False, project="p", config={}, say=pytest.fail)
+        open_tracker(tmp_path / "file" / "run", Sinks(), project="p", config={}, say=pytest.fail)
 
 
 def test_trackers_hand_everything_to_each_member(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_wandb_mode_finds_a_netrc_entry_of_its_own_host(tmp_path: Path) -> None:
 def test_disabled_wandb_is_said_and_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     said: list[str] = []
-    open_tracker(tmp_path, wandb=True, project="p", config={}, say=said.append).close()
+    open_tracker(tmp_path, Sinks(wandb=True), project="p", config={}, say=said.append).close()
     assert len(said) == 1 and "disabled by WANDB_MODE" in said[0]
     assert [path.name for path in tmp_path.iterdir()] == ["tracking.jsonl"]
 
@@ -116,7 +119,7 @@ def test_wandb_goes_offline_when_there_is_a_key_but_no_network(tmp_path: Path, m
 
     broken_wandb(monkeypatch, init=init)
     said: list[str] = []
-    open_tracker(tmp_path, wandb=True, project="p", config={}, say=said.append).close()
+    open_tracker(tmp_path, Sinks(wandb=True), project="p", config={}, say=said.append).close()
     assert modes == ["online", "offline"]
     assert said[0] == "W&B: no connection (no route); going on offline"
 
@@ -128,10 +131,10 @@ def test_wandb_failure_is_one_warning_and_rows_go_on(tmp_path: Path, monkeypatch
     monkeypatch.setenv("WANDB_MODE", "offline")
     broken_wandb(monkeypatch, init=init)
     said: list[str] = []
-    tracker = open_tracker(tmp_path, wandb=True, project="p", config={}, say=said.append)
+    tracker = open_tracker(tmp_path, Sinks(wandb=True), project="p", config={}, say=said.append)
     tracker.row("a", {"x": 1})
     tracker.table("t", ["c"], [[1]])
-    tracker.artifact(tmp_path, "m", {})
+    tracker.artifact(Item("artifact", "m", tmp_path))
     tracker.close()
     assert said == ["warning: W&B could not start (service died); going on with tracking.jsonl only"]
     assert [line["kind"] for line in lines(tmp_path)] == ["config", "a", "table", "artifact"]
@@ -168,15 +171,19 @@ def test_real_client_offline_keeps_to_its_directory_and_is_silent(
     for key in ("WANDB_MODE", "WANDB_API_KEY", "NETRC", "WANDB_CACHE_DIR"):
         monkeypatch.delenv(key, raising=False)
     said: list[str] = []
-    tracker = open_tracker(run, wandb=True, project="p", config={"width": 48.0, "path": tmp_path}, say=said.append)
+    tracker = open_tracker(
+        run, Sinks(wandb=True), project="p", config={"width": 48.0, "path": tmp_path}, say=said.append
+    )
     tracker.row("evaluation", {"chain": "QP", "accuracy": 0.98765, "nested": {"macs": 1}, "none": None})
     tracker.table("strategies", ["chain", "figure"], [["QP", 1], ["P", "none"], ["F", None]])
     tracker.media("front", picture(tmp_path / "front.png"))
     tracker.media("report", page(tmp_path / "report.html"))
-    tracker.artifact(model, "best model", {"parents": [parent], "accuracy": 0.98765})
+    data = Item("dataset", "digits", metadata={"fingerprint": "f00d"})
+    baseline = Item("checkpoint", "base", parent, parents=(data,))
+    tracker.artifact(Item("artifact", "best model", model, {"accuracy": 0.98765}, ("QP",), (data, baseline)))
     tracker.close()
     (record,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
-    expected = (b"evaluation/accuracy", b"0.98765", b"best-model", b"manifest.json")
+    expected = (b"evaluation/accuracy", b"0.98765", b"best-model", b"manifest.json", b"f00d", b"QP", b"latest")
     content = content_with(expected, record)
     assert all(text in content for text in expected)
     assert str(parent).encode() in content and b"weights.bin" in content

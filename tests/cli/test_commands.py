@@ -345,7 +345,7 @@ def test_tracking_stands_beside_wandb_and_survives_its_failure(home: Path, monke
     done = succeed("transfer", "--strategy", "Q", "--wandb")
     assert "warning: W&B could not start (no W&B today)" in done.err
     kinds = [json.loads(line)["kind"] for line in Path("runs/transfer-Q-1/tracking.jsonl").read_text().splitlines()]
-    assert kinds == ["config", "media", "media", "result", "artifact"]
+    assert kinds == ["config", "media", "media", "result", "artifact", "artifact"]
 
 
 def test_long_word_gets_a_folder_with_a_name_that_fits(home: Path) -> None:

@@ -146,7 +146,7 @@ def test_resolve_uses_the_new_content_when_the_file_has_changed(file):
         ("missing", r"net\.py has no function 'missing'"),
         ("constant", r"net\.py has no function 'constant'"),
         ("text", "returned str, not a torch.nn.Module"),
-        ("relu", "has no Conv2d and no Linear layer: nothing to compress"),
+        ("relu", "has no convolution and no Linear layer: nothing to compress"),
         ("broken", "failed: RuntimeError: no luck$"),
         ("leaves", "failed: SystemExit: 3"),
         ("needy", "failed: TypeError: .*'depth'"),

@@ -165,6 +165,7 @@ class Manifest:
         engines: files by compute capability.
         builds: the records of the engines' builds (`trt_build.BuildRecord`) by compute capability.
         cascade: the files that save time by exits; None where there are none.
+        license: of the weights, as the profile says or a library of its own weights; "" if unknown.
         whole_file: the file in the place of the ONNX file that the network came from, if that has more.
         whole_db: the least ratio of signal to noise of its outputs against that file's, in decibels.
         kept: the nodes of that file that stay as they are, each with the reason.
@@ -195,6 +196,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
     data: DataSource | None = None
+    license: str = ""
     whole_file: str = ""
     whole_db: float | None = None
     kept: dict[str, str] = field(default_factory=dict)

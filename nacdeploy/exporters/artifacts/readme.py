@@ -94,6 +94,7 @@ def text(manifest: Manifest) -> str:
         "An artifact of nacdeploy. `manifest.json` says what it is, how it was made and how it scored, and holds the "
         "sha256 of every other file; `lowering.json` says what became of each layer. `nacdeploy verify` checks all of "
         "it, `nacdeploy package` makes one tar of it.",
+        f"Licence of the weights: {manifest.license or 'unknown'}.",
         *_whole(manifest),
         "## Inputs and outputs",
         _block("".join(_line("input", each) for each in manifest.inputs) + "".join(map(_output, manifest.outputs))),

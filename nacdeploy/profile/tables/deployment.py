@@ -6,7 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from nacdeploy.profile.tables.table import Table
 
-_LATER = {"exits": "auto", "gate": "auto", "instances": 1, "queue_delay_us": 100}
+_LATER = {"exits": "auto", "gate": "auto", "instances": 1, "queue_delay_us": 100, "license": ""}
 
 
 class ExportTable(Table):
@@ -25,6 +25,7 @@ class ExportTable(Table):
     gate: Literal["auto", "softmax", "entropy", "margin"] = "auto"
     instances: int = Field(1, ge=1, le=4096)
     queue_delay_us: int = Field(100, ge=0, le=10**9)
+    license: str = Field("", max_length=200, pattern=r"^[^\r\n]*$")
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
