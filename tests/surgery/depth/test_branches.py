@@ -11,6 +11,7 @@ from torchvision.models import mobilenet_v2, resnet18
 
 from nacdeploy.exporters.targets import grid_named
 from nacdeploy.models import deit, mobilenet, resnet
+from nacdeploy.network.attachments.sparsity import Sparsity
 from nacdeploy.network.captured.graph import Captured, Interpreter
 from nacdeploy.network.cost import cost
 from nacdeploy.network.network import Network, count_parameters
@@ -144,8 +145,6 @@ def test_clamp_behind_a_dropped_branch_goes_with_it() -> None:
 
 
 def test_masks_go_with_their_layers() -> None:
-    from nacdeploy.network.attachments.sparsity import Sparsity
-
     made = network(chain(Block2()))
     made.sparsify(Sparsity("element", 0.5, (), 1))
     before = set(made.masks.layers)
