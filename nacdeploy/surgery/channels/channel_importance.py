@@ -245,7 +245,11 @@ def _fisher(found: Sequence[Group], known: Evidence) -> Scores:
 def _losses(known: Evidence) -> Measures:
     """Yield images, and the sum of their losses as a function of the outputs."""
     for images, labels in known.batches():
-        yield images, lambda y, of=labels: known.loss(y, of) * len(y)
+
+        def summed(y: Tensor, labels: Tensor = labels) -> Tensor:
+            return known.loss(y, labels) * len(y)
+
+        yield images, summed
 
 
 def _answers(found: Sequence[Group], known: Evidence) -> Scores:

@@ -12,26 +12,25 @@ import torch
 from torch import Tensor, fx
 
 from nacdeploy.network.captured.graph import Interpreter
+from nacdeploy.network.network import Network
 from nacdeploy.surgery.channels.channel_choice import Group
 from nacdeploy.surgery.channels.channel_importance import SLOPES, Evidence
-from nacdeploy.surgery.depth.branches import Branch
+from nacdeploy.surgery.depth.branches import Branch, branches
 
 
-def placed(found: Sequence[Branch], groups: Sequence[Group]) -> tuple[Branch, ...]:
-    """Return branches with the groups of channels that lie within each, as valuable as these together.
+def droppable(network: Network, groups: Sequence[Group], name: str) -> tuple[Branch, ...]:
+    """Return the branches of a network whose worth a criterion tells, with the groups of channels within each.
 
-    A branch without such a group is left out: no channel tells its worth.
+    Each is as valuable as these together: a branch without such a group has a worth by slopes alone.
     """
-    every = (_placed(branch, groups) for branch in found)
-    return tuple(branch for branch in every if branch.inner)
+    every = tuple(_placed(branch, groups) for branch in branches(network))
+    return tuple(branch for branch in every if branch.inner or name in SLOPES)
 
 
-def weighed(found: Sequence[Branch], groups: Sequence[Group], name: str, known: Evidence) -> tuple[Branch, ...]:
-    """Return branches with the groups within each, and their importance by a criterion."""
-    if name not in SLOPES:
-        return placed(found, groups)
+def weighed(found: Sequence[Branch], name: str, known: Evidence) -> tuple[Branch, ...]:
+    """Return branches with their importance by a criterion of slopes."""
     worth = _by_slopes(found, name, known)
-    return tuple(replace(_placed(branch, groups), importance=worth[branch.output]) for branch in found)
+    return tuple(replace(branch, importance=worth[branch.output]) for branch in found)
 
 
 def _placed(branch: Branch, groups: Sequence[Group]) -> Branch:

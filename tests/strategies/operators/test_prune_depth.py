@@ -127,7 +127,7 @@ def test_least_time_is_that_without_branches() -> None:
 def test_sum_of_layers_is_that_of_the_network_without_branches(deep: CompressionState, deep_task: Task) -> None:
     assert deep_task.clock is not None
     found = channel_groups.groups(deep.network)
-    every = worth.placed(branches(deep.network), found)
+    every = worth.droppable(deep.network, found, "magnitude")
     times = layer_times.measured(deep.network, found, 1, deep_task.clock, every)
     assert len(every) == 7 and all(len(branch.inner) == 1 for branch in every)
     gone = sum(times.branch_ms(branch) for branch in every)
@@ -205,13 +205,13 @@ def check_kept_and_exported(state: CompressionState, task: Task, profile: Profil
     expected = state.network.eval()(x).detach()
     assert torch.equal(loaded.network.eval()(x), expected)
     assert loaded.key == state.key
-    assert difference(state.network, x, expected) < 0.02
+    assert difference(state.network, x, expected, profile.export.opset) < 0.05
 
 
-def difference(network: Network, x: Tensor, expected: Tensor) -> float:
+def difference(network: Network, x: Tensor, expected: Tensor, opset: int) -> float:
     """The largest difference of the exported file's answers, by the size of the largest answer."""
-    session = onnxruntime.InferenceSession(as_bytes(to_onnx(network, 17).model))
-    answer = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[-1])
+    session = onnxruntime.InferenceSession(as_bytes(to_onnx(network, opset).model))
+    answer = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
     return float((answer - expected).abs().max() / expected.abs().max())
 
 

@@ -36,7 +36,7 @@ from nacdeploy.surgery.channels.channel_choice import ROUNDING, Group
 from nacdeploy.surgery.channels.channel_importance import Evidence
 from nacdeploy.surgery.channels.channel_pruning import Cut
 from nacdeploy.surgery.depth import dropping, worth
-from nacdeploy.surgery.depth.branches import Branch, branches
+from nacdeploy.surgery.depth.branches import Branch
 from nacdeploy.task import Task, training
 from nacdeploy.task import evaluate as evaluation
 
@@ -94,7 +94,7 @@ class Prune:
     @property
     def drops(self) -> bool:
         """Whether it may drop residual branches."""
-        return self.is_by_time and self.table.depth and self.table.scope == "global"
+        return self.is_by_time and self.table.may_drop
 
     @property
     def multiple(self) -> int:
@@ -109,7 +109,7 @@ class Prune:
         if (done := self._within(state)) is not None:
             return done
         named, is_table = self._named(found, state.network), bool(self.table.ratios) and not self.is_by_time
-        if self.drops and self._droppable(state.network, found):
+        if self.drops and worth.droppable(state.network, found, self.table.importance):
             return None
         if not channel_choice.has_unit_left(named, self.multiple):
             start = f"no {'named ' if is_table else ''}layer has a unit of {self.multiple} channels left to give"
@@ -164,21 +164,16 @@ class Prune:
         n = sum(by_root.values())
         return PruneDecision(n, n, 0.0, widths, by_root, cut, {}, left, answer.timed, answer.dropped)
 
-    def _droppable(self, network: Network, found: Sequence[Group]) -> Sequence[Branch]:
-        """Return the residual branches whose worth this P's importance tells."""
-        every = branches(network)
-        return every if self.table.importance in channel_importance.SLOPES else worth.placed(every, found)
-
     def _weighed(
         self, found: Sequence[Group], network: Network, task: Task, n_earlier: int
     ) -> tuple[Sequence[Group], Sequence[Branch]]:
         """Return the groups in the order of the profile's importance, and the branches that may go with theirs."""
         ranked = self._ranked(found, network, task, n_earlier)
-        every = branches(network) if self.drops else ()
+        every = worth.droppable(network, ranked, self.table.importance) if self.drops else ()
         if not every or self.table.importance not in channel_importance.SLOPES:
-            return ranked, worth.placed(every, ranked)
+            return ranked, every
         with self._evidence(network, task, n_earlier) as known:
-            return ranked, worth.weighed(every, ranked, self.table.importance, known)
+            return ranked, worth.weighed(every, self.table.importance, known)
 
     def _within(self, state: CompressionState) -> str | None:
         """Return why a P that leaves a time has nothing to do: an earlier one left it, or less."""

@@ -47,6 +47,11 @@ class PruneTable(Table):
         """Whether a P leaves a time, in place of removing a share."""
         return self.time is not None or self.target_ms is not None
 
+    @property
+    def may_drop(self) -> bool:
+        """Whether a P that leaves a time may drop residual branches; `uniform` keeps a share of each layer."""
+        return self.depth and self.scope == "global"
+
     @model_validator(mode="after")
     def _one_measure(self) -> "PruneTable":
         if self.time is not None and self.target_ms is not None:
