@@ -22,6 +22,7 @@ from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.search.alphabet import parsed
 from nacdeploy.strategies.state import CompressionState, structure_key
 from nacdeploy.surgery.channels import channel_groups
+from nacdeploy.surgery.depth import worth
 from nacdeploy.trials.speed import Speed
 from nacdeploy.trials.ways import timed_key
 
@@ -153,10 +154,10 @@ def _least_ms(session: Session, clock: TableClock) -> float:
     found = channel_groups.groups(network) if "P" in letters else ()
     if not found:
         return networks_ms(clock, [runs])[0]
-    multiple = session.profile.of(PruneTable).multiple
-    if multiple == "target":
-        multiple = measured.SMALLEST_BLOCK
-    return by_time.least_ms(runs, found, int(multiple), clock)
+    table = session.profile.of(PruneTable)
+    multiple = measured.SMALLEST_BLOCK if table.multiple == "target" else table.multiple
+    gone = worth.droppable(network, found, table.importance) if table.may_drop else ()
+    return by_time.least_ms(runs, found, int(multiple), clock, gone)
 
 
 def _with(session: Session, tables: dict[str, Any]) -> Session:

@@ -25,6 +25,7 @@ from nacdeploy.network.captured.graph import (
     operator_name,
 )
 from nacdeploy.network.captured.idioms import name_gelus
+from nacdeploy.network.captured.nothing import Nothing, drop_nothing
 
 ROOT = "backbone"
 
@@ -128,6 +129,7 @@ class _Folding:
         self._graph.output(answer)
         _ask_first_input(self._graph)
         name_gelus(self._graph)
+        drop_nothing(self._graph)
         self._graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
         return Captured(self._graph, self._weights)
 
@@ -181,6 +183,7 @@ class _Folding:
         if path in self._modules and _is_leaf(self._modules[path]):
             name = path
         made = self._made(node, "call_function", function, args, kwargs, name)
+        made.meta["is_zero"] = isinstance(self._modules.get(path), Nothing)
         if in_place:
             self._replace(node.args[0], made)
         return made

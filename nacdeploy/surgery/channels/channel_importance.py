@@ -30,6 +30,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 RECTIFIERS = {"relu", "relu6", "hardtanh"}
 Scores = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+Measures = Iterable[tuple[Tensor, Callable[[Tensor], Tensor]]]
+"""Images with what is to be differentiated in their outputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,11 +240,17 @@ def _taylor(found: Sequence[Group], known: Evidence) -> Scores:
 def _fisher(found: Sequence[Group], known: Evidence) -> Scores:
     """Score channels by the squared gradient of the loss by a gate on each, summed over images (Theis et al., 2018;
     Liu et al., 2021, eq. 5): a gate of zero is what the readers see once the channel is cut."""
+    return _by_slopes(found, known, _losses(known))
 
-    def total(labels: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda outputs: known.loss(outputs, labels) * len(labels)
 
-    return _by_slopes(found, known, ((images, total(labels)) for images, labels in known.batches()))
+def _losses(known: Evidence) -> Measures:
+    """Yield images, and the sum of their losses as a function of the outputs."""
+    for images, labels in known.batches():
+
+        def summed(y: Tensor, labels: Tensor = labels) -> Tensor:
+            return known.loss(y, labels) * len(y)
+
+        yield images, summed
 
 
 def _answers(found: Sequence[Group], known: Evidence) -> Scores:
@@ -252,14 +260,18 @@ def _answers(found: Sequence[Group], known: Evidence) -> Scores:
     The sum over outputs is the mean over random directions (Hutchinson, 1990). Each output tensor counts by its own
     mean square, so that boxes and scores weigh alike.
     """
+    return _by_slopes(found, known, _directions(known))
+
+
+def _directions(known: Evidence) -> Measures:
+    """Yield images, and their outputs along a random direction as a function of the outputs."""
     generator = torch.Generator().manual_seed(known.seed)
 
     def along(y: Tensor) -> Tensor:
         directions = torch.randn(y.shape, generator=generator).to(y)
         return torch.stack([each.sum() for each in _in_own_sizes(y, directions, known.backbone)]).sum()
 
-    every = ((images, along) for images, _ in known.batches() for _ in range(N_DIRECTIONS))
-    return _by_slopes(found, known, every)
+    return ((images, along) for images, _ in known.batches() for _ in range(N_DIRECTIONS))
 
 
 def _in_own_sizes(y: Tensor, directions: Tensor, backbone: nn.Module) -> list[Tensor]:
@@ -269,9 +281,7 @@ def _in_own_sizes(y: Tensor, directions: Tensor, backbone: nn.Module) -> list[Te
     return [a * b / a.detach().square().mean().sqrt().clamp(min=_TINY) for a, b in pairs]
 
 
-def _by_slopes(
-    found: Sequence[Group], known: Evidence, every: Iterable[tuple[Tensor, Callable[[Tensor], Tensor]]]
-) -> Scores:
+def _by_slopes(found: Sequence[Group], known: Evidence, every: Measures) -> Scores:
     """Sum squared slopes by gates over batches of images, each with what is to be differentiated in its outputs."""
     readers = {m.layer for g in found for m in g.members if m.role == READER}
     totals = {g.root: torch.zeros(g.n_channels, dtype=torch.float64, device=known.images.device) for g in found}
@@ -384,6 +394,8 @@ def _is_rectified(group: Group, network: Network) -> bool:
     return bool(kinds & RECTIFIERS) and _has_reader(group, network)
 
 
+# The criteria by squared slopes of gates, which may stand on any tensor.
+SLOPES: Mapping[str, Callable[[Evidence], Measures]] = {"fisher": _losses, "answers": _directions}
 _READERS = (_has_reader, "no layer reads these channels")
 _OWN_READERS = (_has_own_readers, "no layer reads these channels one by one")
 

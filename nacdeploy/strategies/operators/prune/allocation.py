@@ -4,10 +4,14 @@ One width of each group is chosen. A layer's time belongs to the pair of widths 
 of groups has a variable for each pair of widths, tied to the choices by its marginals (Shen et al., 2022, HALP, and
 Frantar and Alistarh, 2022, SPDY, choose by times of layers alone). Groups with many widths are solved twice: at evenly
 spaced widths, then at all widths around the answer.
+
+Depth is a choice of the same program: a residual branch stays or is dropped, the groups of channels within it have the
+width 0 exactly where it is, and its layers then take no time.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +20,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nacdeploy.strategies.operators.prune.layer_times import LayerTimes, spaced, widths_of
 from nacdeploy.surgery.channels.channel_choice import Group
+from nacdeploy.surgery.depth.branches import Branch
 
 N_WIDTHS = 13
 _TIME_LIMIT_S = 30.0
@@ -29,23 +34,34 @@ def allocated(
 ) -> dict[str, int] | None:
     """Return the widths by root whose layers take at most `sum_ms`; None if the smallest network takes more.
 
-    `global` keeps the most importance, `uniform` the same share of every group.
+    `global` keeps the most importance, `uniform` the same share of every group. The branches of `times` may be dropped:
+    then their keys, and the roots within them, are 0.
     """
     every = {group.root: widths_of(group, multiple) for group in found}
-    if times.sum_ms(smallest(every)) > sum_ms:
+    if times.sum_ms(smallest(every, times.branches)) > sum_ms:
         return None
     if scope == "uniform":
         return _uniform(every, times, sum_ms)
     coarse = {root: spaced(widths, N_WIDTHS) for root, widths in every.items()}
-    answer = _solved(found, coarse, times, sum_ms) or smallest(every)
+    answer = _solved(found, coarse, times, sum_ms) or smallest(every, times.branches)
     if coarse == every:
         return answer
     return _solved(found, _around(answer, coarse, every), times, sum_ms) or answer
 
 
-def smallest(every: Options) -> dict[str, int]:
-    """Return the widths of the smallest network."""
-    return {root: min(widths) for root, widths in every.items()}
+def smallest(every: Options, branches: Sequence[Branch] = ()) -> dict[str, int]:
+    """Return the widths of the smallest network, without the branches that may be dropped."""
+    return {root: min(widths) for root, widths in every.items()} | without(branches)
+
+
+def without(branches: Sequence[Branch]) -> dict[str, int]:
+    """Return the widths that say that branches are dropped."""
+    return {key: 0 for branch in branches for key in (branch.key, *branch.inner)}
+
+
+def dropped(branches: Sequence[Branch], widths: Mapping[str, int]) -> tuple[Branch, ...]:
+    """Return the branches that are dropped at some widths."""
+    return tuple(branch for branch in branches if widths.get(branch.key, 1) == 0)
 
 
 def kept_importance(group: Group, width: int) -> float:
@@ -56,7 +72,8 @@ def kept_importance(group: Group, width: int) -> float:
 def _around(answer: Mapping[str, int], coarse: Options, every: Options) -> dict[str, Sequence[int]]:
     """Return the widths between the coarse neighbours of an answer, the answer among them."""
     found: dict[str, Sequence[int]] = {}
-    for root, width in answer.items():
+    for root in coarse:
+        width = answer[root] or coarse[root][0]  # a group that fell with its branch may stay after all, thin
         at = coarse[root].index(width)
         low, high = coarse[root][max(0, at - 1)], coarse[root][min(len(coarse[root]) - 1, at + 1)]
         between = [each for each in every[root] if low <= each <= high]
@@ -94,49 +111,57 @@ class _Program:
 
 
 def _solved(found: Sequence[Group], options: Options, times: LayerTimes, sum_ms: float) -> dict[str, int] | None:
-    program = _Program()
+    program, inner = _Program(), {root for branch in times.branches for root in branch.inner}
     place = {
-        group.root: {width: program.column(kept_importance(group, width), 0.0) for width in options[group.root]}
+        group.root: {
+            width: program.column(kept_importance(group, width), 0.0)
+            for width in (*([0] if group.root in inner else []), *options[group.root])
+        }
         for group in found
     }
+    for branch in times.branches:
+        place[branch.key] = {0: program.column(_spared(branch, found), 0.0), 1: program.column(0.0, 0.0)}
     n_choices = len(program.gain)
     for columns in place.values():
         program.row(dict.fromkeys(columns.values(), 1.0), 1.0)
-    fixed = _with_times(program, place, options, times)
+    for branch in times.branches:
+        for root in branch.inner:
+            program.row({place[root][0]: 1.0, place[branch.key][0]: -1.0}, 0.0)
+    fixed = _with_times(program, place, times)
     chosen = _answer(program, n_choices, sum_ms - fixed)
     if chosen is None:
         return None
     return {root: max(columns, key=lambda width: chosen[columns[width]]) for root, columns in place.items()}
 
 
-def _with_times(
-    program: _Program, place: Mapping[str, Mapping[int, int]], options: Options, times: LayerTimes
-) -> float:
-    """Put the times of layers into the program; return the time of the layers that no group changes."""
+def _spared(branch: Branch, found: Sequence[Group]) -> float:
+    """Return how much less is lost with a branch than with all channels within it, each by itself."""
+    return sum(sum(group.importance) for group in found if group.root in branch.inner) - branch.importance
+
+
+def _with_times(program: _Program, place: Mapping[str, Mapping[int, int]], times: LayerTimes) -> float:
+    """Put the times of layers into the program; return the time of the layers that nothing changes."""
     fixed = 0.0
-    for pair, layers in times.pairs().items():
-        roots = tuple(dict.fromkeys(root for root in pair if root is not None))
+    for keys, layers in times.terms().items():
 
-        def ms(*widths: int, pair=pair, layers=layers, roots=roots) -> float:  # type: ignore[no-untyped-def]
-            at = dict(zip(roots, widths, strict=True))
-            return sum(share * times.ms(use, pair, at) for use, share in layers)
+        def ms(*widths: int, keys=keys, layers=layers) -> float:  # type: ignore[no-untyped-def]
+            at = dict(zip(keys, widths, strict=True))
+            return sum(share * times.ms(use, pair, at) for use, pair, share in layers)
 
-        if not roots:
+        if not keys:
             fixed += ms()
-        elif len(roots) == 1:
-            for width, column in place[roots[0]].items():
+        elif len(keys) == 1:
+            for width, column in place[keys[0]].items():
                 program.ms[column] += ms(width)
         else:
-            _pair(
-                program,
-                [place[root] for root in roots],
-                {(a, b): ms(a, b) for a in options[roots[0]] for b in options[roots[1]]},
-            )
+            places = [place[key] for key in keys]
+            _joint(program, places, {widths: ms(*widths) for widths in product(*places)})
     return fixed
 
 
-def _pair(program: _Program, places: Sequence[Mapping[int, int]], ms: Mapping[tuple[int, int], float]) -> None:
-    """Add the variables of a pair of groups: their sums over one group's widths are the other group's choice."""
+def _joint(program: _Program, places: Sequence[Mapping[int, int]], ms: Mapping[tuple[int, ...], float]) -> None:
+    """Add the variables of a pair of groups (or with a branch): their sums over the others' widths are each one's
+    choice."""
     columns = {widths: program.column(0.0, time) for widths, time in ms.items()}
     for at, place in enumerate(places):
         for width, choice in place.items():

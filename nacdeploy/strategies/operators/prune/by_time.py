@@ -7,7 +7,7 @@ seen. So the answer was measured, and lies at or below the time asked for.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nacdeploy.base.errors import RefusedError
 from nacdeploy.network.attachments.fake_quant import Rule
@@ -17,6 +17,10 @@ from nacdeploy.strategies.operators.prune.layer_times import Fit, LayerTimes, wi
 from nacdeploy.strategies.state import structure_key
 from nacdeploy.surgery.channels import channel_pruning
 from nacdeploy.surgery.channels.channel_choice import Group
+from nacdeploy.surgery.channels.channel_pruning import Cut
+from nacdeploy.surgery.depth import dropping
+from nacdeploy.surgery.depth.branches import Branch
+from nacdeploy.surgery.depth.dropping import Block
 from nacdeploy.task.clock import Clock
 
 CLOSE = 0.965  # of the time asked for: an answer between this and all of it is near enough
@@ -48,11 +52,21 @@ class Timed:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """A residual branch that was dropped, and the time that it took by the table, in ms."""
+
+    block: Block
+    ms: float
+
+
+@dataclass(frozen=True)
 class Allocation:
-    """The channels to remove by root, and the times."""
+    """The channels to remove by root, the times, the branches to drop, and the channels that fall with these."""
 
     removed: dict[str, tuple[int, ...]]
     timed: Timed
+    dropped: tuple[Dropped, ...] = ()
+    fallen: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,35 +93,55 @@ def deployed(network: Network, rule: Rule | None) -> Network:
     return quantized
 
 
-def cut_to(network: Network, found: Sequence[Group], widths: Mapping[str, int], multiple: int) -> Network:
-    """Return the network with its groups cut to some widths, the least important channels first."""
+def cut_to(
+    network: Network, found: Sequence[Group], widths: Mapping[str, int], multiple: int, branches: Sequence[Branch] = ()
+) -> Network:
+    """Return the network with its groups cut to some widths, the least important channels first, without the branches
+    whose key is 0."""
     removed = _removed(network, found, widths, multiple)
-    smaller = copy.deepcopy(network)
-    if removed:
-        channel_pruning.apply_cut(smaller, channel_pruning.plan_cut(network, removed))
-    return smaller
+    cut = channel_pruning.plan_cut(network, removed) if removed else Cut()
+    return smaller(network, cut, [branch.block for branch in allocation.dropped(branches, widths)])
+
+
+def smaller(network: Network, cut: Cut, blocks: Sequence[Block]) -> Network:
+    """Return a copy of a network with channels cut and branches dropped."""
+    made = copy.deepcopy(network)
+    if blocks:
+        channel_pruning.slice_tensors(made, cut)
+        dropping.drop(made, blocks)
+    elif cut.slices:
+        channel_pruning.apply_cut(made, cut)
+    return made
 
 
 def allocate(
-    network: Network, found: Sequence[Group], multiple: int, scope: str, budget: Budget, rule: Rule | None, clock: Clock
+    network: Network,
+    found: Sequence[Group],
+    multiple: int,
+    scope: str,
+    budget: Budget,
+    rule: Rule | None,
+    clock: Clock,
+    branches: Sequence[Branch] = (),
 ) -> Allocation:
-    """Return the channels to remove so that the network as deployed takes at most the budget.
+    """Return the channels to remove, and of some branches those to drop, so that the network as deployed takes at most
+    the budget.
 
     Raises:
         RefusedError: the smallest network takes more, or the present one less; the range is named.
         NacdeployError: the target cannot be timed here, or this machine is too noisy.
     """
     runs = deployed(network, rule)
-    times, fit = surveyed(runs, found, multiple, clock)
+    times, fit = surveyed(runs, found, multiple, clock, branches)
     before_ms = clock.networks_ms([runs])[0] if clock.is_here else fit.whole_ms(times.sum_ms(times.now))
-    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found})
+    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found}, branches)
     least_ms, asked_ms = fit.whole_ms(times.sum_ms(least)), budget.asked_ms(before_ms)
     _check_reachable(budget, asked_ms, least_ms, before_ms, clock)
 
     def measured_ms(widths: Mapping[str, int]) -> float | None:
         if not clock.is_here:
             return None
-        return clock.networks_ms([runs, cut_to(runs, found, widths, multiple)], structure_key(runs))[1]
+        return clock.networks_ms([runs, cut_to(runs, found, widths, multiple, branches)], structure_key(runs))[1]
 
     def chosen(sum_ms: float) -> dict[str, int] | None:
         return allocation.allocated(found, times, multiple, sum_ms, scope)
@@ -118,26 +152,34 @@ def allocate(
     widths, seen_ms = answer
     precision = INT8 if runs.plan.weight_bits else FLOAT32
     timed = Timed(precision, before_ms, asked_ms, fit.whole_ms(times.sum_ms(widths)), seen_ms, least_ms)
-    return Allocation(_removed(network, found, widths, multiple), timed)
+    gone = tuple(
+        Dropped(each.block, fit.scale * times.branch_ms(each)) for each in allocation.dropped(branches, widths)
+    )
+    fallen = {group.root: group.n_channels for group in found if not widths[group.root]}
+    return Allocation(_removed(network, found, widths, multiple), timed, gone, fallen)
 
 
-def least_ms(runs: Network, found: Sequence[Group], multiple: int, clock: Clock) -> float:
+def least_ms(
+    runs: Network, found: Sequence[Group], multiple: int, clock: Clock, branches: Sequence[Branch] = ()
+) -> float:
     """Return the time of the smallest network, by the table."""
-    times, fit = surveyed(runs, found, multiple, clock)
-    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found})
+    times, fit = surveyed(runs, found, multiple, clock, branches)
+    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found}, branches)
     return fit.whole_ms(times.sum_ms(least))
 
 
-def surveyed(runs: Network, found: Sequence[Group], multiple: int, clock: Clock) -> tuple[LayerTimes, Fit]:
+def surveyed(
+    runs: Network, found: Sequence[Group], multiple: int, clock: Clock, branches: Sequence[Branch] = ()
+) -> tuple[LayerTimes, Fit]:
     """Measure the layers of a network as it runs, and whole networks of its family; or read both from a table.
 
     Raises:
         RefusedError: a table of another machine holds no network of this precision.
     """
-    times, family = layer_times.measured(runs, found, multiple, clock), structure_key(runs)
+    times, family = layer_times.measured(runs, found, multiple, clock, branches), structure_key(runs)
     if clock.is_here:
-        every = _family(found, multiple)
-        networks = [runs, *(cut_to(runs, found, widths, multiple) for widths in every)]
+        every = _family(found, multiple, branches)
+        networks = [runs, *(cut_to(runs, found, widths, multiple, branches) for widths in every)]
         seen = clock.networks_ms(networks, family)
         sums = [times.sum_ms(widths) for widths in ({**times.now}, *every)]
         return times, layer_times.fitted([*zip(seen, sums, strict=True)])
@@ -148,11 +190,12 @@ def surveyed(runs: Network, found: Sequence[Group], multiple: int, clock: Clock)
     return times, layer_times.fitted(kept)
 
 
-def _family(found: Sequence[Group], multiple: int) -> list[dict[str, int]]:
-    """Return the widths of two smaller networks: half of every group, and the least."""
+def _family(found: Sequence[Group], multiple: int, branches: Sequence[Branch] = ()) -> list[dict[str, int]]:
+    """Return the widths of two smaller networks: half of every group, and the least; and of one without branches."""
     every = {group.root: widths_of(group, multiple) for group in found}
     half = {root: widths[(len(widths) - 1) // 2] for root, widths in every.items()}
-    return [each for each in (half, allocation.smallest(every)) if each]
+    whole = {root: widths[-1] for root, widths in every.items()} | allocation.without(branches)
+    return [each for each in (half, allocation.smallest(every), *([whole] if branches else [])) if each]
 
 
 @dataclass(frozen=True)
@@ -208,7 +251,8 @@ def _next_sum(tried: Sequence[_Try], fit: Fit, asked_ms: float) -> float:
 def _removed(
     network: Network, found: Sequence[Group], widths: Mapping[str, int], multiple: int
 ) -> dict[str, tuple[int, ...]]:
-    cut = {g.root: tuple(sorted(g.order[: g.n_channels - widths[g.root]])) for g in found}
+    staying = [group for group in found if widths[group.root]]
+    cut = {g.root: tuple(sorted(g.order[: g.n_channels - widths[g.root]])) for g in staying}
     units = {group.root: group.unit(multiple) for group in found}
     return channel_pruning.spared(network, {root: gone for root, gone in cut.items() if gone}, units)
 

@@ -1,13 +1,16 @@
 """The time of a network by the widths of its groups of channels: layers from a table, fitted on networks timed whole.
 
 A layer's time depends on the group that it reads and the group that it writes, so the time of a network is a sum over
-groups and pairs of groups. A layer that reads several groups (behind a concatenation) counts as their shares of it,
-each as if the others kept their present width: exact if its time is linear in its inputs.
+groups and pairs of groups. A layer of a residual branch that is dropped takes none: the branch's key stands among the
+widths, 0 where it is dropped, and the groups within it have width 0. A layer that reads several groups (behind a
+concatenation) counts as their shares of it, each as if the others kept their present width: exact if its time is linear
+in its inputs.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -16,6 +19,7 @@ from scipy.optimize import nnls
 
 from nacdeploy.network.network import Network
 from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, Group
+from nacdeploy.surgery.depth.branches import Branch
 from nacdeploy.task.clock import Clock, Grid, Sizes
 
 N_LEVELS = 6  # widths of a group at which its layers are timed
@@ -98,11 +102,37 @@ def _place(known: Sequence[int], n: float) -> tuple[tuple[int, int], float]:
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """The times of a network's layers by the widths of its groups."""
+    """The times of a network's layers by the widths of its groups, and by the residual branches that stay."""
 
     uses: Sequence[LayerUse]
     curves: Mapping[str, Curve]
     now: Widths
+    branches: Sequence[Branch] = ()
+
+    @cached_property
+    def branch_of(self) -> Mapping[str, Branch]:
+        """The branch of each layer that lies in one."""
+        return {layer: branch for branch in self.branches for layer in branch.layers}
+
+    def terms(self) -> dict[tuple[str, ...], list[tuple[LayerUse, Pair, float]]]:
+        """Return the layers, with their pairs and shares, by the groups and branches on which their time depends.
+
+        A branch does not count where a group that goes with it does.
+        """
+        found: dict[tuple[str, ...], list[tuple[LayerUse, Pair, float]]] = {}
+        for pair, layers in self.pairs().items():
+            roots = tuple(dict.fromkeys(root for root in pair if root is not None))
+            for use, share in layers:
+                branch = self.branch_of.get(use.layer)
+                is_told = branch is None or any(root in branch.inner for root in roots)
+                keys = roots if is_told or branch is None else (*roots, branch.key)
+                found.setdefault(keys, []).append((use, pair, share))
+        return found
+
+    def branch_ms(self, branch: Branch) -> float:
+        """Return the sum of the layers' times in a branch as it is."""
+        every = ((use, pair, share) for pair, layers in self.pairs().items() for use, share in layers)
+        return sum(share * self.ms(use, pair, self.now) for use, pair, share in every if use.layer in branch.layers)
 
     def pairs(self) -> dict[Pair, list[tuple[LayerUse, float]]]:
         """Return the layers, with their shares, by the group that they read and the group that they write (None:
@@ -114,7 +144,10 @@ class LayerTimes:
         return found
 
     def ms(self, use: LayerUse, pair: Pair, widths: Widths) -> float:
-        """Return the time of a layer if the groups of `pair` alone had other widths."""
+        """Return the time of a layer if the groups of `pair` alone had other widths, or its branch were dropped."""
+        branch = self.branch_of.get(use.layer)
+        if branch is not None and not all(widths.get(key, 1) for key in (branch.key, *branch.inner)):
+            return 0.0
         n_in, n_out = (
             n if root is None else n * widths[root] / self.now[root]
             for n, root in zip((use.n_in, use.n_out), pair, strict=True)
@@ -126,13 +159,15 @@ class LayerTimes:
         return sum(share * self.ms(use, pair, widths) for pair, layers in self.pairs().items() for use, share in layers)
 
 
-def measured(network: Network, found: Sequence[Group], multiple: int, clock: Clock) -> LayerTimes:
+def measured(
+    network: Network, found: Sequence[Group], multiple: int, clock: Clock, branches: Sequence[Branch] = ()
+) -> LayerTimes:
     """Measure the layers of a network as it runs at some widths of its groups, or read them from the clock's table."""
     known, by_root = uses(network, found), {group.root: group for group in found}
     sizes = {use.layer: _sizes(use, by_root, multiple) for use in known}
     grids = clock.layers_ms(network, sizes)
     curves = {name: Curve(sizes[name], grid) for name, grid in grids.items()}
-    return LayerTimes(known, curves, {group.root: group.n_channels for group in found})
+    return LayerTimes(known, curves, {group.root: group.n_channels for group in found}, branches)
 
 
 def _sizes(use: LayerUse, by_root: Mapping[str, Group], multiple: int) -> Sizes:

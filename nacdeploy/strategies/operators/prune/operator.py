@@ -3,16 +3,16 @@
 The n-th P brings the network-wide number of removed channels to n x ratio of the baseline's, counting a channel shared
 by coupled layers once; with a table of ratios, each named layer's own number. A remainder below a whole unit
 (`multiple` channels of one group) is carried to the next P. With `time` or `target_ms`, a P leaves a share of the
-measured time of the network that it is given, or a time (`by_time`).
+measured time of the network that it is given, or a time (`by_time`), and may drop residual branches for it (`depth`).
 """
 
-import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from nacdeploy.base.errors import NacdeployError, RefusedError
+from nacdeploy.base.errors import NacdeployError, RefusedError, UsageError
 from nacdeploy.base.precision import Precision
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.network import Network
@@ -20,7 +20,7 @@ from nacdeploy.profile import Profile
 from nacdeploy.strategies.chain import Value
 from nacdeploy.strategies.operators.base import Recovery, decisions, with_parameters
 from nacdeploy.strategies.operators.prune import by_time
-from nacdeploy.strategies.operators.prune.by_time import Budget, Timed
+from nacdeploy.strategies.operators.prune.by_time import Budget, Dropped, Timed
 from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.strategies.settle import calibration_images
@@ -33,7 +33,10 @@ from nacdeploy.surgery.channels import (
     reconstruction,
 )
 from nacdeploy.surgery.channels.channel_choice import ROUNDING, Group
+from nacdeploy.surgery.channels.channel_importance import Evidence
 from nacdeploy.surgery.channels.channel_pruning import Cut
+from nacdeploy.surgery.depth import dropping, worth
+from nacdeploy.surgery.depth.branches import Branch
 from nacdeploy.task import Task, training
 from nacdeploy.task import evaluate as evaluation
 
@@ -46,7 +49,7 @@ class PruneDecision:
     """The channels asked for (a remainder may be left from before), taken in whole units, and carried to the next P.
 
     The numbers are in all, and for each layer of a table of ratios; `left` says which layers cannot be cut, and why.
-    `timed` are the times of a P by time.
+    `timed` are the times of a P by time, `dropped` the residual branches that it dropped, with the channels in `taken`.
     """
 
     asked: float
@@ -58,6 +61,7 @@ class PruneDecision:
     carried_by: dict[str, float] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     timed: Timed | None = None
+    dropped: tuple[Dropped, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,19 @@ class Prune:
         table = with_parameters(cls.letter, own, parameters)
         if table.multiple == "target":
             table = table.model_copy(update={"multiple": profile.target.multiple()})
+        if parameters.get("depth") and not (table.is_by_time and table.scope == "global"):
+            raise UsageError("P(depth=1) drops blocks for time: give time or target_ms with it, and scope = 'global'")
         return cls(table, profile.seed, rule_to_come(profile) if table.runs_as == "int8" else None)
 
     @property
     def is_by_time(self) -> bool:
         """Whether it leaves a time, in place of removing a share."""
         return self.table.is_by_time
+
+    @property
+    def drops(self) -> bool:
+        """Whether it may drop residual branches."""
+        return self.is_by_time and self.table.may_drop
 
     @property
     def multiple(self) -> int:
@@ -98,6 +109,8 @@ class Prune:
         if (done := self._within(state)) is not None:
             return done
         named, is_table = self._named(found, state.network), bool(self.table.ratios) and not self.is_by_time
+        if self.drops and worth.droppable(state.network, found, self.table.importance):
+            return None
         if not channel_choice.has_unit_left(named, self.multiple):
             start = f"no {'named ' if is_table else ''}layer has a unit of {self.multiple} channels left to give"
             return "; ".join((start, *self._why(named, state.network)[:_N_CAUSES]))
@@ -141,15 +154,26 @@ class Prune:
             raise RefusedError("P by time needs a clock (task.clock), which a session brings")
         earlier, network = decisions(state, PruneDecision), state.network
         found = channel_groups.groups(network)
-        ranked = self._ranked(found, network, task, len(earlier))
+        ranked, gone = self._weighed(found, network, task, len(earlier))
         budget = Budget(self.table.time, self.table.target_ms)
-        answer = by_time.allocate(network, ranked, self.multiple, self.table.scope, budget, self.rule, task.clock)
+        answer = by_time.allocate(network, ranked, self.multiple, self.table.scope, budget, self.rule, task.clock, gone)
         removed, widths = answer.removed, earlier[0].baseline_widths if earlier else _widths(found)
-        by_root = {root: len(channels) for root, channels in removed.items()}
+        by_root = {root: len(channels) for root, channels in removed.items()} | answer.fallen
         cut = channel_pruning.plan_cut(network, removed) if removed else Cut()
         left = channel_choice.causes(channel_groups.left_out(network))[:_N_CAUSES]
         n = sum(by_root.values())
-        return PruneDecision(n, n, 0.0, widths, by_root, cut, {}, left, answer.timed)
+        return PruneDecision(n, n, 0.0, widths, by_root, cut, {}, left, answer.timed, answer.dropped)
+
+    def _weighed(
+        self, found: Sequence[Group], network: Network, task: Task, n_earlier: int
+    ) -> tuple[Sequence[Group], Sequence[Branch]]:
+        """Return the groups in the order of the profile's importance, and the branches that may go with theirs."""
+        ranked = self._ranked(found, network, task, n_earlier)
+        every = worth.droppable(network, ranked, self.table.importance) if self.drops else ()
+        if not every or self.table.importance not in channel_importance.SLOPES:
+            return ranked, every
+        with self._evidence(network, task, n_earlier) as known:
+            return ranked, worth.weighed(every, self.table.importance, known)
 
     def _within(self, state: CompressionState) -> str | None:
         """Return why a P that leaves a time has nothing to do: an earlier one left it, or less."""
@@ -189,23 +213,27 @@ class Prune:
         name = self.table.importance
         if name == channel_importance.MAGNITUDE:
             return found
+        with self._evidence(network, task, n_earlier) as known:
+            return channel_importance.ranked(channel_importance.covered(found, name, network), name, known)
+
+    @contextmanager
+    def _evidence(self, network: Network, task: Task, n_earlier: int) -> Iterator[Evidence]:
+        """Collect the evidence for an importance, on the device that trains."""
         images = calibration_images(task.data, self.table.n_calibration, labelled=True)
         seed = training.seed_of(self.seed, str(n_earlier), "random channels")
         with evaluation.accelerated(network) as device:
             x, labels = task.data.normalize(images.whole()).to(device), images.labels.to(device)
-            known = channel_importance.evidence(network, x, labels, task.metric.loss, seed)
-            return channel_importance.ranked(channel_importance.covered(found, name, network), name, known)
+            yield channel_importance.evidence(network, x, labels, task.metric.loss, seed)
 
     def perform(self, network: Network, decision: PruneDecision) -> Network:
-        if not decision.taken:
+        if not decision.taken and not decision.dropped:
             return network
-        cut = copy.deepcopy(network)
-        channel_pruning.apply_cut(cut, decision.cut)
-        return cut
+        return by_time.smaller(network, decision.cut, [each.block for each in decision.dropped])
 
     def misfit(self, network: Network, decision: PruneDecision) -> str | None:
         """See `Fits`."""
-        return channel_pruning.misfit(network, decision.cut)
+        blocks = [each.block for each in decision.dropped]
+        return channel_pruning.misfit(network, decision.cut) or dropping.misfit(network, blocks)
 
     def refit(self, network: Network, former: Network, decision: PruneDecision, task: Task) -> None:
         """Fit by least squares on training images, if `prune.reconstruct` asks for it."""
@@ -222,7 +250,7 @@ class Prune:
         where = ", ".join(f"{root} {n}" for root, n in decision.removed.items())
         left = f"; left whole: {'; '.join(decision.left)}" if decision.left else ""
         if decision.timed is not None:
-            return f"{text}, {_times(decision.timed)}: {where or 'nothing'}{left}"
+            return f"{text}, {_times(decision.timed)}: {where or 'nothing'}{_blocks(decision.dropped)}{left}"
         if decision.taken == 0:
             return f"{text}: the share of {decision.asked:g} is less than one unit and carried to the next P"
         return f"{text}, {self._rounding(decision)}: {where}{left}"
@@ -235,6 +263,12 @@ class Prune:
 
 def _widths(found: Sequence[Group]) -> dict[str, int]:
     return {group.root: group.n_channels for group in found}
+
+
+def _blocks(dropped: Sequence[Dropped]) -> str:
+    """Describe the branches that are gone, by the module that computed the output of each."""
+    each = ", ".join(f"{one.block.end} ({one.ms:.3g} ms)" for one in dropped)
+    return f"; blocks dropped, up to: {each}" if dropped else ""
 
 
 def rule_to_come(profile: Profile) -> Rule:
