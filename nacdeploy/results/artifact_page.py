@@ -38,13 +38,17 @@ def _exits(manifest: Manifest) -> list[Cells]:
     if cascade is None:
         return []
     facts = {
-        "form": f"{cascade.form} ({cascade.timed_in})",
-        "expected": f"{cascade.expected_ms:.3f} ms",
-        "all outputs in one graph": f"{cascade.whole_ms:.3f} ms",
+        "form": f"{cascade.form} ({cascade.timed_in or 'not timed'})",
+        "expected at batch 1": _ms(cascade.expected_ms),
+        "all outputs in one graph": _ms(cascade.whole_ms),
         "leave at the exits": ", ".join(f"{100 * share:.0f} %" for share in cascade.fractions),
         **({} if cascade.drop is None else {"lost by them": shown_drop(manifest.metric, cascade.drop)}),
     }
     return [Cells("Exits", ("fact", "value"), tuple(facts.items()))]
+
+
+def _ms(time: float | None) -> str:
+    return "not timed" if time is None else f"{time:.3f} ms"
 
 
 def _layers(rows: tuple[Lowering, ...]) -> Cells:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import lay_out, refused_line, run, succeed
+from tests.command_line import change, lay_out, refused_line, run, succeed
 
 
 def test_page_tells_the_artifact_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,3 +17,13 @@ def test_page_tells_the_artifact_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     wrong = run("report", "runs/transfer-Q-1", "--artifact", "runs", "--out", "other.html")
     assert wrong.code == 2
     assert "not an artifact" in refused_line(wrong) and not Path("other.html").exists()
+
+
+def test_page_tells_exits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lay_out(tmp_path))
+    change("export", exits="segments")
+    succeed("transfer", "--strategy", "QE")
+    succeed("export", "--out", "artifact")
+    succeed("report", "runs/transfer-QE-1", "--artifact", "artifact", "--out", "page.html")
+    page = Path("page.html").read_text()
+    assert "all outputs in one graph" in page and "leave at the exits" in page
