@@ -75,6 +75,8 @@ def _expectation(manifest: Any) -> str:
     from nacdeploy.metrics import shown_drop
 
     cascade = manifest.cascade
+    if None in (cascade.expected_ms, cascade.whole_ms, cascade.drop):
+        return f"exits in form '{cascade.form}': their times were not measured here"
     shares = ", ".join(f"{100 * share:.0f} %" for share in cascade.fractions)
     lost = shown_drop(manifest.metric, cascade.drop)
     return (
