@@ -263,10 +263,17 @@ def test_without_depth_no_block_goes(scope: str, depth: bool, deep: CompressionS
     assert operator.decide(deep, deep_task).dropped == ()
 
 
-@pytest.mark.parametrize("parameters", [{"depth": True}, {"ratio": 0.5, "depth": 1.0}])
-def test_depth_of_a_letter_without_a_time_is_refused(parameters: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "parameters", [{"depth": True}, {"ratio": 0.5, "depth": 1.0}, {"time": 0.5, "depth": True, "scope": "uniform"}]
+)
+def test_depth_of_a_letter_without_a_time_is_refused(parameters: dict[str, float | str]) -> None:
     with pytest.raises(UsageError, match="give time or target_ms"):
         Prune.configure(make_profile(), parameters)
+
+
+def test_letter_s_own_depth_stands_in_place_of_the_profile_s_scope() -> None:
+    assert Prune.configure(make_profile(prune={"scope": "uniform"}), {"time": 0.5, "depth": True}).drops
+    assert not Prune.configure(make_profile(prune={"scope": "uniform", "depth": True}), {"time": 0.5}).drops
 
 
 def test_more_is_in_reach_with_depth(deep: CompressionState, deep_task: Task, quick: Profile) -> None:

@@ -79,11 +79,13 @@ class Prune:
         own = profile.of(PruneTable)
         if _MEASURES & parameters.keys():  # a letter's own measure stands in place of the profile's
             own = own.model_copy(update={"time": None, "target_ms": None})
+        if parameters.get("depth"):  # as its own depth does in place of a scope that leaves every block
+            own = own.model_copy(update={"scope": "global"})
         table = with_parameters(cls.letter, own, parameters)
         if table.multiple == "target":
             table = table.model_copy(update={"multiple": profile.target.multiple()})
-        if parameters.get("depth") and not (table.is_by_time and table.scope == "global"):
-            raise UsageError("P(depth=1) drops blocks for time: give time or target_ms with it, and scope = 'global'")
+        if parameters.get("depth") and not (table.is_by_time and table.may_drop):
+            raise UsageError("P(depth=1) drops blocks for time: give time or target_ms with it, and no scope=uniform")
         return cls(table, profile.seed, rule_to_come(profile) if table.runs_as == "int8" else None)
 
     @property
