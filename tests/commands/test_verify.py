@@ -54,7 +54,7 @@ def test_verify_builds_again_and_says_what_was_measured(here: Path) -> None:
     assert found["engines"][0]["said"].startswith("bytes ") and found["unbuilt"] == []
     assert "measured with TensorRT-RTX" in found["repeats"]["tensorrt_rtx"]
     text = succeed("verify", ARTIFACT).out
-    assert "5 files are as their hashes say" in text and "engine SM86, built again: bytes" in text
+    assert "6 files are as their hashes say" in text and "engine SM86, built again: bytes" in text
 
 
 def test_verify_names_a_damaged_file(here: Path) -> None:
