@@ -47,6 +47,7 @@ epochs = 1
 
 [export]
 guard = false
+exits = "whole"
 n_parity = 50
 
 [bench]

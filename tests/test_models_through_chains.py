@@ -62,9 +62,9 @@ def test_reflecting_convolution_stays_float() -> None:
     assert not W8A8.covers("layer", nn.Conv2d(32, 32, 3, padding=1, padding_mode="reflect"))
 
 
-def test_transformer_gives_up_embedding_and_hidden_channels_but_no_heads() -> None:
+def test_transformer_gives_up_embedding_and_hidden_channels_and_whole_heads() -> None:
     spec = resolve("deit_tiny", n_classes=10, channels=1, input_size=(16, 16), width=12)
     network = Network(spec.build().eval(), grid_named("ort"), (1, 16, 16))
     roots = [group.root for group in channel_groups.groups(network)]
-    assert len(roots) == 13
-    assert not any("qkv" in root for root in roots)
+    assert len(roots) == 25
+    assert sum("qkv" in root for root in roots) == 12  # of each block

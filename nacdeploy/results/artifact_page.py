@@ -1,4 +1,4 @@
-"""What an artifact adds to the page of its run: its export, its exits, its layers."""
+"""The part of an artifact in the page of its run: its export, its exits, its layers."""
 
 from pathlib import Path
 

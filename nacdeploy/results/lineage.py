@@ -1,4 +1,4 @@
-"""What a run made, and what of: data -> baseline -> checkpoint and strategy -> artifact, as trackers record it."""
+"""The lineage of what a run made: data -> baseline -> checkpoint and strategy -> artifact, as trackers record it."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -27,8 +27,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Served:
-    """What a registry needs to serve an artifact: its signature, the program that answers from its folder, the modules
-    beside that program, the packages that it imports, and what it is told."""
+    """The needs of a registry that serves an artifact: its signature, the program that answers from its folder, the
+    modules beside that program, the packages that it imports, and what it is told."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -158,7 +158,7 @@ def spelled(name: str) -> str:
     """Return a name in letters, digits, dots, underscores and hyphens, which every registry takes.
 
     >>> spelled("net.py:make-Q(bits=4)-ort")
-    'net.py-make-Q-bits-4-ort'
+    'net.py-make-Q-bits-4--ort'
     """
     return re.sub(r"[^\w.-]+", "-", name)[:MAX_NAME].strip("-") or "unnamed"
 

@@ -1,4 +1,4 @@
-"""What residual branches are worth, in the unit of a channel's importance.
+"""The worth of residual branches, in the unit of a channel's importance.
 
 A criterion by slopes puts one gate on the output of a branch, as it puts one on a channel. By any other criterion a
 branch is worth what the channels within it are worth together.

@@ -1,1 +1,1 @@
-"""What runs inside Triton's Python backend: copied into a repository, so it imports nothing of this package."""
+"""The programs inside Triton's Python backend: copied into a repository, so they import nothing of this package."""
