@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-training bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-segmentation bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
+.PHONY: demo test test-slow test-lowest test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-training bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-segmentation bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -21,6 +21,13 @@ test-slow: .venv/.signatures
 	@command -v chromium > /dev/null || apt-get install --yes --quiet chromium || \
 	  { echo "make test-slow opens a report in Chromium: install the package chromium"; exit 1; }
 	$(BIN)/python -m pytest -m slow
+
+# The main tests with the lowest torch and torchvision that pyproject.toml allows, in an environment of their own: gigabytes.
+test-lowest:
+	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check torch==2.9.1 torchvision==0.24.1 -e . \
+	  pytest hypothesis openvino timm torchmetrics 'tritonclient[http,grpc]'
+	.venv-lowest/bin/python -m pytest tests/network tests/surgery tests/exporters/onnx_graph tests/strategies/operators
 
 # On a machine with an NVIDIA GPU: tests and measurements, in one file to send back.
 test-gpu: .venv/.stamp

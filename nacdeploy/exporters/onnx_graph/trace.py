@@ -70,20 +70,9 @@ def trace(network: Network, opset: int) -> Traced:
     """
     marked, (inputs, example) = _Marked(network).eval(), _example(network)
     outputs = (*_own_outputs(network), *(f"exit_{i}" for i in range(1, len(network.exits) + 1)))
-    batch = {0: torch.export.Dim("batch", min=1, max=4096)}
     with _quiet():
         try:
-            program = torch.onnx.export(
-                marked,
-                example,
-                dynamo=True,
-                opset_version=opset,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=((batch,) * len(inputs),),
-                verbose=False,
-                external_data=False,
-            )
+            program = _program(marked, example, opset, list(inputs), list(outputs))
         except Exception as error:  # the user's forward and a dozen passes may raise any error
             raise NacdeployError(f"torch cannot export this network to ONNX: {_cause(error)}") from error
     if program is None:
@@ -94,6 +83,33 @@ def trace(network: Network, opset: int) -> Traced:
         raise NacdeployError(f"torch's exporter wrote opset {written}, not {opset}: change export.opset in the profile")
     idioms.simplify(model.graph)
     return Traced(_slim(model), outputs, marked.norms, marked.token_layers)
+
+
+def _program(marked: "_Marked", example: Any, opset: int, inputs: list[str], outputs: list[str]) -> Any:
+    """Return the program of torch's exporter for a batch of any size.
+
+    Older versions of torch (2.9) take another kernel of attention for a batch of one and refuse a range that begins
+    there; the graph of a range from two takes one as well.
+    """
+
+    def export(least: int) -> Any:
+        batch = {0: torch.export.Dim("batch", min=least, max=4096)}
+        return torch.onnx.export(
+            marked,
+            example,
+            dynamo=True,
+            opset_version=opset,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=((batch,) * len(inputs),),
+            verbose=False,
+            external_data=False,
+        )
+
+    try:
+        return export(1)
+    except Exception:  # see `trace`
+        return export(2)
 
 
 def lower(traced: Traced, network: Network) -> OnnxGraph:

@@ -36,7 +36,7 @@ from nacdeploy.task.clock import Sizes
 N_JUDGED = 32  # validation inputs, drawn: folders are sorted
 _SEED = 0
 N_PARTS = 4  # of these inputs, each of which must keep the ratio; the part that loses most orders the layers
-MARGIN_DB = 1.0  # above the ratio that is asked for, for the same reason
+MARGIN_DB = 2.0  # above the ratio that is asked for, for the same reason
 N_BLOCKS = 16  # of the layers in float, of which each is tried in integers again
 LEAST_SAVED_MS = 1e-5  # what integers that save nothing count as
 
