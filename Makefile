@@ -141,7 +141,9 @@ clean:
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	    --target $(SIGNATURES)/$${wheel%%=*} $${wheel#*=} || echo "no wheel of $${wheel#*=} for this platform"; \
 	done
-# Triton's server, and the NumPy that its Python backend was built for.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/triton nvidia-pytriton==0.7.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/triton/numpy1 'numpy<2'
+# Triton's server, and the NumPy that its Python backend was built for; its tests say so where there is no wheel.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --only-binary :all: \
+	  --target .venv/triton nvidia-pytriton==0.7.0 && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --only-binary :all: \
+	  --target .venv/triton/numpy1 'numpy<2' || echo "no Triton server for this platform or Python"
 	@touch $@

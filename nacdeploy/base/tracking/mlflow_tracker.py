@@ -13,7 +13,7 @@ from typing import Any
 
 from nacdeploy.base import folders
 from nacdeploy.base.progress import Say
-from nacdeploy.base.tracking.tracker import RECORD_NAME, Item, Served, Tensor, first_line, plain, spelled
+from nacdeploy.base.tracking.tracker import RECORD_NAME, Item, Served, Tensor, first_line, plain, spelled, variables
 
 URI = "MLFLOW_TRACKING_URI"
 MAX_VALUE = 500
@@ -119,7 +119,7 @@ class MlflowTracker:
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
         try:
-            with _environment(), warnings.catch_warnings():
+            with variables(_WANTED), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # advice to whoever writes models by hand
                 yield
         except Exception as error:  # tracking is a convenience: the run goes on after any error of its client
@@ -167,21 +167,6 @@ def _schema(tensors: Sequence[Tensor]) -> Any:
     from mlflow.types import Schema, TensorSpec
 
     return Schema([TensorSpec(np.dtype(each.dtype), each.shape, each.name) for each in tensors])
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Set the variables that MLflow reads only from the environment."""
-    before = {key: os.environ.get(key) for key in _WANTED}
-    os.environ.update(_WANTED)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
 
 
 def _lineage(item: Item) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """A sink for the reports of a run, and what every sink shares: items with their parents, and plain data."""
 
+import contextlib
 import json
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -152,6 +154,21 @@ class Trackers:
     def close(self) -> None:
         for member in self.members:
             member.close()
+
+
+@contextlib.contextmanager
+def variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment within a block: clients read some settings from there alone."""
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
 
 
 def spelled(name: str) -> str:

@@ -3,14 +3,13 @@
 import contextlib
 import json
 import netrc
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
 from nacdeploy.base.progress import Say
-from nacdeploy.base.tracking.tracker import RECORD_NAME, Item, first_line, plain, spelled
+from nacdeploy.base.tracking.tracker import RECORD_NAME, Item, first_line, plain, spelled, variables
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -125,26 +124,17 @@ def has_key(environment: Mapping[str, str]) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def environment_of(inside: Path) -> Iterator[None]:
+def environment_of(inside: Path) -> contextlib.AbstractContextManager[None]:
     """Set the variables that W&B reads only from the environment; without them W&B writes to ~/.cache and ~/.local."""
     inside = inside.resolve()
-    wanted = {
-        "WANDB_CACHE_DIR": str(inside / "cache"),
-        "WANDB_DATA_DIR": str(inside / "data"),
-        "WANDB_ARTIFACT_DIR": str(inside / "artifacts"),
-        "WANDB_SILENT": "true",
-    }
-    before = {key: os.environ.get(key) for key in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+    return variables(
+        {
+            "WANDB_CACHE_DIR": str(inside / "cache"),
+            "WANDB_DATA_DIR": str(inside / "data"),
+            "WANDB_ARTIFACT_DIR": str(inside / "artifacts"),
+            "WANDB_SILENT": "true",
+        }
+    )
 
 
 def _init(directory: Path, project: str, config: Mapping[str, object], name: str, mode: Mode) -> Any:

@@ -108,7 +108,9 @@ def _program(marked: "_Marked", example: Any, opset: int, inputs: list[str], out
 
     try:
         return export(1)
-    except Exception:  # see `trace`
+    except Exception as error:  # see `trace`
+        if "Constraints violated" not in str(error):
+            raise
         return export(2)
 
 

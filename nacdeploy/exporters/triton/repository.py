@@ -102,7 +102,7 @@ def _of_pixels(folder: Path, manifest: Manifest, served: Served, network: Model)
 
 def _whole(folder: Path, manifest: Manifest, served: Served, name: str) -> Model:
     """Return the model of a whole graph."""
-    part = SegmentFile(manifest.model_file, (), engines=manifest.engines)
+    part = SegmentFile(manifest.model_file, (), engines=manifest.engines, builds=manifest.builds)
     labels = _labels(manifest)
     return _graph(folder, manifest, part, served, Model(name, manifest.inputs, manifest.outputs, "", {}, labels=labels))
 
@@ -185,7 +185,13 @@ def _plans(folder: Path, manifest: Manifest, part: SegmentFile, served: Served, 
         )
     files = {f"{capability.lower()}.plan": (folder / name).read_bytes() for capability, name in part.engines.items()}
     by_capability = {_version(capability): f"{capability.lower()}.plan" for capability in part.engines}
+    if any(record.get("io_type") == "fp16" for record in part.builds.values()):  # the ONNX file stays in FP32
+        model = replace(model, inputs=_in_fp16(model.inputs), outputs=_in_fp16(model.outputs))
     return replace(model, backend=TENSORRT, files=files, by_capability=by_capability)
+
+
+def _in_fp16(tensors: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:
+    return tuple(replace(each, dtype="float16") if each.dtype == "float32" else each for each in tensors)
 
 
 def _ir_files(folder: Path, manifest: Manifest, part: SegmentFile) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import pytest
 from command_line import files, lay_out, refused_line, run, succeed
 from conftest import follow, make_profile
 from google.protobuf import text_format
-from triton_server import command, free_ports
+from triton_server import command, free_ports, needs_server
 from tritonclient.grpc import model_config_pb2
 
 import nacdeploy
@@ -76,6 +76,7 @@ def test_configuration_for_an_onnx_server_is_triton_s(cascade: Path, tmp_path: P
     assert (tmp_path / "models" / "net_segment_1" / "1" / "model.onnx").is_file()
 
 
+@needs_server
 def test_server_without_the_backend_names_it_and_nothing_else(cascade: Path, tmp_path: Path) -> None:
     repository.write(cascade, tmp_path / "models", Served(backend="onnxruntime"), "net")
     (tmp_path / "work").mkdir()
@@ -100,6 +101,11 @@ def test_engines_are_chosen_by_the_gpu(cascade: Path, tmp_path: Path) -> None:
     assert dict(found.cc_model_filenames) == {"8.6": "sm86.plan", "12.0": "sm120.plan"}
     assert model.files["sm86.plan"] == b"a.plan"
     assert found.platform == "tensorrt_plan"
+    assert {model_config_pb2.DataType.Name(each.data_type) for each in (*found.input, *found.output)} == {"TYPE_FP32"}
+    half = replace(made, builds={"SM86": {"io_type": "fp16"}, "SM120": {"io_type": "fp16"}})
+    (model, *_) = repository.models(tmp_path, half, Served(backend="tensorrt"), "net")
+    found = parsed(config(model, Served(backend="tensorrt")))
+    assert {model_config_pb2.DataType.Name(each.data_type) for each in (*found.input, *found.output)} == {"TYPE_FP16"}
 
 
 @pytest.mark.parametrize(

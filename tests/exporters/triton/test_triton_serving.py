@@ -11,7 +11,7 @@ import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
 from conftest import follow, make_profile
 from numpy.typing import NDArray
-from triton_server import Server, serving
+from triton_server import Server, needs_server, serving
 from tritonclient.utils import InferenceServerException
 
 from benchmarks import serving as serving_for_a_minute
@@ -23,6 +23,8 @@ from nacdeploy.exporters.triton import repository
 from nacdeploy.exporters.triton.configuration import Served
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
+
+pytestmark = needs_server
 
 
 @pytest.fixture(scope="module")
