@@ -35,7 +35,10 @@ class Sampled:
         n_all = self.confidences.shape[1]
         if n_all <= n:
             return self
-        places = np.random.default_rng(0).choice(n_all, n, replace=False)
+        return self.part(np.random.default_rng(0).choice(n_all, n, replace=False))
+
+    def part(self, places: NDArray[Any]) -> "Sampled":
+        """Return the samples at places (N,), numbers or truth values."""
         return Sampled(self.confidences[:, places], self.values[:, places], self.ways_ms)
 
 

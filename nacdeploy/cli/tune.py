@@ -23,15 +23,19 @@ def command(artifact: Path, as_json: bool, **given: Any) -> None:
 
 def _print(tuned: Any) -> None:
     """Print what can be chosen from, the thresholds in force, and what is expected of them."""
-    from nacdeploy.metrics import cell, named, shown_drop
+    from nacdeploy.metrics import named, shown_drop
 
     metric = named(tuned.metric)
     if tuned.curve:
-        columns = ["expected ms", f"{metric.column} {metric.unit}".rstrip(), "drop", "leave at exits", "thresholds"]
-        rows = [
-            [f"{s.expected_ms:.3f}", cell(metric, s.score), shown_drop(metric, s.drop), _shares(s), _said(s.thresholds)]
-            for s in tuned.curve
+        columns = [
+            "expected ms",
+            f"{metric.column} {metric.unit}".rstrip(),
+            "drop",
+            "held out",
+            "leave at exits",
+            "thresholds",
         ]
+        rows = [_row(metric, setting) for setting in tuned.curve]
         render.print_table(f"exits in form '{tuned.form}', by {tuned.confidence or 'the metric'}", columns, rows)
     was = "" if tuned.before == tuned.thresholds else f" (before: {_said(tuned.before)})"
     click.echo(f"thresholds: {_said(tuned.thresholds)}{was}")
@@ -43,6 +47,21 @@ def _print(tuned: Any) -> None:
         f"expected: {found.expected_ms:.3f} ms at batch 1, {shown_drop(metric, found.drop)} below the network's own "
         f"end; {_shares(found)} leave at the exits"
     )
+
+
+def _row(metric: Any, setting: Any) -> list[str]:
+    """Return the cells of a setting; its drop on images that did not choose it stands beside the other."""
+    from nacdeploy.metrics import cell, shown_drop
+
+    held_out = "" if setting.held_out is None else shown_drop(metric, setting.held_out)
+    drops = shown_drop(metric, setting.drop), held_out
+    return [
+        f"{setting.expected_ms:.3f}",
+        cell(metric, setting.score),
+        *drops,
+        _shares(setting),
+        _said(setting.thresholds),
+    ]
 
 
 def _shares(setting: Any) -> str:

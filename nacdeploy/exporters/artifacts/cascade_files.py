@@ -63,7 +63,7 @@ class CascadeFiles:
         fractions: the share of validation images that leave at each exit by the gate's thresholds; none where unknown.
         expected_ms: what follows for the mean time of an image.
         score: the score on validation by these thresholds.
-        drop: its distance from the network's own end, in the metric's unit.
+        drop: its distance from the network's own end, in the metric's unit, also on images that did not choose.
         curve_file: the scores and times of other thresholds.
     """
 

@@ -30,7 +30,7 @@ def set_to(manifest: Manifest, setting: Setting | None, confidence: str, thresho
             fractions=setting.fractions if setting else (),
             expected_ms=setting.expected_ms if setting else None,
             score=setting.score if setting else None,
-            drop=setting.drop if setting else None,
+            drop=setting.expected_drop if setting else None,
         )
     return replace(manifest, gate=Gate(said_rule(confidence), tuple(exits), confidence), cascade=cascade)
 
@@ -63,12 +63,12 @@ def chosen(curve: Curve, manifest: Manifest, max_drop: float | None, latency_ms:
     found = within_time(curve, latency_ms) if latency_ms is not None else within_drop(curve, max_drop or 0.0)
     if found is not None:
         return found
-    fastest, best = curve.settings[0], min(curve.settings, key=lambda each: each.drop)
+    fastest, best = curve.settings[0], min(curve.settings, key=lambda each: each.expected_drop)
     asked = f"{latency_ms:g} ms" if latency_ms is not None else shown_drop(manifest.metric, max_drop or 0.0)
     raise NacdeployError(
         f"no thresholds are expected within {asked}: they reach from {fastest.expected_ms:.4g} ms "
-        f"({shown_drop(manifest.metric, fastest.drop)} lost) to {best.expected_ms:.4g} ms "
-        f"({shown_drop(manifest.metric, best.drop)})"
+        f"({shown_drop(manifest.metric, fastest.expected_drop)} lost) to {best.expected_ms:.4g} ms "
+        f"({shown_drop(manifest.metric, best.expected_drop)})"
     )
 
 
