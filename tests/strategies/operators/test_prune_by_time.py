@@ -88,6 +88,23 @@ def test_time_is_corrected_where_whole_networks_differ_from_their_layers(
     assert 0.9 * timed.asked_ms <= timed.measured_ms <= timed.asked_ms
 
 
+def test_least_widths_answer_where_the_table_finds_nothing_else(baseline: CompressionState, task: Task) -> None:
+    """Every network but those that the table was fitted on is slower than their layers say: only the least is within
+    the time, and a range that names it is kept to."""
+    found, honest = channel_groups.groups(baseline.network), MadeUp()
+    family = [by_time.cut_to(baseline.network, found, widths, 1) for widths in by_time._family(found, 1)]
+    known = [honest.whole_ms(network) for network in (baseline.network, *family)]
+
+    class Slower(MadeUp):
+        def whole_ms(self, network: Network) -> float:
+            real = super().whole_ms(network)
+            return real if any(abs(real - each) < 1e-9 for each in known) else 1.5 * real
+
+    least_ms = min(known)
+    timed = decided(baseline, task, Slower(), target_ms=1.1 * least_ms, multiple=1).timed
+    assert timed is not None and timed.measured_ms == pytest.approx(least_ms)
+
+
 def test_allocation_keeps_the_most_importance_of_all(baseline: CompressionState, clock: MadeUp) -> None:
     network = baseline.network
     found = channel_groups.groups(network)[:4]

@@ -146,10 +146,9 @@ def allocate(
     def chosen(sum_ms: float) -> dict[str, int] | None:
         return allocation.allocated(found, times, multiple, sum_ms, scope)
 
-    answer = _nearest(times, fit, asked_ms, chosen, measured_ms)
-    if answer is None:
-        raise RefusedError(_out_of_range(budget, asked_ms, least_ms, before_ms, clock))
-    widths, seen_ms = answer
+    widths, seen_ms = _nearest(times, fit, asked_ms, least, chosen, measured_ms)
+    if seen_ms is not None and seen_ms > asked_ms:
+        raise RefusedError(_out_of_range(budget, asked_ms, seen_ms, before_ms, clock))
     precision = INT8 if runs.plan.weight_bits else FLOAT32
     timed = Timed(precision, before_ms, asked_ms, fit.whole_ms(times.sum_ms(widths)), seen_ms, least_ms)
     gone = tuple(
@@ -211,20 +210,24 @@ def _nearest(
     times: LayerTimes,
     fit: Fit,
     asked_ms: float,
+    least: dict[str, int],
     chosen: Callable[[float], dict[str, int] | None],
     measured_ms: Callable[[Mapping[str, int]], float | None],
-) -> tuple[dict[str, int], float | None] | None:
-    """Return the slowest widths within the time that a few tries find, and their measured time.
+) -> tuple[dict[str, int], float | None]:
+    """Return the slowest widths within the time that a few tries find, else the fastest, and their measured time.
 
     Until one try is within the time and another above it, the table is corrected by the last one. From then on the sum
-    of layers is sought between the two: a runtime may be much faster at one width than at its neighbour.
+    of layers is sought between the two: a runtime may be much faster at one width than at its neighbour. Where the
+    table knows nothing that is fast enough, the least widths are timed, since it may be wrong.
     """
     wanted = fit.sum_ms(asked_ms)
     tried: list[_Try] = []
     for _ in range(_N_TRIES):
         widths = chosen(wanted)
         if widths is None or widths in [each.widths for each in tried]:
-            break
+            if least in [each.widths for each in tried] or any(each.ms <= asked_ms for each in tried):
+                break
+            widths = least
         seen_ms = measured_ms(widths)
         if seen_ms is None:
             return widths, None
@@ -233,8 +236,12 @@ def _nearest(
             break
         wanted = _next_sum(tried, fit, asked_ms)
     within = [each for each in tried if each.ms <= asked_ms]
-    best = max(within, key=lambda each: each.ms, default=None)
-    return None if best is None else (best.widths, best.ms)
+    best = max(within, key=_ms) if within else min(tried, key=_ms)
+    return best.widths, best.ms
+
+
+def _ms(tried: _Try) -> float:
+    return tried.ms
 
 
 def _next_sum(tried: Sequence[_Try], fit: Fit, asked_ms: float) -> float:
