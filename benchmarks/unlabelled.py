@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from real_networks import FOLDER, INSTALLED, _install
 
 import nacdeploy
+from benchmarks.real_networks import FOLDER, INSTALLED, _install
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.base import latency

@@ -90,7 +90,8 @@ def optimize(
     progress, name = progress or default(), _named(str(network), exclude, fix)
     if not from_onnx.is_onnx(name):
         raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
-    options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
+    given = {key: value for key, value in shared.items() if value is not None}
+    options = Options(**{**given, "model": name, "data": _data(shared.get("data"))})  # type: ignore[typeddict-item]
     ask = _Ask(options, target, out, autotune, progress)
     made, manifest, rows = _right(ask, strategy, min_snr_db)
     kept = {layer: why for step in manifest.steps for layer, why in step.decision.get("left_out", {}).items()}

@@ -69,7 +69,7 @@ def taken(network: Network, precisions: Precisions) -> Guarded:
 def speed_note(model: bytes, original: bytes, timer: Timer) -> str:
     """Say how fast a model is against the FP32 network that it came from, with a warning if it is slower."""
     ratio = timer({"now": model, "original": original}, "original").ratios["now"]
-    if ratio.high >= 1:
+    if ratio.high >= 1 or round(ratio.value, 2) >= 1:
         return f"{ratio} the speed of the FP32 network that it came from, measured here"
     return (
         f"SLOWER than the FP32 network that it came from: {ratio} its speed, with every layer in its faster "

@@ -125,15 +125,16 @@ def texts(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def filled(options: Options) -> Options:
-    """Return all options, with the default of each that is left out, paths as texts, and the name of a task that is an
-    object.
+    """Return all options, with the default of each that is None or left out, paths as texts, and the name of a task
+    that is an object.
 
     Raises:
         UsageError: there is no such option, or a task stands beside a model or data.
     """
     for name in options.keys() - SPELLINGS.keys():
         raise unknown("option", name, SPELLINGS)
-    found = {name: spelling.default for name, spelling in SPELLINGS.items()} | texts(options)
+    given = {name: each for name, each in texts(options).items() if each is not None}
+    found = {name: spelling.default for name, spelling in SPELLINGS.items()} | given
     if found["task"] is None:
         return cast(Options, found)
     for name in ("model", "data", "width", "normalize", "classes", "input_size", "new_head"):

@@ -14,7 +14,7 @@ from nacdeploy.exporters import targets
 from nacdeploy.profile.settings import KeyRow, Settings, SourceValue, flat
 from nacdeploy.sessions import session
 from nacdeploy.sessions import setup as settings
-from nacdeploy.sessions.options import HINTS, Options
+from nacdeploy.sessions.options import HINTS, Options, filled
 from nacdeploy.sessions.setup import to_apply, wanted
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.prune.operator import Prune
@@ -215,3 +215,7 @@ def test_python_callers_may_give_paths_where_the_command_line_gives_texts(folder
     request = wanted(Options(profile=folder / "tiny.toml", runs=folder))  # type: ignore[typeddict-item]
     assert request.options["profile"] == str(folder / "tiny.toml")
     assert settings.search_keys({"cache": folder, "budget": 3}) == {"cache": str(folder), "budget": 3}
+
+
+def test_option_of_none_is_one_left_out() -> None:
+    assert filled(Options(**dict.fromkeys(HINTS))) == filled(Options())  # type: ignore[typeddict-item]
