@@ -67,7 +67,7 @@ def loss(answer: dict[str, Tensor], classes: Tensor) -> Tensor:
     return nn.functional.cross_entropy(answer["out"], classes)
 
 
-def lraspp(n_train: int = 2000, n_validation: int = 200, n_test: int = 500) -> nacdeploy.Task:
+def lraspp(n_train: int = 8000, n_validation: int = 200, n_test: int = 500) -> nacdeploy.Task:
     """Return the task of torchvision's LRASPP with MobileNetV3, from random weights."""
     torch.manual_seed(0)
     model = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=N_CLASSES)
