@@ -11,8 +11,13 @@ def tag(name: str, text: str = "", *, raw: str = "", **attributes: str) -> str:
     '<text x="1" class="name" text-anchor="end">&lt;b&gt;</text>'
     """
     named = {("class" if key == "klass" else key.replace("_", "-")): value for key, value in attributes.items()}
-    head = "".join(f' {key}="{escape(value)}"' for key, value in named.items())
+    head = "".join(f' {key}="{_attribute(value)}"' for key, value in named.items())
     return f"<{name}{head}>{escape(text)}{raw}</{name}>"
+
+
+def _attribute(value: str) -> str:
+    """Escape the value of an attribute, the ends of its lines too, which XML would read as spaces."""
+    return escape(value).replace("\n", "&#10;")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

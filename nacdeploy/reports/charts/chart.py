@@ -1,8 +1,8 @@
 """A chart as data: what it shows, apart from how it is drawn (`svg` in a page, `figure` elsewhere)."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Colour = Literal["blue", "orange", "green", "red", "purple", "pink", "grey"]
@@ -106,11 +106,13 @@ class Bars:
 Chart = Plane | Bars
 
 
-def drawable(marks: Iterator[Mark], *axes: Axis) -> tuple[Mark, ...]:
-    """Return the marks that lie on axes x and y: finite, and above 0 on a logarithmic one."""
-    x_axis, y_axis = axes
-    return tuple(m for m in marks if _is_on(x_axis, m.x) and _is_on(y_axis, m.y))
+def drawable(marks: Iterable[Mark], x: Axis, y: Axis) -> tuple[Mark, ...]:
+    """Return the marks that lie on two axes: finite, and above 0 on a logarithmic one; without an interval that does
+    not."""
+    found = (mark for mark in marks if _is_on(x, mark.x) and _is_on(y, mark.y))
+    return tuple(mark if _is_on(x, mark.low, mark.high) else replace(mark, low=None, high=None) for mark in found)
 
 
-def _is_on(axis: Axis, value: float) -> bool:
-    return math.isfinite(value) and (value > 0 or not axis.is_log)
+def _is_on(axis: Axis, *values: float | None) -> bool:
+    is_log = axis.is_log and not axis.names
+    return all(value is None or (math.isfinite(value) and (value > 0 or not is_log)) for value in values)

@@ -48,7 +48,7 @@ def _plane(axes: Any, chart: Plane) -> None:
 
 
 def _series(axes: Any, series: Series, chart: Plane) -> None:
-    marks = drawable(iter(series.marks), chart.x, chart.y)
+    marks = drawable(series.marks, chart.x, chart.y)
     x, y, colour = [m.x for m in marks], [m.y for m in marks], _COLOURS[series.colour]
     if series.is_joined:
         axes.plot(x, y, color=colour, linewidth=1, label=None if series.shape != "none" else series.name or None)

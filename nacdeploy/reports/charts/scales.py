@@ -40,7 +40,7 @@ class Scale:
         return powers if len(powers) >= _FEW else _even(self.low, self.high, n)
 
     def _linear(self, value: float) -> float:
-        return math.log(value) if self.axis.is_log else value
+        return math.log(value) if self.axis.is_log and not self.axis.names else value
 
 
 def scale_of(axis: Axis, values: Iterable[float], *, from_zero: bool = False) -> Scale:

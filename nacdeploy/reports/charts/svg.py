@@ -103,7 +103,7 @@ def _below(frame: _Frame) -> list[str]:
 
 
 def _series(frame: _Frame, series: Series, chart: Plane) -> str:
-    marks = drawable(iter(series.marks), chart.x, chart.y)
+    marks = drawable(series.marks, chart.x, chart.y)
     found = []
     if series.is_joined and len(marks) > 1:
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (frame.at(m.x, m.y) for m in marks))
