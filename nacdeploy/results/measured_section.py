@@ -11,8 +11,8 @@ from nacdeploy.network.cost import Cost
 from nacdeploy.reports.charts.chart import Axis, Bar, Bars, Colour
 from nacdeploy.reports.charts.chart import Row as BarRow
 from nacdeploy.reports.figures import Panel
+from nacdeploy.reports.fronts import speed_words
 from nacdeploy.reports.page import Cell, Cells, Section, Tile, Value
-from nacdeploy.reports.search_panels import speed_words
 from nacdeploy.strategies.search.objective import Figures
 
 _HOW = "'nacdeploy bench ARTIFACT --out FILE' times it beside FP32, and 'report --bench FILE' shows that here"

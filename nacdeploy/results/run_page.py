@@ -11,10 +11,13 @@ from nacdeploy.base.errors import UsageError
 from nacdeploy.forecasts.forecast import Forecast, Found, told_rows
 from nacdeploy.metrics import named, shown, shown_drop
 from nacdeploy.profile import Profile
+from nacdeploy.profile.tables.search import SearchTable
 from nacdeploy.reports.figures import Panel
+from nacdeploy.reports.fronts import speed_words
 from nacdeploy.reports.layers import layer_changes
+from nacdeploy.reports.layers_panel import layers_panel
 from nacdeploy.reports.page import Page, Section, Tile
-from nacdeploy.reports.search_panels import layers_panel, search_panels, speed_words
+from nacdeploy.reports.search_panels import search_panels
 from nacdeploy.results.search_section import search_section, timed_words, within_section
 from nacdeploy.sessions.resuming import JOURNAL, RUN_FILE
 from nacdeploy.sessions.session import Scores
@@ -166,8 +169,10 @@ def result_rows(result: Finished) -> tuple[tuple[str, str], ...]:
 def _chain_section(panels: list[Panel], best: Evaluation | None, result: Finished | None) -> list[Section]:
     """Return the section of the best chain and of what it did to layers; none where there is neither."""
     panels = [*panels, *(_layers(result) if result is not None else ())]
-    name = result.chain if result is not None and not dense_answer(result) else best.chain if best else ""
+    name = best.chain if best is not None else result.chain if result is not None else ""
+    own = dense_answer(result) if result is not None else None
     lead = f"{name}, from left to right." if name else ""
+    lead += f" Layers are those of the answer, {own.name}." if own else ""
     return [Section("chain", "Chain", lead, panels=panels)] if panels else []
 
 
@@ -195,7 +200,7 @@ def _tiles(best: Evaluation | None, result: Finished | None) -> tuple[Tile, ...]
 
 def _interval(figures: Figures) -> str:
     if figures.speed_low is None or figures.speed_high is None:
-        return "estimated" if figures.speed_ratio else ""
+        return "against FP32"
     return f"{figures.speed_low:.2f} to {figures.speed_high:.2f} (95 %)"
 
 
@@ -243,9 +248,15 @@ def _searched(material: Material) -> str:
     table = profile.search
     return (
         f"{len(found.evaluations) - 1} of {table.budget} chains evaluated by '{table.searcher}' over the letters "
-        f"{table.alphabet}, {found.n_trainings} trainings; objective '{table.objective}', at most {allowed(profile)} "
-        "lost on validation. Ratios are baseline / now: more is better."
+        f"{table.alphabet}, {found.n_trainings} trainings; {_goal(table)}, at most {allowed(profile)} lost on "
+        "validation. Ratios are baseline / now: more is better."
     )
+
+
+def _goal(table: SearchTable) -> str:
+    if table.speedup is not None:
+        return f"the best score at {table.speedup:.4g} times the speed of FP32 or more"
+    return f"objective '{table.objective}'"
 
 
 def allowed(profile: Profile) -> str:

@@ -7,8 +7,8 @@ from nacdeploy.latencies.setting import Setting
 from nacdeploy.metrics import ACCURACY, Metric, axis, cell, named, number, shown
 from nacdeploy.reports.charts.chart import Axis, Mark, Plane, Series
 from nacdeploy.reports.figures import Panel
+from nacdeploy.reports.fronts import speed_words
 from nacdeploy.reports.page import Cell, Cells, Section, Value
-from nacdeploy.reports.search_panels import speed_words
 from nacdeploy.strategies.search.journal import Evaluation
 from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.search.search_result import SearchResult
