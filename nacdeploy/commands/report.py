@@ -13,7 +13,8 @@ from nacdeploy.reports.explanation import Explanation
 from nacdeploy.reports.page import Page, write_page
 from nacdeploy.results.artifact_page import shipped, with_artifact
 from nacdeploy.results.result import RESULT_FILE, Result
-from nacdeploy.results.run_page import REPORT_FILE, material, page_of
+from nacdeploy.results.run_material import material
+from nacdeploy.results.run_page import REPORT_FILE, page_of
 
 
 def report(

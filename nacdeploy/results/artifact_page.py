@@ -17,7 +17,7 @@ from nacdeploy.reports.page import Page, Section
 from nacdeploy.results.exits_section import Exits, exits_section
 from nacdeploy.results.layers_section import explained_section, lowered_section
 from nacdeploy.results.measured_section import Measured, measured_section, measured_tiles
-from nacdeploy.results.run_page import Finished
+from nacdeploy.results.run_material import Finished
 
 
 @dataclass(frozen=True)

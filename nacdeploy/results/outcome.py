@@ -15,7 +15,8 @@ from nacdeploy.metrics import schema, spelled
 from nacdeploy.reports.page import Cells, Page, write_page
 from nacdeploy.results import lineage
 from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
-from nacdeploy.results.run_page import REPORT_FILE, Finished, Material, page_of, result_rows
+from nacdeploy.results.run_material import Finished, Material
+from nacdeploy.results.run_page import REPORT_FILE, page_of, result_rows
 from nacdeploy.results.search_section import candidate_tables
 from nacdeploy.sessions.options import TRACKERS, Options
 from nacdeploy.sessions.runs import Runs

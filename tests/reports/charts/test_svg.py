@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from nacdeploy.reports.charts.chart import Axis, Bar, Bars, Chart, Mark, Plane, Row, Series
-from nacdeploy.reports.charts.svg import WIDTH, legend, svg
+from nacdeploy.reports.charts.elements import WIDTH
+from nacdeploy.reports.charts.svg import legend, svg
 
 
 def plane(*marks: Mark, is_log: bool = False, names: tuple[str, ...] = ()) -> Plane:
@@ -68,10 +69,18 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert {"a", "b", "half", "ms"} <= {each.text for each in root.iter("text")}
 
 
-def test_long_names_keep_the_end_that_tells_them_apart() -> None:
-    name = "encoder.layers.encoder_layer_11.self_attention.out_proj"
-    texts = [each.text or "" for each in parsed(Bars(Axis("ms"), (Row(name, (Bar(1.0, "blue", name),)),))).iter("text")]
-    assert any(text.startswith("…") and name.endswith(text[1:]) for text in texts)
+def test_long_names_keep_what_tells_them_apart() -> None:
+    names = [f"encoder.layers.encoder_layer_{at}.self_attention.output_projection" for at in range(12)]
+    rows = tuple(Row(name, (Bar(1.0, "blue", name),), "768-3072 to 768-1024 w8a8") for name in names)
+    texts = [each.text or "" for each in parsed(Bars(Axis("ms"), rows)).iter("text") if each.get("class") == "name"]
+    assert len({*texts}) == len(names) and max(map(len, texts)) <= 42
+
+
+def test_names_on_an_axis_keep_their_beginning() -> None:
+    steps = ("FP32", "P(ratio=0.25,importance=answers)", "Q(min_snr_db=30)")
+    chart = plane(*(Mark(at, at, "a") for at in range(3)), names=steps)
+    texts = [each.text or "" for each in parsed(chart).iter("text")]
+    assert [text for text in texts if text.startswith(("F", "P", "Q"))] == ["FP32", "P(ratio=…", "Q(min_sn…"]
 
 
 def test_legend_names_kinds_where_there_are_several() -> None:
