@@ -74,16 +74,16 @@ def read_at_widths(page: Path, profile: Path) -> list[dict[str, Any]]:
 
 def check_reading(found: dict[str, Any]) -> None:
     """Check that nothing stuck out, a click sorted, and keys went from mark to mark."""
-    assert found["overflow"] <= 0 and found["outside"] == []
+    assert found["overflow"] <= 0 and found["outside"] == [], (found["overflow"], found["outside"])
     for way in ("rising", "falling"):
         empty = [each is None for each in found[way]["order"]]
-        assert empty == sorted(empty)  # empty cells last, either way
+        assert empty == sorted(empty), way  # empty cells last, either way
     rising, falling = ([float(v) for v in found[way]["order"] if v is not None] for way in ("rising", "falling"))
-    assert rising == sorted(rising) and falling == sorted(rising, reverse=True) and len({*rising}) > 1
+    assert rising == sorted(rising) and falling == sorted(rising, reverse=True) and len({*rising}) > 1, found["rising"]
     assert [each for each in found["rising"]["sorted"] if each] == ["ascending"]
     assert [each for each in found["falling"]["sorted"] if each] == ["descending"]
-    assert [found["first"], found["next"]] == found["tips"][:2]
-    assert found["isShown"] and found["isInside"]
+    assert [found["first"], found["next"]] == found["tips"][:2], (found["first"], found["next"])
+    assert found["isShown"] and found["isInside"], "the second value is not shown within the page"
     assert (found["stops"], found["titles"]) == (1, 0)
 
 
