@@ -5,6 +5,7 @@ One script of its own sorts tables and shows the values of marks; the page says 
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,6 +27,11 @@ class Value:
     text: str
     number: float | None = None
 
+    @property
+    def key(self) -> float | None:
+        """What a page sorts by: the number, if it is one."""
+        return self.number if self.number is not None and math.isfinite(self.number) else None
+
     def __str__(self) -> str:
         return self.text
 
@@ -46,7 +52,9 @@ class Cells:
 
     @property
     def filled(self) -> "Cells":
-        """The table without columns in which nothing stands."""
+        """The table without columns in which nothing stands; one without rows keeps all."""
+        if not self.rows:
+            return self
         kept = [at for at in range(len(self.columns)) if any(str(row[at]) for row in self.rows)]
         rows = tuple(tuple(row[at] for at in kept) for row in self.rows)
         return replace(self, columns=tuple(self.columns[at] for at in kept), rows=rows)

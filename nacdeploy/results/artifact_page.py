@@ -11,13 +11,13 @@ from nacdeploy.exporters.bench import Row, Table
 from nacdeploy.exporters.exits import moved
 from nacdeploy.exporters.exits.curve import Curve
 from nacdeploy.metrics import named, shown
-from nacdeploy.network.cost import Cost
 from nacdeploy.reports.explanation import Explanation
 from nacdeploy.reports.page import Page, Section
 from nacdeploy.results.exits_section import Exits, exits_section
 from nacdeploy.results.layers_section import explained_section, lowered_section
-from nacdeploy.results.measured_section import Measured, measured_section, measured_tiles
+from nacdeploy.results.measured_section import Measured, Original, measured_section, measured_tiles
 from nacdeploy.results.run_material import Finished
+from nacdeploy.strategies.state import Metrics, check_metrics
 
 
 @dataclass(frozen=True)
@@ -65,35 +65,46 @@ def shipped(path: Path, bench: Table | Path | None, explanation: Explanation | P
 
 def with_artifact(page: Page, found: Shipped, result: Finished | None) -> Page:
     """Return the page of a run with the sections of an artifact, and its measured time among the first figures."""
-    manifest, cost = found.manifest, cost_of(found.manifest, found.path)
-    figures = result.figures if result is not None and result.chain == manifest.chain else None
-    measured = Measured(found.table, found.rows, manifest, cost, figures)
+    manifest, metrics = found.manifest, metrics_of(found.manifest, found.path)
+    measured = Measured(
+        found.table, found.rows, manifest, metrics.cost if metrics else None, _original(manifest, result)
+    )
     exits = Exits(manifest, found.curve, found.rows)
     layers = lowered_section(found.lowering) if found.explanation is None else explained_section(found.explanation)
-    sections = [*page.sections, _export(found, cost, result), measured_section(measured)]
+    sections = [*page.sections, _export(found, metrics, result), measured_section(measured)]
     sections += [*exits_section(exits), layers]
     return replace(page, sections=sections, tiles=[*page.tiles, *measured_tiles(measured)])
 
 
-def cost_of(manifest: Manifest, path: Path) -> Cost | None:
-    """Return the analytic cost that a manifest records; None in one without.
+def metrics_of(manifest: Manifest, path: Path) -> Metrics | None:
+    """Return the score and analytic cost that a manifest records; None in one without.
 
     Raises:
-        UsageError: it is none.
+        UsageError: they are none.
     """
-    given = manifest.metrics.get("cost")
-    return None if given is None else records.from_data(Cost, given, where=f"{path / artifact.MANIFEST}: cost")
+    given = {key: value for key, value in manifest.metrics.items() if key != "profile"}
+    if "cost" not in given:
+        return None
+    metrics = records.from_data(Metrics, given, where=f"{path / artifact.MANIFEST}: metrics")
+    check_metrics(metrics)
+    return metrics
 
 
-def _export(found: Shipped, cost: Cost | None, result: Finished | None) -> Section:
+def _original(manifest: Manifest, result: Finished | None) -> Original | None:
+    """Return the FP32 network that a run compares with; None if the artifact is of another chain."""
+    if result is None or result.chain != manifest.chain:
+        return None
+    return Original(result.figures, Path(result.baseline_checkpoint).name)
+
+
+def _export(found: Shipped, metrics: Metrics | None, result: Finished | None) -> Section:
     manifest, path = found.manifest, found.path
     facts = [
         ("artifact", str(path)),
         ("target", manifest.target),
         ("chain", manifest.chain or "FP32"),
         ("deployed", f"{artifact.size_bytes(path, manifest):,} bytes"),
-        *_cost_facts(cost),
-        *_score(manifest),
+        *_facts(metrics),
         *_parity("agreement with torch", manifest.parity),
         *_parity("agreement with the float network", manifest.original),
         ("licence of the weights", manifest.license or "unknown"),
@@ -105,24 +116,16 @@ def _export(found: Shipped, cost: Cost | None, result: Finished | None) -> Secti
     return Section("export", f"Export for {manifest.target}", lead, tuple(facts))
 
 
-def _cost_facts(cost: Cost | None) -> list[tuple[str, str]]:
-    if cost is None:
+def _facts(metrics: Metrics | None) -> list[tuple[str, str]]:
+    """Return what was counted of the network before its export: its cost and its score."""
+    if metrics is None:
         return []
+    cost, metric = metrics.cost, named(metrics.metric)
     facts = [("MACs for one image (analytic)", f"{cost.macs:,}"), ("BitOps (analytic)", f"{cost.bitops:,}")]
     if cost.expected_macs != cost.macs:
-        facts.append(
-            ("expected with exits (analytic)", f"{cost.expected_macs:,.0f} MACs, {cost.expected_bitops:,.0f} BitOps")
-        )
-    return facts
-
-
-def _score(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return the score that a manifest records, of the network before its export."""
-    metric = named(manifest.metric.name)
-    score = manifest.metrics.get(metric.name)
-    if isinstance(score, bool) or not isinstance(score, int | float):
-        return []
-    return [(f"{metric.title} on {manifest.metrics.get('split', 'validation')}", shown(metric, score))]
+        expected = f"{cost.expected_macs:,.0f} MACs, {cost.expected_bitops:,.0f} BitOps"
+        facts.append(("expected with exits (analytic)", expected))
+    return [*facts, (f"{metric.title} on {metrics.split}", shown(metric, metrics.score))]
 
 
 def _parity(name: str, parity: Parity | None) -> list[tuple[str, str]]:
@@ -154,7 +157,7 @@ def _is_of(explained: Explanation, path: Path, manifest: Manifest, lowering: tup
 
 def _is_name_of(name: str, path: Path) -> bool:
     """Tell whether a record's name is that of a folder, which may lie elsewhere by now."""
-    return Path(name).name == path.resolve().name or Path(name).resolve() == path.resolve()
+    return Path(name).name == path.resolve().name or Path(name) == path
 
 
 def _said(given: object, otherwise: str) -> str:

@@ -1,7 +1,7 @@
 """What the page of a run tells of measured times, beside the analytic figures that they are to be compared with."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nacdeploy.base.latency import Latency
 from nacdeploy.exporters.artifacts.artifact import Manifest
@@ -19,15 +19,27 @@ _HOW = "'nacdeploy bench ARTIFACT --out FILE' times it beside FP32, and 'report 
 
 
 @dataclass(frozen=True)
+class Original:
+    """The FP32 network behind an artifact: the figures of the artifact's chain against it, and its folder's name."""
+
+    figures: Figures
+    folder: str
+
+    def is_timed_as(self, row: Row) -> bool:
+        """Tell whether a row is about this network: `bench` exports it into its folder."""
+        return not row.chain and Path(row.artifact).parent.name == self.folder
+
+
+@dataclass(frozen=True)
 class Measured:
-    """A bench's table, its rows of the artifact, and the artifact's analytic cost; `figures` are those of its chain
-    against FP32, where the run has them."""
+    """A bench's table, its rows of the artifact, the artifact's analytic cost, and the network that it is compared
+    with, where the run knows it."""
 
     table: Table | None
     rows: tuple[Row, ...]
     manifest: Manifest
     cost: Cost | None
-    figures: Figures | None
+    original: Original | None
 
     def analytic(self, row: Row) -> tuple[float | None, float | None]:
         """Return the expected MACs and BitOps of a row: of the artifact, and by the ratios of its baseline."""
@@ -36,9 +48,9 @@ class Measured:
         macs, bitops = self.cost.expected_macs, self.cost.expected_bitops
         if row in self.rows:
             return macs, bitops
-        if self.figures is None or self.table is None or row.artifact != self.table.baseline:
+        if self.original is None or not self.original.is_timed_as(row):
             return None, None
-        return macs * self.figures.macs_ratio, bitops * self.figures.bitops_ratio
+        return macs * self.original.figures.macs_ratio, bitops * self.original.figures.bitops_ratio
 
 
 def measured_section(found: Measured) -> Section:
@@ -63,7 +75,7 @@ def measured_tiles(found: Measured) -> list[Tile]:
     row = min(found.rows, key=lambda each: each.latency.batch_size)
     batch = row.latency.batch_size
     base = [r for r in found.table.rows if r.artifact == found.table.baseline and r.latency.batch_size == batch]
-    against = f"FP32: {typical_ms(base[0]):.4g} ms, {row.speed}" if base else f"{row.speed}"
+    against = f"{base[0].chain or 'FP32'}: {typical_ms(base[0]):.4g} ms, {row.speed}" if base else f"{row.speed}"
     return [Tile(f"time, batch {batch}", f"{typical_ms(row):.4g} ms", against)]
 
 
@@ -75,8 +87,8 @@ def typical_ms(row: Row) -> float:
 def _known(found: Measured) -> tuple[tuple[str, str], ...]:
     """Return the times that are known without a bench."""
     facts = []
-    if found.figures is not None and found.figures.speed_ratio is not None:
-        facts.append(("speed against FP32, of the search or run", speed_words(found.figures)))
+    if found.original is not None and found.original.figures.speed_ratio is not None:
+        facts.append(("speed against FP32, of the search or run", speed_words(found.original.figures)))
     cascade = found.manifest.cascade
     if cascade is not None and cascade.expected_ms is not None:
         facts.append(("expected with exits, at export", f"{cascade.expected_ms:.4g} ms in {cascade.timed_in}"))
@@ -127,15 +139,22 @@ def _times(found: Latency | None) -> tuple[Value, ...]:
 def _panel(found: Measured, table: Table) -> Panel:
     caption = "The bar is the median, the line reaches to the 90th percentile of one call."
     rows = tuple(_bar_row(found, table, row) for row in table.rows)
-    legend: Sequence[tuple[str, Colour]] = (("FP32", "grey"), ("this artifact", "blue"))
-    return Panel("bench", "Time of one call", caption, (Bars(Axis("ms for one call"), rows, tuple(legend)),))
+    names: tuple[tuple[str, Colour], ...] = (("baseline", "grey"), ("this artifact", "blue"), ("others", "purple"))
+    used = {_colour(found, table, row) for row in table.rows}
+    legend = tuple((name, colour) for name, colour in names if colour in used)
+    return Panel("bench", "Time of one call", caption, (Bars(Axis("ms for one call"), rows, legend),))
+
+
+def _colour(found: Measured, table: Table, row: Row) -> Colour:
+    return "blue" if row in found.rows else "grey" if row.artifact == table.baseline else "purple"
 
 
 def _bar_row(found: Measured, table: Table, row: Row) -> BarRow:
     times = row.latency
-    colour: Colour = "blue" if row in found.rows else "grey" if row.artifact == table.baseline else "purple"
+    colour = _colour(found, table, row)
     words = [f"batch {times.batch_size}", *(["CUDA graph"] if row.cuda_graph else [])]
-    name = f"{'FP32' if row.artifact == table.baseline else row.artifact}, {', '.join(words)}"
+    is_base = row.artifact == table.baseline
+    name = f"{(row.chain or 'FP32') if is_base else row.artifact}, {', '.join(words)}"
     tip = (
         f"{row.artifact} ({row.chain or 'FP32'}), {', '.join(words)}\n"
         f"p50 {times.p50_ms:.4g} ms, p90 {times.p90_ms:.4g} ms, mean {times.mean_ms:.4g} ms\n"

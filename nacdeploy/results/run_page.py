@@ -36,7 +36,7 @@ def page_of(material: Material) -> Page:
         of_search = [panel for panel in panels if panel.name != "chain"]
         sections.append(search_section(found, best, _searched(material), latency, of_search))
     sections += _chain_section([panel for panel in panels if panel.name == "chain"], best, result)
-    return Page(_title(material), _lead(material), sections, _tiles(best, result))
+    return Page(_title(material), _lead(material, best), sections, _tiles(best, result))
 
 
 def _result_section(result: Finished) -> Section:
@@ -113,10 +113,12 @@ def _title(material: Material) -> str:
     return f"Search on {profile.model}, {profile.data}, under way" if profile else "Run"
 
 
-def _lead(material: Material) -> str:
-    result = material.result
+def _lead(material: Material, best: Evaluation | None) -> str:
+    result, found = material.result, material.found
     if result is None:
-        return "The search is under way: scores are on validation, and may change."
+        word = "best so far" if found and found.best else "nearest to the budget so far"
+        shown_best = f" The {word} is {best.chain}." if best is not None else ""
+        return f"The search is under way: scores are on validation, and may change.{shown_best}"
     own = dense_answer(result)
     if own is not None:
         return f"The answer is {own.name}, better on validation than any chain within the time."

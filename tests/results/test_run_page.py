@@ -110,4 +110,5 @@ def test_first_figures_are_those_of_the_test_split(run: Path) -> None:
 def test_search_under_way_says_so(run: Path) -> None:
     page = told(run, None)
     assert [*page] == ["", "search", "chain"]
+    assert "The best so far is P." in page[""].text
     assert "under way" in page[""].text and ("lost", "on validation") in page[""].facts

@@ -4,7 +4,7 @@ from functools import partial
 from itertools import takewhile
 
 from nacdeploy.base.html import tag
-from nacdeploy.reports.charts.chart import Bar, Bars, Row
+from nacdeploy.reports.charts.chart import Bar, Bars, Row, is_drawable
 from nacdeploy.reports.charts.elements import LETTER_WIDTH, WIDTH, ending, line, root, valued, words
 from nacdeploy.reports.charts.scales import Scale, scale_of
 
@@ -48,7 +48,7 @@ def _across(scale: Scale, value: float) -> float:
 def _row(scale: Scale, row: Row, name: str, top: float) -> str:
     note = ending(row.note, max(0, _N_LETTERS - len(name) - 2))
     texts = [words(_LEFT, top + 12, name, "start", klass="name"), words(WIDTH - _RIGHT, top + 12, note, "end")]
-    return "".join([*texts, *(_bar(scale, bar, top + _TOP) for bar in row.bars)])
+    return "".join([*texts, *(_bar(scale, bar, top + _TOP) for bar in row.bars if is_drawable(bar.end))])
 
 
 def _bar(scale: Scale, bar: Bar, top: float) -> str:
@@ -63,5 +63,8 @@ def _bar(scale: Scale, bar: Bar, top: float) -> str:
         klass="shape",
     )
     middle = top + _HEIGHT / 2
-    limit = "" if bar.limit is None else line(end, middle, _across(scale, bar.limit), middle, "whisker")
+    is_limited = bar.limit is not None and is_drawable(bar.limit)
+    limit = (
+        "" if bar.limit is None or not is_limited else line(end, middle, _across(scale, bar.limit), middle, "whisker")
+    )
     return valued(bar.tip, f"mark bar {bar.colour}", shape + limit)

@@ -9,6 +9,10 @@ Colour = Literal["blue", "orange", "green", "red", "purple", "pink", "grey"]
 Shape = Literal["dot", "hollow", "ring", "cross", "square", "triangle", "none"]
 
 
+# What a file says may be any number; a picture holds those that a measurement can give.
+LARGEST, SMALLEST = 1e15, 1e-12
+
+
 @dataclass(frozen=True)
 class Axis:
     """One axis. `names` stand at 0, 1, 2, ... in place of numbers; a silent axis has neither."""
@@ -100,19 +104,25 @@ class Bars:
     def end(self) -> float:
         """The largest value, 1 where all are 0."""
         ends = (end for row in self.rows for bar in row.bars for end in (bar.end, bar.limit or 0.0))
-        return max(filter(math.isfinite, ends), default=0.0) or 1.0
+        largest = max(filter(is_drawable, ends), default=0.0)
+        return largest if largest > SMALLEST else 1.0
 
 
 Chart = Plane | Bars
 
 
+def is_drawable(value: float) -> bool:
+    """Tell whether a value has a place in a picture."""
+    return math.isfinite(value) and abs(value) < LARGEST
+
+
 def drawable(marks: Iterable[Mark], x: Axis, y: Axis) -> tuple[Mark, ...]:
-    """Return the marks that lie on two axes: finite, and above 0 on a logarithmic one; without an interval that does
-    not."""
+    """Return the marks that lie on two axes: of drawable values, above 0 on a logarithmic one; without an interval that
+    does not."""
     found = (mark for mark in marks if _is_on(x, mark.x) and _is_on(y, mark.y))
     return tuple(mark if _is_on(x, mark.low, mark.high) else replace(mark, low=None, high=None) for mark in found)
 
 
 def _is_on(axis: Axis, *values: float | None) -> bool:
-    is_log = axis.is_log and not axis.names
-    return all(value is None or (math.isfinite(value) and (value > 0 or not is_log)) for value in values)
+    least = SMALLEST if axis.is_log and not axis.names else -LARGEST
+    return all(value is None or (is_drawable(value) and value > least) for value in values)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nacdeploy.reports.charts.chart import Axis, Bar, Bars, Chart, Colour, Plane, Series, drawable
+from nacdeploy.reports.charts.chart import Axis, Bar, Bars, Chart, Colour, Plane, Series, drawable, is_drawable
 
 WIDTH_INCHES = 5.2
 _HEIGHT_INCHES, _ROW_INCHES = 3.4, 0.24
@@ -82,7 +82,7 @@ def _axis(axis: Any, set_scale: Any, told: Axis) -> None:
 
 def _bars(axes: Any, chart: Bars) -> None:
     for at, row in enumerate(chart.rows):
-        for bar in row.bars:
+        for bar in filter(lambda bar: is_drawable(bar.end), row.bars):
             _bar(axes, at, bar)
         axes.annotate(row.note, (0, at), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_yticks(range(len(chart.rows)), [row.label for row in chart.rows], fontsize=7)
@@ -97,5 +97,5 @@ def _bars(axes: Any, chart: Bars) -> None:
 def _bar(axes: Any, at: int, bar: Bar) -> None:
     height, alpha = (0.5, 0.7) if bar.is_thin else (0.8, 0.5)
     axes.barh([at], [bar.end - bar.start], left=bar.start, color=_COLOURS[bar.colour], height=height, alpha=alpha)
-    if bar.limit is not None:
+    if bar.limit is not None and is_drawable(bar.limit):
         axes.hlines(at, bar.end, bar.limit, color="black", linewidth=1)

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nacdeploy.reports.charts.chart import Axis
+from nacdeploy.reports.charts.chart import SMALLEST, Axis
 
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MARGIN = 0.06
+_LEAST = 1e-9  # of a value: what is nearer stands at one place
 _FEW = 3  # ticks, with which a logarithmic axis still shows where it is
 
 
@@ -52,9 +53,10 @@ def scale_of(axis: Axis, values: Iterable[float], *, from_zero: bool = False) ->
     if from_zero:
         return Scale(axis, 0.0, high * (1 + _MARGIN) or 1.0)
     if axis.is_log:
-        by = (high / low) ** _MARGIN if high > low else 1.5
+        by = (high / low) ** _MARGIN if high > low * (1 + _LEAST) else 1.5
         return Scale(axis, low / by, high * by)
-    by = (high - low) * _MARGIN if high > low else abs(high) / 4 or 0.5
+    is_range = high - low > max(abs(high), abs(low), SMALLEST) * _LEAST
+    by = (high - low) * _MARGIN if is_range else max(abs(high) / 4, SMALLEST) if high else 0.5
     return Scale(axis, low - by, high + by)
 
 

@@ -50,10 +50,23 @@ def test_everything_lies_within_the_picture(is_log: bool, names: tuple[str, ...]
     assert all(0 <= float(each.attrib[key]) <= height for each, key in heights)
 
 
-@pytest.mark.parametrize("x", [math.nan, math.inf, 0.0, -1.0])
+@pytest.mark.parametrize("x", [math.nan, math.inf, 0.0, -1.0, 1e308, 1e-320])
 def test_value_that_has_no_place_is_left_out(x: float) -> None:
     root = parsed(plane(Mark(x, 1, "nowhere"), Mark(2, 1, "there"), is_log=True))
     assert tips(root) == ["there"]
+
+
+@pytest.mark.parametrize("values", [(1e-320, 2e-320), (1e14, 1e14 + 1), (0.0, 0.0), (-5e14, 5e14), (1.0, 1.0 + 1e-15)])
+def test_values_of_any_size_are_drawn(values: tuple[float, float]) -> None:
+    assert len(tips(parsed(plane(*(Mark(each, each, "a") for each in values))))) == 2
+
+
+@pytest.mark.parametrize("end", [math.inf, math.nan, 1e308, 1e-320, 0.0, -1.0])
+def test_bar_of_any_length_leaves_the_others_in_place(end: float) -> None:
+    rows = (Row("odd", (Bar(end, "blue", "odd", limit=end),)), Row("even", (Bar(5.0, "blue", "even"),)))
+    root = parsed(Bars(Axis("ms"), rows))
+    assert "even" in tips(root) and {"odd", "even"} <= {each.text for each in root.iter("text")}
+    assert max(float(each.attrib["width"]) for each in root.iter("rect")) > WIDTH / 2
 
 
 def test_chart_without_marks_is_drawn() -> None:
