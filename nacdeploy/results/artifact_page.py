@@ -136,17 +136,21 @@ def _parity(name: str, parity: Parity | None) -> list[tuple[str, str]]:
 
 
 def _rows_of(path: Path, manifest: Manifest, table: Table) -> tuple[Row, ...]:
-    """Return the rows about an artifact as it is now: of its name, chain, target and size."""
-    size = artifact.size_bytes(path, manifest)
-    return tuple(
-        row
-        for row in table.rows
-        if _is_name_of(row.artifact, path)
-        and (row.chain, row.target, row.model_bytes) == (manifest.chain, manifest.target, size)
-    )
+    """Return the rows about an artifact as it is now; in older files by its name, chain, target and size."""
+    known, size = artifact.identity(manifest), artifact.size_bytes(path, manifest)
+    facts = (manifest.chain, manifest.target, size)
+
+    def is_of(row: Row) -> bool:
+        if row.identity:
+            return row.identity == known
+        return _is_name_of(row.artifact, path) and (row.chain, row.target, row.model_bytes) == facts
+
+    return tuple(filter(is_of, table.rows))
 
 
 def _is_of(explained: Explanation, path: Path, manifest: Manifest, lowering: tuple[Lowering, ...]) -> bool:
+    if explained.model_sha256:
+        return explained.model_sha256 == manifest.files[manifest.model_file]
     known = {row.layer for row in lowering}
     return (
         _is_name_of(explained.artifact, path)

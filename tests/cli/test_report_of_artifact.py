@@ -111,26 +111,49 @@ def test_artifact_with_exits_in_one_graph_says_that_they_save_nothing(job: Path)
     assert len(exits.first) == 2
 
 
-@pytest.mark.parametrize("key", ["chain", "target"])
-def test_record_about_another_artifact_is_refused(job: Path, key: str) -> None:
-    other = record("bench.json")
-    for row in other["rows"]:
-        row[key] = "PQ" if key == "chain" else "onnx"
-    Path("bench.json").write_text(json.dumps(other))
-    line = refused_line(run("report", RUN, "--artifact", "artifact", *RECORDS[:2], "--out", "page.html"))
+def refused(*options: object) -> str:
+    line = refused_line(run("report", RUN, "--artifact", "artifact", *options, "--out", "page.html"))
+    assert not Path("page.html").exists()
+    return line
+
+
+def test_records_about_another_artifact_are_refused(job: Path) -> None:
+    succeed("export", "--from", RUN, "--target", "onnx", "--out", "other")
+    succeed("bench", "other", "--out", "bench.json")
+    succeed("explain", "other", "--rounds", 3, "--out", "explained.json")
+    line = refused(*RECORDS[:2])
     assert "bench.json has no row of artifact as it is now" in line and "nacdeploy bench artifact --out" in line
-    other = record("explained.json")
-    Path("explained.json").write_text(json.dumps({**other, key: "onnx" if key == "target" else "PQ"}))
-    line = refused_line(run("report", RUN, "--artifact", "artifact", *RECORDS[2:], "--out", "page.html"))
-    assert "explained.json is about artifact" in line and not Path("page.html").exists()
+    assert "explained.json is about other (QE for onnx), not about artifact as it is now" in refused(*RECORDS[2:])
 
 
-def test_times_from_before_another_export_are_refused(job: Path) -> None:
-    rows = record("bench.json")
-    for row in rows["rows"]:
-        row["model_bytes"] += 1
-    Path("bench.json").write_text(json.dumps(rows))
-    assert "as it is now" in refused_line(run("report", RUN, "--artifact", "artifact", *RECORDS[:2]))
+def test_times_of_other_thresholds_are_refused(job: Path) -> None:
+    succeed("tune", "artifact", "--thresholds", "never")
+    assert "as it is now" in refused(*RECORDS[:2])
+
+
+def test_artifact_that_was_moved_keeps_its_records(job: Path) -> None:
+    Path("artifact").rename("elsewhere")
+    succeed("report", RUN, "--artifact", "elsewhere", *RECORDS, "--out", "page.html")
+    assert sections_of(Path("page.html"))["measured"].first[1]["mean ms"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("chain", "PQ"), ("target", "onnx"), ("model_bytes", 1), ("artifact", "b")])
+def test_records_of_older_versions_are_known_by_their_facts(job: Path, key: str, value: Any) -> None:
+    table, explained = record("bench.json"), record("explained.json")
+    for row in table["rows"]:
+        del row["identity"]
+    del explained["model_sha256"]
+    Path("bench.json").write_text(json.dumps(table))
+    Path("explained.json").write_text(json.dumps(explained))
+    assert told(*RECORDS)["layers"].first
+    Path("page.html").unlink()
+    for row in table["rows"]:
+        row[key] = value
+    Path("bench.json").write_text(json.dumps(table))
+    assert "bench.json has no row" in refused(*RECORDS[:2])
+    if key in explained:
+        Path("explained.json").write_text(json.dumps({**explained, key: value}))
+        assert "explained.json is about" in refused(*RECORDS[2:])
 
 
 def test_records_without_an_artifact_are_refused(job: Path) -> None:
