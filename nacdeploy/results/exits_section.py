@@ -147,6 +147,11 @@ def _curve(found: Exits) -> list[Panel]:
     series = [Series("thresholds", "blue", marks, is_joined=True)]
     if now is not None:
         series.append(Series("in force", "red", (_mark(now, metric),), "ring"))
+    cascade = found.manifest.cascade
+    if cascade is not None and cascade.whole_ms is not None:
+        own, whole_ms = found.curve.own_score, cascade.whole_ms
+        tip = f"one graph, all images to its end\n{shown(metric, own)}, {_ms(whole_ms)}"
+        series.append(Series("one graph", "purple", (Mark(whole_ms, metric.scale * own, tip),), "triangle"))
     if found.timed is not None:
         row = found.timed
         tip = f"measured on test\n{shown(metric, row.score)}, mean {_ms(row.latency.mean_ms)}"

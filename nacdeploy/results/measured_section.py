@@ -103,7 +103,7 @@ def _table(found: Measured, table: Table) -> Cells:
     runtimes, threads = {row.runtime for row in table.rows}, {row.latency.threads for row in table.rows}
     columns = (
         *("artifact", "chain", "batch", f"{metric.title} {metric.unit}".rstrip()),
-        *("p50 ms", "p90 ms", "mean ms", "speed (95 %)", "MACs", "BitOps", "KiB", "images/s"),
+        *("p50 ms", "p90 ms", "mean ms", "speed (95 %)", "million MACs", "million BitOps", "KiB", "images/s"),
         *(("CUDA graph", "device p50 ms") if on_gpu else ()),
         *(("threads", "runtime") if max(len(runtimes), len(threads)) > 1 else ()),
     )
@@ -121,7 +121,7 @@ def _row(found: Measured, row: Row, on_gpu: bool) -> tuple[Cell, ...]:
         Value(cell(named(row.metric), row.score), row.score),
         *_times(row.latency),
         Value(str(row.speed), row.speed.value),
-        *(Value("" if value is None else f"{value:,.0f}", value) for value in found.analytic(row)),
+        *(Value("" if value is None else f"{value / 1e6:,.2f}", value) for value in found.analytic(row)),
         Value(f"{row.model_bytes / 1024:.0f}", row.model_bytes),
         Value(f"{row.latency.throughput_per_s:.0f}", row.latency.throughput_per_s),
         *(device if on_gpu else ()),

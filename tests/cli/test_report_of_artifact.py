@@ -56,9 +56,9 @@ def test_measured_times_stand_beside_analytic_figures(job: Path) -> None:
     row = next(each for each in table["rows"] if each["artifact"] == "artifact")
     assert (own["p50 ms"], own["mean ms"]) == (row["latency"]["p50_ms"], row["latency"]["mean_ms"])
     assert own["speed (95 %)"] == row["speed"]["value"]
-    assert (own["MACs"], own["BitOps"]) == (cost["expected_macs"], cost["expected_bitops"])
+    assert (own["million MACs"], own["million BitOps"]) == (cost["expected_macs"], cost["expected_bitops"])
     figures = record(f"{RUN}/result.json")["figures"]
-    assert base["BitOps"] == pytest.approx(cost["expected_bitops"] * figures["bitops_ratio"])
+    assert base["million BitOps"] == pytest.approx(cost["expected_bitops"] * figures["bitops_ratio"])
     assert table["machine"] in page["measured"].text and table["runtime"] in page["measured"].text
     tip = next(tip for tip in page["measured"].tips if tip.startswith("artifact (QE)"))
     assert f"p50 {row['latency']['p50_ms']:.4g} ms" in tip and "1 thread(s)" in tip
@@ -77,6 +77,7 @@ def test_exits_are_told_as_expected_and_as_measured(job: Path) -> None:
     assert [way["ms by this way"] for way in exits.first] == cascade["ways_ms"]
     for setting in record("artifact/exits.json")["settings"]:
         assert any(f"{setting['expected_ms']:.4g} ms expected" in tip for tip in exits.tips)
+    assert any(tip.startswith("one graph") and f"{cascade['whole_ms']:.4g} ms" in tip for tip in exits.tips)
 
 
 def test_layers_are_told_as_explained(job: Path) -> None:

@@ -54,12 +54,12 @@ def column(table: Cells, name: str) -> list[float | str | None]:
 
 def test_analytic_figures_stand_beside_those_rows_alone_that_they_are_about() -> None:
     table = table_of(measured_section(measured(BASE, OWN, OTHER)))
-    assert column(table, "MACs") == [1800.0, 900.0, None]
-    assert column(table, "BitOps") == [57_600.0 * 16, 57_600.0, None]
+    assert column(table, "million MACs") == [1800.0, 900.0, None]
+    assert column(table, "million BitOps") == [57_600.0 * 16, 57_600.0, None]
     assert column(table, "p50 ms") == [4.0, 2.0, 3.0]
     assert table.marked == {1}
     another = replace(BASE, artifact="elsewhere/onnx")  # FP32, but perhaps of another network
-    assert column(table_of(measured_section(measured(another, OWN))), "MACs") == [None, 900.0]
+    assert column(table_of(measured_section(measured(another, OWN))), "million MACs") == [None, 900.0]
 
 
 def test_each_row_names_its_runtime_where_they_differ() -> None:

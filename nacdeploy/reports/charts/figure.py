@@ -10,6 +10,8 @@ _HEIGHT_INCHES, _ROW_INCHES = 3.4, 0.24
 _COLOURS: dict[Colour, str] = {name: f"tab:{name}" for name in ("blue", "orange", "green", "red", "purple", "pink")} | {
     "grey": "darkgrey"
 }
+# A legend above a picture covers nothing of it.
+_ABOVE: dict[str, Any] = {"fontsize": 7, "loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "frameon": False}
 _MARKERS = {"dot": "o", "hollow": "o", "ring": "o", "cross": "x", "square": "s", "triangle": "^", "none": ""}
 
 
@@ -44,7 +46,7 @@ def _plane(axes: Any, chart: Plane) -> None:
     if chart.n_rows is not None:
         axes.set_ylim(chart.n_rows - 0.3, -0.7)
     if len([series for series in chart.series if series.name and series.marks]) > 1:
-        axes.legend(fontsize=7)
+        axes.legend(**_ABOVE)
 
 
 def _series(axes: Any, series: Series, chart: Plane) -> None:
@@ -91,7 +93,7 @@ def _bars(axes: Any, chart: Bars) -> None:
     for name, colour in chart.legend:
         axes.barh([0], [0], color=_COLOURS[colour], alpha=0.6, label=name)
     if chart.legend:
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(**_ABOVE)
 
 
 def _bar(axes: Any, at: int, bar: Bar) -> None:
