@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nacdeploy.reports.charts.chart import Axis, Bar, Bars, Chart, Colour, Plane, Series, drawable, is_drawable
+from nacdeploy.reports.charts.chart import Bar, Bars, Chart, Colour, Plane, Series, drawable, is_drawable
+from nacdeploy.reports.charts.scales import Scale, scale_of
 
 WIDTH_INCHES = 5.2
 _HEIGHT_INCHES, _ROW_INCHES = 3.4, 0.24
@@ -41,8 +42,9 @@ def _plane(axes: Any, chart: Plane) -> None:
         axes.plot(x, y, color=colour, linewidth=width, zorder=1)
     for series in chart.series:
         _series(axes, series, chart)
-    _axis(axes.xaxis, axes.set_xscale, chart.x)
-    _axis(axes.yaxis, axes.set_yscale, chart.y)
+    marks = drawable(chart.marks, chart.x, chart.y)
+    _axis(axes.xaxis, axes.set_xscale, scale_of(chart.x, (m.x for m in marks)))
+    _axis(axes.yaxis, axes.set_yscale, scale_of(chart.y, (m.y for m in marks)))
     if chart.n_rows is not None:
         axes.set_ylim(chart.n_rows - 0.3, -0.7)
     if len([series for series in chart.series if series.name and series.marks]) > 1:
@@ -71,15 +73,19 @@ def _series(axes: Any, series: Series, chart: Plane) -> None:
         )
 
 
-def _axis(axis: Any, set_scale: Any, told: Axis) -> None:
-    if told.is_log:
-        set_scale("log")
+def _axis(axis: Any, set_scale: Any, scale: Scale) -> None:
+    told = scale.axis
     axis.axes.set(**{f"{axis.axis_name}label": told.label})
     if told.is_silent:
         axis.set_ticks([])
     elif told.names:
         turned = 45 if any(len(name) > 4 for name in told.names) else 0
         axis.set_ticks(range(len(told.names)), told.names, rotation=turned)
+    elif told.is_log:
+        set_scale("log")
+        ticks = scale.ticks(5)
+        axis.set_ticks([tick.value for tick in ticks], [tick.text for tick in ticks])
+        axis.set_ticks([], minor=True)
 
 
 def _bars(axes: Any, chart: Bars) -> None:
