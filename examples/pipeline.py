@@ -2,7 +2,7 @@
 
     python examples/pipeline.py --data digits --profile demo --require 'drop<=1' --require 'speedup>=1.2' --out release
 
-`release/` then holds the result, the artifact, bench.json and artifact.tar.
+`release/` then holds the result, the artifact, bench.json, report.html and artifact.tar.
 """
 
 import argparse
@@ -39,6 +39,7 @@ def _run(out: Path, target: str | None, require: list[str], search: dict[str, An
         records.write_json(out / "bench.json", error.table)  # the figures of what is not shipped
         raise
     records.write_json(out / "bench.json", table)
+    nacdeploy.report(found.folder, out / "report.html", artifact=artifact, bench=table)
     packaged = nacdeploy.package(artifact, out / "artifact.tar")
     verify(packaged.path)
     print(f"{packaged.path}: {found.chain}, {packaged.n_bytes} bytes, sha256 {packaged.sha256}")

@@ -59,6 +59,7 @@ ROOMS = {
     ),
     "exporters": ("exporters",),
     "latencies": ("latencies",),
+    "charts": ("reports.charts",),
     "reports": ("reports",),
     "sessions": ("sessions",),
     "trials": ("trials",),

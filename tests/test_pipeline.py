@@ -31,6 +31,7 @@ def test_what_holds_is_packaged(home: Path) -> None:
     assert "artifact.tar" in done.stdout and "sha256" in done.stdout
     assert (home / "release" / "artifact.tar").is_file()
     assert json.loads((home / "release" / "bench.json").read_text())["rows"]
+    assert 'id="section-measured"' in (home / "release" / "report.html").read_text()
 
 
 def test_what_fails_the_gate_is_not_packaged_and_one_line_says_why(home: Path) -> None:

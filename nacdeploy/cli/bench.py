@@ -18,9 +18,11 @@ from nacdeploy.cli import options, render
 @click.option(
     "--require", metavar="R", multiple=True, help="Exit 1 unless it holds, such as 'speedup>=1.2' or 'drop<=1'; often."
 )
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON document here.")
 @options.as_json
-def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
+def command(artifacts: tuple[Path, ...], out: Path | None, as_json: bool, **given: Any) -> None:
     from nacdeploy import api
+    from nacdeploy.base import records
     from nacdeploy.exporters.gates import GateError
 
     missed: GateError | None = None
@@ -28,6 +30,8 @@ def command(artifacts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
         table = api.bench(artifacts, progress=render.RichProgress(), **given)
     except GateError as error:
         table, missed = error.table, error
+    if out is not None:
+        records.write_json(out, table)
     render.print_json(table) if as_json else print_bench(table)
     if missed is not None:
         raise missed

@@ -121,6 +121,7 @@ def explain(path: Path | str, *, threads: int = 1, rounds: int = 10, progress: P
         sparsity=explanation.sparsity(layers, on_gpu=target.on_gpu),
         top_reasons=explanation.top_reasons(rows, between),
         notes=(*_notes(target, file), *_rounding(manifest)),
+        model_sha256=manifest.files[manifest.model_file],
     )
 
 

@@ -47,6 +47,7 @@ class Row:
         exit_fractions: the share of test images that each exit answered, the network's own end last.
         expected_ms: the mean time that follows from these shares and the measured time of each way out, where exits
             save time, at batch 1; `latency.mean_ms` is the truth, over test images in shuffled order.
+        identity: the artifact that was timed, as `artifact.identity` tells it; "" in older files.
     """
 
     artifact: str
@@ -66,6 +67,7 @@ class Row:
     metric: str = DEFAULT
     exit_fractions: tuple[float, ...] = ()
     expected_ms: float | None = None
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -254,4 +256,5 @@ def _row(
         metric=subject.manifest.metric.name,
         exit_fractions=subject.exit_fractions,
         expected_ms=expected_ms,
+        identity=artifact.identity(subject.manifest),
     )

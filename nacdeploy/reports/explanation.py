@@ -53,7 +53,7 @@ class Explanation:
     `int8_macs_fraction` is the share of multiplications that INT8 kernels do, `int8_macs_in_file_fraction` that of the
     ones that the file holds in INT8. `speed` is the artifact's against its float twin (the same file, no Q/DQ; None
     where it has none), unprofiled. `top_reasons` are the causes that take most of the time without a gain, with their
-    share of all time.
+    share of all time. `model_sha256` is that of the artifact's graph; "" in older files.
     """
 
     artifact: str
@@ -74,6 +74,7 @@ class Explanation:
     sparsity: DeployedSparsity
     top_reasons: tuple[tuple[str, float], ...]
     notes: tuple[str, ...]
+    model_sha256: str = ""
 
 
 def make_rows(

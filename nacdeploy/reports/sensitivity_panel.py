@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nacdeploy.metrics import Metric, axis
-from nacdeploy.reports.figures import WIDTH_INCHES
+from nacdeploy.reports.charts.figure import WIDTH_INCHES
 from nacdeploy.strategies.steps.sensitivity import Sensitivity
 
 _N_NAMED = 5

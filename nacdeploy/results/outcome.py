@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nacdeploy.base import records, tracking
@@ -12,10 +12,12 @@ from nacdeploy.base.outside import own
 from nacdeploy.base.progress import Progress
 from nacdeploy.forecasts.forecast import Forecast, Found
 from nacdeploy.metrics import schema, spelled
-from nacdeploy.reports.page import Page, write_page
+from nacdeploy.reports.page import Cells, Page, write_page
 from nacdeploy.results import lineage
 from nacdeploy.results.result import RESULT_FILE, FrontMember, Result
-from nacdeploy.results.run_page import REPORT_FILE, Finished, Material, candidate_tables, page_of
+from nacdeploy.results.run_material import Finished, Material
+from nacdeploy.results.run_page import REPORT_FILE, page_of, result_rows
+from nacdeploy.results.search_section import candidate_tables
 from nacdeploy.sessions.options import TRACKERS, Options
 from nacdeploy.sessions.runs import Runs
 from nacdeploy.sessions.session import Session, test_scores
@@ -207,9 +209,9 @@ def _write_report(folder: Path, page: Page, result: Finished, pictures: Sequence
     """Write `report.md` into `folder`: scores on the test split, ratios, a forecast, the networks within a time,
     pictures beside it."""
     lines = [f"# {page.title}"]
-    for table in (replace(page.summary, title=""), *candidate_tables(result)):
+    for table in (Cells("", ("figure", "value"), result_rows(result)), *candidate_tables(result.candidates)):
         lines += ["", *([f"{table.title}:", ""] if table.title else []), f"| {' | '.join(table.columns)} |"]
-        lines += ["|" + "---|" * len(table.columns), *(f"| {' | '.join(row)} |" for row in table.rows)]
+        lines += ["|" + "---|" * len(table.columns), *(f"| {' | '.join(map(str, row))} |" for row in table.rows)]
     lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures)]
     lines += ["", "Measured latency: `nacdeploy bench` on the exported artifact."]
     path = folder / "report.md"

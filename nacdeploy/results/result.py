@@ -10,7 +10,8 @@ from nacdeploy.forecasts.forecast import Forecast, Found
 from nacdeploy.metrics import DEFAULT, scored
 from nacdeploy.network.served import served
 from nacdeploy.reports.figures import Pictures
-from nacdeploy.results.run_page import dense_answer, material, page_of, summary_rows, title_of
+from nacdeploy.results.run_material import dense_answer, material
+from nacdeploy.results.run_page import page_of, summary_rows, title_of
 from nacdeploy.sessions.session import Scores
 from nacdeploy.strategies.search.objective import Figures
 from nacdeploy.strategies.steps import checkpoint as checkpoints

@@ -1,16 +1,11 @@
 """nacdeploy report: of a finished search, of one under way, of a transfer; opened in a browser."""
 
 import json
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
+from browser import check_reading, read_at_widths
 from command_line import run, succeed
-
-CHROMIUM = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
-QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-PHONE_PX = 390
 
 
 @pytest.fixture
@@ -59,19 +54,9 @@ def test_report_of_something_else_is_refused(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_report_opens_in_chromium_at_phone_width_without_a_console_error(searched: Path, tmp_path: Path) -> None:
-    page = (searched / "report.html").resolve()
-    assert "CONSOLE" not in browsed(page, tmp_path).stderr
-    frame = tmp_path / "frame.html"
-    onload = "document.title = this.contentDocument.documentElement.scrollWidth"
-    frame.write_text(f'<iframe src="{page.as_uri()}" width="{PHONE_PX}" height="800" onload="{onload}"></iframe>')
-    shown = browsed(frame, tmp_path, "--allow-file-access-from-files").stdout
-    assert (width := re.search(r"<title>(\d+)</title>", shown)), shown
-    assert int(width[1]) <= PHONE_PX
-
-
-def browsed(page: Path, profile: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    """The page's document as Chromium holds it after loading, and what Chromium logged."""
-    logging = ("--enable-logging=stderr", f"--user-data-dir={profile / 'profile'}")
-    command = [*CHROMIUM, *QUIET, *logging, *options, "--dump-dom", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+def test_page_of_the_whole_job_is_read_in_chromium_on_a_phone_and_on_a_desk(searched: Path, tmp_path: Path) -> None:
+    succeed("export", "--from", searched, "--out", "shipped")
+    succeed("bench", "shipped", "--out", "bench.json")
+    succeed("report", searched, "--artifact", "shipped", "--bench", "bench.json", "--explain")
+    for found in read_at_widths((searched / "report.html").resolve(), tmp_path):
+        check_reading(found)

@@ -215,6 +215,11 @@ class Manifest:
         return named(self.metrics.get("metric", DEFAULT))
 
 
+def identity(manifest: Manifest) -> str:
+    """Return what tells an artifact from all others, wherever it lies: its files and its gate, in hex."""
+    return records.sha256_data({"files": manifest.files, "gate": records.to_data(manifest.gate)})
+
+
 def write(out: Path, files: Mapping[str, bytes], manifest: Manifest, lowering: Sequence[Lowering]) -> Path:
     """Write an artifact folder, whole or not at all, and return its path.
 

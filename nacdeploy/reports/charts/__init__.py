@@ -1,0 +1,1 @@
+"""Charts of a report as data, as SVG for its page, and as matplotlib figures for notebooks and files."""
