@@ -25,6 +25,7 @@ from nacdeploy.sessions.session import Session, open_session
 from nacdeploy.sessions.setup import to_search
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.memory.cache import open_store
+from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.search import engine, halving
 from nacdeploy.strategies.search.alphabet import Alphabet
 from nacdeploy.strategies.search.cluster import Cluster, ray_cluster
@@ -80,7 +81,7 @@ def search(
     shared = cast(Options, {name: value for name, value in asked.items() if name not in SEARCH})
     with _start(out, resume, fork, pick, shared, wanted) as start:
         _check(start.request.settings.profile)
-        with _cluster(workers, ray) as cluster:
+        with _cluster(workers, ray, _n_devices(start.request.settings.profile)) as cluster:
             session = time_budget.settled(_opened(start, cluster.n_workers if cluster else 1, progress), progress)
             _begin(start, session, progress)
             cache_place = session.profile.search.cache or start.place / resuming.CACHE
@@ -142,13 +143,18 @@ def _start(
 
 
 @contextmanager
-def _cluster(n_workers: int | None, address: str | None) -> Iterator[Cluster | None]:
+def _cluster(n_workers: int | None, address: str | None, n_devices: int) -> Iterator[Cluster | None]:
     """The Ray that candidates run on; None: this process."""
     if address is None and (n_workers or 1) == 1:
         yield None
         return
-    with ray_cluster(n_workers, address) as cluster:
+    with ray_cluster(n_workers, address, n_devices) as cluster:
         yield cluster
+
+
+def _n_devices(profile: Profile) -> int:
+    """Return the devices that one candidate needs: one for each process of its trainings."""
+    return profile.of(FinetuneTable).processes
 
 
 def _opened(start: Start, n_workers: int, progress: Progress) -> Session:

@@ -23,15 +23,16 @@ _CONNECT_S, _PROBE_S = 4.0, 7.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running Ray, and the number of workers to start; each gets one CPU, or one GPU if there are any."""
+    """A running Ray, and the number of workers to start; each gets `n_devices` CPUs, or GPUs if there are any."""
 
     n_workers: int
     has_gpus: bool = False
+    n_devices: int = 1
 
     @contextmanager
     def pool(self, opener: WorkerOpener) -> Iterator[Pool]:
         """Start the workers; they end with the block."""
-        needs = {"num_gpus": 1, "num_cpus": 0} if self.has_gpus else {"num_cpus": 1}
+        needs = {"num_gpus": self.n_devices, "num_cpus": 0} if self.has_gpus else {"num_cpus": self.n_devices}
         pool = Pool(_ray(), needs, self.n_workers, opener)
         try:
             yield pool
@@ -40,11 +41,12 @@ class Cluster:
 
 
 @contextmanager
-def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[Cluster]:
+def ray_cluster(n_workers: int | None, address: str | None = None, n_devices: int = 1) -> Iterator[Cluster]:
     """Start a Ray on this machine that ends with the block, or join the one at `address` ("host:port", "auto").
 
     Args:
-        n_workers: None takes as many as a cluster has CPUs, or GPUs if it has any.
+        n_workers: None takes as many as a cluster has CPUs for, or GPUs if it has any.
+        n_devices: of each worker, for trainings by several processes.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -59,9 +61,9 @@ def ray_cluster(n_workers: int | None, address: str | None = None) -> Iterator[C
     try:
         if not was_up:
             with leaving.held():  # a half-started Ray leaves processes behind
-                _start(ray, n_workers, address)
+                _start(ray, n_workers and n_workers * n_devices, address)
         with redirect_stdout(sys.stderr):  # where Ray tells of deaths, and a command prints its one JSON document
-            yield _sized(ray.cluster_resources(), n_workers, address)
+            yield _sized(ray.cluster_resources(), n_workers, address, n_devices)
     finally:
         if not was_up:
             with leaving.held():
@@ -77,8 +79,8 @@ def _ray() -> Any:
     return ray
 
 
-def _start(ray: Any, n_workers: int | None, address: str | None) -> None:
-    where: dict[str, Any] = {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
+def _start(ray: Any, n_cpus: int | None, address: str | None) -> None:
+    where: dict[str, Any] = {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
     if address:
         same = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         where = {"address": address, "runtime_env": {"env_vars": same}}  # workers import what the driver imports
@@ -91,15 +93,17 @@ def _start(ray: Any, n_workers: int | None, address: str | None) -> None:
         raise NacdeployError(f"{what}: {reason}; without it, --workers 1 runs in this process") from error
 
 
-def _sized(resources: Mapping[str, float], n_workers: int | None, address: str | None) -> Cluster:
+def _sized(resources: Mapping[str, float], n_workers: int | None, address: str | None, n_devices: int) -> Cluster:
     n_gpus = int(resources.get("GPU", 0))
     n_here, kind = (n_gpus, "GPU") if n_gpus else (int(resources.get("CPU", 0)), "CPU")
-    n_workers = n_workers or n_here
-    if not 1 <= n_workers <= n_here:
+    n_workers = max(n_here // n_devices, 1) if n_workers is None else n_workers
+    if not 1 <= n_workers * n_devices <= n_here:
         where = f"the Ray cluster at {address}" if address else "this machine"
+        needed = f"a {kind} each" if n_devices == 1 else f"{n_devices} {kind}s each (processes = {n_devices})"
         hint = "; CUDA_VISIBLE_DEVICES= in the environment leaves the GPUs out" if n_gpus and not address else ""
-        raise UsageError(f"{n_workers} workers need a {kind} each and {where} has {n_here}; give fewer --workers{hint}")
-    return Cluster(n_workers, bool(n_gpus))
+        fewer = "--workers" if n_devices == 1 else "--workers or processes"
+        raise UsageError(f"{n_workers} workers need {needed} and {where} has {n_here}; give fewer {fewer}{hint}")
+    return Cluster(n_workers, bool(n_gpus), n_devices)
 
 
 def _check_answers(address: str) -> None:

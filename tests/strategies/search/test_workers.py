@@ -79,6 +79,15 @@ def test_more_workers_than_there_are_cpus_are_refused(cluster: Cluster) -> None:
         pass
 
 
+def test_worker_holds_as_many_devices_as_its_trainings_have_processes(cluster: Cluster) -> None:
+    refusal = r"2 workers need 2 CPUs each \(processes = 2\) .* has 2"
+    with pytest.raises(UsageError, match=refusal), ray_cluster(2, n_devices=2):
+        pass
+    with ray_cluster(None, n_devices=2) as wide, wide.pool(WorkerOpener("worker_jobs:n_devices", {})) as pool:
+        assert wide.n_workers == 1
+        assert pool.submit({})() == 2
+
+
 def test_unreachable_address_is_said_soon() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

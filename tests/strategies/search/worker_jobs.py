@@ -34,6 +34,13 @@ def opened(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     return run
 
 
+def n_devices(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """A worker that answers with the CPUs that Ray set aside for it."""
+    import ray
+
+    return lambda job: ray.get_runtime_context().get_assigned_resources()["CPU"]
+
+
 def until(is_so: Callable[[], bool], what: str) -> None:
     """Wait for something that takes seconds at most; a minute says that it never comes."""
     end = time.monotonic() + 60.0
