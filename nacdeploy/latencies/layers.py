@@ -15,9 +15,9 @@ from nacdeploy.network.plain import layer_inputs
 
 def layers_of(network: Network) -> list[Layer]:
     """Return the calls of convolutions and linear layers for one image, in order of execution; heads included."""
-    heads = [head.linear for head in network.heads.values()]
+    heads = [each for head in network.heads.values() for each in head.layers]
     own = [layer for _, layer in calls_of(network)]
-    return [*own, *(_layer(network, None, linear, (linear.in_features,)) for linear in heads)]
+    return [*own, *(_layer(network, None, layer, shape) for layer, shape in heads)]
 
 
 def calls_of(network: Network) -> Iterator[tuple[str, Layer]]:
@@ -28,7 +28,7 @@ def calls_of(network: Network) -> Iterator[tuple[str, Layer]]:
 
 
 def _layer(network: Network, name: str | None, module: nn.Module, shape: tuple[int, ...]) -> Layer:
-    """Return a layer of the backbone, or (without a name) the linear layer of a head."""
+    """Return a layer of the backbone, or (without a name) one of a head."""
     weight_shape = tuple(module.weight.shape)  # type: ignore[arg-type]
     layer = Layer(shape, weight_shape)
     if isinstance(module, CONVOLVING):

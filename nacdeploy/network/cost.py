@@ -125,7 +125,7 @@ def nac_ratios(network: Network, now: Cost, baseline: Cost, rho: float, depth: i
     precision = network.rule.precision if network.rule else None
     w, a = (precision.weight_bits, precision.activation_bits) if precision else (FLOAT_BITS, FLOAT_BITS)
     n_heads = sum(count_parameters(head) for head in network.exits.values())
-    backbone_macs = now.macs - sum(_head_macs(head) for head in network.heads.values())
+    backbone_macs = now.macs - sum(head.macs for head in network.heads.values())
     normalised_cost = now.n_blocks_fraction + rho * now.nac_head_fraction / max(depth, 1)
     bitops_ratio = FLOAT_BITS**2 / (w * a) * baseline.macs / max(backbone_macs, 1) / normalised_cost
     return bitops_ratio, FLOAT_BITS / w * baseline.n_parameters / max(now.n_parameters - n_heads, 1)
@@ -161,7 +161,7 @@ def _ways_out(network: Network, layers: Sequence[LayerCost]) -> list[tuple[int, 
     order = {node.name: i for i, node in enumerate(network.graph.nodes)} if network.graph else {}
     ways, head_macs = [], 0
     for node, head in network.heads.items():
-        head_macs += _head_macs(head)
+        head_macs += head.macs
         before = [layer for layer in layers if order[layer.node] <= order[node]]
         ways.append(_sum(before, head_macs, len(layers)))
     return [*ways, _sum(layers, head_macs, len(layers))]
@@ -170,10 +170,6 @@ def _ways_out(network: Network, layers: Sequence[LayerCost]) -> list[tuple[int, 
 def _sum(layers: Sequence[LayerCost], head_macs: int, n_layers: int) -> tuple[int, int, float]:
     bitops = sum(layer.bitops for layer in layers) + head_macs * FLOAT_BITS**2
     return sum(layer.macs for layer in layers) + head_macs, bitops, len(layers) / max(n_layers, 1)
-
-
-def _head_macs(head: nn.Module) -> int:
-    return sum(m.in_features * m.out_features for m in head.modules() if isinstance(m, nn.Linear))
 
 
 def _expected(values: Sequence[float], fractions: Sequence[float]) -> float:

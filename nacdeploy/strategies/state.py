@@ -11,6 +11,7 @@ from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.latency import Latency
 from nacdeploy.metrics import DEFAULT, drop, named, scored, spelled
+from nacdeploy.network.attachments.early_exit import ExitHead
 from nacdeploy.network.attachments.fake_quant import Rule
 from nacdeploy.network.attachments.sparsity import Sparsity
 from nacdeploy.network.cost import Cost, cost
@@ -170,13 +171,17 @@ def measure(network: Network, task: Task, split: str = "validation") -> Metrics:
 
 def _structure(network: Network, with_exits: bool) -> dict[str, Any]:
     rule = _spoken(network.rule) if network.rule else None
-    exits = [head.node for head in network.heads.values()] if with_exits else []
+    exits = [_named(head) for head in network.heads.values()] if with_exits else []
     masked = {"sparsity": _spoken(network.sparsity)} if network.sparsity else {}
     books = {layer: records.to_data(book) for layer, book in network.sharing.books.items()}
     shared = {"sharing": books} if books else {}
     modules = {key: [each.node, str(each)] for key, each in network.attached.items()}
     attached = {"attachments": modules} if modules else {}
     return {"rule": rule, "grid": network.grid.name, "exits": exits, **masked, **shared, **attached}
+
+
+def _named(head: ExitHead) -> str:
+    return head.node if head.kind == "linear" else f"{head.node} {head.kind}"
 
 
 def _spoken(rule: Rule | Sparsity) -> dict[str, Any]:

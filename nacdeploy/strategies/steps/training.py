@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nacdeploy.data import ImageSet
 from nacdeploy.metrics import distillation, is_better
-from nacdeploy.network.attachments.early_exit import ExitHead
 from nacdeploy.network.network import Network
 from nacdeploy.profile import Profile
 from nacdeploy.profile.tables.training import TrainTable
@@ -65,7 +64,7 @@ def trained_backbone(
 
 
 def train_heads(network: Network, recipe: TrainTable, taught: Distillation | None, task: Task, seed: int) -> None:
-    """Train every head from zero on the features it reads, the backbone in evaluation mode and out of reach.
+    """Train every head anew on the features it reads, the backbone in evaluation mode and out of reach.
 
     Where F distils, the answers of the network's own end teach the heads.
     """
@@ -78,19 +77,19 @@ def train_heads(network: Network, recipe: TrainTable, taught: Distillation | Non
     targets = (distillations.labels_for(train, taught), answers) if taught else train.labels
     loss = distillations.loss(task.metric, taught) if taught else None
     for node, head in network.heads.items():
-        torch.nn.init.zeros_(head.linear.weight)
-        torch.nn.init.zeros_(head.linear.bias)
+        head.reset(seed, inputs[node])
 
-        def score(head: ExitHead = head, features: Tensor = held_out[node]) -> float:
+        def score(part: nn.Module = head.classifier, features: Tensor = held_out[node]) -> float:
+            place = next(part.parameters()).device
             with torch.no_grad():
-                return task.metric.score(head.linear(features.to(head.linear.weight.device)).cpu(), truth)
+                return task.metric.score(part(features.to(place)).cpu(), truth)
 
         batches = training.tensor_batches(inputs[node], targets, recipe.batch_size, seed)
-        training.fit(head.linear, batches, score, task.metric, recipe, seed, loss=loss)
+        training.fit(head.classifier, batches, score, task.metric, recipe, seed, loss=loss)
 
 
 def _read(network: Network, task: Task, images: ImageSet) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the inputs of each head's linear layer, (N, features) by node, and the answers of the network's own end
+    """Return the inputs of each head's classifier, (N, ...) by node, and the answers of the network's own end
     (N, K)."""
     parts: dict[str, list[Tensor]] = {node: [] for node in network.heads}
     answers: list[Tensor] = []

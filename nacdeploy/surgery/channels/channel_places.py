@@ -197,8 +197,9 @@ def axes(network: Network, labelling: Labelling) -> Iterator[tuple[str, int, Lab
     for key, head in network.exits.items():
         if isinstance(head, ExitHead) and head.node in labelling.nodes:
             read = labelling.nodes[head.node][-1 if head.is_tokens else 1]
-            n_cells = head.linear.in_features // len(read)
-            yield f"exits.{key}.linear.weight", 1, np.repeat(labelling.classes.find(read), n_cells)
+            name, reader = head.reader
+            n_cells = reader.weight.shape[1] // len(read)
+            yield f"exits.{key}.{name}.weight", 1, np.repeat(labelling.classes.find(read), n_cells)
 
 
 def _channels(held: Sequence[Labels]) -> Labels:
@@ -265,10 +266,13 @@ def attributes(
             if getattr(module, attribute) != value:
                 yield f"backbone.{name}", attribute, value
     tensors = {f"{tensor}.{axis}": labels for tensor, axis, labels in axes(network, labelling)}
-    for key in network.exits:
-        read = tensors.get(f"exits.{key}.linear.weight.1")
-        if read is not None and left(read) != len(read):
-            yield f"exits.{key}.linear", "in_features", left(read)
+    for key, head in network.exits.items():
+        if isinstance(head, ExitHead):
+            name, reader = head.reader
+            read = tensors.get(f"exits.{key}.{name}.weight.1")
+            if read is not None and left(read) != len(read):
+                counted_by = "in_features" if isinstance(reader, nn.Linear) else "in_channels"
+                yield f"exits.{key}.{name}", counted_by, left(read)
 
 
 def _numbers(name: str, module: nn.Module, labelling: Labelling, left: Any) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from nacdeploy import metrics
 from nacdeploy.base.errors import RefusedError, UsageError
-from nacdeploy.network.attachments.early_exit import ExitHead, breadth_first
+from nacdeploy.network.attachments.early_exit import CELLS, ExitHead, Kind, breadth_first
 from nacdeploy.network.attachments.exit_places import Place, exit_places, named_place
 from nacdeploy.network.captured.axes import is_signal
 from nacdeploy.network.network import Network, Simulation
@@ -39,6 +39,7 @@ class ExitsDecision:
     exits: tuple[NewExit, ...]
     n_classes: int
     grid: int
+    head: Kind = "linear"
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,20 @@ class AddExits:
         chosen = self._timed(self._free(state.network), state.network, task)[: self.table.n_exits]
         shapes = _shapes(state.network, {place.node for place in chosen})
         exits = tuple(NewExit(place.name, place.node, shapes[place.node]) for place in chosen)
-        grid = self.table.grid
-        if grid == "auto":
+        grid, head = self.table.grid, self.table.head
+        if head == "bag":
+            grid = CELLS
+        elif grid == "auto":
             grid = head_size.grid_for(state.network, [new.node for new in exits], task)
-        return ExitsDecision(exits, task.data.n_outputs, grid)
+        return ExitsDecision(exits, task.data.n_outputs, grid, head)
 
     def perform(self, network: Network, decision: ExitsDecision) -> Network:
         extended = copy.deepcopy(network)
         nodes = {node.name: node for node in network.graph.nodes} if network.graph is not None else {}
         for new in decision.exits:
             is_tokens = len(new.shape) == 2 and not is_signal(nodes[new.node], network.backbone)
-            head = ExitHead(new.place, new.node, (1, *new.shape), decision.n_classes, decision.grid, is_tokens)
+            form = decision.n_classes, decision.grid, is_tokens, decision.head
+            head = ExitHead(new.place, new.node, (1, *new.shape), *form)
             extended.exits[new.node] = head.train(extended.training)
         return extended
 
@@ -102,7 +106,8 @@ class AddExits:
 
     def explain(self, decision: ExitsDecision) -> str:
         few = f" (only {len(decision.exits)} place left)" if len(decision.exits) < self.table.n_exits else ""
-        return f"exits after {', '.join(new.place for new in decision.exits)}{few}"
+        by = " by bags of features" if decision.head == "bag" else ""
+        return f"exits after {', '.join(new.place for new in decision.exits)}{few}{by}"
 
     def _timed(self, places: list[Place], network: Network, task: Task) -> list[Place]:
         """Return the places in the order of measured time, if that is asked for.

@@ -31,6 +31,7 @@ class ExitTable(Table):
     places: tuple[str, ...] = ()
     order: Literal["breadth-first", "deepest-first", "measured", "auto"] = "auto"
     grid: Annotated[int, Field(ge=1)] | Literal["auto"] = 4
+    head: Literal["linear", "bag"] = "linear"
     threshold: float | None = Field(None, gt=0, le=1)
     max_drop: float = Field(0.5, ge=0)
     nac_rho: float = Field(0.136, ge=0)
@@ -44,7 +45,7 @@ class ExitTable(Table):
         return {key: value for key, value in write(self).items() if _LATER.get(key, ...) != value}
 
 
-_LATER = {"distill": 0.0, "distill_temperature": 4.0}
+_LATER = {"head": "linear", "distill": 0.0, "distill_temperature": 4.0}
 
 
 LETTER = Letter("E", "exits", ExitTable, "nacdeploy.strategies.operators.add_exits.operator:AddExits")
