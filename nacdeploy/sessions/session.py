@@ -259,7 +259,8 @@ def _given_baseline(
 ) -> tuple[CompressionState, Path, Task]:
     """Return the user's network, its folder and the task, with the network's answers where there are no labels.
 
-    A plain state dict is written as a checkpoint folder, so that later commands find it.
+    A plain state dict is written as a checkpoint folder, so that later commands find it; so is the checkpoint of a file
+    that has changed since.
     """
     network, task, profile = setup.network, setup.task, setup.profile
     if checkpoints.is_checkpoint(path):
@@ -269,6 +270,9 @@ def _given_baseline(
         values = checkpoints.read_values(path / checkpoints.VALUES, record.values_sha256)
         checkpoints.fill(network, values, str(path))
         _check_finite(network, path)
+        if record.model.source_sha256 != task.spec.source_sha256:  # later commands could not build it from there
+            progress.say(f"{path} was trained by another version of {task.spec.name}; its weights fit this one too")
+            return _kept_baseline(setup, runs, f"from {path.name}")
         task = answered(task, network, plain_key(network))
         return initial_state(network, task), path, task
     found = checkpoints.load_plain(path, network.backbone, new_head=new_head)

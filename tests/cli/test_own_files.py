@@ -205,6 +205,20 @@ def test_changed_module_of_a_project_trains_the_baseline_anew_and_is_refused_for
     assert "net.py with what it imports (blocks) has changed" in refused_line(refused)
 
 
+def test_checkpoint_of_a_file_that_changed_since_gives_its_weights(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(trust.VARIABLE, str(project / "settings"))
+    succeed(*TRANSFER, "--model", "net.py:net", "--out", "first")
+    checkpoint = next(Path("runs/baselines").iterdir())
+    Path("blocks.py").write_text(BLOCKS + "\n# tidied up\n")
+    done = succeed(*TRANSFER, "--model", "net.py:net", "--checkpoint", checkpoint, "--out", "second")
+    assert "was trained by another version of net.py:net; its weights fit this one too" in done.err
+    succeed("export", "--from", "second", "--out", "artifact")  # which reads the baseline too
+    succeed("report", "second")
+
+
+
 def test_results_are_used_from_another_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     succeed(*TRANSFER, "--model", "net.py:net")
     (project / "elsewhere").mkdir()
