@@ -218,7 +218,6 @@ def test_checkpoint_of_a_file_that_changed_since_gives_its_weights(
     succeed("report", "second")
 
 
-
 def test_results_are_used_from_another_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     succeed(*TRANSFER, "--model", "net.py:net")
     (project / "elsewhere").mkdir()

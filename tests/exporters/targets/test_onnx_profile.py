@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from explained import IMAGES, exported
+from onnx import TensorProto, helper
 from small_networks import Plain, Residual
 
 from nacdeploy.base.errors import NacdeployError
@@ -33,6 +34,18 @@ def test_profile_takes_the_profilers_time_off_until_nodes_add_up_to_a_call(profi
         assert total_ms <= found.call_ms * 1.01
         if found.overhead_ms > 0:
             assert total_ms == pytest.approx(found.call_ms, rel=0.1)
+
+
+def test_nodes_of_a_function_s_body_are_told_apart() -> None:
+    """ONNX Runtime writes HardSwish out as two nodes without a name each."""
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("images", "out")]
+    nodes = [helper.make_node("HardSwish", [a], [b], name=b) for a, b in (("images", "half"), ("half", "out"))]
+    graph = helper.make_graph(nodes, "twice", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    found = profile({"own": model}, IMAGES[:1], baseline="own", threads=1, n_rounds=3).by_name["own"]
+    names = [node.name for node in found.graph.graph.node]
+    assert len(names) == 4 and len(set(names)) == 4
+    assert set(found.node_ms) == set(names)
 
 
 def test_profile_compares_with_the_baseline(profiles: Profiles) -> None:

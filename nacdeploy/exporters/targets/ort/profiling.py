@@ -85,7 +85,7 @@ def profile(models: Mapping[str, bytes], images: Given, *, baseline: str, thread
         for name, runner in traced.items():
             runs = _runs(_events(runner.end_trace()))[-compared.latencies[_traced(name)].n_calls :]
             node_ms, overhead_ms = _without_overhead(_by_round(runs, n_rounds), compared.latencies[name].p50_ms)
-            graph = onnx.load(places[name] / OPTIMIZED)
+            graph = _named(onnx.load(places[name] / OPTIMIZED), list(node_ms))
             profiles[name] = Profile(graph, node_ms, compared.latencies[name].p50_ms, overhead_ms)
     return Profiles(profiles, {name: compared.ratios[name] for name in models})
 
@@ -97,6 +97,20 @@ def node_shapes(model: bytes, images: Given) -> dict[str, NodeShapes]:
         runner.run(images)
         events = _events(runner.end_trace())
     return {_node(event): _shapes(event["args"]) for event in events if _is_node(event)}
+
+
+def _named(model: onnx.ModelProto, timed: Sequence[str]) -> onnx.ModelProto:
+    """Give nodes without a name (those of a function's body, such as HardSwish) the name that the profiler has for
+    them, a type and a number: of each type, in the order of execution, which is that of the file."""
+    known = {node.name for node in model.graph.node}
+    waiting: dict[str, list[str]] = {}
+    for name in timed:
+        if name not in known:
+            waiting.setdefault(name.rpartition("_")[0], []).append(name)
+    for number, node in enumerate(node for node in model.graph.node if not node.name):
+        names = waiting.get(node.op_type)
+        node.name = names.pop(0) if names else f"{node.op_type} without a name {number}"
+    return model
 
 
 def _traced(name: str) -> str:
