@@ -29,7 +29,7 @@ class Value:
 
     @property
     def key(self) -> float | None:
-        """What a page sorts by: the number, if it is one."""
+        """Return the key that a page sorts by: the number, if it is one."""
         return self.number if self.number is not None and math.isfinite(self.number) else None
 
     def __str__(self) -> str:

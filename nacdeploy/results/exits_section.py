@@ -1,4 +1,4 @@
-"""What the page of a run tells of an artifact's exits: who leaves where, expected and measured time, the curve."""
+"""The exits of an artifact on the page of a run: who leaves where, expected and measured time, the curve."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the page of a run tells of an artifact's layers: what `explain` measured, else what the lowering recorded."""
+"""The layers of an artifact on the page of a run: what `explain` measured, else what the lowering recorded."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the page of a run tells of measured times, beside the analytic figures that they are to be compared with."""
+"""Measured times on the page of a run, beside the analytic figures that they are to be compared with."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run's folder holds for its page: its profile and search, its result, or both."""
+"""The material of a run's page, which its folder holds: its profile and search, its result, or both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What the page of a run tells of its search: the networks within a time, the fronts, every chain, how times were
+"""The search on the page of a run: the networks within a time, the fronts, every chain, how times were
 taken."""
 
 from collections.abc import Sequence
