@@ -17,12 +17,17 @@ UNIT = 8  # channels of a block of CPU kernels
 
 def nacdeploy(*arguments: str) -> Any:
     """Run one command in the demo's folder and return its JSON document."""
+    return json.loads(_printed(*arguments, hidden=("--json",)))
+
+
+def _printed(*arguments: str, hidden: tuple[str, ...] = ()) -> str:
+    """Run one command in the demo's folder and return what it prints."""
     print(f"\n$ nacdeploy {' '.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", "nacdeploy.cli.main", *arguments, "--json"]
+    command = [sys.executable, "-m", "nacdeploy.cli.main", *arguments, *hidden]
     done = subprocess.run(command, cwd=FOLDER, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def dense(found: Any) -> tuple[str, str]:
@@ -49,7 +54,9 @@ def main() -> None:
     engines = nacdeploy("export", "--target", "trt")
     deployed = nacdeploy("export", "--from", found["folder"], "--target", "ort")
     opponent, small = dense(found)
-    table = nacdeploy("bench", deployed["artifact"], small)
+    table = nacdeploy("bench", deployed["artifact"], small, "--out", "bench.json")
+    told = ("--artifact", deployed["artifact"], "--bench", "bench.json", "--explain")
+    _printed("report", found["folder"], *told, "--out", "report.html")
     _, row, own = table["rows"]
     scores, latency = found["scores"], row["latency"]
     before = max(scores["baseline"], scores["control"])
@@ -71,9 +78,7 @@ def main() -> None:
     print(
         f"artifacts: {FOLDER / deployed['artifact']} (ONNX Runtime), {FOLDER / engines['artifact']} (TensorRT engines)"
     )
-    print(
-        f"report: {FOLDER / found['folder'] / 'report.md'}; the job took {(time.monotonic() - start) / 60:.1f} minutes"
-    )
+    print(f"report of the whole job: {FOLDER / 'report.html'}; it took {(time.monotonic() - start) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":
