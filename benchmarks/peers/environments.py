@@ -48,6 +48,7 @@ def run_script(name: str, folder: Path, script: str, *arguments: str) -> None:
     Raises:
         RuntimeError: it fails; the log says why.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}-{Path(script).stem}.log"
     with log.open("w", encoding="utf-8") as file:
         command = [str(python_of(name, folder)), str(HERE / script), *arguments]
