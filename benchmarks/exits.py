@@ -92,7 +92,7 @@ def _once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _artifact(word: str, profile: Path, home: Path) -> Path:
-    """Return the artifact of a chain; the one with exits goes on from the one without."""
+    """Return the artifact of a chain; the one with exits trains as the one without, and then its heads."""
     network, folder = home / f"network-{word}", home / f"artifact-{word}"
     if not network.is_dir():
         nacdeploy.transfer(strategy=word, profile=str(profile), runs=home, out=network, wandb=False)

@@ -16,7 +16,7 @@ from nacdeploy.exporters.artifacts import artifact
 from nacdeploy.exporters.artifacts.artifact import Lowering, Manifest
 from nacdeploy.models import from_onnx
 from nacdeploy.models.from_onnx import naming
-from nacdeploy.sessions.options import Options
+from nacdeploy.sessions.options import Options, filled
 from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.strategy import Strategy
 
@@ -90,8 +90,7 @@ def optimize(
     progress, name = progress or default(), _named(str(network), exclude, fix)
     if not from_onnx.is_onnx(name):
         raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
-    given = {key: value for key, value in shared.items() if value is not None}
-    options = Options(**{**given, "model": name, "data": _data(shared.get("data"))})  # type: ignore[typeddict-item]
+    options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
     ask = _Ask(options, target, out, autotune, progress)
     made, manifest, rows = _right(ask, strategy, min_snr_db)
     kept = {layer: why for step in manifest.steps for layer, why in step.decision.get("left_out", {}).items()}
@@ -138,15 +137,16 @@ def _without_training(min_snr_db: float) -> Strategy:
 
 
 def _once(ask: _Ask, chain: str | Strategy) -> Path:
-    result = transfer(strategy=chain, forecast=False, progress=ask.progress, **ask.options)
+    options = filled(ask.options)
+    result = transfer(strategy=chain, forecast=False, progress=ask.progress, **options)
     return export(
         source=result.folder,
         target=ask.target,
         out=ask.out,
         autotune=ask.autotune,
-        runs=ask.options.get("runs", "runs"),
-        wandb=ask.options.get("wandb", True),
-        mlflow=ask.options.get("mlflow", False),
+        runs=options["runs"],
+        wandb=options["wandb"],
+        mlflow=options["mlflow"],
         progress=ask.progress,
     )
 

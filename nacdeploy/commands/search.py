@@ -153,8 +153,11 @@ def _cluster(n_workers: int | None, address: str | None, n_devices: int) -> Iter
 
 
 def _n_devices(profile: Profile) -> int:
-    """Return the devices that one candidate needs: one for each process of its trainings."""
-    return profile.of(FinetuneTable).processes
+    """Return the devices that one candidate needs: one for each process of its trainings, by the profile or by a letter
+    of the alphabet."""
+    links = Alphabet.parse(profile.search.alphabet).links
+    by_letter = [int(value) for link in links for key, value in link.parameters if key == "processes"]
+    return max(profile.of(FinetuneTable).processes, *by_letter, 1)
 
 
 def _opened(start: Start, n_workers: int, progress: Progress) -> Session:

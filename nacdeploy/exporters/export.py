@@ -143,7 +143,7 @@ def _lowered(state: CompressionState, order: _Order) -> _Lowered:
     graph = lower(traced, state.network)
     if clock is not None and order.tuning.original is not None:
         original = to_onnx(order.tuning.original, opset)
-        notes = (*notes, speed_note(graph.model, original.model, clock))
+        notes = (*notes, speed_note(graph.model, original.model, clock, len(state.network.exits)))
     notes = (*notes, *describe.notes_of(state.network))
     return _Lowered(graph, state, _rows(graph, asked, timed.floats), timed.precisions, notes)
 

@@ -9,7 +9,7 @@ from nacdeploy.exporters.artifacts.cascade_files import CascadeFiles
 from nacdeploy.exporters.bench import Row
 from nacdeploy.exporters.exits.curve import Curve, Setting
 from nacdeploy.metrics import Metric, shown, shown_drop
-from nacdeploy.reports.charts.chart import Axis, Bar, Bars, Mark, Plane, Series
+from nacdeploy.reports.charts.chart import Axis, Bar, Bars, Colour, Mark, Plane, Series
 from nacdeploy.reports.charts.chart import Row as BarRow
 from nacdeploy.reports.figures import Panel
 from nacdeploy.reports.page import Cell, Cells, Section, Value
@@ -132,8 +132,12 @@ def _shares(found: Exits) -> list[Panel]:
         tip = "\n".join([name, *words])
         bars = [Bar(100 * share, "blue" if is_thin else "grey", tip, is_thin=is_thin) for _, share, is_thin in known]
         rows.append(BarRow(name, tuple(bars), ", ".join(f"{100 * share:.0f} %" for _, share, _ in known)))
-    legend = [*([("validation", "grey")] if expected else []), *([("test", "blue")] if on_test else [])]
-    chart = Bars(Axis("% of images"), tuple(rows), tuple(legend))  # type: ignore[arg-type]
+    colours: tuple[tuple[str, Colour, bool], ...] = (
+        ("validation", "grey", bool(expected)),
+        ("test", "blue", bool(on_test)),
+    )
+    legend = tuple((name, colour) for name, colour, is_there in colours if is_there)
+    chart = Bars(Axis("% of images"), tuple(rows), legend)
     return [Panel("exit-shares", "Who leaves where", "The share of images that each way out answers.", (chart,))]
 
 
@@ -169,8 +173,9 @@ def _curve(found: Exits) -> list[Panel]:
 def _mark(setting: Setting, metric: Metric) -> Mark:
     thresholds = ", ".join("never" if value >= NEVER else f"{value:.3g}" for value in setting.thresholds)
     shares = ", ".join(f"{100 * share:.0f} %" for share in setting.fractions)
+    held_out = "" if setting.held_out is None else f"; {shown_drop(metric, setting.held_out)} held out"
     tip = (
-        f"thresholds {thresholds}\n{shown(metric, setting.score)} ({shown_drop(metric, setting.drop)} lost)\n"
+        f"thresholds {thresholds}\n{shown(metric, setting.score)} ({shown_drop(metric, setting.drop)} lost{held_out})\n"
         f"{_ms(setting.expected_ms)} expected\nleave: {shares}"
     )
     return Mark(setting.expected_ms, metric.scale * setting.score, tip)

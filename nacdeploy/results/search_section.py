@@ -1,5 +1,4 @@
-"""The search on the page of a run: the networks within a time, the fronts, every chain, how times were
-taken."""
+"""The search on the page of a run: networks within a time, fronts, every chain, and how times were taken."""
 
 from collections.abc import Sequence
 

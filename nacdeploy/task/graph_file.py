@@ -25,8 +25,8 @@ from nacdeploy.models.from_onnx.graph import reading
 from nacdeploy.models.from_onnx.module import Input
 from nacdeploy.models.from_onnx.running import Part
 from nacdeploy.profile import Profile
-from nacdeploy.task import graph_ranges
 from nacdeploy.task.graph_inputs import INPUTS, RANDOM, Rows, Splits, given
+from nacdeploy.task.graph_ranges import checked as checked_ranges
 from nacdeploy.task.original import Original
 from nacdeploy.task.own import of as open_task
 from nacdeploy.task.task import Task
@@ -101,9 +101,7 @@ def _opened(model: str, data: str, profile: Profile) -> Task:
     )
     made = open_task(title, task, profile, data)
     looked_at = [crossing.call(found.splits["train"][0](i)) for i in range(min(_N_LOOKED_AT, found.splits["train"][1]))]
-    ranges = graph_ranges.checked(
-        reading.as_written(name.path), [{**row, **name.fixed} for row in looked_at], str(name.path)
-    )
+    ranges = checked_ranges(reading.as_written(name.path), [{**row, **name.fixed} for row in looked_at], str(name.path))
     by = "classes of the data" if classes else "the float network's own answers"
     notes = [f"{name.path.name} on {data}: scored by {by}; {found.said}", *_of_parts(parts), *ranges]
     return Task(made.spec, _noted(made.data, notes), made.metric, original)

@@ -262,6 +262,7 @@ def test_speed_note_is_loud_where_the_artifact_is_slower() -> None:
     integers, floats = (lower(traced, with_float(made, f)).model for f in ((), member_kinds(made)))
     assert speed_note(integers, floats, Clock({})).startswith("2.00x (2.00-2.00) the speed of the FP32 network")
     assert speed_note(integers, floats, Clock({"conv1": 60.0})).startswith("SLOWER than the FP32 network")
+    assert speed_note(integers, floats, Clock({"conv1": 60.0}), 2).startswith("all 2 exits in one graph: ")
 
 
 # --- a real clock ------------------------------------------------------------------------------------------------

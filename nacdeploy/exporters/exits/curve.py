@@ -5,7 +5,7 @@ Thresholds flatter themselves on the images that chose them, most where these ar
 answered by thresholds that the other parts chose, and a drop is held there too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,7 +131,7 @@ def _judged(settings: Sequence[Setting], answers: Answers, sampled: Sampled) -> 
     return tuple(replace(each, held_out=held_out(each)) for each in settings)
 
 
-def _time(found: Point) -> float:
+def _time(found: Point | Setting) -> float:
     return found.expected_ms
 
 
@@ -140,23 +140,19 @@ def retimed(curve: Curve, ways_ms: Sequence[float]) -> Curve:
     settings = [
         replace(each, expected_ms=float(np.array(each.fractions) @ np.array(ways_ms))) for each in curve.settings
     ]
-    return replace(curve, settings=tuple(sorted(settings, key=lambda each: each.expected_ms)))
+    return replace(curve, settings=tuple(sorted(settings, key=_time)))
 
 
 def within_drop(curve: Curve, max_drop: float) -> Setting | None:
     """Return the fastest setting that loses at most `max_drop`, on images that did not choose it too, or None."""
-    return _first(curve, lambda each: each.expected_drop <= max_drop + _SLACK)
+    held = [each for each in curve.settings if each.expected_drop <= max_drop + _SLACK]
+    return min(held, key=_time, default=None)
 
 
 def within_time(curve: Curve, latency_ms: float) -> Setting | None:
     """Return the best setting whose expected time is at most `latency_ms`, or None."""
     held = [each for each in curve.settings if each.expected_ms <= latency_ms]
     return min(held, key=lambda each: (each.expected_drop, each.expected_ms), default=None)
-
-
-def _first(curve: Curve, holds: Callable[[Setting], bool]) -> Setting | None:
-    held = [each for each in curve.settings if holds(each)]
-    return min(held, key=lambda each: each.expected_ms, default=None)
 
 
 def _front(settings: Sequence[Setting]) -> tuple[Setting, ...]:
