@@ -5,9 +5,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from conftest import make_profile
 
 from nacdeploy.base.errors import (
     DivergedError,
@@ -86,6 +88,12 @@ def test_worker_holds_as_many_devices_as_its_trainings_have_processes(cluster: C
     with ray_cluster(None, n_devices=2) as wide, wide.pool(WorkerOpener("worker_jobs:n_devices", {})) as pool:
         assert wide.n_workers == 1
         assert pool.submit({})() == 2
+
+
+@pytest.mark.parametrize(("alphabet", "own", "expected"), [("FPQ", 1, 1), ("FPQ", 3, 3), ("F(processes=1|2)PQ", 1, 2)])
+def test_devices_are_those_of_the_profile_or_of_a_letter(alphabet: str, own: int, expected: int) -> None:
+    profile = make_profile(search={"alphabet": alphabet}, finetune={"processes": own})
+    assert import_module("nacdeploy.commands.search")._n_devices(profile) == expected
 
 
 def test_unreachable_address_is_said_soon() -> None:
