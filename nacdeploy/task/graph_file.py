@@ -103,7 +103,8 @@ def _opened(model: str, data: str, profile: Profile) -> Task:
     looked_at = [crossing.call(found.splits["train"][0](i)) for i in range(min(_N_LOOKED_AT, found.splits["train"][1]))]
     ranges = checked_ranges(reading.as_written(name.path), [{**row, **name.fixed} for row in looked_at], str(name.path))
     by = "classes of the data" if classes else "the float network's own answers"
-    notes = [f"{name.path.name} on {data}: scored by {by}; {found.said}", *_of_parts(parts), *ranges]
+    scored = f"{name.path.name} on {data}: scored by {by}; {found.said}"
+    notes = [scored, *_of_parts(parts), *_of_denormals(network), *ranges]
     return Task(made.spec, _noted(made.data, notes), made.metric, original)
 
 
@@ -121,6 +122,15 @@ def _of_parts(parts: Parts) -> list[str]:
     listed = "; ".join(named[:6]) + (f"; and {len(named) - 6} more" if len(named) > 6 else "")
     whole = f"{n} of the file's {len(parts.whole.graph.node)} nodes stay as they are" if n else "stay in float"
     return [f"{whole} ({listed or 'they make or read tensors that are no samples (N, ...)'})"]
+
+
+def _of_denormals(network: OnnxModule) -> list[str]:
+    if not network.n_denormal:
+        return []
+    return [
+        f"{network.n_denormal:,} of its weights are denormal, below 1.2e-38: zeros stand for them, since processors "
+        "multiply them many times slower in float; the file itself may be slower than the float network here"
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from torch import Tensor
 from nacdeploy.base.errors import NacdeployError
 from nacdeploy.exporters.artifacts.onnx_checks import Wish
 from nacdeploy.exporters.onnx_graph.parameters import FloatParameters, IntegerParameters, LayerParameters
+from nacdeploy.models.denormals import flushed
 from nacdeploy.network.attachments.fake_quant import ActivationQuantizer
 from nacdeploy.network.network import Network
 from nacdeploy.network.semantics import Use
@@ -212,7 +213,7 @@ class _Writer:
         return self._renamed.get(name, name)
 
     def constant(self, name: str, value: Tensor) -> str:
-        self.tensors[name] = numpy_helper.from_array(value.detach().contiguous().numpy(), name)
+        self.tensors[name] = numpy_helper.from_array(flushed(value.detach()).contiguous().numpy(), name)
         return name
 
     def _dequantized(self, name: str, integers: Tensor, scale: Tensor, scale_name: str, axis: int) -> str:

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from nacdeploy.base.errors import UsageError
+from nacdeploy.models.denormals import flushed, is_denormal
 from nacdeploy.models.from_onnx.contrib import CONTRIB
 from nacdeploy.models.from_onnx.layers import LAYERS, Left, layer, multiplied
 from nacdeploy.models.from_onnx.operators import FUNCTIONS, SET_BY_NUMBERS
@@ -71,7 +72,9 @@ class OnnxModule(nn.Module):
         super().__init__()
         self._where, self._left = where, frozenset(left)
         self.opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
-        constants = {each.name: _tensor(each) for each in model.graph.initializer}
+        written = {each.name: _tensor(each) for each in model.graph.initializer}
+        self.n_denormal = sum(int(is_denormal(each).sum()) for each in written.values())
+        constants = {name: flushed(each) for name, each in written.items()}
         self.inputs = tuple(input_of(each) for each in model.graph.input if each.name not in constants)
         self.input_names = tuple(each.name for each in self.inputs)
         self.output_names = tuple(each.name for each in model.graph.output)
