@@ -8,7 +8,7 @@ SIGNATURES := .venv/signatures
 WHEELS := tensorrt-10=tensorrt-cu12-bindings==10.16.1.11 tensorrt-11=tensorrt-cu13-bindings==11.4.0.106 \
   torch-tensorrt=torch-tensorrt==2.14.0
 
-.PHONY: demo test test-slow test-lowest test-gpu bench bench-fashion bench-low-rank bench-mixed bench-peers bench-search bench-training bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-segmentation bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
+.PHONY: demo test test-slow test-lowest test-gpu bench bench-fashion bench-latency-table bench-low-rank bench-mixed bench-peers bench-search bench-training bench-transfer bench-workers bench-fidelity bench-distill bench-exits bench-serving bench-segmentation bench-coverage bench-efficientnet bench-real bench-unlabelled bench-data bench-reliability lint clean
 
 demo: .venv/.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -54,6 +54,10 @@ bench-peers: .venv/.stamp
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.peers.guarded
 	$(BIN)/python -m benchmarks.honest $(RUN)
+
+# The table of layers' times behind P by time, and how far it is off on a ResNet50: some ten minutes, on an idle machine.
+bench-latency-table: .venv/.stamp
+	$(BIN)/python benchmarks/latency_table.py
 
 # Searchers by counts on nacbench (BENCH is the folder of nacbench.py), then real searches: an hour or more, resumable.
 BENCH ?= ../shared/nacbench

@@ -24,6 +24,7 @@ MARGIN = 0.985  # of the time, as `search --target-ms` aims
 OTHER = "another architecture: dense small + our `Q`"
 WITHOUT, WITH = "dense small + our `Q`", "dense small + our `Q`, distilled"
 DISTILLED = (0, 0.5)
+HALFWAY = 0.75  # of the logarithm of the speed: where the first of two P's stops, of which Q's part is done by then
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Variation:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table, by whom: "nacdeploy", "dense" (which `search` may weigh too) or "peer"."""
+    """A row of the table, by whom: "nacdeploy", "dense" (which `search` may weigh too), "chain" (ours, but not one that
+    `search` tries by itself) or "peer"."""
 
     name: str
     variations: Callable[[Bench, float], Iterator[Variation]]
@@ -189,19 +191,34 @@ def by_time(prune: Mapping[str, str]) -> Callable[[Bench, float], Iterator[Varia
         for weight in DISTILLED:
             letter = ",".join(f"{key}={value}" for key, value in prune.items())
             word = f"P(time=1/{speedup:g},{letter})QF(epochs={bench.n_epochs},distill={weight})"
-            make = partial(_within, bench, word, speedup)
+            make = partial(_within, bench, word, (speedup,))
             yield Variation(f"`{word}`", (bench.cells.get(word, make),))
 
     return variations
 
 
-def _within(bench: Bench, word: str, speedup: float, folder: Path) -> Made:
-    """A chain whose P leaves a share of the baseline's FP32 time."""
+def in_steps(bench: Bench, speedup: float) -> Iterator[Variation]:
+    """Two P's by time, each with its part of the epochs: a third behind the first."""
+    halfway = float(f"{speedup**HALFWAY:.3g}")
+    first = bench.n_epochs // 3
+    for weight in DISTILLED:
+        parts = [
+            f"P(time=1/{faster:g},importance=fisher){letters}F(epochs={n},distill={weight})"
+            for faster, letters, n in ((halfway, "", first), (speedup, "Q", bench.n_epochs - first))
+        ]
+        word = "".join(parts)
+        make = partial(_within, bench, word, (halfway, speedup))
+        yield Variation(f"`{word}`", (bench.cells.get(word, make),))
+
+
+def _within(bench: Bench, word: str, speedups: Sequence[float], folder: Path) -> Made:
+    """A chain whose P's leave shares of the baseline's FP32 time."""
     start = _start(bench)
     network = making.loaded(start)
     assert isinstance(bench.task.clock, TableClock)
-    target_ms = MARGIN * networks_ms(bench.task.clock, [network])[0] / speedup
-    exact = word.replace(f"time=1/{speedup:g}", f"target_ms={target_ms:.6g}")
+    (base_ms,), exact = networks_ms(bench.task.clock, [network]), word
+    for speedup in speedups:
+        exact = exact.replace(f"time=1/{speedup:g},", f"target_ms={MARGIN * base_ms / speedup:.6g},")
     return making.chain(bench, start, exact, total(bench), folder)
 
 
@@ -213,6 +230,7 @@ METHODS = (
     Method(WITHOUT, dense, "dense"),
     Method("nacdeploy, P by time, Fisher", by_time({"importance": "fisher"}), "nacdeploy"),
     Method("nacdeploy, P by time, uniform", by_time({"scope": "uniform"}), "nacdeploy"),
+    Method("nacdeploy, P by time in two steps, Fisher", in_steps, "chain"),
     Method("torch-pruning + `quantize_static`", by_torch_pruning(quantisers.STATIC[:3])),
     Method("torch-pruning + NNCF (OpenVINO)", by_torch_pruning(quantisers.NNCF)),
     Method(WITH, distilled, "dense"),
