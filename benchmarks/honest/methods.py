@@ -167,7 +167,8 @@ def by_torch_pruning(settings: tuple[Setting, ...]) -> Callable[[Bench, float], 
     def variations(bench: Bench, speedup: float) -> Iterator[Variation]:
         speeds = shapes.speeds(bench)
         labels = {ratio: shapes.pruned_label(settings[0], ratio) for ratio in bench.plan.ratios}
-        ratios = shapes.around({r: speeds[label] for r, label in labels.items() if label in speeds}, speedup)
+        by_share = {1 - r: speeds[label] for r, label in labels.items() if label in speeds}
+        ratios = tuple(round(1 - share, 4) for share in shapes.around(by_share, speedup))
         for setting in settings if ratios else ():
             cells = tuple(_pruned(bench, ratio, setting) for ratio in ratios)
             yield Variation(f"{setting.name}, ratios {_listed(ratios)}", cells)

@@ -46,11 +46,12 @@ def speeds(bench: Bench) -> Mapping[str, float]:
 
 
 def around(found: Mapping[float, float], speedup: float) -> tuple[float, ...]:
-    """Of candidates by what they are chosen by (a width, a ratio), with their speeds: the slowest that is fast enough
-    and the fastest that is not, as far as they exist and are at most twice as slow as asked; none if none is fast
-    enough."""
-    fast = {key: speed for key, speed in found.items() if speed >= speedup}
-    slow = {key: speed for key, speed in found.items() if speedup / 2 <= speed < speedup}
+    """Of candidates by their size (a width, a share of channels that stays), with their speeds: the slowest that is
+    fast enough and the fastest that is not, as far as they exist and are at most twice as slow as asked; none if none
+    is fast enough. One that is slower than a larger one is no candidate: kernels like some widths better."""
+    front = {size: speed for size, speed in found.items() if all(speed > found[x] for x in found if x > size)}
+    fast = {key: speed for key, speed in front.items() if speed >= speedup}
+    slow = {key: speed for key, speed in front.items() if speedup / 2 <= speed < speedup}
     if not fast:
         return ()
     chosen = [min(fast, key=lambda key: fast[key])]

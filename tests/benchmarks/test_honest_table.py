@@ -36,6 +36,10 @@ def test_a_candidate_far_beyond_the_time_is_left_out() -> None:
     assert shapes.around({4: 14.0, 8: 5.0}, 12) == (4,)
 
 
+def test_a_candidate_slower_than_a_larger_one_is_none() -> None:
+    assert shapes.around({4: 14.0, 8: 11.0, 12: 8.6, 16: 10.4, 20: 7.9}, 9) == (16, 20)
+
+
 def test_share_is_log_linear_in_time() -> None:
     assert shapes.share(10, 20, 5) == pytest.approx(0.5)
     assert shapes.share(20, 20, 5) == 1
