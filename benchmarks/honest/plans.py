@@ -34,8 +34,8 @@ class Plan:
     Attributes:
         name: that of its profile beside this file.
         model: in place of the profile's.
-        speedups: times faster than the FP32 baseline, with the seeds that each is asked for: speeds that every row has a
-            network for (on a Xeon with AVX512 the narrow networks of 12x spend their time on the call).
+        speedups: times faster than the FP32 baseline, with the seeds that each is asked for: speeds that every row has
+            a network for (on a Xeon with AVX512 the narrow networks of 12x spend their time on the call).
         families: of the dense small networks.
         others: dense small networks of another architecture, in a row of their own.
         weighs_dense: whether `search` would weigh the families too.
