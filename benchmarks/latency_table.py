@@ -27,10 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="torchvision:resnet50")
     parser.add_argument("--allocations", type=int, default=20)
+    parser.add_argument("--precisions", nargs="+", default=[by_time.INT8, by_time.FLOAT32])
     asked = parser.parse_args()
     print("| precision | ms | s for the table | distinct layers | % off in the middle | at worst |")
     print("|---|---|---|---|---|---|")
-    for precision in (by_time.INT8, by_time.FLOAT32):
+    for precision in asked.precisions:
         print(f"| {' | '.join(_row(asked.model, precision, asked.allocations))} |", flush=True)
     print(f"\nmachine: {latency.machine()}; {asked.model}, {IMAGES['input_size']} px; ONNX Runtime, batch 1, 1 thread")
 

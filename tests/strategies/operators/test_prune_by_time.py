@@ -105,6 +105,37 @@ def test_least_widths_answer_where_the_table_finds_nothing_else(baseline: Compre
     assert timed is not None and timed.measured_ms == pytest.approx(least_ms)
 
 
+def test_fastest_network_need_not_be_the_smallest(baseline: CompressionState, task: Task) -> None:
+    """One unit is slower than two, as where kernels take blocks of two units: times down to the fastest are kept."""
+
+    class Blocks(MadeUp):
+        def layers_ms(self, network: Network, sizes: Mapping[str, Sizes]) -> Mapping[str, Grid]:
+            grids = super().layers_ms(network, sizes)
+            return {
+                name: tuple(
+                    tuple(ms + slower(n_out) for ms, n_out in zip(row, sizes[name][1], strict=True)) for row in grid
+                )
+                for name, grid in grids.items()
+            }
+
+        def whole_ms(self, network: Network) -> float:
+            shapes = [layer.weight.shape for layer in network.layers.values()]  # type: ignore[union-attr]
+            return super().whole_ms(network) + sum(slower(shape[0]) for shape in shapes)
+
+    def slower(n_out: int) -> float:
+        return 0.5 if n_out == 2 else 0.0
+
+    network, found, clock = baseline.network, channel_groups.groups(baseline.network), Blocks()
+    times = layer_times.measured(network, found, 2, clock)
+    widths = allocation.fastest(found, times, 2)
+    smallest = {group.root: layer_times.widths_of(group, 2)[0] for group in found}
+    assert set(widths.values()) == {4} and set(smallest.values()) == {2}
+    fastest_ms = clock.whole_ms(by_time.cut_to(network, found, widths, 2))
+    timed = decided(baseline, task, clock, target_ms=1.02 * fastest_ms, multiple=2).timed
+    assert timed is not None and timed.measured_ms is not None and timed.measured_ms <= timed.asked_ms
+    assert timed.asked_ms < clock.whole_ms(by_time.cut_to(network, found, smallest, 2))
+
+
 def test_allocation_keeps_the_most_importance_of_all(baseline: CompressionState, clock: MadeUp) -> None:
     network = baseline.network
     found = channel_groups.groups(network)[:4]

@@ -32,21 +32,36 @@ Options = Mapping[str, Sequence[int]]
 def allocated(
     found: Sequence[Group], times: LayerTimes, multiple: int, sum_ms: float, scope: str = "global"
 ) -> dict[str, int] | None:
-    """Return the widths by root whose layers take at most `sum_ms`; None if the smallest network takes more.
+    """Return the widths by root whose layers take at most `sum_ms`; None if the fastest network takes more.
 
     `global` keeps the most importance, `uniform` the same share of every group. The branches of `times` may be dropped:
     then their keys, and the roots within them, are 0.
     """
-    every = {group.root: widths_of(group, multiple) for group in found}
-    if times.sum_ms(smallest(every, times.branches)) > sum_ms:
-        return None
     if scope == "uniform":
-        return _uniform(every, times, sum_ms)
+        return _uniform(_every(found, multiple), times, sum_ms)
+    return _refined(found, times, multiple, sum_ms)
+
+
+def fastest(found: Sequence[Group], times: LayerTimes, multiple: int) -> dict[str, int]:
+    """Return the widths of least time: not always the smallest ones, since kernels like some widths better. Branches
+    that may be dropped are."""
+    least = smallest(_every(found, multiple), times.branches)
+    answer = _refined(found, times, multiple, None)
+    return answer if answer is not None and times.sum_ms(answer) < times.sum_ms(least) else least
+
+
+def _refined(found: Sequence[Group], times: LayerTimes, multiple: int, sum_ms: float | None) -> dict[str, int] | None:
+    """Solve for evenly spaced widths, then for those around the answer."""
+    every = _every(found, multiple)
     coarse = {root: spaced(widths, N_WIDTHS) for root, widths in every.items()}
-    answer = _solved(found, coarse, times, sum_ms) or smallest(every, times.branches)
-    if coarse == every:
+    answer = _solved(found, coarse, times, sum_ms)
+    if answer is None or coarse == every:
         return answer
     return _solved(found, _around(answer, coarse, every), times, sum_ms) or answer
+
+
+def _every(found: Sequence[Group], multiple: int) -> Options:
+    return {group.root: widths_of(group, multiple) for group in found}
 
 
 def smallest(every: Options, branches: Sequence[Branch] = ()) -> dict[str, int]:
@@ -81,14 +96,15 @@ def _around(answer: Mapping[str, int], coarse: Options, every: Options) -> dict[
     return found
 
 
-def _uniform(every: Options, times: LayerTimes, sum_ms: float) -> dict[str, int]:
-    """Return the largest widths that are one share of every group's, rounded down to whole units."""
+def _uniform(every: Options, times: LayerTimes, sum_ms: float) -> dict[str, int] | None:
+    """Return the largest widths that are one share of every group's, rounded down to whole units; None if all take
+    more."""
     shares = sorted({width / widths[-1] for widths in every.values() for width in widths}, reverse=True)
     for share in shares:
         widths = {root: max([w for w in each if w <= share * each[-1]] or [each[0]]) for root, each in every.items()}
         if times.sum_ms(widths) <= sum_ms:
             return widths
-    return smallest(every)
+    return None
 
 
 @dataclass
@@ -110,7 +126,9 @@ class _Program:
         self.equals.append(equals)
 
 
-def _solved(found: Sequence[Group], options: Options, times: LayerTimes, sum_ms: float) -> dict[str, int] | None:
+def _solved(found: Sequence[Group], options: Options, times: LayerTimes, sum_ms: float | None) -> dict[str, int] | None:
+    """Return the widths that keep the most importance within a time, or (without one) take the least time; None if
+    nothing is within it."""
     program, inner = _Program(), {root for branch in times.branches for root in branch.inner}
     place = {
         group.root: {
@@ -128,7 +146,7 @@ def _solved(found: Sequence[Group], options: Options, times: LayerTimes, sum_ms:
         for root in branch.inner:
             program.row({place[root][0]: 1.0, place[branch.key][0]: -1.0}, 0.0)
     fixed = _with_times(program, place, times)
-    chosen = _answer(program, n_choices, sum_ms - fixed)
+    chosen = _answer(program, n_choices, None if sum_ms is None else sum_ms - fixed)
     if chosen is None:
         return None
     return {root: max(columns, key=lambda width: chosen[columns[width]]) for root, columns in place.items()}
@@ -168,21 +186,22 @@ def _joint(program: _Program, places: Sequence[Mapping[int, int]], ms: Mapping[t
             program.row({**{c: 1.0 for w, c in columns.items() if w[at] == width}, choice: -1.0}, 0.0)
 
 
-def _answer(program: _Program, n_choices: int, sum_ms: float) -> NDArray[np.float64] | None:
-    """Return the values of the columns that gain the most within a time; None if nothing is within it."""
+def _answer(program: _Program, n_choices: int, sum_ms: float | None) -> NDArray[np.float64] | None:
+    """Return the values of the columns that gain the most within a time, or (without one) take the least; None if
+    nothing is within it."""
     n = len(program.gain)
     row, column, value = zip(*program.rows, strict=True)
     equal = sparse.csr_array((value, (row, column)), shape=(len(program.equals), n))
-    gain, ms = np.array(program.gain), np.array(program.ms)
-    scale = max(float(np.abs(gain).max()), 1e-300)
+    ms = np.array(program.ms)
+    lost = ms if sum_ms is None else -np.array(program.gain)
+    constraints = [LinearConstraint(equal, program.equals, program.equals)]
+    if sum_ms is not None:
+        constraints.append(LinearConstraint(ms[None] / max(sum_ms, 1e-12), -np.inf, 1.0))
     found = milp(
-        -gain / scale,
+        lost / max(float(np.abs(lost).max()), 1e-300),
         integrality=np.r_[np.ones(n_choices), np.zeros(n - n_choices)],
         bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(equal, program.equals, program.equals),
-            LinearConstraint(ms[None] / max(sum_ms, 1e-12), -np.inf, 1.0),
-        ],
+        constraints=constraints,
         options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": _GAP},
     )
     return None if found.x is None else np.asarray(found.x)

@@ -40,7 +40,7 @@ class Timed:
         asked_ms: the most that may be left.
         expected_ms: what is left by the table.
         measured_ms: what is left as measured; None if the table came from another machine.
-        least_ms: what the smallest network takes.
+        least_ms: what the fastest network takes.
     """
 
     precision: str
@@ -128,13 +128,13 @@ def allocate(
     the budget.
 
     Raises:
-        RefusedError: the smallest network takes more, or the present one less; the range is named.
+        RefusedError: the fastest network takes more, or the present one less; the range is named.
         NacdeployError: the target cannot be timed here, or this machine is too noisy.
     """
     runs = deployed(network, rule)
     times, fit = surveyed(runs, found, multiple, clock, branches)
     before_ms = clock.networks_ms([runs])[0] if clock.is_here else fit.whole_ms(times.sum_ms(times.now))
-    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found}, branches)
+    least = allocation.fastest(found, times, multiple)
     least_ms, asked_ms = fit.whole_ms(times.sum_ms(least)), budget.asked_ms(before_ms)
     _check_reachable(budget, asked_ms, least_ms, before_ms, clock)
 
@@ -161,10 +161,9 @@ def allocate(
 def least_ms(
     runs: Network, found: Sequence[Group], multiple: int, clock: Clock, branches: Sequence[Branch] = ()
 ) -> float:
-    """Return the time of the smallest network, by the table."""
+    """Return the time of the fastest network, by the table."""
     times, fit = surveyed(runs, found, multiple, clock, branches)
-    least = allocation.smallest({group.root: widths_of(group, multiple) for group in found}, branches)
-    return fit.whole_ms(times.sum_ms(least))
+    return fit.whole_ms(times.sum_ms(allocation.fastest(found, times, multiple)))
 
 
 def surveyed(
@@ -218,7 +217,7 @@ def _nearest(
 
     Until one try is within the time and another above it, the table is corrected by the last one. From then on the sum
     of layers is sought between the two: a runtime may be much faster at one width than at its neighbour. Where the
-    table knows nothing that is fast enough, the least widths are timed, since it may be wrong.
+    table knows nothing that is fast enough, the fastest widths are timed, since it may be wrong.
     """
     wanted = fit.sum_ms(asked_ms)
     tried: list[_Try] = []

@@ -22,7 +22,9 @@ from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, Group
 from nacdeploy.surgery.depth.branches import Branch
 from nacdeploy.task.clock import Clock, Grid, Sizes
 
-N_LEVELS = 6  # widths of a group at which its layers are timed
+N_LEVELS = (
+    6  # widths of a group at which its layers are timed, and the second smallest: one unit may be slower than two
+)
 Widths = Mapping[str, int]
 Pair = tuple[str | None, str | None]
 
@@ -178,9 +180,9 @@ def _levels(n: int, shares: Mapping[str, float], by_root: Mapping[str, Group], m
     """Return the numbers of channels to time: those at some widths of each group, the present one among them."""
     found = {n}
     for group in map(by_root.__getitem__, shares):
-        levels = spaced(widths_of(group, multiple), N_LEVELS)
-        found |= {max(1, n * width // group.n_channels) for width in levels}
-    return spaced(sorted(found), N_LEVELS)
+        widths = widths_of(group, multiple)
+        found |= {max(1, n * width // group.n_channels) for width in {*spaced(widths, N_LEVELS), *widths[:2]}}
+    return spaced(sorted(found), N_LEVELS + 1)
 
 
 def _shares(of: Mapping[str, float]) -> Iterator[tuple[str | None, float]]:
