@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from nacdeploy.base import heap
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.progress import Progress, default
 from nacdeploy.commands.bench import bench
@@ -92,7 +93,8 @@ def optimize(
         raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
     options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
     ask = _Ask(options, target, out, autotune, progress)
-    made, manifest, rows = _right(ask, strategy, min_snr_db)
+    with heap.frugal():
+        made, manifest, rows = _right(ask, strategy, min_snr_db)
     kept = {layer: why for step in manifest.steps for layer, why in step.decision.get("left_out", {}).items()}
     in_float = {row.layer: kept.get(row.layer) or row.reason for row in rows if row.held.startswith("float")}
     table = bench([made], progress=progress)

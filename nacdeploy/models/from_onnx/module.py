@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,14 @@ class _Step:
     attributes: Mapping[str, Any]
     layer: str = ""
     last_use: tuple[str, ...] = ()
+
+
+def _itself(value: Tensor) -> Any:
+    return value
+
+
+def _nobody(name: str, value: Any) -> None:
+    pass
 
 
 class UnreadError(UsageError):
@@ -95,13 +103,20 @@ class OnnxModule(nn.Module):
             return values[self.output_names[0]]
         return {name: values[name] for name in self.output_names}
 
-    def trace(self, *given: Tensor) -> dict[str, Tensor]:
-        """Return every tensor that the graph computes, by name."""
+    def trace(self, *given: Tensor, kept: Callable[[Tensor], Any] = _itself) -> dict[str, Any]:
+        """Return every tensor that the graph computes, by name; or what is `kept` of each, where all would be too
+        much."""
         values: dict[str, Any] = {each.name: x for each, x in zip(self.inputs, given, strict=True)}
-        self._run(values, keep=True)
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        found: dict[str, Any] = {name: kept(x) for name, x in values.items()}
 
-    def _run(self, values: dict[str, Any], keep: bool = False) -> None:
+        def tap(name: str, value: Any) -> None:
+            if isinstance(value, Tensor):
+                found[name] = kept(value)
+
+        self._run(values, tap)
+        return found
+
+    def _run(self, values: dict[str, Any], tap: Callable[[str, Any], None] = _nobody) -> None:
         for step in self._steps:
             given = [self._value(name, values) for name in step.inputs]
             try:
@@ -113,10 +128,11 @@ class OnnxModule(nn.Module):
                 text = f"{self._where}: node '{step.name}' ({step.op}) cannot be run: {reason}"
                 raise UnreadError(text, {first_output(step.outputs): f"torch cannot run it: {reason}"}) from error
             if len(step.outputs) == 1:
-                values[step.outputs[0]] = found[0] if isinstance(found, tuple | list) else found
-            else:
-                values.update(zip(step.outputs, found, strict=False))
-            for name in () if keep else step.last_use:
+                found = (found[0] if isinstance(found, tuple | list) else found,)
+            for name, value in zip(step.outputs, found, strict=False):
+                values[name] = value
+                tap(name, value)
+            for name in step.last_use:
                 values.pop(name, None)
 
     def _value(self, name: str, values: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper
+from torch import Tensor
 
 from nacdeploy.models.from_onnx.graph.links import Samples
 from nacdeploy.models.from_onnx.module import OnnxModule, UnreadError
@@ -70,7 +71,12 @@ class Zeros:
         kinds = {value.name: value.type.tensor_type.elem_type for value in part.graph.input}
         given = [torch.from_numpy(np.zeros((n, *shapes[name]), _dtype(kinds[name]))) for name in module.input_names]
         with torch.no_grad():
-            return {name: value.numpy() for name, value in module.trace(*given).items()}
+            return module.trace(*given, kept=_outline)
+
+
+def _outline(value: Tensor) -> NDArray:
+    """Return an array of the shape and type of a tensor that takes no memory."""
+    return np.broadcast_to(np.zeros((), value.numpy().dtype), tuple(value.shape))
 
 
 def _dtype(kind: int) -> Any:

@@ -21,6 +21,7 @@ from nacdeploy.task import evaluate as evaluation
 
 N_IMAGES = 32
 N_TAPPED = 4
+N_AT_ONCE = 8
 LEAST_BITS = 8
 LEAST_DB = 6.0
 LEAST_AGREEMENT = 0.5
@@ -38,7 +39,7 @@ def check(operator: Operator[Any], former: Network, network: Network, task: Task
         is_rounded = kept_by(operator) == "signal" and _n_bits(network) >= LEAST_BITS
         n_images = N_IMAGES if is_rounded else N_TAPPED
         x = next(evaluation.batches(task.data, calibration_images(task.data, n_images), n_images, device))
-        answer = network(x)
+        answer = _answers(network, x)
         if not torch.isfinite(answer).all():
             raise RefusedError(f"{name} leaves a network whose answers are not finite numbers")
         if kept_by(operator) == "end" and not torch.equal(answer.cpu(), _answer(former, x)):
@@ -48,7 +49,7 @@ def check(operator: Operator[Any], former: Network, network: Network, task: Task
 
 
 def _check_rounding(name: str, exact: Network, network: Network, x: Tensor, answer: Tensor, metric: Metric) -> None:
-    expected = exact(x)
+    expected = _answers(exact, x)
     ratio_db, kept = snr_db(expected, answer), float(metric.agrees(expected, answer).double().mean())
     if ratio_db < LEAST_DB and kept < LEAST_AGREEMENT:
         layer = _first_lost(exact, network, x[:N_TAPPED])
@@ -87,4 +88,9 @@ def _n_bits(network: Network) -> int:
 
 def _answer(network: Network, x: Tensor) -> Tensor:
     with evaluation.accelerated(network):
-        return network(x).cpu()
+        return _answers(network, x).cpu()
+
+
+def _answers(network: Network, x: Tensor) -> Tensor:
+    """Return the answers to some images, few of them at once: large ones lead to large tensors."""
+    return torch.cat([network(part) for part in x.split(N_AT_ONCE)])
