@@ -23,8 +23,3 @@ def test_freed_pieces_are_returned_at_once() -> None:
         del pieces
         left = resident() - before
     assert held >= 19 * PIECE and left <= 3 * PIECE and last[0] == 1
-
-
-def test_giving_back_twice_does_no_harm() -> None:
-    heap.give_back()
-    heap.give_back()
