@@ -25,13 +25,18 @@ _CHANNELS_AT_ONCE = 64
 _TINY = 1e-300
 
 
+def n_positions(layer: Layer, x: Tensor) -> int:
+    """Return the number of a layer's outputs, each of all channels, for images `x`; those of an image lie together."""
+    return x[..., 0].numel() if isinstance(layer, nn.Linear) else len(x) * math.prod(_map_size(layer, x))
+
+
 def positions(layer: Layer, x: Tensor, n_rows: int = N_ROWS) -> Tensor:
     """Return positions (P,) among all outputs of a convolution or linear layer that reads `x`: all, or `n_rows` drawn
     ones.
 
     The draw is the same every time for the same number of positions.
     """
-    n = x[..., 0].numel() if isinstance(layer, nn.Linear) else len(x) * math.prod(_map_size(layer, x))
+    n = n_positions(layer, x)
     if n <= n_rows:
         return torch.arange(n)
     return torch.randperm(n, generator=torch.Generator().manual_seed(n))[:n_rows].sort().values

@@ -19,14 +19,13 @@ from nacdeploy.surgery.channels.channel_importance import with_batch_statistics
 from nacdeploy.surgery.channels.channel_pruning import Cut
 from nacdeploy.surgery.channels.next_layer import Layer
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_MANY = 4  # rows for each column: the weakest penalty will do
-_HELD_OUT = 4  # else one part in so many of the rows, the last images, chooses the penalty
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
-def refit(network: Network, former: Network, cut: Cut, images: Tensor) -> tuple[str, ...]:
+def refit(network: Network, former: Network, cut: Cut, images: Tensor, judges: Tensor) -> tuple[str, ...]:
     """Fit the readers of cut channels in place, on calibration images (N, C, H, W); return the names of the fitted
-    layers.
+    layers. Other images, the `judges`, choose the penalty of each: a piece of a photograph that is fitted would not
+    tell whether others are answered too.
 
     Masked layers keep their weights, since zeros must stay; so do grouped layers and layers that run more than once.
     """
@@ -36,8 +35,9 @@ def refit(network: Network, former: Network, cut: Cut, images: Tensor) -> tuple[
         whole = _observed(former, images)
         for name in kept:
             stack.callback(whole.get_submodule(name).register_forward_hook(targets.seen(name)).remove)
-        whole(images)
-    return _fit(network, images, {name: each for name, each in targets.found.items() if targets.n_calls[name] == 1})
+        whole(torch.cat([images, judges]))
+    found = {name: each for name, each in targets.found.items() if targets.n_calls[name] == 1}
+    return _fit(network, images, judges, found)
 
 
 class _Targets:
@@ -60,15 +60,17 @@ class _Targets:
         return hook
 
 
-def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _fit(network: Network, images: Tensor, judges: Tensor, targets: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Fit each layer at the moment when it runs, so that later layers see the fitted one."""
-    probe = _observed(network, images)
+    probe, fitting = _observed(network, images), len(images) / (len(images) + len(judges))
 
     def fit(name: str, layer: Layer, x: Tensor) -> None:
-        seen = next_layer.rows(layer, x, next_layer.positions(layer, x))
+        drawn = next_layer.positions(layer, x)
+        seen = next_layer.rows(layer, x, drawn)
         now = functional.linear(seen, layer.weight.flatten(1), layer.bias)
         residual, with_bias = targets[name] - now, layer.bias is not None
-        change, shift = next_layer.least_squares(seen, residual, ridge(seen, residual, with_bias), with_bias)
+        n = int((drawn < round(fitting * next_layer.n_positions(layer, x))).sum())
+        change, shift = fitted(seen, residual, n, with_bias)
         layer.weight += change.T.reshape(layer.weight.shape).to(layer.weight)
         if layer.bias is not None and shift is not None:
             layer.bias += shift.to(layer.bias)
@@ -78,23 +80,23 @@ def _fit(network: Network, images: Tensor, targets: Mapping[str, Tensor]) -> tup
         for name in targets:
             layer = probe.get_submodule(name)
             stack.callback(layer.register_forward_pre_hook(lambda m, args, n=name: fit(n, m, args[0])).remove)
-        probe(images)
+        probe(torch.cat([images, judges]))
     return tuple(targets)
 
 
-def ridge(x: Tensor, residual: Tensor, with_bias: bool) -> float:
-    """Return the penalty whose fit to the first rows explains the last ones best: where rows are few for the columns (a
-    classifier has one for each image), a weak penalty fits the images that it sees, and no others."""
-    n = len(x) - len(x) // _HELD_OUT
-    if n == len(x) or len(x) >= _MANY * x.shape[1]:
-        return RIDGES[0]
-
-    def left(ridge: float) -> float:
+def fitted(x: Tensor, residual: Tensor, n: int, with_bias: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the change of weights and of a bias that explains the first `n` rows, with the penalty that explains the
+    others best: each next one of `RIDGES`, from the weakest, as long as it does better."""
+    best, least = None, float("inf")
+    for ridge in RIDGES:
         change, shift = next_layer.least_squares(x[:n], residual[:n], ridge, with_bias)
         found = x[n:] @ change.to(x) + (shift.to(x) if shift is not None else 0.0)
-        return float((residual[n:] - found).square().sum())
-
-    return min(RIDGES, key=left)
+        left = float((residual[n:] - found).square().sum())
+        if left >= least:
+            break
+        best, least = (change, shift), left
+    assert best is not None
+    return best
 
 
 def _observed(network: Network, images: Tensor) -> nn.Module:

@@ -136,23 +136,23 @@ def test_fastest_network_need_not_be_the_smallest(baseline: CompressionState, ta
     assert timed.asked_ms < clock.whole_ms(by_time.cut_to(network, found, smallest, 2))
 
 
-def test_allocation_keeps_the_most_importance_of_all(baseline: CompressionState, clock: MadeUp) -> None:
+def test_allocation_loses_the_least_importance_of_all(baseline: CompressionState, clock: MadeUp) -> None:
     network = baseline.network
     found = channel_groups.groups(network)[:4]
     times = layer_times.measured(network, found, 2, clock)
     every = {group.root: layer_times.widths_of(group, 2) for group in found}
 
-    def kept(widths: Mapping[str, int]) -> float:
-        return sum(allocation.kept_importance(group, widths[group.root]) for group in found)
+    def lost(widths: Mapping[str, int]) -> float:
+        return sum(allocation.loss(group, widths[group.root]) for group in found)
 
     for share in (0.4, 0.6, 0.9):
         most = share * times.sum_ms(times.now)
         grid = (dict(zip(every, widths, strict=True)) for widths in product(*every.values()))
-        best = max(kept(widths) for widths in grid if times.sum_ms(widths) <= most)
+        best = min(lost(widths) for widths in grid if times.sum_ms(widths) <= most)
         answer = allocation.allocated(found, times, 2, most)
         assert answer is not None
         assert times.sum_ms(answer) <= most
-        assert kept(answer) == pytest.approx(best, rel=1e-3)
+        assert lost(answer) == pytest.approx(best, rel=1e-3)
 
 
 def test_sum_of_layers_is_that_of_the_cut_network(baseline: CompressionState, clock: MadeUp) -> None:

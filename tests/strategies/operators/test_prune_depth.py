@@ -90,7 +90,7 @@ def kept(hand: Hand, widths: Mapping[str, int]) -> float:
     for group in hand.groups:
         inside = next((b for b in hand.times.branches if group.root in b.inner), None)
         if inside is None or widths[inside.key]:
-            lost += sum(group.importance) - allocation.kept_importance(group, widths[group.root])
+            lost += allocation.loss(group, widths[group.root])
     return -lost - sum(b.importance for b in hand.times.branches if not widths[b.key])
 
 

@@ -55,7 +55,7 @@ def test_readers_are_fitted_and_the_network_answers_nearer(backbone: type[nn.Mod
     whole = network(backbone())
     smaller, cut = cut_by_a_third(whole)
     fitted = copy.deepcopy(smaller)
-    names = reconstruction.refit(fitted, whole, cut, images(200))
+    names = reconstruction.refit(fitted, whole, cut, images(200), images(50))
     assert {*names} >= FITTED[backbone]
     assert names
     assert error(fitted, whole) < 0.9 * error(smaller, whole)
@@ -65,7 +65,7 @@ def test_values_of_the_readers_alone_change_biases_included() -> None:
     whole = network(FlattenLinear())
     smaller, cut = cut_by_a_third(whole)
     fitted = copy.deepcopy(smaller)
-    reconstruction.refit(fitted, whole, cut, images(200))
+    reconstruction.refit(fitted, whole, cut, images(200), images(50))
     now, before = fitted.state_dict(), smaller.state_dict()
     changed = {name for name in before if not torch.equal(now[name], before[name])}
     assert changed == {f"backbone.{layer}.{part}" for layer in ("4", "6") for part in ("weight", "bias")}
@@ -78,7 +78,7 @@ def test_reconstruction_repeats_bit_by_bit_and_leaves_the_former_alone() -> None
     results = []
     for _ in range(2):
         smaller, cut = cut_by_a_third(whole)
-        reconstruction.refit(smaller, whole, cut, images(100))
+        reconstruction.refit(smaller, whole, cut, images(100), images(30))
         results.append(smaller.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
     assert all(torch.equal(kept[name], tensor) for name, tensor in whole.state_dict().items())
@@ -88,7 +88,7 @@ def test_masked_layers_keep_their_weights() -> None:
     whole = network(Residual())
     whole.sparsify(Sparsity("element", 0.5, exclude=("classifier",)))
     smaller, cut = cut_by_a_third(whole)
-    assert reconstruction.refit(smaller, whole, cut, images(100)) == ("classifier",)
+    assert reconstruction.refit(smaller, whole, cut, images(100), images(30)) == ("classifier",)
 
 
 class _Twice(nn.Module):
@@ -106,7 +106,7 @@ class _Twice(nn.Module):
 def test_layer_that_runs_twice_is_not_fitted() -> None:
     whole = network(_Twice())
     smaller, cut = cut_by_a_third(whole)
-    assert "again" not in reconstruction.refit(smaller, whole, cut, images(100))
+    assert "again" not in reconstruction.refit(smaller, whole, cut, images(100), images(30))
 
 
 def test_a_layer_with_few_rows_is_fitted_for_images_that_it_has_not_seen() -> None:
@@ -121,6 +121,10 @@ def test_a_layer_with_few_rows_is_fitted_for_images_that_it_has_not_seen() -> No
         assert shift is not None
         return float((residual[unseen] - x[unseen] @ change.to(x) - shift.to(x)).square().mean())
 
-    chosen = reconstruction.ridge(x[few], residual[few], True)
-    assert left(chosen) < 0.8 * left(reconstruction.RIDGES[0])
-    assert reconstruction.ridge(x, residual, True) == reconstruction.RIDGES[0]
+    order = torch.cat([x[few], x[unseen][:100]]), torch.cat([residual[few], residual[unseen][:100]])
+    change, shift = reconstruction.fitted(*order, 24, True)
+    assert shift is not None
+    found = x[unseen][100:] @ change.to(x) + shift.to(x)
+    assert float((residual[unseen][100:] - found).square().mean()) < 0.8 * left(reconstruction.RIDGES[0])
+    weakest, _ = next_layer.least_squares(x[:300], residual[:300], reconstruction.RIDGES[0], True)
+    assert torch.allclose(reconstruction.fitted(x, residual, 300, True)[0], weakest, atol=0.1)  # rows are many

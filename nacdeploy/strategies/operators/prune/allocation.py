@@ -1,4 +1,4 @@
-"""The widths that keep the most importance within a time: a multiple-choice knapsack with pairs, solved exactly.
+"""The widths that lose the least importance within a time: a multiple-choice knapsack with pairs, solved exactly.
 
 One width of each group is chosen. A layer's time belongs to the pair of widths that it reads and writes, so each pair
 of groups has a variable for each pair of widths, tied to the choices by its marginals (Shen et al., 2022, HALP, and
@@ -9,6 +9,7 @@ Depth is a choice of the same program: a residual branch stays or is dropped, th
 width 0 exactly where it is, and its layers then take no time.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -23,6 +24,7 @@ from nacdeploy.surgery.channels.channel_choice import Group
 from nacdeploy.surgery.depth.branches import Branch
 
 N_WIDTHS = 13
+LEAST_SHARE = 1e-6  # of importance, that counts as kept
 _TIME_LIMIT_S = 30.0
 _GAP = 1e-4
 
@@ -34,8 +36,8 @@ def allocated(
 ) -> dict[str, int] | None:
     """Return the widths by root whose layers take at most `sum_ms`; None if the fastest network takes more.
 
-    `global` keeps the most importance, `uniform` the same share of every group. The branches of `times` may be dropped:
-    then their keys, and the roots within them, are 0.
+    `global` loses the least importance, `uniform` keeps the same share of every group. The branches of `times` may be
+    dropped: then their keys, and the roots within them, are 0.
     """
     if scope == "uniform":
         return _uniform(_every(found, multiple), times, sum_ms)
@@ -79,9 +81,16 @@ def dropped(branches: Sequence[Branch], widths: Mapping[str, int]) -> tuple[Bran
     return tuple(branch for branch in branches if widths.get(branch.key, 1) == 0)
 
 
-def kept_importance(group: Group, width: int) -> float:
-    """Return the importance of the `width` most important channels of a group."""
-    return float(sum(group.importance[group.n_channels - width :]))
+def loss(group: Group, width: int) -> float:
+    """Return what is lost with all but the `width` most important channels of a group: the importance I of all, times
+    the logarithm of I over what is kept.
+
+    For a small cut that is the importance of the channels that go. It grows without bound where little is left, as
+    losses do: a sum of importances says nothing of that, and leaves a wide layer between two that pass nothing on.
+    """
+    whole = float(sum(group.importance))
+    kept = float(sum(group.importance[group.n_channels - width :]))
+    return whole * -math.log(max(kept / whole, LEAST_SHARE)) if whole > 0 else 0.0
 
 
 def _around(answer: Mapping[str, int], coarse: Options, every: Options) -> dict[str, Sequence[int]]:
@@ -109,17 +118,17 @@ def _uniform(every: Options, times: LayerTimes, sum_ms: float) -> dict[str, int]
 
 @dataclass
 class _Program:
-    """A linear program under construction: columns with their gain and time, and rows that equal zero or one."""
+    """A linear program under construction: columns with their loss and time, and rows that equal zero or one."""
 
-    gain: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
     rows: list[tuple[int, int, float]] = field(default_factory=list)
     equals: list[float] = field(default_factory=list)
 
-    def column(self, gain: float, ms: float) -> int:
-        self.gain.append(gain)
+    def column(self, loss: float, ms: float) -> int:
+        self.loss.append(loss)
         self.ms.append(ms)
-        return len(self.gain) - 1
+        return len(self.loss) - 1
 
     def row(self, entries: Mapping[int, float], equals: float) -> None:
         self.rows.extend((len(self.equals), column, value) for column, value in entries.items())
@@ -127,19 +136,19 @@ class _Program:
 
 
 def _solved(found: Sequence[Group], options: Options, times: LayerTimes, sum_ms: float | None) -> dict[str, int] | None:
-    """Return the widths that keep the most importance within a time, or (without one) take the least time; None if
+    """Return the widths that lose the least within a time, or (without one) take the least time; None if
     nothing is within it."""
     program, inner = _Program(), {root for branch in times.branches for root in branch.inner}
     place = {
         group.root: {
-            width: program.column(kept_importance(group, width), 0.0)
+            width: program.column(loss(group, width) if width else 0.0, 0.0)
             for width in (*([0] if group.root in inner else []), *options[group.root])
         }
         for group in found
     }
     for branch in times.branches:
-        place[branch.key] = {0: program.column(_spared(branch, found), 0.0), 1: program.column(0.0, 0.0)}
-    n_choices = len(program.gain)
+        place[branch.key] = {0: program.column(branch.importance, 0.0), 1: program.column(0.0, 0.0)}
+    n_choices = len(program.loss)
     for columns in place.values():
         program.row(dict.fromkeys(columns.values(), 1.0), 1.0)
     for branch in times.branches:
@@ -150,11 +159,6 @@ def _solved(found: Sequence[Group], options: Options, times: LayerTimes, sum_ms:
     if chosen is None:
         return None
     return {root: max(columns, key=lambda width: chosen[columns[width]]) for root, columns in place.items()}
-
-
-def _spared(branch: Branch, found: Sequence[Group]) -> float:
-    """Return how much less is lost with a branch than with all channels within it, each by itself."""
-    return sum(sum(group.importance) for group in found if group.root in branch.inner) - branch.importance
 
 
 def _with_times(program: _Program, place: Mapping[str, Mapping[int, int]], times: LayerTimes) -> float:
@@ -187,13 +191,13 @@ def _joint(program: _Program, places: Sequence[Mapping[int, int]], ms: Mapping[t
 
 
 def _answer(program: _Program, n_choices: int, sum_ms: float | None) -> NDArray[np.float64] | None:
-    """Return the values of the columns that gain the most within a time, or (without one) take the least; None if
+    """Return the values of the columns that lose the least within a time, or (without one) take the least; None if
     nothing is within it."""
-    n = len(program.gain)
+    n = len(program.loss)
     row, column, value = zip(*program.rows, strict=True)
     equal = sparse.csr_array((value, (row, column)), shape=(len(program.equals), n))
     ms = np.array(program.ms)
-    lost = ms if sum_ms is None else -np.array(program.gain)
+    lost = ms if sum_ms is None else np.array(program.loss)
     constraints = [LinearConstraint(equal, program.equals, program.equals)]
     if sum_ms is not None:
         constraints.append(LinearConstraint(ms[None] / max(sum_ms, 1e-12), -np.inf, 1.0))

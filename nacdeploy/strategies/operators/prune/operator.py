@@ -41,6 +41,7 @@ from nacdeploy.task import Task, training
 from nacdeploy.task import evaluate as evaluation
 
 _N_CAUSES = 3
+_JUDGES = 4  # images that fit, for each that judges a fit
 _MEASURES = {"ratio", "time", "target_ms"}
 
 
@@ -238,11 +239,13 @@ class Prune:
         return channel_pruning.misfit(network, decision.cut) or dropping.misfit(network, blocks)
 
     def refit(self, network: Network, former: Network, decision: PruneDecision, task: Task) -> None:
-        """Fit by least squares on training images, if `prune.reconstruct` asks for it."""
+        """Fit by least squares on training images, judged on validation images, if `prune.reconstruct` asks for it."""
         if self.table.reconstruct and decision.taken:
-            images = calibration_images(task.data, self.table.n_calibration).whole()
+            data, judged = task.data, task.data.validation.drawn(self.table.n_calibration // _JUDGES, self.seed)
+            both = (calibration_images(data, self.table.n_calibration), judged)
             with evaluation.accelerated(former), evaluation.accelerated(network) as device:
-                reconstruction.refit(network, former, decision.cut, task.data.normalize(images).to(device))
+                images, judges = (data.normalize(each.whole()).to(device) for each in both)
+                reconstruction.refit(network, former, decision.cut, images, judges)
 
     def recovery(self, profile: Profile) -> Recovery | None:
         return None
