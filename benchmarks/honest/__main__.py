@@ -38,7 +38,7 @@ def main() -> None:
     root, progress = FOLDER.with_name("honest-smoke") if asked.smoke else FOLDER, RichProgress()
     end = time.monotonic() + 3600 * asked.hours
     for plan, speedup, seed in [] if asked.report else _work(plans, asked.seeds):
-        for method in _methods(opened(plan, seed, root, progress, make=True), speedup):
+        for method in _methods(opened(plan, seed, root, progress, make=True), speedup, asked.rows):
             if time.monotonic() < end:
                 _run(method, progress)
     _report(plans, asked.seeds, root, progress, asked.retime)
@@ -49,6 +49,7 @@ def _asked() -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--networks", nargs="+", choices=PLANS, default=list(PLANS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=[""], help="parts of the names of the rows to make")
     parser.add_argument("--hours", type=float, default=1000.0, help="begin no row after so many hours")
     parser.add_argument("--report", action="store_true", help="make nothing, print what is there")
     parser.add_argument("--retime", action="store_true", help="time everything anew")
@@ -65,10 +66,11 @@ def _work(plans: Sequence[Plan], seeds: Sequence[int]) -> Iterator[tuple[Plan, f
                     yield plan, speedup, seed
 
 
-def _methods(bench: Bench, speedup: float) -> Iterator[Iterator[methods.Variation]]:
+def _methods(bench: Bench, speedup: float, rows: Sequence[str]) -> Iterator[Iterator[methods.Variation]]:
     yield methods.untrained(bench)
     for method in methods.METHODS:
-        yield method.variations(bench, speedup)
+        if any(part in method.name for part in rows):
+            yield method.variations(bench, speedup)
 
 
 def _run(method: Iterator[methods.Variation], progress: RichProgress) -> None:
