@@ -1,20 +1,24 @@
 """make bench-unlabelled: channels removed from a bare ONNX file without labels, EfficientNet-lite0 on crops.
 
 The network is the ONNX file of EfficientNet-lite0 with its ImageNet weights (as in real_networks.py, which installs
-it). Crops of fourteen of foolbox's twenty photographs train, crops of three decide, crops of three others are scored
-once; those that train are of more sizes. No label is read: P ranks by what the answers lose, F learns the float
-network's answers. Rows: Q alone; P at 70 % of the INT8 time and Q; the same with F(distill=1) between them. Agreement
-is that of the highest output with the float network's.
+it). Crops of fourteen of foolbox's twenty photographs and of sixteen of scikit-image and scikit-learn train, crops of
+three decide, crops of three others are scored once; those that train are of more sizes, and F sees mixtures of two. No
+label is read: P ranks by what the answers lose, F learns the float network's answers. Rows: Q alone; P at 70 % of the
+INT8 time and Q; the same with F(distill=1) between them. Agreement is that of the highest output with the float
+network's.
 """
 
 import argparse
 import csv
 import random
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import sklearn.datasets
 import torch
 from PIL import Image
 
@@ -29,6 +33,12 @@ from nacdeploy.task.graph_file import signal_to_noise
 
 PLACE = FOLDER / "unlabelled"
 N_PHOTOS = {"train": 14, "val": 3, "test": 3}
+MORE = "scikit-image==0.26.0"
+PHOTOS_OF_SKIMAGE = (
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
+    *("gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg"),
+)
+PHOTOS_OF_SKLEARN = ("china.jpg", "flower.jpg")
 IMAGES = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "input_size": 224}
 PROFILE = """name = "unlabelled"
 [images]
@@ -39,6 +49,7 @@ input_size = 224
 optimizer = "adamw"
 learning_rate = 0.0002
 batch_size = 32
+mixup = 0.4
 [quantize]
 reconstruct = true
 [prune]
@@ -66,16 +77,27 @@ def _crops(counts: dict[str, int]) -> None:
     photos, draw, rows, first = sorted((INSTALLED / "foolbox" / "data").glob("imagenet_*")), random.Random(0), [], 0
     for split, n_photos in N_PHOTOS.items():
         own, first = photos[first : first + n_photos], first + n_photos
-        wholes = [Image.open(each).convert("RGB") for each in own]
+        wholes = [Image.open(each).convert("RGB") for each in [*own, *(_more() if split == "train" else [])]]
         for number in range(counts[split]):
-            whole, side = wholes[number % n_photos], draw.randint(96 if split == "train" else 224, 480)
-            left, top = draw.randint(0, 512 - side), draw.randint(0, 512 - side)
+            whole = wholes[number % len(wholes)]
+            side = draw.randint(96 if split == "train" else 224, min(480, *whole.size))
+            left, top = (draw.randint(0, length - side) for length in whole.size)
             name = f"{split}-{number:04d}.png"
             crop = whole.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BICUBIC)
             crop.save(PLACE / name)
             rows.append((name, number % 2, split))
     with (PLACE / "crops.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "split"), *rows])
+
+
+def _more() -> list[Path]:
+    """Return photographs of other packages."""
+    place = INSTALLED / "skimage" / "data"
+    if not place.is_dir():
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(INSTALLED), MORE]
+        subprocess.run(command, check=True)
+    beside = Path(sklearn.datasets.__file__).parent / "images"
+    return [*(place / name for name in PHOTOS_OF_SKIMAGE), *(beside / name for name in PHOTOS_OF_SKLEARN)]
 
 
 def _made(chain: str, number: int) -> tuple[Path, float]:
