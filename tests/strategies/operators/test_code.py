@@ -37,7 +37,8 @@ def test_weights_take_few_values(
 
 
 def test_training_moves_values_and_no_label(baseline: CompressionState, task: Task) -> None:
-    profile = make_profile(finetune={"epochs": 4, "optimizer": "adamw", "learning_rate": 3e-3})
+    recipe = {"epochs": 8, "optimizer": "adamw", "learning_rate": 1e-2, "early_stop_patience": None}
+    profile = make_profile(finetune=recipe)
     before = follow(baseline, "C(bits=2)", task, profile)
     after = follow(before, "F", task, profile)
     moved = []
