@@ -96,7 +96,8 @@ def test_teacher_leads_to_its_answers(task: Task, baseline: CompressionState, pr
 
 def test_images_are_augmented_before_the_teacher_sees_them(task: Task, pruned: CompressionState) -> None:
     shifted = replace(task, data=replace(task.data, augment="shift"))
-    still, moved = (follow(pruned, "F(distill=1)", each, make_profile()) for each in (task, shifted))
+    profile = make_profile(finetune={"epochs": 8, "early_stop_patience": None})
+    still, moved = (follow(pruned, "F(distill=1)", each, profile) for each in (task, shifted))
     assert moved.metrics.score > pruned.metrics.score
     assert moved.key != still.key
 
