@@ -50,9 +50,10 @@ def test_dense_network_is_weighed_beside_the_chain(alphabet: str, phone: dict[st
     assert result["figures"]["accuracy"] == answer["accuracy"]
     assert alphabet == "FPQ" or answer["is_dense"]
     assert result["n_epochs"] == result["scores"]["n_control_epochs"] == chain["n_epochs"] - 8
+    title = f"{answer['name']} on {'' if answer['is_dense'] else 'resnet8, '}digits"
     for text in (Path("fast/report.html").read_text(), Path("fast/report.md").read_text()):
         assert f"{answer['name']} *" in text
-        assert (f"# {answer['name']} on " in text or f"<title>{answer['name']} on " in text) == answer["is_dense"]
+        assert f"# {title}\n" in text or f"<title>{title}</title>" in text
     state, _ = checkpoint.load(Path("fast/checkpoint"))
     assert state.metrics.score == pytest.approx(answer["accuracy"])
 
