@@ -142,13 +142,13 @@ def _check_reach(session: Session, clock: TableClock, base_ms: float, target_ms:
     if not least_ms <= target_ms < base_ms:
         raise UsageError(
             f"{target_ms:.4g} ms ({base_ms / target_ms:.2f}x) is out of reach: the FP32 baseline takes {base_ms:.4g} "
-            f"ms, and the smallest network that P and Q make of it {least_ms:.4g} ms; a time between them, or a "
+            f"ms, and the fastest network that P and Q make of it {least_ms:.4g} ms; a time between them, or a "
             f"speedup of 1 to {base_ms / least_ms:.2f}, can be asked for"
         )
 
 
 def _least_ms(session: Session, clock: TableClock) -> float:
-    """Return the time of the smallest network that the alphabet's letters make of the baseline."""
+    """Return the time of the fastest network that the alphabet's letters make of the baseline."""
     network, letters = session.baseline.network, parsed(session.profile.search.alphabet).letters
     runs = by_time.deployed(network, rule_to_come(session.profile) if "Q" in letters else None)
     found = channel_groups.groups(network) if "P" in letters else ()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from conftest import make_profile
 from onnx import TensorProto, helper, numpy_helper
@@ -17,10 +18,16 @@ from nacdeploy.network.network import Network
 
 
 def test_only_denormal_floats_become_zero() -> None:
-    values = torch.tensor([0.0, 1e-40, -1e-45, 1.2e-38, -3.0])
-    assert is_denormal(values).tolist() == [False, True, True, False, False]
-    assert flushed(values).tolist() == [0.0, 0.0, 0.0, values[3].item(), -3.0]
-    assert flushed(torch.tensor([0, 1, -1])).tolist() == [0, 1, -1]
+    values = torch.tensor([[0.0, 1e-40, -1e-45, 1.2e-38, -3.0]])
+    assert is_denormal(values).tolist() == [[False, True, True, False, False]]
+    assert flushed(values).tolist() == [[0.0, 0.0, 0.0, values[0, 3].item(), -3.0]]
+    assert flushed(torch.tensor([[0, 1, -1]])).tolist() == [[0, 1, -1]]
+
+
+@pytest.mark.parametrize("kept", [torch.tensor([1e-40, 1.0]), torch.tensor(1e-40), torch.full((2, 2), 1e-5).half()])
+def test_scales_and_half_precision_keep_them(kept: torch.Tensor) -> None:
+    """A scale of zero, or a zero where a tiny number stood against it, would divide."""
+    assert torch.equal(flushed(kept), kept) and bool((flushed(kept) != 0).all())
 
 
 def test_file_is_read_without_them_and_says_how_many(tmp_path: Path) -> None:

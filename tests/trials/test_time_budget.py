@@ -63,7 +63,7 @@ def test_time_out_of_reach_names_the_range(wanted: tuple[str, float], phone: dic
     assert done.code == 2
     last = done.err.splitlines()[-1]
     assert "is out of reach: the FP32 baseline takes" in last
-    assert f"{phone['baseline']:.4g} ms, and the smallest network" in last
+    assert f"{phone['baseline']:.4g} ms, and the fastest network" in last
 
 
 @pytest.mark.parametrize("both", [("--target-ms", 1, "--speedup", 2), ("--target-ms", 1, "--objective", "pareto")])

@@ -22,9 +22,7 @@ from nacdeploy.surgery.channels.channel_choice import NORM, PRODUCER, Group
 from nacdeploy.surgery.depth.branches import Branch
 from nacdeploy.task.clock import Clock, Grid, Sizes
 
-N_LEVELS = (
-    6  # widths of a group at which its layers are timed, and the second smallest: one unit may be slower than two
-)
+N_LEVELS = 6  # widths of a group at which its layers are timed; the second smallest is one more: one unit may be slow
 Widths = Mapping[str, int]
 Pair = tuple[str | None, str | None]
 

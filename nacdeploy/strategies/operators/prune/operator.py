@@ -241,8 +241,8 @@ class Prune:
     def refit(self, network: Network, former: Network, decision: PruneDecision, task: Task) -> None:
         """Fit by least squares on training images, judged on validation images, if `prune.reconstruct` asks for it."""
         if self.table.reconstruct and decision.taken:
-            data, judged = task.data, task.data.validation.drawn(self.table.n_calibration // _JUDGES, self.seed)
-            both = (calibration_images(data, self.table.n_calibration), judged)
+            data, n = task.data, self.table.n_calibration
+            both = calibration_images(data, n), data.validation.drawn(max(1, n // _JUDGES), self.seed)
             with evaluation.accelerated(former), evaluation.accelerated(network) as device:
                 images, judges = (data.normalize(each.whole()).to(device) for each in both)
                 reconstruction.refit(network, former, decision.cut, images, judges)
