@@ -52,7 +52,7 @@ def fit(
     if teacher is None or how is None:
         batches, loss = batches_of(task, recipe, seed), None
     else:
-        changed = _changed(task, recipe)
+        changed = _changed(task, recipe, is_labelled=how.weight < 1)
         batches = distillation.batches(task, teacher, how, recipe.batch_size, seed, changed)
         loss = distillation.loss(task.metric, how)
     if unfinished is not None and isinstance(task.data.epochs, Epochs):
@@ -72,8 +72,8 @@ def batches_of(task: Task, recipe: TrainTable, seed: int) -> training.Batches:
     return batches if changed is None else changed(batches)
 
 
-def _changed(task: Task, recipe: TrainTable) -> distillation.Changed | None:
-    """Return what a recipe makes of batches beyond augmentation, None if nothing.
+def _changed(task: Task, recipe: TrainTable, is_labelled: bool = True) -> distillation.Changed | None:
+    """Return what a recipe makes of batches beyond augmentation, None if nothing; a teacher alone reads no labels.
 
     Raises:
         UsageError: it does not go with the task.
@@ -82,7 +82,9 @@ def _changed(task: Task, recipe: TrainTable) -> distillation.Changed | None:
         return None
     ports = task.spec.ports
     are_images = len(task.data.input_shape) == 3 and (ports is None or not ports.packs)
-    mixing.check(recipe, task.metric, are_images)
+    mixing.check(recipe, task.metric, are_images, is_labelled)
+    if not is_labelled:
+        return lambda batches: mixing.mixed(batches, recipe)
     return lambda batches: mixing.softened(batches, recipe, task.metric, task.data.n_outputs)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nacdeploy.models.from_onnx.operators import pads_of
+from nacdeploy.models.from_onnx.pixels import pads_of
 
 Constants = Mapping[str, Tensor]
 _CONVOLUTIONS: dict[int, tuple[Any, Any]] = {
@@ -67,6 +67,11 @@ def _bias(inputs: list[str], at: int, constants: Constants) -> Tensor | None:
     return constants.get(inputs[at]) if len(inputs) > at and inputs[at] else None
 
 
+def _is_computed(inputs: list[str], at: int, constants: Constants) -> bool:
+    """Tell whether an input is given, and is no constant."""
+    return len(inputs) > at and bool(inputs[at]) and inputs[at] not in constants
+
+
 def _filled(made: nn.Module, **values: Tensor | None) -> nn.Module:
     for name, value in values.items():
         if value is not None:
@@ -77,8 +82,7 @@ def _filled(made: nn.Module, **values: Tensor | None) -> nn.Module:
 def _conv(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
     weight = constants.get(inputs[1])
     bias = _bias(inputs, 2, constants)
-    has_bias = len(inputs) > 2 and bool(inputs[2])
-    if weight is None or weight.dim() not in _CONVOLUTIONS or (has_bias and bias is None):
+    if weight is None or weight.dim() not in _CONVOLUTIONS or _is_computed(inputs, 2, constants):
         return None
     kernel, groups, n = tuple(weight.shape[2:]), attributes.get("group", 1), weight.dim() - 2
     pads = attributes.get("pads", [0] * 2 * n)
@@ -91,7 +95,7 @@ def _conv(inputs: list[str], attributes: dict[str, Any], constants: Constants) -
         padding=tuple(pads[:n]) if is_even else 0,
         dilation=tuple(attributes.get("dilations", [1] * n)),
         groups=groups,
-        bias=has_bias,
+        bias=bias is not None,
     )
     _filled(made, weight=weight, bias=bias)
     return made if is_even else Padded(made, kernel, attributes)
@@ -99,7 +103,7 @@ def _conv(inputs: list[str], attributes: dict[str, Any], constants: Constants) -
 
 def _transposed(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
     weight, bias = constants.get(inputs[1]), _bias(inputs, 2, constants)
-    if weight is None or weight.dim() not in _CONVOLUTIONS:
+    if weight is None or weight.dim() not in _CONVOLUTIONS or _is_computed(inputs, 2, constants):
         return None
     n = weight.dim() - 2
     pads = list(attributes.get("pads", [0] * 2 * n))
@@ -129,13 +133,9 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
 
 def _gemm(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
     weight, bias = constants.get(inputs[1]), _bias(inputs, 2, constants)
-    has_bias = len(inputs) > 2 and bool(inputs[2])
-    is_plain = weight is not None and weight.dim() == 2 and not attributes.get("transA", 0)
-    if (
-        not is_plain
-        or weight is None
-        or (has_bias and (bias is None or bias.numel() not in (1, _n_rows(weight, attributes))))
-    ):
+    if weight is None or weight.dim() != 2 or attributes.get("transA", 0) or _is_computed(inputs, 2, constants):
+        return None
+    if bias is not None and bias.numel() not in (1, _n_rows(weight, attributes)):
         return None
     matrix = weight if attributes.get("transB", 0) else weight.T
     offset = None if bias is None else (attributes.get("beta", 1.0) * bias.reshape(-1)).expand(len(matrix))
@@ -164,8 +164,8 @@ def _fused_matmul(inputs: list[str], attributes: dict[str, Any], constants: Cons
 
 def _whole_matmul(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
     """Return the layer of a product on integers, of a file that is quantised as it runs: the weight's integers."""
-    weight, zero = constants.get(inputs[1]), constants.get(inputs[3]) if len(inputs) > 3 else None
-    if weight is None or weight.dim() != 2 or inputs[0] in constants:
+    weight, zero = constants.get(inputs[1]), _bias(inputs, 3, constants)
+    if weight is None or weight.dim() != 2 or inputs[0] in constants or _is_computed(inputs, 3, constants):
         return None
     return _linear((weight.float() - (0.0 if zero is None else zero.float())).T, None)
 
@@ -206,9 +206,9 @@ def _batch_norm(inputs: list[str], attributes: dict[str, Any], constants: Consta
 
 def _layer_norm(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
     scale, bias = constants.get(inputs[1]), _bias(inputs, 2, constants)
-    if scale is None or scale.dim() != 1 or attributes.get("axis", -1) != -1:
+    if scale is None or attributes.get("axis", -1) != -scale.dim() or _is_computed(inputs, 2, constants):
         return None
-    made = nn.LayerNorm(len(scale), eps=attributes.get("epsilon", 1e-5))
+    made = nn.LayerNorm(tuple(scale.shape), eps=attributes.get("epsilon", 1e-5))
     if bias is None:
         nn.init.zeros_(made.bias)
     return _filled(made, weight=scale, bias=bias)

@@ -91,6 +91,7 @@ class OnnxModule(nn.Module):
         self._values: dict[str, str] = {}
         steps = self._read([*model.graph.node], constants, _readers(model))
         self._steps = _with_last_uses(steps, {*self.output_names, *self._constants, *self._values})
+        self._read_names = {*self.output_names, *(name for step in steps for name in step.inputs)}
         self.is_quantized = any(node.op_type in (*_QUANTIZED, _DYNAMIC) for node in model.graph.node)
         self.eval()
 
@@ -120,20 +121,25 @@ class OnnxModule(nn.Module):
         for step in self._steps:
             given = [self._value(name, values) for name in step.inputs]
             try:
-                found = self._computed(step, given)
+                found = self._all_of(step, self._computed(step, given))
             except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
                 if torch.compiler.is_exporting():  # torch's tracer has its own use for errors
                     raise
-                reason = " ".join(str(error).split())[:200]
+                reason = _reason(error)
                 text = f"{self._where}: node '{step.name}' ({step.op}) cannot be run: {reason}"
                 raise UnreadError(text, {first_output(step.outputs): f"torch cannot run it: {reason}"}) from error
-            if len(step.outputs) == 1:
-                found = (found[0] if isinstance(found, tuple | list) else found,)
             for name, value in zip(step.outputs, found, strict=False):
                 values[name] = value
                 tap(name, value)
             for name in step.last_use:
                 values.pop(name, None)
+
+    def _all_of(self, step: _Step, found: Any) -> tuple[Any, ...]:
+        """Return the outputs of a node. Those that are listed and read by nobody may be missing: a mask of Dropout."""
+        made = tuple(found) if isinstance(found, tuple | list) else (found,)
+        if missing := [name for name in step.outputs[len(made) :] if name in self._read_names]:
+            raise NotImplementedError(f"of its outputs only the first {len(made)} are computed here, not {missing[0]}")
+        return made
 
     def _value(self, name: str, values: Mapping[str, Any]) -> Any:
         if not name:
@@ -236,6 +242,12 @@ class OnnxModule(nn.Module):
             else:
                 self._values[name] = f"constant_{len(self._values)}"
                 self.register_buffer(self._values[name], value)
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
+    return f"its attribute '{unknown[1]}' is not read here" if unknown else text
 
 
 def operator_of(node: onnx.NodeProto) -> str:

@@ -1,4 +1,5 @@
-"""Operators of ONNX without weights as functions of torch: one entry each. Attributes come as keywords.
+"""Operators of ONNX without weights as functions of torch: one entry each, those on pixels in `pixels.py`. Attributes
+come as keywords.
 
 What is not in the table, and no layer (`layers.py`), is not read: `FUNCTIONS` is the list of what is covered. Domains
 other than ONNX's own, control flow (If, Loop, Scan), recurrent operators, random numbers and operators whose output
@@ -15,26 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nacdeploy.models.from_onnx.pixels import ON_PIXELS
 from nacdeploy.models.from_onnx.sizes import Sizes
-
-Value = Any
-
-
-def tensor(value: Value, like: Tensor | None = None) -> Tensor:
-    """Return a value as a tensor, where `like` is."""
-    found: Tensor = value.tensor() if isinstance(value, Sizes) else value
-    return found if like is None else found.to(like.device)
-
-
-def numbers(value: Value) -> list[Any]:
-    """Return the numbers of a constant or of sizes."""
-    if isinstance(value, Sizes):
-        return list(value.values)
-    return list(value) if isinstance(value, list | tuple) else list(value.flatten().tolist())
+from nacdeploy.models.from_onnx.values import Value, numbers, tensor
 
 
 def _binary(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def compute(*given: Value, **_: Any) -> Tensor:
+    def compute(*given: Value) -> Tensor:
         like = next(each for each in given if isinstance(each, Tensor))
         found = tensor(given[0], like)
         for each in given[1:]:
@@ -45,7 +33,7 @@ def _binary(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda x, **_: function(tensor(x))
+    return lambda x: function(tensor(x))
 
 
 def _divided(a: Tensor, b: Tensor) -> Tensor:
@@ -53,15 +41,18 @@ def _divided(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b, rounding_mode="trunc") if is_integer else a / b
 
 
-def _cast(x: Tensor, to: int, **_: Any) -> Tensor:
+def _cast(x: Tensor, to: int, saturate: int = 1, round_mode: Any = None) -> Tensor:
+    """Return another type. What saturates and how it is rounded is told for types of less than 16 bits alone."""
     kind = onnx.helper.tensor_dtype_to_np_dtype(to)
     return x.to(torch.float32 if kind == np.float16 else torch.from_numpy(np.zeros(0, kind)).dtype)
 
 
 def _clip(
-    x: Tensor, low: Value = None, high: Value = None, min: float | None = None, max: float | None = None, **_: Any
+    x: Tensor, low: Value = None, high: Value = None, min: float | None = None, max: float | None = None
 ) -> Tensor:
     bounds = [min if low is None else float(tensor(low)), max if high is None else float(tensor(high))]
+    if bounds == [None, None]:
+        return x
     if bounds == [0.0, 6.0]:
         return F.relu6(x)
     return F.relu(x) if bounds == [0.0, None] else torch.clamp(x, *bounds)
@@ -73,14 +64,23 @@ def _reshape(x: Tensor, shape: Value = None, allowzero: int = 0, batch: int | No
         wanted = [
             x.shape[i] if not isinstance(size, torch.SymInt) and size == 0 else size for i, size in enumerate(wanted)
         ]
-    if batch is not None and not isinstance(wanted[0], torch.SymInt) and wanted[0] == batch:
-        wanted[0] = x.shape[0]
+    if batch is not None and wanted and isinstance(wanted[0], int):
+        wanted[0] = _of_any_batch(x, wanted, batch)
     return x.reshape(wanted)
 
 
-def _flatten(x: Tensor, axis: int = 1, **_: Any) -> Tensor:
+def _of_any_batch(x: Tensor, wanted: Sequence[int], batch: int) -> int:
+    """Return the first size of a shape that was written for one batch, so that any batch has it: the batch itself, or
+    what all other sizes leave (windows of all images, one after the other)."""
+    is_whole = -1 not in wanted[1:]
+    if wanted[0] == batch and not (is_whole and prod(wanted[1:]) != prod(x.shape[1:])):
+        return x.shape[0]
+    return -1 if is_whole and 0 not in wanted else wanted[0]
+
+
+def _flatten(x: Tensor, axis: int = 1) -> Tensor:
     axis = axis % x.dim() if axis < 0 else axis
-    return x.reshape(prod(x.shape[:axis]), -1) if axis != 1 else x.flatten(1)
+    return x.reshape(prod(x.shape[:axis]), -1) if axis != 1 or x.dim() == 1 else x.flatten(1)
 
 
 def _squeeze(x: Tensor, axes: Value = None, **attributes: Any) -> Tensor:
@@ -96,7 +96,7 @@ def _unsqueeze(x: Value, axes: Value = None, **attributes: Any) -> Tensor:
     return found
 
 
-def _concat(*parts: Value, axis: int, **_: Any) -> Tensor:
+def _concat(*parts: Value, axis: int) -> Tensor:
     like = next(each for each in parts if isinstance(each, Tensor))
     return torch.cat([tensor(each, like) for each in parts], axis)
 
@@ -125,7 +125,7 @@ def _slice(x: Tensor, *bounds: Value, **attributes: Any) -> Tensor:
     return x
 
 
-def _gather(x: Value, indices: Value, axis: int = 0, **_: Any) -> Tensor:
+def _gather(x: Value, indices: Value, axis: int = 0) -> Tensor:
     found = tensor(x, indices if isinstance(indices, Tensor) else None)
     if isinstance(indices, Sizes) and indices.is_scalar:
         return found.select(axis, indices.one)
@@ -134,6 +134,12 @@ def _gather(x: Value, indices: Value, axis: int = 0, **_: Any) -> Tensor:
     picked = found.index_select(axis, at.reshape(-1))
     axis = axis % found.dim()
     return picked.reshape(*found.shape[:axis], *at.shape, *found.shape[axis + 1 :])
+
+
+def _gathered_elements(x: Value, indices: Value, axis: int = 0) -> Tensor:
+    found = tensor(x)
+    at = tensor(indices, found).long()
+    return torch.gather(found, axis, torch.where(at < 0, at + found.shape[axis], at))
 
 
 def _pad(
@@ -151,73 +157,6 @@ def _pad(
     return (
         F.pad(x, flat, value=fill) if kind == "constant" else F.pad(x, flat, mode={"edge": "replicate"}.get(kind, kind))
     )
-
-
-def pads_of(
-    x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], attributes: Any
-) -> list[int]:
-    """Return the padding before and after each axis, `[before, ..., after, ...]`, with `auto_pad` computed."""
-    kind = attributes.get("auto_pad", b"NOTSET").decode()
-    n = len(kernel)
-    if kind in ("NOTSET", ""):
-        return list(attributes.get("pads", [0] * 2 * n))
-    if kind == "VALID":
-        return [0] * 2 * n
-    before, after = [], []
-    for size, k, stride, dilation in zip(x.shape[-n:], kernel, strides, dilations, strict=True):
-        total = max((-(-size // stride) - 1) * stride + dilation * (k - 1) + 1 - size, 0)
-        first = total // 2 if kind == "SAME_UPPER" else total - total // 2
-        before.append(first)
-        after.append(total - first)
-    return before + after
-
-
-def _same_by_ceiling(
-    x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int]
-) -> bool:
-    """Tell whether padding by `before` on both sides, with sizes rounded up, has the windows of uneven padding."""
-    n = len(kernel)
-    for size, k, stride, dilation, before, after in zip(
-        x.shape[-n:], kernel, strides, dilations, pads[:n], pads[n:], strict=True
-    ):
-        reach = dilation * (k - 1) + 1
-        wanted = (size + before + after - reach) // stride + 1
-        rounded = -(-(size + 2 * before - reach) // stride) + 1
-        last_starts_inside = (rounded - 1) * stride < size + before
-        if after < before or 2 * before > k or wanted != rounded or not last_starts_inside:
-            return False
-    return True
-
-
-def _pooled(function: str) -> Callable[..., Tensor]:
-    """Pool; uneven padding stands before it. The edge's own value changes no maximum, and is a number."""
-
-    def compute(x: Tensor, **attributes: Any) -> Tensor:
-        kernel = list(attributes["kernel_shape"])
-        n = len(kernel)
-        strides, dilations = (list(attributes.get(key, [1] * n)) for key in ("strides", "dilations"))
-        pads = pads_of(x, kernel, strides, dilations, attributes)
-        before, after = pads[:n], pads[n:]
-        ceil, counted = bool(attributes.get("ceil_mode", 0)), bool(attributes.get("count_include_pad", 0))
-        fits = before == after and all(2 * p <= k for p, k in zip(before, kernel, strict=True))
-        if not fits and function == "max" and _same_by_ceiling(x, kernel, strides, dilations, pads):
-            fits = ceil = True
-        if not fits:
-            flat = [p for pair in zip(before[::-1], after[::-1], strict=True) for p in pair]
-            x = F.pad(x, flat, mode="replicate") if function == "max" else F.pad(x, flat)
-            before = [0] * n
-        pool = getattr(F, f"{function}_pool{n}d")
-        if function == "max":
-            return pool(x, kernel, strides, before, dilations, ceil_mode=ceil)
-        if not fits and not counted:
-            raise NotImplementedError("AveragePool with uneven padding that does not count")
-        return pool(x, kernel, strides, before, ceil_mode=ceil, count_include_pad=counted)
-
-    return compute
-
-
-def _global(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda x, **_: function(x, tuple(range(2, x.dim())), keepdim=True)
 
 
 def _reduced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -240,7 +179,7 @@ def _product(x: Tensor, along: Sequence[int], keepdim: bool) -> Tensor:
 
 
 def _softmax(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def compute(x: Tensor, axis: int | None = None, opset: int = 13, **_: Any) -> Tensor:
+    def compute(x: Tensor, axis: int | None = None, opset: int = 13) -> Tensor:
         if opset >= 13:
             return function(x, -1 if axis is None else axis)
         axis = 1 if axis is None else axis % x.dim()
@@ -251,44 +190,7 @@ def _softmax(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return compute
 
 
-def _resized(x: Tensor, *given: Value, mode: Any = b"nearest", **attributes: Any) -> Tensor:
-    """Resize the axes of pixels; the coordinate rules that torch has."""
-    scales = [each for each in given[1:2] if each is not None] or [each for each in given[:1] if len(given) == 1]
-    sizes = given[2] if len(given) > 2 else None
-    if sizes is not None:
-        wanted = numbers(sizes)[2:]
-    else:
-        factors = numbers(scales[0]) if scales else attributes["scales"]
-        wanted = [int(size * factor) for size, factor in zip(x.shape[2:], factors[2:], strict=True)]
-    where = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
-    kind = mode.decode()
-    if kind == "nearest":
-        rounding = attributes.get("nearest_mode", b"round_prefer_floor").decode()
-        whole = all(isinstance(w, int) and w % size == 0 for w, size in zip(wanted, x.shape[2:], strict=True))
-        if not whole and not (where == "asymmetric" and rounding == "floor"):
-            raise NotImplementedError(f"Resize nearest by {where}, {rounding}, to no multiple of the size")
-        return F.interpolate(x, tuple(wanted), mode="nearest")
-    smooth = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], "cubic": "bicubic"}[kind]
-    if where not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        raise NotImplementedError(f"Resize {kind} by {where}")
-    return F.interpolate(x, tuple(wanted), mode=smooth, align_corners=where == "align_corners")
-
-
-def _depth_to_space(x: Tensor, blocksize: int, mode: Any = b"DCR", **_: Any) -> Tensor:
-    if mode == b"CRD":
-        return F.pixel_shuffle(x, blocksize)
-    n, c, h, w = x.shape
-    parts = x.reshape(n, blocksize, blocksize, c // blocksize**2, h, w).permute(0, 3, 4, 1, 5, 2)
-    return parts.reshape(n, c // blocksize**2, h * blocksize, w * blocksize)
-
-
-def _space_to_depth(x: Tensor, blocksize: int, **_: Any) -> Tensor:
-    n, c, h, w = x.shape
-    parts = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize).permute(0, 3, 5, 1, 2, 4)
-    return parts.reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
-
-
-def _expanded(x: Value, shape: Value, **_: Any) -> Tensor:
+def _expanded(x: Value, shape: Value) -> Tensor:
     found, wanted = tensor(x), numbers(shape)
     lead = [1] * (len(wanted) - found.dim()) + list(found.shape)
     lead = lead[len(lead) - max(len(wanted), found.dim()) :]
@@ -297,40 +199,52 @@ def _expanded(x: Value, shape: Value, **_: Any) -> Tensor:
     return found.expand(sizes)
 
 
-def _filled(shape: Value, value: Any = None, **_: Any) -> Tensor:
+def _filled(shape: Value, value: Any = None) -> Tensor:
     fill = onnx.numpy_helper.to_array(value).item() if value is not None else 0.0
     return torch.full(numbers(shape), fill)
 
 
 def _arg(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda x, axis=0, keepdims=1, **_: function(x, axis, keepdim=bool(keepdims))
+    return lambda x, axis=0, keepdims=1: function(x, axis, keepdim=bool(keepdims))
 
 
-def _top(x: Tensor, k: Value, axis: int = -1, largest: int = 1, sorted: int = 1, **_: Any) -> Any:
+def _top(x: Tensor, k: Value, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
     return tuple(torch.topk(x, int(numbers(k)[0]), axis, bool(largest), bool(sorted)))
 
 
-def _prelu(x: Tensor, slope: Tensor, **_: Any) -> Tensor:
+def _prelu(x: Tensor, slope: Tensor) -> Tensor:
     return torch.where(x > 0, x, x * slope)
 
 
-def _gelu(x: Tensor, approximate: Any = b"none", **_: Any) -> Tensor:
+def _selu(x: Tensor, alpha: float | None = None, gamma: float | None = None) -> Tensor:
+    if alpha is None and gamma is None:
+        return F.selu(x)
+    return (1.0507009873554805 if gamma is None else gamma) * F.elu(x, 1.6732632423543772 if alpha is None else alpha)
+
+
+def _gelu(x: Tensor, approximate: Any = b"none") -> Tensor:
     return F.gelu(x, approximate=approximate.decode())
 
 
-def _instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5, **_: Any) -> Tensor:
+def _instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5) -> Tensor:
     return F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
-def _lrn(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, **_: Any) -> Tensor:
+def _layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None, axis: int = -1, epsilon: float = 1e-5) -> Tensor:
+    shape = x.shape[axis:]
+    return F.layer_norm(x, shape, scale.expand(shape), None if bias is None else bias.expand(shape), epsilon)
+
+
+def _lrn(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
     return F.local_response_norm(x, size, alpha, beta, bias)
 
 
-def _normalised(x: Tensor, axis: int = -1, p: int = 2, **_: Any) -> Tensor:
+def _normalised(x: Tensor, axis: int = -1, p: int = 2) -> Tensor:
     return F.normalize(x, p, axis)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **ON_PIXELS,
     "Add": _binary(torch.add),
     "Sub": _binary(torch.sub),
     "Mul": _binary(torch.mul),
@@ -338,7 +252,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Pow": _binary(torch.pow),
     "Min": _binary(torch.minimum),
     "Max": _binary(torch.maximum),
-    "Mod": _binary(torch.remainder),
+    "Mod": lambda a, b, fmod=0: _binary(torch.fmod if fmod else torch.remainder)(a, b),
     "Sum": _binary(torch.add),
     "Equal": _binary(torch.eq),
     "Greater": _binary(torch.gt),
@@ -348,7 +262,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "And": _binary(torch.logical_and),
     "Or": _binary(torch.logical_or),
     "MatMul": _binary(torch.matmul),
-    "Where": lambda c, a, b, **_: torch.where(c, tensor(a, c), tensor(b, c)),
+    "Where": lambda c, a, b: torch.where(c, tensor(a, c), tensor(b, c)),
     "Not": _unary(torch.logical_not),
     "Abs": _unary(torch.abs),
     "Neg": _unary(torch.neg),
@@ -372,36 +286,28 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Mish": _unary(F.mish),
     "Identity": _unary(lambda x: x),
     "Dropout": lambda x, *_, **__: x,
-    "LeakyRelu": lambda x, alpha=0.01, **_: F.leaky_relu(x, alpha),
-    "Elu": lambda x, alpha=1.0, **_: F.elu(x, alpha),
-    "Selu": lambda x, **_: F.selu(x),
-    "HardSigmoid": lambda x, alpha=0.2, beta=0.5, **_: torch.clamp(alpha * x + beta, 0.0, 1.0),
+    "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha),
+    "Elu": lambda x, alpha=1.0: F.elu(x, alpha),
+    "Selu": _selu,
+    "HardSigmoid": lambda x, alpha=0.2, beta=0.5: torch.clamp(alpha * x + beta, 0.0, 1.0),
     "Gelu": _gelu,
     "PRelu": _prelu,
     "Clip": _clip,
     "Cast": _cast,
     "Reshape": _reshape,
     "Flatten": _flatten,
-    "Transpose": lambda x, perm=None, **_: x.permute(perm or tuple(reversed(range(x.dim())))),
+    "Transpose": lambda x, perm=None: x.permute(perm or tuple(reversed(range(x.dim())))),
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
-    "GatherElements": lambda x, at, axis=0, **_: torch.gather(x, axis, tensor(at, x).long()),
+    "GatherElements": _gathered_elements,
     "Expand": _expanded,
-    "Tile": lambda x, repeats, **_: x.repeat(*numbers(repeats)),
+    "Tile": lambda x, repeats: x.repeat(*numbers(repeats)),
     "Pad": _pad,
-    "Resize": _resized,
-    "Upsample": lambda x, *given, **attributes: _resized(x, *(None, *given), **attributes),
-    "DepthToSpace": _depth_to_space,
-    "SpaceToDepth": _space_to_depth,
     "ConstantOfShape": _filled,
-    "MaxPool": _pooled("max"),
-    "AveragePool": _pooled("avg"),
-    "GlobalAveragePool": _global(torch.mean),
-    "GlobalMaxPool": _global(torch.amax),
     "ReduceMean": _reduced(torch.mean),
     "ReduceSum": _reduced(torch.sum),
     "ReduceMax": _reduced(torch.amax),
@@ -414,10 +320,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "TopK": _top,
     "Softmax": _softmax(torch.softmax),
     "LogSoftmax": _softmax(torch.log_softmax),
-    "CumSum": lambda x, axis, **_: torch.cumsum(x, int(numbers(axis)[0])),
-    "Einsum": lambda *given, equation, **_: torch.einsum(equation.decode(), *given),
+    "CumSum": lambda x, axis: torch.cumsum(x, int(numbers(axis)[0])),
+    "Einsum": lambda *given, equation: torch.einsum(equation.decode(), *given),
     "InstanceNormalization": _instance_norm,
     "LRN": _lrn,
+    "LayerNormalization": _layer_norm,
     "LpNormalization": _normalised,
 }
 # Their inputs behind the first are settings: numbers, which no graph of fixed shapes may compute.

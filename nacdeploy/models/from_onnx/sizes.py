@@ -46,7 +46,8 @@ class Sizes:
 
     def tensor(self) -> Tensor:
         """Return the numbers as a tensor, `()` or `(n,)`."""
-        return torch.tensor(self.values[0] if self.is_scalar else list(self.values)).reshape(self.shape)
+        kind = None if self.values else torch.int64  # none at all are sizes too
+        return torch.tensor(self.values[0] if self.is_scalar else list(self.values), dtype=kind).reshape(self.shape)
 
     @property
     def one(self) -> Any:
@@ -57,30 +58,44 @@ class Sizes:
 
 def _elementwise(function: Callable[..., Any]) -> Callable[..., Sizes]:
     def compute(*given: Sizes, **_: Any) -> Sizes:
-        n = max(len(each) for each in given)
-        rows = [each.values * n if len(each) == 1 else each.values for each in given]
-        return Sizes([function(*row) for row in zip(*rows, strict=True)], all(each.is_scalar for each in given))
+        rows = np.broadcast_arrays(*(each.array for each in given))
+        made = np.empty(rows[0].shape, dtype=object)
+        for at in np.ndindex(made.shape):
+            made[at] = function(*(row[at] for row in rows))
+        return Sizes.of(made)
 
     return compute
 
 
 def _divided(a: Any, b: Any) -> Any:
-    return a / b if isinstance(a, float) or isinstance(b, float) else a // b
+    """Divide; integers towards zero."""
+    if isinstance(a, float) or isinstance(b, float):
+        return a / b
+    return -(-a // b) if isinstance(a, int) and isinstance(b, int) and (a < 0) != (b < 0) else a // b
 
 
-def _gathered(data: Sizes, indices: Sizes, **_: Any) -> Sizes:
-    return Sizes([data.values[int(i)] for i in indices], indices.is_scalar)
+def _gathered(data: Sizes, indices: Sizes, axis: int = 0, **_: Any) -> Sizes:
+    found = np.empty(indices.shape, dtype=int)
+    found.reshape(-1)[:] = [int(i) for i in indices]
+    return _made(np.take(data.array, found, axis))
+
+
+def _made(found: Any) -> Sizes:
+    """Return what numpy made of an array of objects, which may be one of them."""
+    return Sizes.of(found) if isinstance(found, np.ndarray) else Sizes([found], is_scalar=True)
 
 
 def _sliced(data: Sizes, *bounds: Sizes | None, **attributes: Any) -> Sizes:
     starts, ends, axes, steps = (*bounds, None, None, None, None)[:4]
-    first = starts.values if starts else attributes["starts"]
-    last = ends.values if ends else attributes["ends"]
-    along = axes.values if axes else attributes.get("axes", range(len(first)))
-    by = steps.values if steps else [1] * len(first)
+    first = attributes["starts"] if starts is None else starts.values
+    last = attributes["ends"] if ends is None else ends.values
+    along = attributes.get("axes", range(len(first))) if axes is None else axes.values
+    by = [1] * len(first) if steps is None else steps.values
     index: list[Any] = [slice(None)] * len(data.shape)
     for start, end, axis, step in zip(first, last, along, by, strict=True):
-        index[int(axis)] = slice(int(start), int(end), int(step))
+        size = data.shape[int(axis)]
+        is_whole = step < 0 and end < -size  # back to the first one, which Python writes as None
+        index[int(axis)] = slice(int(start), None if is_whole else int(end), int(step))
     return Sizes.of(data.array[tuple(index)])
 
 
@@ -93,31 +108,48 @@ def _transposed(data: Sizes, perm: Sequence[int] | None = None, **_: Any) -> Siz
     return Sizes.of(data.array.transpose(perm))
 
 
-def _joined(*parts: Sizes, **_: Any) -> Sizes:
-    return Sizes([value for part in parts for value in part])
+def _joined(*parts: Sizes, axis: int = 0, **_: Any) -> Sizes:
+    return Sizes.of(np.concatenate([part.array for part in parts], axis))
 
 
 def _cast(data: Sizes, to: int = 7, **_: Any) -> Sizes:
     kind: Any = float if to in (1, 10, 11, 16) else bool if to == 9 else None
     if kind is None:
-        return Sizes([int(v) if isinstance(v, float | bool) else v for v in data], data.is_scalar)
-    return Sizes([kind(v) for v in data], data.is_scalar)
+        return _each(data, lambda v: int(v) if isinstance(v, float | bool) else v)
+    return _each(data, kind)
+
+
+def _each(data: Sizes, function: Callable[[Any], Any]) -> Sizes:
+    return Sizes([function(v) for v in data], data.is_scalar, data.shape)
 
 
 def _range(start: Sizes, end: Sizes, step: Sizes, **_: Any) -> Sizes | Tensor:
-    if any(
-        isinstance(each.one, torch.SymInt) for each in (start, end, step)
-    ):  # as many numbers as the batch has images
-        return torch.arange(start.one, end.one, step.one)
-    return Sizes(range(int(start.one), int(end.one), int(step.one)))
+    bounds = (start.one, end.one, step.one)
+    if any(isinstance(each, torch.SymInt | float) for each in bounds):  # as many numbers as the batch has images
+        return torch.arange(*bounds)
+    return Sizes(range(*(int(each) for each in bounds)))
 
 
-def _as_list(data: Sizes, *_: Any, **__: Any) -> Sizes:
-    return Sizes(data.values)
+def _axes(axes: Sizes | None, attributes: Any) -> tuple[int, ...] | None:
+    given = attributes.get("axes") if axes is None else axes.values
+    return None if given is None else tuple(int(axis) for axis in given)
 
 
-def _as_one(data: Sizes, *_: Any, **__: Any) -> Sizes:
-    return Sizes(data.values, is_scalar=len(data) == 1)
+def _unsqueezed(data: Sizes, axes: Sizes | None = None, **attributes: Any) -> Sizes:
+    return Sizes.of(np.expand_dims(data.array, _axes(axes, attributes) or ()))
+
+
+def _squeezed(data: Sizes, axes: Sizes | None = None, **attributes: Any) -> Sizes:
+    return Sizes.of(np.squeeze(data.array, _axes(axes, attributes)))
+
+
+def _product(data: Sizes, axes: Sizes | None = None, keepdims: int = 1, **attributes: Any) -> Sizes:
+    along = _axes(axes, attributes)
+    if along is None and len(data.shape) == 1:
+        along = (0,)
+    if along not in ((0,), (-1,)) or len(data.shape) != 1:
+        raise NotImplementedError("ReduceProd of a matrix of sizes")
+    return Sizes([math.prod(data.values)], is_scalar=not keepdims)
 
 
 ON_SIZES: dict[str, Callable[..., Any]] = {
@@ -142,9 +174,9 @@ ON_SIZES: dict[str, Callable[..., Any]] = {
     "Concat": _joined,
     "Cast": _cast,
     "Range": _range,
-    "Unsqueeze": _as_list,
+    "Unsqueeze": _unsqueezed,
     "Reshape": _reshaped,
     "Transpose": _transposed,
-    "Squeeze": _as_one,
-    "ReduceProd": lambda data, *_, **__: Sizes([math.prod(data.values)], is_scalar=True),
+    "Squeeze": _squeezed,
+    "ReduceProd": _product,
 }

@@ -246,10 +246,10 @@ def test_numbers_up_to_the_batch_keep_it_free(tmp_path: Path) -> None:
 def test_node_that_cannot_be_run_is_one_line_with_its_name(tmp_path: Path) -> None:
     scales = np.array([1, 1, 1.5, 1.5], np.float32)
     node = helper.make_node(
-        "Resize", ["x", "", "s"], ["y"], "up", mode="linear", coordinate_transformation_mode="asymmetric"
+        "Resize", ["x", "", "s"], ["y"], "up", mode="cubic", coordinate_transformation_mode="asymmetric"
     )
     onnx.save(graph([node], ["n", 1, 4, 4], {"s": scales}), tmp_path / "net.onnx")
-    with pytest.raises(UsageError, match=r"node 'up' \(Resize\) cannot be run: Resize linear by asymmetric"):
+    with pytest.raises(UsageError, match=r"node 'up' \(Resize\) cannot be run: Resize cubic by asymmetric"):
         from_onnx.module(tmp_path / "net.onnx")(torch.rand(1, 1, 4, 4))
 
 

@@ -153,6 +153,16 @@ def test_mixed_images_have_labels_in_the_same_shares(keys: dict[str, float]) -> 
         torch.testing.assert_close(mixed.mean((1, 2, 3)), shares @ (10.0 ** torch.arange(4)))
 
 
+def test_teacher_that_teaches_alone_answers_mixed_images_of_any_task() -> None:
+    images = torch.eye(4).reshape(4, 1, 2, 2)
+    mixing.check(recipe(mixup=0.4), named("mae"), True, is_labelled=False)
+    ((mixed, labels),) = mixing.mixed(lambda epoch: [(images, object())], recipe(mixup=0.4))(1)
+    assert labels is None and mixed.shape == images.shape and not torch.equal(mixed, images)
+    torch.testing.assert_close(mixed.sum((1, 2, 3)), torch.ones(4))
+    with pytest.raises(UsageError, match="let the float network teach alone"):
+        mixing.check(recipe(label_smoothing=0.1), named("mae"), True, is_labelled=False)
+
+
 def test_recipe_that_does_not_go_with_the_task_is_one_line() -> None:
     with pytest.raises(UsageError, match="are for tasks with classes; metric 'mean absolute error' has none"):
         mixing.check(recipe(label_smoothing=0.1), named("mae"), True)
