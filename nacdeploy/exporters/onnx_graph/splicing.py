@@ -105,7 +105,7 @@ def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     if all(_is_same(node, _opset(model), opset) for node in _all_nodes(model.graph)):
         return named
     try:
-        return version_converter.convert_version(model, opset)
+        return _with_old_rule(version_converter.convert_version(model, opset), _opset(model))
     except Exception as error:  # its errors share no class
         if all(_has_form(node, _opset(model), opset) for node in _all_nodes(model.graph)):
             return named
@@ -114,6 +114,15 @@ def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             f"the nodes that stay as they are cannot be brought from opset {_opset(model)} to {opset} ({reason}); "
             "export the file anew at a newer opset, or set export.opset in the profile"
         ) from error
+
+
+def _with_old_rule(model: onnx.ModelProto, old: int) -> onnx.ModelProto:
+    """Return a graph that resizes by the only rule that there was before opset 11, which ONNX's converter forgets."""
+    rule = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    for node in _all_nodes(model.graph) if old < 11 else ():
+        if node.op_type == "Resize":
+            node.attribute.extend(helper.make_attribute(key, value) for key, value in rule.items())
+    return model
 
 
 def _has_form(node: NodeProto, old: int, new: int) -> bool:

@@ -16,7 +16,7 @@ from nacdeploy.base.errors import UsageError
 from nacdeploy.models.denormals import flushed, is_denormal
 from nacdeploy.models.from_onnx.contrib import CONTRIB
 from nacdeploy.models.from_onnx.layers import LAYERS, Left, layer, multiplied
-from nacdeploy.models.from_onnx.operators import FUNCTIONS, SET_BY_NUMBERS
+from nacdeploy.models.from_onnx.operators import BY_OPSET, FUNCTIONS, SET_BY_NUMBERS
 from nacdeploy.models.from_onnx.sizes import ON_SIZES, Sizes
 
 _MOST_SIZES = 64  # numbers; more are a tensor
@@ -212,7 +212,7 @@ class OnnxModule(nn.Module):
 
     def _given(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> dict[str, Any]:
         """Return the attributes of a node, with what its function needs to know of the graph."""
-        if node.op_type in ("Softmax", "LogSoftmax"):
+        if node.op_type in BY_OPSET:
             attributes["opset"] = self.opset
         if node.op_type == "Reshape" and self.batch:
             attributes["batch"] = self.batch

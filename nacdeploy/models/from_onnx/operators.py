@@ -327,6 +327,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "LayerNormalization": _layer_norm,
     "LpNormalization": _normalised,
 }
+BY_OPSET = {"Softmax", "LogSoftmax", "Resize"}  # they mean something else in old files
 # Their inputs behind the first are settings: numbers, which no graph of fixed shapes may compute.
 SET_BY_NUMBERS = {"Resize", "Upsample", "Pad", "Slice", "Clip", "Tile", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
 SET_BY_NUMBERS |= {"TopK", "Split", "CumSum", *(name for name in FUNCTIONS if name.startswith("Reduce"))}

@@ -102,14 +102,16 @@ def _flat(pads: Sequence[int]) -> list[int]:
     return [p for pair in zip(pads[:n][::-1], pads[n:][::-1], strict=True) for p in pair]
 
 
-def _resized(x: Tensor, *given: Value, mode: Any = b"nearest", **attributes: Any) -> Tensor:
-    """Resize the axes of pixels."""
+def _resized(x: Tensor, *given: Value, mode: Any = b"nearest", opset: int = 11, **attributes: Any) -> Tensor:
+    """Resize the axes of pixels. Before opset 11 the points were asymmetric and nothing said how they are rounded: ONNX
+    Runtime rounds up where an axis shrinks, else down."""
     wanted, factors = _sizes(x, given, attributes)
-    where = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    where = attributes.get("coordinate_transformation_mode", b"half_pixel").decode() if opset > 10 else "asymmetric"
     points = [_points(n, w, f, where) for n, w, f in zip(x.shape[2:], wanted, factors, strict=True)]
     kind = mode.decode()
     if kind == "nearest":
-        return _nearest(x, points, attributes.get("nearest_mode", b"round_prefer_floor").decode())
+        rule = attributes.get("nearest_mode", b"round_prefer_floor").decode()
+        return _nearest(x, points, [rule if opset > 10 else "ceil" if f < 1 else "floor" for f in factors])
     if attributes.get("antialias", 0):
         raise NotImplementedError("Resize with antialias")
     for corners in (False, True):
@@ -162,7 +164,7 @@ def _points(size: int, wanted: int, factor: float, where: str) -> list[float]:
     raise NotImplementedError(f"Resize by {where}")
 
 
-def _nearest(x: Tensor, points: Sequence[Sequence[float]], rounding: str) -> Tensor:
+def _nearest(x: Tensor, points: Sequence[Sequence[float]], roundings: Sequence[str]) -> Tensor:
     """Return the nearest old pixels: by torch where its rule picks the same ones, else each axis's by number."""
     rules: dict[str, Callable[[float], float]] = {
         "floor": math.floor,
@@ -172,7 +174,7 @@ def _nearest(x: Tensor, points: Sequence[Sequence[float]], rounding: str) -> Ten
     }
     picked = [
         [min(max(int(rules[rounding](round(p, 6))), 0), size - 1) for p in at]
-        for size, at in zip(x.shape[2:], points, strict=True)
+        for size, at, rounding in zip(x.shape[2:], points, roundings, strict=True)
     ]
     wanted = [len(at) for at in picked]
     if all(at == [i * size // len(at) for i in range(len(at))] for size, at in zip(x.shape[2:], picked, strict=True)):
@@ -231,7 +233,7 @@ ON_PIXELS: dict[str, Callable[..., Tensor]] = {
     "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True),
     "GlobalMaxPool": lambda x: x.amax(tuple(range(2, x.dim())), keepdim=True),
     "Resize": _resized,
-    "Upsample": lambda x, *given, **attributes: _resized(x, *(None, *given), **attributes),
+    "Upsample": lambda x, *given, **attributes: _resized(x, *given, opset=9, **attributes),
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
 }

@@ -126,6 +126,44 @@ def test_file_for_one_image_takes_any_batch(tmp_path: Path) -> None:
     assert np.allclose(found, np.concatenate([answers(path, x[i : i + 1])[0] for i in range(3)]), atol=1e-5)
 
 
+class Windows(nn.Module):
+    """Attention inside of windows: the first axis is that of all windows of all images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.inside = nn.Conv2d(3, 16, 4, 4), Attention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).permute(0, 2, 3, 1)
+        n, height, width, channels = x.shape
+        parts = x.view(n, height // 4, 4, width // 4, 4, channels).permute(0, 1, 3, 2, 4, 5)
+        parts = self.inside(parts.reshape(-1, 16, channels))
+        parts = parts.view(n, height // 4, width // 4, 4, 4, channels).permute(0, 1, 3, 2, 4, 5)
+        return parts.reshape(n, height, width, channels).mean((1, 2))
+
+
+def test_windows_of_a_file_for_one_image_are_those_of_any_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, "windows", (Windows, (3, 32, 32)))
+    path = written(tmp_path, "windows", 17, fixed=True)
+    module, x = from_onnx.module(path), torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        found = module(x).numpy()
+    assert np.allclose(found, np.concatenate([answers(path, x[i : i + 1])[0] for i in range(3)]), atol=1e-5)
+    assert not from_onnx.parts(from_onnx.parsed(str(path))).is_cut
+
+
+def test_file_of_the_oldest_format_has_weights_that_are_no_inputs(tmp_path: Path) -> None:
+    model = CASES["scaled products"][0]
+    old = onnx.ModelProto.FromString(model.SerializeToString())
+    old.ir_version = 3
+    onnx.save(old, tmp_path / "old.onnx")
+    x = torch.rand(2, 6)
+    found = from_onnx.module(tmp_path / "old.onnx")(x).detach().numpy()
+    assert np.allclose(found, answers(tmp_path / "old.onnx", x)[0], atol=1e-5)
+
+
 def test_bias_behind_a_product_is_part_of_its_layer(tmp_path: Path) -> None:
     module = from_onnx.module(written(tmp_path, "attention", 17))
     layers = [each for each in module.modules() if isinstance(each, nn.Linear)]
@@ -168,6 +206,33 @@ CASES: dict[str, tuple[onnx.ModelProto, tuple[int, ...]]] = {
         ),
         (2, 8, 8),
     ),
+    "uneven mean": (
+        graph(
+            [helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[7, 7], pads=[0, 0, 1, 1])],
+            ["n", 2, 6, 6],
+            {},
+        ),
+        (2, 6, 6),
+    ),
+    "an older enlargement": (
+        graph(
+            [helper.make_node("Upsample", ["x", "s"], ["y"], mode="linear")],
+            ["n", 2, 4, 4],
+            {"s": np.array([1, 1, 2, 1.5], np.float32)},
+            9,
+        ),
+        (2, 4, 4),
+    ),
+    "an old enlargement of integers": (
+        graph(
+            [helper.make_node("Resize", ["x", "s"], ["y"], mode="nearest")],
+            ["n", 2, 4, 4],
+            {"s": np.array([1, 1, 2, 0.75], np.float32)},
+            10,
+        ),
+        (2, 4, 4),
+    ),
+    "a mask that nobody reads": (graph([helper.make_node("Dropout", ["x"], ["y", "mask"])], ["n", 4], {}, 9), (4,)),
     "an older softmax": (graph([helper.make_node("Softmax", ["x"], ["y"], axis=1)], ["n", 2, 3, 4], {}, 11), (2, 3, 4)),
     "scaled products": (
         graph(

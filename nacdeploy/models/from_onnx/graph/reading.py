@@ -25,6 +25,7 @@ from nacdeploy.models.from_onnx.naming import Name
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _NUMBERS = {*_HALF, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8}
 _NUMBERS |= {TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
+_WEIGHTS_ALONE = 4  # the first version of the format that has weights which are no inputs
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,13 @@ def _check_kinds(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _for_checker(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph as the checker wants it: with a shape for each output. Runtimes take outputs without."""
-    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+    """Return a graph as the checker wants it: with a shape for each output, and in a format where weights need not be
+    inputs too. Runtimes take outputs without, and weights that are none."""
+    is_old = model.ir_version < _WEIGHTS_ALONE
+    if not is_old and all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
         return model
     made = onnx.ModelProto.FromString(model.SerializeToString())
+    made.ir_version = max(made.ir_version, _WEIGHTS_ALONE)
     for value in made.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
