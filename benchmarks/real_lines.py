@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from PIL import Image, ImageDraw, ImageFont
 
-from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from benchmarks.real_opponents import runner_of
 
 N_LINES = 500
 _SHAPE = (48, 320)
@@ -46,9 +46,9 @@ def lines(n: int = N_LINES) -> tuple[np.ndarray, list[str]]:
     return np.stack(images), texts
 
 
-def read(file: Path, images: np.ndarray) -> list[str]:
+def read(file: Path, images: np.ndarray, characters: Sequence[str]) -> list[str]:
     """Return what a recogniser reads: the likeliest class of each step, repeats and blanks left out."""
-    characters, runner = _characters(file), OnnxRunner(file)
+    runner = runner_of(file)
     found = []
     for at in range(0, len(images), 20):
         (answers,) = runner.run(images[at : at + 20])
@@ -59,7 +59,8 @@ def read(file: Path, images: np.ndarray) -> list[str]:
 def said(file: Path, reference: Path) -> str:
     """Return how many lines a file and its reference read right, and how many the file reads otherwise."""
     images, texts = lines()
-    its, wanted = read(file, images), read(reference, images)
+    characters = _characters(reference)
+    its, wanted = (read(each, images, characters) for each in (file, reference))
     right, right_before = (sum(map(str.__eq__, each, texts)) for each in (its, wanted))
     n_other = sum(a != b for a, b in zip(its, wanted, strict=True))
     return f"{right} of {len(texts)} lines right; float {right_before}; {n_other} read otherwise"

@@ -21,13 +21,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 import nacdeploy
 from benchmarks import real_lines, real_older, real_speech
-from benchmarks.real_opponents import nncf_of, swept
+from benchmarks.real_opponents import nncf_of, runner_of, swept
 from nacdeploy import profile as profiles
 from nacdeploy import task as tasks
 from nacdeploy.base import latency
 from nacdeploy.cli.render import RichProgress
 from nacdeploy.commands.optimize import Optimized
-from nacdeploy.exporters.targets.ort.runner import OnnxRunner
+from nacdeploy.exporters.targets.openvino.runner import ir_from_onnx
 from nacdeploy.task import Task
 from nacdeploy.task.graph_file import signal_to_noise
 
@@ -72,7 +72,7 @@ def main() -> None:
             print(f"| {network.title} | {' | '.join(row)} |", flush=True)
     if any(part in SPEECH for part in asked):
         print(f"| {SPEECH} | {' | '.join(_of_speech())} |")
-    print(f"\nmachine: {latency.machine()}; 1 thread, batch 1, ONNX Runtime")
+    print(f"\nmachine: {latency.machine()}; 1 thread, batch 1, ONNX Runtime where no other is named")
 
 
 def _compared(network: Network) -> list[list[str]]:
@@ -89,8 +89,8 @@ def _compared(network: Network) -> list[list[str]]:
     task = tasks.make(settings.model, settings.data, settings)
     files = _files(found, task, place.with_name(f"{file.stem}-work"))
     test = task.data.test.images[:].numpy()
-    answers = {name: [torch.from_numpy(each) for each in OnnxRunner(path).run(test)] for name, path in files.items()}
-    subjects = {name: OnnxRunner(path).subject(test[:1]) for name, path in files.items()}
+    answers = {name: [torch.from_numpy(each) for each in runner_of(path).run(test)] for name, path in files.items()}
+    subjects = {name: runner_of(path).subject(test[:1]) for name, path in files.items()}
     timed = latency.compare(subjects, baseline="float", batch_size=1, threads=1, n_rounds=20, round_ms=200.0)
     rows = []
     for name in list(files)[1:]:
@@ -118,9 +118,17 @@ def _files(found: Optimized, task: Task, work: Path) -> dict[str, Path]:
     calibration = task.data.train.images[:20].numpy()
     setting = swept(float_file, calibration, task.data.validation.images[:16].numpy(), list(found.in_float), LEAST_DB)
     files = {"float": float_file, f"`quantize_static`, U8S8, best of its settings: {setting}": work / "static.onnx"}
-    if (peer := nncf_of(float_file, calibration, FOLDER)) is not None:
-        files["NNCF 3.4, its defaults"] = peer
-    return {**files, OURS: found.artifact / "model.onnx"}
+    peers = nncf_of(float_file, calibration, FOLDER)
+    return {**files, **_in_openvino(float_file), **peers, OURS: found.artifact / "model.onnx"}
+
+
+def _in_openvino(file: Path) -> dict[str, Path]:
+    """Write the float network for OpenVINO, which its row in integers is to be seen beside."""
+    ir = ir_from_onnx(file.read_bytes())
+    xml = file.with_suffix(".xml")
+    xml.write_bytes(ir.xml)
+    xml.with_suffix(".bin").write_bytes(ir.weights)
+    return {"nothing: the float network in OpenVINO": xml}
 
 
 def _of_speech() -> list[str]:
@@ -139,7 +147,7 @@ def _of_speech() -> list[str]:
 
 
 def _size(file: Path) -> int:
-    return file.stat().st_size
+    return file.stat().st_size + (file.with_suffix(".bin").stat().st_size if file.suffix == ".xml" else 0)
 
 
 def _speed(ratio: latency.Ratio) -> str:
@@ -148,7 +156,7 @@ def _speed(ratio: latency.Ratio) -> str:
 
 def _top_1(file: Path) -> int:
     """Count the right answers to foolbox's ImageNet photographs, whose labels are in their names."""
-    right, runner = 0, OnnxRunner(file)
+    right, runner = 0, runner_of(file)
     for path in sorted((INSTALLED / "foolbox" / "data").glob("imagenet_*")):
         whole = Image.open(path).convert("RGB").resize((256, 256), Image.Resampling.BICUBIC)
         pixels = np.asarray(whole.crop((16, 16, 240, 240)), dtype=np.float32) / 255

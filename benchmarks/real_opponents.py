@@ -1,4 +1,5 @@
-"""The strongest opponents of `nacdeploy optimize` on a bare ONNX file: quantize_static swept, and NNCF.
+"""The strongest opponents of `nacdeploy optimize` on a bare ONNX file: quantize_static swept, and NNCF, for ONNX
+Runtime and for OpenVINO.
 
 Each gets the float file as `nacdeploy export` writes it (simplified, at a current opset), the same inputs to calibrate,
 and other inputs to choose by: of the settings that keep the ratio of signal to noise, the fastest in one interleaved
@@ -17,6 +18,7 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from nacdeploy.base import latency
+from nacdeploy.exporters.targets.openvino.runner import OpenVinoRunner
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.task.graph_file import signal_to_noise
 
@@ -50,26 +52,46 @@ def swept(file: Path, calibration: np.ndarray, judged: np.ndarray, in_float: Seq
     return best
 
 
-def nncf_of(file: Path, calibration: np.ndarray, folder: Path) -> Path | None:
-    """Write what NNCF makes of `file` (ONNX in, ONNX out), in an environment of its own on first use."""
-    packages, out = folder / "nncf-packages", file.with_name("nncf.onnx")
+_ONNX = (
+    "m = onnx.load(sys.argv[2]); n = m.graph.input[0].name;"
+    "d = nncf.Dataset(list(numpy.load(sys.argv[3])), lambda x: {n: x[None]});"
+    "onnx.save(nncf.quantize(m, d, subset_size=len(numpy.load(sys.argv[3]))), sys.argv[4])"
+)
+_OPENVINO = (
+    "m = openvino.convert_model(sys.argv[2]);"
+    "d = nncf.Dataset(list(numpy.load(sys.argv[3])), lambda x: x[None]);"
+    "q = nncf.quantize(m, d, subset_size=len(numpy.load(sys.argv[3])));"
+    "openvino.save_model(q, sys.argv[4], compress_to_fp16=False)"
+)
+
+
+def nncf_of(file: Path, calibration: np.ndarray, folder: Path) -> dict[str, Path]:
+    """Write what NNCF makes of `file`, in an environment of its own on first use: a graph for ONNX Runtime, and one for
+    OpenVINO (.xml). Return the files by the names of their rows."""
+    packages = folder / "nncf-packages"
     if not packages.is_dir():
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages), NNCF]
         subprocess.run([*command, "pydot==4.0.1", "tabulate==0.10.0", "ninja==1.13.2"], check=True)
     inputs = file.with_name("calibration.npy")
     np.save(inputs, calibration)
-    code = (
-        "import sys, numpy, onnx; sys.path.append(sys.argv[1]); import nncf; m = onnx.load(sys.argv[2]);"
-        "n = m.graph.input[0].name; d = nncf.Dataset(list(numpy.load(sys.argv[3])), lambda x: {n: x[None]});"
-        "onnx.save(nncf.quantize(m, d, subset_size=len(numpy.load(sys.argv[3]))), sys.argv[4])"
-    )
-    made = subprocess.run(
-        [sys.executable, "-c", code, str(packages), str(file), str(inputs), str(out)], capture_output=True, text=True
-    )
-    if made.returncode != 0:
-        print(f"NNCF: {made.stderr.strip().splitlines()[-1][:200]}", file=sys.stderr)
-        return None
-    return out
+    found = {}
+    for name, code, out in (
+        ("NNCF 3.4, its defaults", _ONNX, file.with_name("nncf.onnx")),
+        ("NNCF 3.4, its defaults, in OpenVINO", _OPENVINO, file.with_name("nncf.xml")),
+    ):
+        lines = f"import sys, numpy, onnx, openvino; sys.path.append(sys.argv[1]); import nncf; {code}"
+        command = [sys.executable, "-c", lines, str(packages), str(file), str(inputs), str(out)]
+        made = subprocess.run(command, capture_output=True, text=True)
+        if made.returncode == 0:
+            found[name] = out
+        else:
+            print(f"{name}: {made.stderr.strip().splitlines()[-1][:200]}", file=sys.stderr)
+    return found
+
+
+def runner_of(file: Path) -> OnnxRunner | OpenVinoRunner:
+    """Return a file in its runtime: IR runs in OpenVINO."""
+    return OpenVinoRunner(file) if file.suffix == ".xml" else OnnxRunner(file)
 
 
 def nodes_of(file: Path, layers: Iterable[str]) -> list[str]:
