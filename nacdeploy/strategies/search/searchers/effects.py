@@ -28,6 +28,7 @@ _OTHER_SIDE_OF_F = 1.0  # how far off, in letters, a use is before the first F f
 _ELDER_WEIGHT = math.exp(-1.0)  # of other tasks' effects: that of a use one letter further off
 _HOPELESS_SHARE = 1.0 / 3.0  # an F that leaves more of a fresh drop than this, and twice the limit, met a dead end
 _LEFT_WHERE_HOPELESS = 0.6
+_MOST_REGAINED_POINTS = 2.0  # of what an earlier F left: a network that is lost is not found again
 
 
 class Spread:
@@ -202,7 +203,8 @@ class TrainingEffects:
             return max(_LEFT_WHERE_HOPELESS * drop, floor), self.spread.points()
         inputs = self._inputs(fresh, floor, drop)
         variance = self.spread.points() ** 2 + float(inputs @ self._covariance @ inputs)
-        return min(drop, float(self._slopes @ inputs)), math.sqrt(variance)
+        left = max(float(self._slopes @ inputs), floor - _MOST_REGAINED_POINTS)
+        return min(drop, left), math.sqrt(variance)
 
     def _inputs(self, fresh: Sequence[int], floor: float, drop: float) -> Array:
         damage = _SATURATION_POINTS * math.log1p(max(0.0, drop - floor) / _SATURATION_POINTS)

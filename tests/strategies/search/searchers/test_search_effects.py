@@ -127,6 +127,15 @@ def test_no_f_is_expected_to_do_harm() -> None:
     assert repaired(TrainingEffects(2, 1.0), 0.2, floor=4.0) <= 0.2
 
 
+def test_network_that_an_earlier_f_left_lost_is_not_found_again() -> None:
+    """Small floors say nothing of large ones: a slope over 0 to 3 points would bring 40 back to 3."""
+    recovery = TrainingEffects(2, 3.0)
+    for floor in (0.0, 1.0, 2.0, 3.0) * 5:
+        recovery.learn((1, 0), (1, 0), floor, floor + 6.0, 2.5, 0)
+    assert repaired(recovery, 8.0, floor=2.0) < 3.5
+    assert repaired(recovery, 45.0, floor=40.0) >= 38.0
+
+
 def test_dead_end_holds_for_its_culprit_alone() -> None:
     recovery = TrainingEffects(2, 1.0)
     recovery.learn((0, 3), (0, 1), 0.0, 60.0, 40.0, 1)
