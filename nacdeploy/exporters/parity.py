@@ -29,6 +29,7 @@ from nacdeploy.exporters.targets import Optimization
 from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.exporters.targets.runtime import Maker, Runner
 from nacdeploy.metrics import Metric
+from nacdeploy.network.attachments.placement import padding_before
 from nacdeploy.network.network import Network, Simulation
 from nacdeploy.network.semantics import Use
 from nacdeploy.profile.tables.deployment import ExportTable
@@ -207,7 +208,7 @@ def first_divergence(
     or None."""
     model = onnx.load_model_from_string(graph.model)
     readings, answers = _simulated(network, images)
-    tensors = {tensor: readings[use] for tensor, use in _first_uses(graph, readings).items()}
+    tensors = _own_tensors(graph, model, network, readings)
     inner = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors]
     model.graph.output.extend(inner)
     runner = runtime(model.SerializeToString())
@@ -233,8 +234,8 @@ def worst_steps(
     model = onnx.load_model_from_string(graph.model)
     makers = {name: node for node in model.graph.node for name in node.output}
     readings, _ = _simulated(network, images)
-    uses = _first_uses(graph, readings).items()
-    integers = {makers[tensor].input[0]: _integers(readings[use], network, use) for tensor, use in uses}
+    uses, tensors = _first_uses(graph, readings).items(), _own_tensors(graph, model, network, readings)
+    integers = {makers[tensor].input[0]: _integers(tensors[tensor], network, use) for tensor, use in uses}
     worst: dict[str, int] = {}
     for quantize in [makers[name] for name in integers]:
         segment = _segment(model, makers, quantize, integers.keys())
@@ -256,6 +257,29 @@ def _first_uses(graph: OnnxGraph, readings: Mapping[Use, Tensor]) -> dict[str, U
         if use in readings:
             found.setdefault(tensor, use)
     return found
+
+
+def _own_tensors(
+    graph: OnnxGraph, model: onnx.ModelProto, network: Network, readings: Mapping[Use, Tensor]
+) -> dict[str, Tensor]:
+    """Return the simulation's value of each dequantized tensor: what its first use reads, without the zeros that a
+    convolution of the graph pads by itself and the network in front of it."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    nodes = {node.name: node for node in network.graph.nodes} if network.graph is not None else {}
+    found = {}
+    for tensor, use in _first_uses(graph, readings).items():
+        source = makers.get(makers[makers[tensor].input[0]].input[0])  # in front of the pair
+        is_padded = source is not None and source.op_type == "Pad"
+        found[tensor] = readings[use] if is_padded else _inside(readings[use], padding_before(nodes[use[0]], use[1]))
+    return found
+
+
+def _inside(values: Tensor, pads: Sequence[int]) -> Tensor:
+    """Return values without their padding, which is given as torch does: the last axis first, begin and end."""
+    index = [slice(None)] * values.dim()
+    for at, (begin, end) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
+        index[-1 - at] = slice(begin, values.shape[-1 - at] - end)
+    return values[tuple(index)]
 
 
 class _Recording(Simulation):

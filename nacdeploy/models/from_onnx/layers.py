@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -42,19 +41,35 @@ class Padded(nn.Module):
 
 
 class Left(nn.Module):
-    """A layer that no letter finds: its weights are constants, and it computes as a function."""
+    """A layer that no letter finds: its weights are constants of this module, lent to it for each call."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        object.__setattr__(self, "_layer", copy.deepcopy(layer))  # no child: nobody finds it
+        hidden = copy.deepcopy(layer)
+        object.__setattr__(self, "_layer", hidden)  # no child: nobody finds it
         for name, value in layer.state_dict().items():
             self.register_buffer(name.replace(".", "_"), value)
+        for module in hidden.modules():
+            for name in [name for name, value in module._parameters.items() if value is not None]:
+                del module._parameters[name]
+                module.register_buffer(name, None)
+        self._lend({})
 
     def forward(self, x: Tensor) -> Tensor:
         layer: Any = self._layer
-        values = {name: getattr(self, name.replace(".", "_")) for name in layer.state_dict()}
-        found: Tensor = torch.func.functional_call(layer, values, (x,))
+        self._lend(dict(self.named_buffers(recurse=False)))
+        try:
+            found: Tensor = layer(x)
+        finally:
+            self._lend({})
         return found
+
+    def _lend(self, values: Mapping[str, Tensor]) -> None:
+        """Put values in their places, none in the others."""
+        layer: Any = self._layer
+        for place, module in layer.named_modules():
+            for name in module._buffers:
+                module._buffers[name] = values.get(f"{place}_{name}".replace(".", "_").lstrip("_"))
 
 
 def layer(op: str, inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
@@ -135,7 +150,7 @@ def _gemm(inputs: list[str], attributes: dict[str, Any], constants: Constants) -
     weight, bias = constants.get(inputs[1]), _bias(inputs, 2, constants)
     if weight is None or weight.dim() != 2 or attributes.get("transA", 0) or _is_computed(inputs, 2, constants):
         return None
-    if bias is not None and bias.numel() not in (1, _n_rows(weight, attributes)):
+    if bias is not None and not (bias.numel() == 1 or (bias.numel() == bias.shape[-1] == _n_rows(weight, attributes))):
         return None
     matrix = weight if attributes.get("transB", 0) else weight.T
     offset = None if bias is None else (attributes.get("beta", 1.0) * bias.reshape(-1)).expand(len(matrix))

@@ -1,7 +1,6 @@
 """OnnxModule: the graph of an ONNX file as a plain torch module, whose layers are torch's own, named as their nodes."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 from nacdeploy.base.errors import UsageError
 from nacdeploy.models.denormals import flushed, is_denormal
 from nacdeploy.models.from_onnx.contrib import CONTRIB
+from nacdeploy.models.from_onnx.graph import shapes
 from nacdeploy.models.from_onnx.layers import LAYERS, Left, layer, multiplied
 from nacdeploy.models.from_onnx.operators import BY_OPSET, FUNCTIONS, SET_BY_NUMBERS
 from nacdeploy.models.from_onnx.sizes import ON_SIZES, Sizes
+from nacdeploy.models.from_onnx.values import tensor
 
 _MOST_SIZES = 64  # numbers; more are a tensor
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
@@ -87,6 +88,7 @@ class OnnxModule(nn.Module):
         self.input_names = tuple(each.name for each in self.inputs)
         self.output_names = tuple(each.name for each in model.graph.output)
         self.batch = _batch(self.inputs)
+        self._written = shapes.written(model) if self.batch else {}
         self._constants: dict[str, Any] = {}
         self._values: dict[str, str] = {}
         steps = self._read([*model.graph.node], constants, _readers(model))
@@ -165,6 +167,9 @@ class OnnxModule(nn.Module):
             return ON_SIZES[step.op](*given, **step.attributes)
         if given and isinstance(given[0], Sizes) and step.op != "ConstantOfShape":
             given = [given[0].tensor(), *given[1:]]
+        if step.op not in TAKES_NUMBERS:
+            like = next((each for each in given if isinstance(each, Tensor)), None)
+            given = [tensor(each, like) if isinstance(each, Sizes) else each for each in given]
         if step.op == "Gemm":
             return multiplied(step.op, given, dict(step.attributes))
         return _FUNCTIONS[step.op](*given, **step.attributes)
@@ -173,7 +178,8 @@ class OnnxModule(nn.Module):
         self, nodes: list[onnx.NodeProto], constants: dict[str, Tensor], readers: Mapping[str, list[onnx.NodeProto]]
     ) -> list[_Step]:
         """Return the steps of nodes; layers and constants become parts of the module."""
-        steps, taken, unknown = list[_Step](), Counter[str](), list[tuple[onnx.NodeProto, int]]()
+        steps, unknown = list[_Step](), list[tuple[onnx.NodeProto, int]]()
+        taken = {"is_quantized", *vars(self)}
         skipped: set[str] = set()
         for number, node in enumerate(nodes):
             attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
@@ -215,7 +221,7 @@ class OnnxModule(nn.Module):
         if node.op_type in BY_OPSET:
             attributes["opset"] = self.opset
         if node.op_type == "Reshape" and self.batch:
-            attributes["batch"] = self.batch
+            attributes |= {"batch": self.batch, "was": self._written.get(node.input[0])}
         if node.op_type == "Split":
             attributes["n"] = len(node.output)
         return attributes
@@ -256,6 +262,7 @@ def operator_of(node: onnx.NodeProto) -> str:
 
 
 _FUNCTIONS = {**FUNCTIONS, **CONTRIB}
+TAKES_NUMBERS = {*SET_BY_NUMBERS, *ON_SIZES, "ConstantOfShape"}  # as Python's; all others get tensors
 _KNOWN = {*_FUNCTIONS, *ON_SIZES, *_QUANTIZED, "Shape", "Size", "Gemm"}
 
 
@@ -337,11 +344,15 @@ def _bias_of(
     return (other, first) if fits else None
 
 
-def _name(node: onnx.NodeProto, number: int, taken: Counter[str]) -> str:
+def _name(node: onnx.NodeProto, number: int, taken: set[str]) -> str:
     """Return a name for a node that a module may have, once each."""
-    name = _identifier(node.name or f"{node.op_type}_{number}")
-    taken[name] += 1
-    return name if taken[name] == 1 else f"{name}_{taken[name]}"
+    name = made = _identifier(node.name or f"{node.op_type}_{number}")
+    count = 1
+    while made in taken or hasattr(OnnxModule, made) or re.fullmatch(r"constant_\d+", made):
+        count += 1
+        made = f"{name}_{count}"
+    taken.add(made)
+    return made
 
 
 def _identifier(name: str) -> str:

@@ -50,7 +50,8 @@ def _cast(x: Tensor, to: int, saturate: int = 1, round_mode: Any = None) -> Tens
 def _clip(
     x: Tensor, low: Value = None, high: Value = None, min: float | None = None, max: float | None = None
 ) -> Tensor:
-    bounds = [min if low is None else float(tensor(low)), max if high is None else float(tensor(high))]
+    kind = float if x.is_floating_point() else int
+    bounds = [min if low is None else kind(tensor(low)), max if high is None else kind(tensor(high))]
     if bounds == [None, None]:
         return x
     if bounds == [0.0, 6.0]:
@@ -58,24 +59,47 @@ def _clip(
     return F.relu(x) if bounds == [0.0, None] else torch.clamp(x, *bounds)
 
 
-def _reshape(x: Tensor, shape: Value = None, allowzero: int = 0, batch: int | None = None, **attributes: Any) -> Tensor:
+def _reshape(
+    x: Tensor,
+    shape: Value = None,
+    allowzero: int = 0,
+    batch: int | None = None,
+    was: tuple[int, ...] | None = None,
+    **attributes: Any,
+) -> Tensor:
+    """Reshape; in a file for one batch (`batch`, in which x has the shape `was`) so that any batch has the shape."""
     wanted = numbers(shape) if shape is not None else list(attributes["shape"])
     if not allowzero:
         wanted = [
             x.shape[i] if not isinstance(size, torch.SymInt) and size == 0 else size for i, size in enumerate(wanted)
         ]
-    if batch is not None and wanted and isinstance(wanted[0], int):
-        wanted[0] = _of_any_batch(x, wanted, batch)
+    if batch is not None and all(isinstance(size, int) for size in wanted):
+        return x.reshape(_of_first(x, wanted, batch) if was is None else _of_any(x, wanted, batch, was))
     return x.reshape(wanted)
 
 
-def _of_any_batch(x: Tensor, wanted: Sequence[int], batch: int) -> int:
-    """Return the first size of a shape that was written for one batch, so that any batch has it: the batch itself, or
-    what all other sizes leave (windows of all images, one after the other)."""
-    is_whole = -1 not in wanted[1:]
-    if wanted[0] == batch and not (is_whole and prod(wanted[1:]) != prod(x.shape[1:])):
-        return x.shape[0]
-    return -1 if is_whole and 0 not in wanted else wanted[0]
+def _of_first(x: Tensor, wanted: list[int], batch: int) -> list[int]:
+    """Return a shape whose first size is that of the batch, where nothing more is known than that x has it first."""
+    return [x.shape[0], *wanted[1:]] if wanted[:1] == [batch] and x.dim() else wanted
+
+
+def _of_any(x: Tensor, wanted: list[int], batch: int, was: Sequence[int]) -> list[int]:
+    """Return a shape that was written for one batch, with another one. The axis of x that differs from what it was has
+    the batch, alone or in front of something (windows of all images); the size that begins at the same place has it
+    behind."""
+    moved = [i for i, (now, then) in enumerate(zip(x.shape, was, strict=True)) if _differs(now, then)]
+    sizes = [prod(was) // -prod(wanted) if size == -1 else size for size in wanted]
+    if not moved or prod(sizes) != prod(was):  # the file's batch, or sizes that were computed from this one
+        return wanted
+    starts = [j for j in range(len(sizes)) if prod(sizes[:j]) == prod(was[: moved[0]])]
+    if len(moved) > 1 or not starts:
+        raise NotImplementedError("Reshape that takes the batch apart")
+    at = next((j for j in starts if sizes[j] == batch), starts[-1])
+    return [*sizes[:at], -1, *sizes[at + 1 :]]
+
+
+def _differs(now: int | torch.SymInt, then: int) -> bool:
+    return isinstance(now, torch.SymInt) or now != then
 
 
 def _flatten(x: Tensor, axis: int = 1) -> Tensor:
@@ -98,7 +122,11 @@ def _unsqueeze(x: Value, axes: Value = None, **attributes: Any) -> Tensor:
 
 def _concat(*parts: Value, axis: int) -> Tensor:
     like = next(each for each in parts if isinstance(each, Tensor))
-    return torch.cat([tensor(each, like) for each in parts], axis)
+    tensors = [tensor(each, like) for each in parts]
+    n = next((each.shape[0] for each in tensors if each.dim() and _differs(each.shape[0], 1)), 1)
+    if axis % like.dim() and _differs(n, 1):  # a constant of a file for one image is the same for all
+        tensors = [each.expand(n, *each.shape[1:]) if not _differs(each.shape[0], 1) else each for each in tensors]
+    return torch.cat(tensors, axis)
 
 
 def _split(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,9 +64,11 @@ def _max_pool(x: Tensor, **attributes: Any) -> Tensor:
     pool = getattr(F, f"max_pool{n}d")
     if _is_even(kernel, pads):
         return pool(x, kernel, strides, pads[:n], dilations, ceil_mode=ceil)
+    if ceil or any(d > 1 for d in dilations) or any(p >= k for p, k in zip(pads, 2 * kernel, strict=True)):
+        raise NotImplementedError("MaxPool with uneven padding and ceil_mode or dilations")
     if _same_by_ceiling(x, kernel, strides, dilations, pads):
         return pool(x, kernel, strides, pads[:n], dilations, ceil_mode=True)
-    return pool(F.pad(x, _flat(pads), mode="replicate"), kernel, strides, 0, dilations, ceil_mode=ceil)
+    return pool(F.pad(x, _flat(pads), mode="replicate"), kernel, strides)
 
 
 def _average_pool(x: Tensor, **attributes: Any) -> Tensor:
@@ -78,11 +81,13 @@ def _average_pool(x: Tensor, **attributes: Any) -> Tensor:
     pool, counted = getattr(F, f"avg_pool{n}d"), bool(attributes.get("count_include_pad", 0))
     if _is_even(kernel, pads):
         return pool(x, kernel, strides, pads[:n], ceil, counted)
-    found = pool(F.pad(x, _flat(pads)), kernel, strides, 0, ceil)
+    if ceil:
+        raise NotImplementedError("AveragePool with uneven padding and ceil_mode")
+    found = pool(F.pad(x, _flat(pads)), kernel, strides)
     if counted:
         return found
     ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
-    return found / pool(F.pad(ones, _flat(pads)), kernel, strides, 0, ceil)
+    return found / pool(F.pad(ones, _flat(pads)), kernel, strides)
 
 
 def _windows(x: Tensor, attributes: Any) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -136,9 +141,13 @@ def _sizes(x: Tensor, given: Sequence[Value], attributes: Any) -> tuple[list[int
     if sizes is not None:
         wanted = dict(zip(axes, numbers(sizes), strict=True))
         factors = {axis: wanted[axis] / now[axis] for axis in axes if axis > 1}
+        is_of_pixels = 1 not in axes or wanted[1] == now[1]
     else:
         factors = dict(zip(axes, numbers(scales[0]) if scales else attributes["scales"], strict=True))
-        wanted = {axis: math.floor(now[axis] * factors[axis]) for axis in axes if axis > 1}
+        wanted = {axis: int(np.float32(now[axis]) * np.float32(factors[axis])) for axis in axes if axis > 1}
+        is_of_pixels = all(factors[axis] == 1 for axis in axes if axis < 2)
+    if not is_of_pixels:
+        raise NotImplementedError("Resize of batch or channels")
     pixels = range(2, x.dim())
     return [wanted.get(axis, now[axis]) for axis in pixels], [factors.get(axis, 1.0) for axis in pixels]
 
@@ -150,6 +159,8 @@ def _points(size: int, wanted: int, factor: float, where: str) -> list[float]:
         return [float(i) for i in at]
     if where == "asymmetric":
         return [i / factor for i in at]
+    if where == "align_corners" and abs(size * factor - wanted) > 1e-4:  # ONNX and ONNX Runtime differ on it
+        raise NotImplementedError("Resize by align_corners to no whole size")
     if where == "align_corners":
         return [i * (size - 1) / (size * factor - 1) if size * factor != 1 else 0.0 for i in at]
     if where == "half_pixel" or (where == "pytorch_half_pixel" and wanted > 1):

@@ -130,21 +130,23 @@ def _range(start: Sizes, end: Sizes, step: Sizes, **_: Any) -> Sizes | Tensor:
     return Sizes(range(*(int(each) for each in bounds)))
 
 
-def _axes(axes: Sizes | None, attributes: Any) -> tuple[int, ...] | None:
-    given = attributes.get("axes") if axes is None else axes.values
-    return None if given is None else tuple(int(axis) for axis in given)
+Axes = Sizes | Sequence[int] | None  # an input, or an attribute of older files
 
 
-def _unsqueezed(data: Sizes, axes: Sizes | None = None, **attributes: Any) -> Sizes:
-    return Sizes.of(np.expand_dims(data.array, _axes(axes, attributes) or ()))
+def _axes(axes: Axes) -> tuple[int, ...] | None:
+    return None if axes is None else tuple(int(axis) for axis in axes)
 
 
-def _squeezed(data: Sizes, axes: Sizes | None = None, **attributes: Any) -> Sizes:
-    return Sizes.of(np.squeeze(data.array, _axes(axes, attributes)))
+def _unsqueezed(data: Sizes, axes: Axes = None) -> Sizes:
+    return Sizes.of(np.expand_dims(data.array, _axes(axes) or ()))
 
 
-def _product(data: Sizes, axes: Sizes | None = None, keepdims: int = 1, **attributes: Any) -> Sizes:
-    along = _axes(axes, attributes)
+def _squeezed(data: Sizes, axes: Axes = None) -> Sizes:
+    return Sizes.of(np.squeeze(data.array, _axes(axes)))
+
+
+def _product(data: Sizes, axes: Axes = None, keepdims: int = 1) -> Sizes:
+    along = _axes(axes)
     if along is None and len(data.shape) == 1:
         along = (0,)
     if along not in ((0,), (-1,)) or len(data.shape) != 1:

@@ -296,11 +296,7 @@ class _Placement:
         return self._kind(node) in NORMS and is_next
 
     def _pads_zeros(self, node: fx.Node) -> bool:
-        if self._kind(node) not in PADS:
-            return False
-        given = dict(enumerate(node.args))
-        mode, value = ("constant", 2) if self._kind(node) == "constant_pad_nd" else (given.get(2, "constant"), 3)
-        return bool(mode == "constant" and given.get(value) in (None, 0))
+        return _pads_zeros(node, self._kind(node))
 
     def _renames(self, node: fx.Node) -> bool:
         """Tell whether a node only brings values into another form, or names one part of several."""
@@ -322,6 +318,23 @@ class _Placement:
         """Tell whether a node adds two tensors; adding a number is part of an activation (x + 3 in a hard-swish), a
         parameter a bias."""
         return self._kind(node) in ADDITIONS and sum(carries_images(each) for each in node.all_input_nodes) > 1
+
+
+def padding_before(node: fx.Node, position: int) -> tuple[int, ...]:
+    """Return the zeros that are padded in front of an input of a node as torch names them: the last axis first, begin
+    and end of each; none if nothing is."""
+    source = node.all_input_nodes[position]
+    if source.op != "call_function" or not _pads_zeros(source, operator_name(source.target)):
+        return ()
+    return tuple(int(each) for each in source.args[1])  # type: ignore[union-attr, arg-type]
+
+
+def _pads_zeros(node: fx.Node, kind: str) -> bool:
+    if kind not in PADS:
+        return False
+    given = dict(enumerate(node.args))
+    mode, value = ("constant", 2) if kind == "constant_pad_nd" else (given.get(2, "constant"), 3)
+    return bool(mode == "constant" and given.get(value) in (None, 0))
 
 
 def kind_of_node(node: fx.Node, backbone: nn.Module) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nacdeploy.base import folders
 from nacdeploy.base.errors import MissingExtraError, NacdeployError
 from nacdeploy.base.latency import Subject
+from nacdeploy.exporters.targets.openvino.fusing import fuse_pairs
 from nacdeploy.exporters.targets.ort.runner import Given
 
 
@@ -88,6 +89,7 @@ def ir_from_onnx(model: bytes) -> Ir:
     """
     with _failing_in_one_line("convert the ONNX model"), folders.scratch() as folder:
         read = _core().read_model(io.BytesIO(model))
+        fuse_pairs(read, package())
         _name_by_position(read)
         package().save_model(read, Path(folder) / "ir.xml", compress_to_fp16=False)
         return Ir((Path(folder) / "ir.xml").read_bytes(), (Path(folder) / "ir.bin").read_bytes())
