@@ -161,3 +161,44 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(
     given = ("--data", "calls.npz", *arguments) if "--data" not in arguments else arguments
     line = refused_line(run("optimize", "net.onnx", *given, "--profile", "tiny.toml", "--out", "never"))
     assert said in line and not Path("never").exists()
+
+
+def uneven() -> onnx.ModelProto:
+    """Return convolutions of TensorFlow's padding, which is uneven where they stride."""
+    nodes = [
+        make_node("Conv", ["x", "w1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
+        make_node("Relu", ["c1"], ["r1"], "relu1"),
+        make_node("Conv", ["r1", "w2"], ["c2"], "conv2", pads=[0, 0, 1, 1], strides=[2, 2]),
+        make_node("Relu", ["c2"], ["r2"], "relu2"),
+        make_node("Conv", ["r2", "w3"], ["y"], "conv3"),
+    ]
+    constants = {"w1": weights(32, 3, 3, 3), "w2": weights(32, 32, 3, 3), "w3": weights(32, 32, 1, 1)}
+    values = [
+        [helper.make_tensor_value_info(name, FLOAT, ["n", *shape])] for name, shape in (("x", (3, 16, 16)), ("y", ()))
+    ]
+    values[1] = [helper.make_tensor_value_info("y", FLOAT, ["n", 32, 8, 8])]
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    made = helper.make_graph(nodes, "g", *values, tensors)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(("target", "exclude"), [("openvino", ()), ("ort", ("conv2",)), ("openvino", ("conv2",))])
+def test_uneven_padding_and_a_layer_left_in_the_middle_reach_every_runtime(
+    tmp_path: Path, target: str, exclude: tuple[str, ...]
+) -> None:
+    lay_out(tmp_path)
+    onnx.save(uneven(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "inputs.npz", x=images(24))
+    made = nacdeploy.optimize(
+        tmp_path / "net.onnx",
+        data=str(tmp_path / "inputs.npz"),
+        target=target,
+        exclude=exclude,
+        out=tmp_path / "fast",
+        runs=tmp_path / "runs",
+        wandb=False,
+    )
+    lowering = json.loads((made.artifact / "lowering.json").read_text())
+    held = {row["layer"]: row["held"] for row in lowering}
+    assert held["conv1"] == "int8" or "conv1" in made.in_float
+    assert not exclude or "conv2" not in held

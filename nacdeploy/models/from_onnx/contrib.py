@@ -30,7 +30,7 @@ def _skip_rms(
     return _rms(total, scale, epsilon=epsilon), None, None, total
 
 
-def _rms(x: Tensor, scale: Tensor, axis: int = -1, epsilon: float = 1e-5) -> Tensor:
+def _rms(x: Tensor, scale: Tensor, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
     axes = tuple(range(axis % x.dim(), x.dim()))
     return x * torch.rsqrt(x.square().mean(axes, keepdim=True) + epsilon) * scale
 

@@ -116,30 +116,55 @@ def _conv(inputs: list[str], attributes: dict[str, Any], constants: Constants) -
     return made if is_even else Padded(made, kernel, attributes)
 
 
+class Cropped(nn.Module):
+    """A transposed convolution without padding, of which the edges are cut off that its padding, or the size that it
+    shall have, leaves out."""
+
+    def __init__(self, layer: nn.Module, attributes: dict[str, Any]) -> None:
+        super().__init__()
+        self.layer, self._attributes = layer, attributes
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x)
+        n = found.dim() - 2
+        pads = list(self._attributes.get("pads", [0] * 2 * n))
+        kind = self._attributes.get("auto_pad", b"NOTSET").decode()
+        sizes = self._attributes.get("output_shape")
+        if sizes is None and kind.startswith("SAME"):
+            strides = self._attributes.get("strides", [1] * n)
+            sizes = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
+        if sizes is not None:
+            left = [have - wanted for have, wanted in zip(found.shape[2:], sizes[-n:], strict=True)]
+            less = [each // 2 for each in left]
+            more = [each - half for each, half in zip(left, less, strict=True)]
+            pads = [*less, *more] if kind == "SAME_UPPER" else [*more, *less]
+        if min(pads) < 0:
+            raise NotImplementedError("ConvTranspose to more than its windows reach")
+        inner = [slice(b, size - e) for b, e, size in zip(pads[:n], pads[n:], found.shape[2:], strict=True)]
+        return found[(slice(None), slice(None), *inner)]
+
+
 def _transposed(inputs: list[str], attributes: dict[str, Any], constants: Constants) -> nn.Module | None:
     weight, bias = constants.get(inputs[1]), _bias(inputs, 2, constants)
     if weight is None or weight.dim() not in _CONVOLUTIONS or _is_computed(inputs, 2, constants):
         return None
     n = weight.dim() - 2
     pads = list(attributes.get("pads", [0] * 2 * n))
-    if (
-        attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"")
-        or pads[:n] != pads[n:]
-        or "output_shape" in attributes
-    ):
-        return None
+    is_even = pads[:n] == pads[n:] and attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID", b"")
+    is_plain = is_even and "output_shape" not in attributes
     made = _CONVOLUTIONS[weight.dim()][1](
         weight.shape[0],
         weight.shape[1] * attributes.get("group", 1),
         tuple(weight.shape[2:]),
         stride=tuple(attributes.get("strides", [1] * n)),
-        padding=tuple(pads[:n]),
+        padding=tuple(pads[:n]) if is_plain else 0,
         output_padding=tuple(attributes.get("output_padding", [0] * n)),
         groups=attributes.get("group", 1),
         bias=bias is not None,
         dilation=tuple(attributes.get("dilations", [1] * n)),
     )
-    return _filled(made, weight=weight, bias=bias)
+    _filled(made, weight=weight, bias=bias)
+    return made if is_plain else Cropped(made, attributes)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:

@@ -85,17 +85,29 @@ def _of_first(x: Tensor, wanted: list[int], batch: int) -> list[int]:
 
 def _of_any(x: Tensor, wanted: list[int], batch: int, was: Sequence[int]) -> list[int]:
     """Return a shape that was written for one batch, with another one. The axis of x that differs from what it was has
-    the batch, alone or in front of something (windows of all images); the size that begins at the same place has it
-    behind."""
+    the batch, alone or with something else (windows of all images)."""
     moved = [i for i, (now, then) in enumerate(zip(x.shape, was, strict=True)) if _differs(now, then)]
     sizes = [prod(was) // -prod(wanted) if size == -1 else size for size in wanted]
     if not moved or prod(sizes) != prod(was):  # the file's batch, or sizes that were computed from this one
         return wanted
-    starts = [j for j in range(len(sizes)) if prod(sizes[:j]) == prod(was[: moved[0]])]
-    if len(moved) > 1 or not starts:
+    if len(moved) > 1:
         raise NotImplementedError("Reshape that takes the batch apart")
-    at = next((j for j in starts if sizes[j] == batch), starts[-1])
+    at = _place_of_batch(sizes, batch, prod(was[: moved[0]]), was[moved[0]])
     return [*sizes[:at], -1, *sizes[at + 1 :]]
+
+
+def _place_of_batch(sizes: Sequence[int], batch: int, begin: int, size: int) -> int:
+    """Return the axis of a shape that has the batch behind, where it begins after `begin` numbers in an axis of `size`:
+    the batch alone, there or further on in that axis; else what begins there, but for the last axis, which layers read,
+    and in front of which it belongs."""
+    starts = [prod(sizes[:j]) for j in range(len(sizes))]
+    alone = [j for j, start in enumerate(starts) if sizes[j] == batch and begin <= start <= begin * size]
+    if alone:
+        return alone[0]
+    if begin not in starts:
+        raise NotImplementedError("Reshape that takes the batch apart")
+    at = len(starts) - 1 - starts[::-1].index(begin)
+    return at - 1 if at and at == len(sizes) - 1 else at
 
 
 def _differs(now: int | torch.SymInt, then: int) -> bool:
@@ -233,11 +245,42 @@ def _filled(shape: Value, value: Any = None) -> Tensor:
 
 
 def _arg(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda x, axis=0, keepdims=1: function(x, axis, keepdim=bool(keepdims))
+    def compute(x: Tensor, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+        if select_last_index:
+            return x.shape[axis] - 1 - function(x.flip(axis), axis, keepdim=bool(keepdims))
+        return function(x, axis, keepdim=bool(keepdims))
+
+    return compute
 
 
 def _top(x: Tensor, k: Value, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
-    return tuple(torch.topk(x, int(numbers(k)[0]), axis, bool(largest), bool(sorted)))
+    n = k if isinstance(k, int) else int(numbers(k)[0])  # an attribute, or an input
+    return tuple(torch.topk(x, n, axis, bool(largest), bool(sorted)))
+
+
+def _summed(x: Tensor, axis: Value, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    along = int(numbers(axis)[0])
+    x = x.flip(along) if reverse else x
+    found = torch.cumsum(x, along) - (x if exclusive else 0)
+    return found.flip(along) if reverse else found
+
+
+def _mean(*given: Value) -> Tensor:
+    return _binary(torch.add)(*given) / len(given)
+
+
+def _triangle(x: Tensor, k: Value = None, upper: int = 1) -> Tensor:
+    at = 0 if k is None else int(numbers(k)[0])
+    return torch.triu(x, at) if upper else torch.tril(x, at)
+
+
+def _group_norm(
+    x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
+) -> Tensor:
+    """Normalise groups of channels; before opset 21 scale and bias are those of groups."""
+    each = x.shape[1] // len(scale)
+    scale, bias = (v.repeat_interleave(each) if each > 1 else v for v in (scale, bias))
+    return F.group_norm(x, num_groups, scale, bias, epsilon)
 
 
 def _prelu(x: Tensor, slope: Tensor) -> Tensor:
@@ -258,7 +301,15 @@ def _instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5
     return F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
-def _layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None, axis: int = -1, epsilon: float = 1e-5) -> Tensor:
+def _layer_norm(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> Tensor:
+    """Normalise; sums are taken in single precision, which is what `stash_type` says too."""
     shape = x.shape[axis:]
     return F.layer_norm(x, shape, scale.expand(shape), None if bias is None else bias.expand(shape), epsilon)
 
@@ -270,6 +321,8 @@ def _lrn(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: fl
 def _normalised(x: Tensor, axis: int = -1, p: int = 2) -> Tensor:
     return F.normalize(x, p, axis)
 
+
+_TRIGONOMETRIC = ("Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh")
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **ON_PIXELS,
@@ -291,7 +344,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Or": _binary(torch.logical_or),
     "MatMul": _binary(torch.matmul),
     "Where": lambda c, a, b: torch.where(c, tensor(a, c), tensor(b, c)),
+    "Xor": _binary(torch.logical_xor),
+    "Mean": _mean,
     "Not": _unary(torch.logical_not),
+    "IsNaN": _unary(torch.isnan),
+    "Trilu": _triangle,
     "Abs": _unary(torch.abs),
     "Neg": _unary(torch.neg),
     "Exp": _unary(torch.exp),
@@ -302,8 +359,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Ceil": _unary(torch.ceil),
     "Round": _unary(torch.round),
     "Sign": _unary(torch.sign),
-    "Sin": _unary(torch.sin),
-    "Cos": _unary(torch.cos),
+    **{name: _unary(getattr(torch, name.lower())) for name in _TRIGONOMETRIC},
     "Erf": _unary(torch.erf),
     "Tanh": _unary(torch.tanh),
     "Sigmoid": _unary(torch.sigmoid),
@@ -317,6 +373,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha),
     "Elu": lambda x, alpha=1.0: F.elu(x, alpha),
     "Selu": _selu,
+    "Celu": lambda x, alpha=1.0: F.celu(x, alpha),
+    "Swish": lambda x, alpha=1.0: x * torch.sigmoid(alpha * x),
+    "ThresholdedRelu": lambda x, alpha=1.0: torch.where(x > alpha, x, 0.0),
     "HardSigmoid": lambda x, alpha=0.2, beta=0.5: torch.clamp(alpha * x + beta, 0.0, 1.0),
     "Gelu": _gelu,
     "PRelu": _prelu,
@@ -342,20 +401,24 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "ReduceMin": _reduced(torch.amin),
     "ReduceProd": _reduced(_product),
     "ReduceL2": _reduced(lambda x, axes, keepdim: x.square().sum(axes, keepdim=keepdim).sqrt()),
+    "ReduceL1": _reduced(lambda x, axes, keepdim: x.abs().sum(axes, keepdim=keepdim)),
+    "ReduceLogSum": _reduced(lambda x, axes, keepdim: x.sum(axes, keepdim=keepdim).log()),
+    "ReduceLogSumExp": _reduced(torch.logsumexp),
     "ReduceSumSquare": _reduced(lambda x, axes, keepdim: x.square().sum(axes, keepdim=keepdim)),
     "ArgMax": _arg(torch.argmax),
     "ArgMin": _arg(torch.argmin),
     "TopK": _top,
     "Softmax": _softmax(torch.softmax),
     "LogSoftmax": _softmax(torch.log_softmax),
-    "CumSum": lambda x, axis: torch.cumsum(x, int(numbers(axis)[0])),
+    "CumSum": _summed,
     "Einsum": lambda *given, equation: torch.einsum(equation.decode(), *given),
     "InstanceNormalization": _instance_norm,
     "LRN": _lrn,
     "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
     "LpNormalization": _normalised,
 }
 BY_OPSET = {"Softmax", "LogSoftmax", "Resize"}  # they mean something else in old files
 # Their inputs behind the first are settings: numbers, which no graph of fixed shapes may compute.
 SET_BY_NUMBERS = {"Resize", "Upsample", "Pad", "Slice", "Clip", "Tile", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
-SET_BY_NUMBERS |= {"TopK", "Split", "CumSum", *(name for name in FUNCTIONS if name.startswith("Reduce"))}
+SET_BY_NUMBERS |= {"TopK", "Split", "CumSum", "Trilu", *(name for name in FUNCTIONS if name.startswith("Reduce"))}

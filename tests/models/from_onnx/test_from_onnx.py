@@ -154,6 +154,42 @@ def test_windows_of_a_file_for_one_image_are_those_of_any_batch(
     assert not from_onnx.parts(from_onnx.parsed(str(path))).is_cut
 
 
+class HeadsInTheBatch(nn.Module):
+    """A class token, and attention whose heads stand in the first axis, as older exporters write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.qkv = nn.Parameter(torch.rand(1, 1, 8)), nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[0]
+        x = torch.cat([self.token.expand(n, -1, -1), x], 1)
+        length = x.shape[1]
+        q, k, v = self.qkv(x).chunk(3, -1)
+        q, k, v = (each.view(n, length, 2, 4).transpose(1, 2).reshape(n * 2, length, 4) for each in (q, k, v))
+        found = torch.softmax(q @ k.transpose(1, 2), -1) @ v
+        return found.view(n, 2, -1, 4).transpose(1, 2).reshape(n, length, 8)
+
+
+def test_batch_that_hides_in_an_axis_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "hidden", (HeadsInTheBatch, (5, 8)))
+    path = written(tmp_path, "hidden", 14, fixed=True)
+    assert not from_onnx.parts(from_onnx.parsed(str(path))).is_cut
+    module, x = from_onnx.module(path), torch.rand(3, 5, 8)
+    with torch.no_grad():
+        found = module(x).numpy()
+    assert np.allclose(found, np.concatenate([answers(path, x[i : i + 1])[0] for i in range(3)]), atol=1e-5)
+
+
+def test_output_that_nothing_computes_is_one_line(tmp_path: Path) -> None:
+    model = CASES["scaled products"][0]
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    made.graph.output.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, [4]))
+    onnx.save(made, tmp_path / "net.onnx")
+    with pytest.raises(UsageError, match="output 'b' is an input or a constant of the graph"):
+        from_onnx.module(tmp_path / "net.onnx")
+
+
 def test_file_of_the_oldest_format_has_weights_that_are_no_inputs(tmp_path: Path) -> None:
     model = CASES["scaled products"][0]
     old = onnx.ModelProto.FromString(model.SerializeToString())
@@ -233,6 +269,52 @@ CASES: dict[str, tuple[onnx.ModelProto, tuple[int, ...]]] = {
         (2, 4, 4),
     ),
     "a mask that nobody reads": (graph([helper.make_node("Dropout", ["x"], ["y", "mask"])], ["n", 4], {}, 9), (4,)),
+    "a transposed convolution of a given size": (
+        graph(
+            [helper.make_node("ConvTranspose", ["x", "w"], ["y"], "c", strides=[2, 2], output_shape=[16, 15])],
+            ["n", 2, 8, 8],
+            {"w": np.random.rand(2, 3, 3, 3).astype(np.float32)},
+        ),
+        (2, 8, 8),
+    ),
+    "a size by single precision": (
+        graph(
+            [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="nearest")],
+            ["n", 2, 10, 10],
+            {"s": np.array([1, 1, 0.7, 1.4], np.float32)},
+        ),
+        (2, 10, 10),
+    ),
+    "names of torch's own, and twice": (
+        graph(
+            [
+                helper.make_node("Conv", ["x", "w"], ["a"], "forward"),
+                helper.make_node("Conv", ["a", "w2"], ["b"], "a/b"),
+                helper.make_node("Conv", ["b", "w"], ["c"], "a_b"),
+                helper.make_node("Conv", ["c", "w2"], ["d"], "a_b_2"),
+                helper.make_node("Conv", ["d", "w"], ["y"], "constant_0"),
+            ],
+            ["n", 2, 4, 4],
+            {"w": np.random.rand(2, 2, 1, 1).astype(np.float32), "w2": np.random.rand(2, 2, 1, 1).astype(np.float32)},
+        ),
+        (2, 4, 4),
+    ),
+    "a position that is computed": (
+        graph(
+            [
+                helper.make_node("Range", ["zero", "four", "one"], ["at"]),
+                helper.make_node("Unsqueeze", ["at"], ["rows"], axes=[1]),
+                helper.make_node("Unsqueeze", ["at"], ["columns"], axes=[0]),
+                helper.make_node("Sub", ["rows", "columns"], ["far"]),
+                helper.make_node("Cast", ["far"], ["bias"], to=TensorProto.FLOAT),
+                helper.make_node("Add", ["x", "bias"], ["y"]),
+            ],
+            ["n", 4, 4],
+            {"zero": np.int64(0), "four": np.int64(4), "one": np.int64(1)},
+            11,
+        ),
+        (4, 4),
+    ),
     "an older softmax": (graph([helper.make_node("Softmax", ["x"], ["y"], axis=1)], ["n", 2, 3, 4], {}, 11), (2, 3, 4)),
     "scaled products": (
         graph(

@@ -49,6 +49,7 @@ def read(name: Name) -> Read:
     model = as_written(name.path)
     model = _single(model) if is_half(model) else model
     _check_inputs(model, name)
+    _check_outputs(model, name)
     batched = samples(model)
     inner = {each.name: axis for each in inputs(model) if (axis := _open(each)) is not None}
     _fix(model, name.shapes, batched, inner)
@@ -144,6 +145,16 @@ def _check_inputs(model: onnx.ModelProto, name: Name) -> None:
     known = {each.name for each in inputs(model)}
     if strange := [each for each in name.fixed if each not in known]:
         raise UsageError(f"{name.path} has no input '{strange[0]}' to fix; it takes {', '.join(sorted(known))}")
+
+
+def _check_outputs(model: onnx.ModelProto, name: Name) -> None:
+    """Refuse outputs that no node computes."""
+    made = {output for node in model.graph.node for output in node.output if node.op_type != "Constant"}
+    if idle := [each.name for each in model.graph.output if each.name not in made]:
+        raise UsageError(
+            f"{name.path}: output '{idle[0][:80]}' is an input or a constant of the graph, which nothing makes faster; "
+            "export the file without it"
+        )
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
