@@ -1,4 +1,4 @@
-"""What flows through a graph that is read: tensors, and numbers that tell sizes."""
+"""The values of a graph that is read: tensors, and numbers that tell sizes."""
 
 from typing import Any
 
