@@ -23,6 +23,7 @@ from nacdeploy.models.from_onnx.values import tensor
 _MOST_SIZES = 64  # numbers; more are a tensor
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
 _DYNAMIC = "DynamicQuantizeLinear"
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class OnnxModule(nn.Module):
             given = [self._value(name, values) for name in step.inputs]
             try:
                 found = self._all_of(step, self._computed(step, given))
-            except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            except _UNREADABLE as error:
                 if torch.compiler.is_exporting():  # torch's tracer has its own use for errors
                     raise
                 reason = _reason(error)
