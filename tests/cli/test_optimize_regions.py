@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 import nacdeploy
+from nacdeploy.exporters.targets.openvino.runner import OpenVinoRunner
+from nacdeploy.exporters.targets.ort.runner import OnnxRunner
 from nacdeploy.models.from_onnx.running import Part
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -202,3 +204,8 @@ def test_uneven_padding_and_a_layer_left_in_the_middle_reach_every_runtime(
     held = {row["layer"]: row["held"] for row in lowering}
     assert held["conv1"] == "int8" or "conv1" in made.in_float
     assert not exclude or "conv2" not in held
+    x = images(3)
+    (found,) = (
+        OpenVinoRunner(made.artifact / "model.xml").run(x) if target == "openvino" else OnnxRunner(made.file).run(x)
+    )
+    assert decibels(Part(tmp_path / "net.onnx", "net").run({"x": x})["y"], found) > 20

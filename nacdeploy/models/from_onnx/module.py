@@ -168,7 +168,7 @@ class OnnxModule(nn.Module):
             return ON_SIZES[step.op](*given, **step.attributes)
         if given and isinstance(given[0], Sizes) and step.op != "ConstantOfShape":
             given = [given[0].tensor(), *given[1:]]
-        if step.op not in TAKES_NUMBERS:
+        if step.op not in _TAKES_NUMBERS:
             like = next((each for each in given if isinstance(each, Tensor)), None)
             given = [tensor(each, like) if isinstance(each, Sizes) else each for each in given]
         if step.op == "Gemm":
@@ -263,7 +263,7 @@ def operator_of(node: onnx.NodeProto) -> str:
 
 
 _FUNCTIONS = {**FUNCTIONS, **CONTRIB}
-TAKES_NUMBERS = {*SET_BY_NUMBERS, *ON_SIZES, "ConstantOfShape"}  # as Python's; all others get tensors
+_TAKES_NUMBERS = {*SET_BY_NUMBERS, *ON_SIZES, "ConstantOfShape"}  # as Python's; all others get tensors
 _KNOWN = {*_FUNCTIONS, *ON_SIZES, *_QUANTIZED, "Shape", "Size", "Gemm"}
 
 

@@ -61,14 +61,13 @@ def _clip(
 
 def _reshape(
     x: Tensor,
-    shape: Value = None,
+    shape: Value,
     allowzero: int = 0,
     batch: int | None = None,
     was: tuple[int, ...] | None = None,
-    **attributes: Any,
 ) -> Tensor:
     """Reshape; in a file for one batch (`batch`, in which x has the shape `was`) so that any batch has the shape."""
-    wanted = numbers(shape) if shape is not None else list(attributes["shape"])
+    wanted = numbers(shape)
     if not allowzero:
         wanted = [
             x.shape[i] if not isinstance(size, torch.SymInt) and size == 0 else size for i, size in enumerate(wanted)
@@ -119,14 +118,12 @@ def _flatten(x: Tensor, axis: int = 1) -> Tensor:
     return x.reshape(prod(x.shape[:axis]), -1) if axis != 1 or x.dim() == 1 else x.flatten(1)
 
 
-def _squeeze(x: Tensor, axes: Value = None, **attributes: Any) -> Tensor:
-    given = numbers(axes) if axes is not None else attributes.get("axes")
-    return x.squeeze() if given is None else x.squeeze(tuple(int(axis) for axis in given))
+def _squeeze(x: Tensor, axes: Value = None) -> Tensor:
+    return x.squeeze() if axes is None else x.squeeze(tuple(int(axis) for axis in numbers(axes)))
 
 
-def _unsqueeze(x: Value, axes: Value = None, **attributes: Any) -> Tensor:
-    given = numbers(axes) if axes is not None else attributes["axes"]
-    found = tensor(x)
+def _unsqueeze(x: Value, axes: Value) -> Tensor:
+    given, found = numbers(axes), tensor(x)
     for axis in sorted(int(axis) % (found.dim() + len(given)) for axis in given):
         found = found.unsqueeze(axis)
     return found
@@ -142,9 +139,9 @@ def _concat(*parts: Value, axis: int) -> Tensor:
 
 
 def _split(
-    x: Tensor, sizes: Value = None, axis: int = 0, num_outputs: int | None = None, n: int = 1, **attributes: Any
+    x: Tensor, sizes: Value = None, axis: int = 0, num_outputs: int | None = None, n: int = 1, split: Any = None
 ) -> Any:
-    given = numbers(sizes) if sizes is not None else attributes.get("split")
+    given = split if sizes is None else numbers(sizes)
     if given is None:
         given = -(-x.shape[axis] // (num_outputs or n))
     return x.split(given, axis)
@@ -182,10 +179,8 @@ def _gathered_elements(x: Value, indices: Value, axis: int = 0) -> Tensor:
     return torch.gather(found, axis, torch.where(at < 0, at + found.shape[axis], at))
 
 
-def _pad(
-    x: Tensor, pads: Value = None, value: Value = None, axes: Value = None, mode: Any = b"constant", **attributes: Any
-) -> Tensor:
-    given = numbers(pads) if pads is not None else attributes["pads"]
+def _pad(x: Tensor, pads: Value, value: Value = None, axes: Value = None, mode: Any = b"constant") -> Tensor:
+    given = numbers(pads)
     along = [int(axis) % x.dim() for axis in numbers(axes)] if axes is not None else list(range(x.dim()))
     half = len(along)
     by_axis = {axis: (given[i], given[half + i]) for i, axis in enumerate(along)}
@@ -193,17 +188,15 @@ def _pad(
     while len(flat) > 2 and flat[-2:] == [0, 0]:
         flat = flat[:-2]
     kind = mode.decode()
-    fill = float(tensor(value)) if value is not None else attributes.get("value", 0.0)
+    fill = 0.0 if value is None else float(tensor(value))
     return (
         F.pad(x, flat, value=fill) if kind == "constant" else F.pad(x, flat, mode={"edge": "replicate"}.get(kind, kind))
     )
 
 
 def _reduced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def compute(
-        x: Tensor, axes: Value = None, keepdims: int = 1, noop_with_empty_axes: int = 0, **attributes: Any
-    ) -> Tensor:
-        given = numbers(axes) if axes is not None else attributes.get("axes")
+    def compute(x: Tensor, axes: Value = None, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
+        given = None if axes is None else numbers(axes)
         if not given and noop_with_empty_axes:
             return x
         along = tuple(int(axis) for axis in given) if given else tuple(range(x.dim()))

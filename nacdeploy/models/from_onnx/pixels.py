@@ -64,10 +64,10 @@ def _max_pool(x: Tensor, **attributes: Any) -> Tensor:
     pool = getattr(F, f"max_pool{n}d")
     if _is_even(kernel, pads):
         return pool(x, kernel, strides, pads[:n], dilations, ceil_mode=ceil)
-    if ceil or any(d > 1 for d in dilations) or any(p >= k for p, k in zip(pads, 2 * kernel, strict=True)):
-        raise NotImplementedError("MaxPool with uneven padding and ceil_mode or dilations")
-    if _same_by_ceiling(x, kernel, strides, dilations, pads):
+    if not ceil and _same_by_ceiling(x, kernel, strides, dilations, pads):
         return pool(x, kernel, strides, pads[:n], dilations, ceil_mode=True)
+    if ceil or any(d > 1 for d in dilations) or any(p >= k for p, k in zip(pads, (*kernel, *kernel), strict=True)):
+        raise NotImplementedError("MaxPool with uneven padding and ceil_mode or dilations")
     return pool(F.pad(x, _flat(pads), mode="replicate"), kernel, strides)
 
 
@@ -155,7 +155,7 @@ def _sizes(x: Tensor, given: Sequence[Value], attributes: Any) -> tuple[list[int
 def _points(size: int, wanted: int, factor: float, where: str) -> list[float]:
     """Return where the new pixels of an axis lie among the old ones, by a rule of ONNX's Resize."""
     at = range(wanted)
-    if wanted == size and factor == 1 and where not in ("tf_crop_and_resize",):
+    if wanted == size and factor == 1 and where != "tf_crop_and_resize":
         return [float(i) for i in at]
     if where == "asymmetric":
         return [i / factor for i in at]

@@ -57,7 +57,7 @@ class Sizes:
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[..., Sizes]:
-    def compute(*given: Sizes, **_: Any) -> Sizes:
+    def compute(*given: Sizes) -> Sizes:
         rows = np.broadcast_arrays(*(each.array for each in given))
         made = np.empty(rows[0].shape, dtype=object)
         for at in np.ndindex(made.shape):
@@ -74,7 +74,7 @@ def _divided(a: Any, b: Any) -> Any:
     return -(-a // b) if isinstance(a, int) and isinstance(b, int) and (a < 0) != (b < 0) else a // b
 
 
-def _gathered(data: Sizes, indices: Sizes, axis: int = 0, **_: Any) -> Sizes:
+def _gathered(data: Sizes, indices: Sizes, axis: int = 0) -> Sizes:
     found = np.empty(indices.shape, dtype=int)
     found.reshape(-1)[:] = [int(i) for i in indices]
     return _made(np.take(data.array, found, axis))
@@ -99,20 +99,23 @@ def _sliced(data: Sizes, *bounds: Sizes | None, **attributes: Any) -> Sizes:
     return Sizes.of(data.array[tuple(index)])
 
 
-def _reshaped(data: Sizes, shape: Sizes | None = None, **attributes: Any) -> Sizes:
-    wanted = list(attributes["shape"] if shape is None else shape.values)
+def _reshaped(data: Sizes, shape: Sizes, allowzero: int = 0, **_: Any) -> Sizes:
+    """Reshape; a file's batch, which is told too, is not in sizes."""
+    if allowzero:
+        raise NotImplementedError("Reshape of sizes to none")
+    wanted = shape.values
     return Sizes.of(data.array.reshape([data.shape[i] if n == 0 else int(n) for i, n in enumerate(wanted)]))
 
 
-def _transposed(data: Sizes, perm: Sequence[int] | None = None, **_: Any) -> Sizes:
+def _transposed(data: Sizes, perm: Sequence[int] | None = None) -> Sizes:
     return Sizes.of(data.array.transpose(perm))
 
 
-def _joined(*parts: Sizes, axis: int = 0, **_: Any) -> Sizes:
+def _joined(*parts: Sizes, axis: int = 0) -> Sizes:
     return Sizes.of(np.concatenate([part.array for part in parts], axis))
 
 
-def _cast(data: Sizes, to: int = 7, **_: Any) -> Sizes:
+def _cast(data: Sizes, to: int = 7, saturate: int = 1, round_mode: Any = None) -> Sizes:
     kind: Any = float if to in (1, 10, 11, 16) else bool if to == 9 else None
     if kind is None:
         return _each(data, lambda v: int(v) if isinstance(v, float | bool) else v)
@@ -123,7 +126,7 @@ def _each(data: Sizes, function: Callable[[Any], Any]) -> Sizes:
     return Sizes([function(v) for v in data], data.is_scalar, data.shape)
 
 
-def _range(start: Sizes, end: Sizes, step: Sizes, **_: Any) -> Sizes | Tensor:
+def _range(start: Sizes, end: Sizes, step: Sizes) -> Sizes | Tensor:
     bounds = (start.one, end.one, step.one)
     if any(isinstance(each, torch.SymInt | float) for each in bounds):  # as many numbers as the batch has images
         return torch.arange(*bounds)
@@ -170,7 +173,7 @@ ON_SIZES: dict[str, Callable[..., Any]] = {
     "Less": _elementwise(operator.lt),
     "Not": _elementwise(operator.not_),
     "Where": _elementwise(lambda condition, a, b: a if condition else b),
-    "Identity": lambda data, **_: data,
+    "Identity": lambda data: data,
     "Gather": _gathered,
     "Slice": _sliced,
     "Concat": _joined,

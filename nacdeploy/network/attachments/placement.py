@@ -285,7 +285,7 @@ class _Placement:
 
     def _shares(self, node: fx.Node) -> bool:
         """Tell whether a node's output has the values of its input, so that one scale serves both."""
-        is_part = self._between and (self._kind(node) in PARTS or self._pads_zeros(node))
+        is_part = self._between and (self._kind(node) in PARTS or _pads_zeros(node, self._kind(node)))
         return is_part or self._kind(node) in self._pools
 
     def _is_folded(self, node: fx.Node) -> bool:
@@ -294,9 +294,6 @@ class _Placement:
         source = node.all_input_nodes[0] if node.all_input_nodes else node
         is_next = not self._rule.every_convolution or weighted_consumer(source, self._backbone) is not None
         return self._kind(node) in NORMS and is_next
-
-    def _pads_zeros(self, node: fx.Node) -> bool:
-        return _pads_zeros(node, self._kind(node))
 
     def _renames(self, node: fx.Node) -> bool:
         """Tell whether a node only brings values into another form, or names one part of several."""

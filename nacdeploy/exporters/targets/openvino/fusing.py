@@ -13,7 +13,8 @@ _FORMS = ("Convert", "Reshape")
 
 
 def fuse_pairs(model: Any, openvino: Any) -> None:
-    """Put one FakeQuantize, from floats to floats, in the place of each pair of a model, with all numbers the same."""
+    """Put one FakeQuantize, from floats to floats, in the place of each pair of a model; numbers differ by
+    single precision's rounding alone."""
     for multiply in model.get_ordered_ops():
         if multiply.get_type_name() != "Multiply":
             continue
