@@ -222,7 +222,8 @@ class OnnxModule(nn.Module):
         if node.op_type in BY_OPSET:
             attributes["opset"] = self.opset
         if node.op_type == "Reshape" and self.batch:
-            attributes |= {"batch": self.batch, "was": self._written.get(node.input[0])}
+            was, became = (self._written.get(name) for name in (node.input[0], node.output[0]))
+            attributes |= {"batch": self.batch, "was": was, "became": became}
         if node.op_type == "Split":
             attributes["n"] = len(node.output)
         return attributes

@@ -65,14 +65,17 @@ def _reshape(
     allowzero: int = 0,
     batch: int | None = None,
     was: tuple[int, ...] | None = None,
+    became: tuple[int, ...] | None = None,
 ) -> Tensor:
-    """Reshape; in a file for one batch (`batch`, in which x has the shape `was`) so that any batch has the shape."""
+    """Reshape; in a file for one batch (`batch`, in which x `was` of a shape and `became` another) with any batch."""
     wanted = numbers(shape)
     if not allowzero:
         wanted = [
             x.shape[i] if not isinstance(size, torch.SymInt) and size == 0 else size for i, size in enumerate(wanted)
         ]
     if batch is not None and all(isinstance(size, int) for size in wanted):
+        if became is not None and any(size not in (-1, then) for size, then in zip(wanted, became, strict=True)):
+            return x.reshape(wanted)  # computed from this batch
         return x.reshape(_of_first(x, wanted, batch) if was is None else _of_any(x, wanted, batch, was))
     return x.reshape(wanted)
 

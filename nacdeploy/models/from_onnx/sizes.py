@@ -74,6 +74,15 @@ def _divided(a: Any, b: Any) -> Any:
     return -(-a // b) if isinstance(a, int) and isinstance(b, int) and (a < 0) != (b < 0) else a // b
 
 
+def _rest(a: Sizes, b: Sizes, fmod: int = 0) -> Sizes:
+    """Return the remainder, with the sign of b; with `fmod` that of a."""
+    return _elementwise(_c_rest if fmod else operator.mod)(a, b)
+
+
+def _c_rest(a: Any, b: Any) -> Any:
+    return math.fmod(a, b) if isinstance(a, float) or isinstance(b, float) else a - b * _divided(a, b)
+
+
 def _gathered(data: Sizes, indices: Sizes, axis: int = 0) -> Sizes:
     found = np.empty(indices.shape, dtype=int)
     found.reshape(-1)[:] = [int(i) for i in indices]
@@ -162,7 +171,7 @@ ON_SIZES: dict[str, Callable[..., Any]] = {
     "Sub": _elementwise(operator.sub),
     "Mul": _elementwise(operator.mul),
     "Div": _elementwise(_divided),
-    "Mod": _elementwise(operator.mod),
+    "Mod": _rest,
     "Min": _elementwise(min),
     "Max": _elementwise(max),
     "Neg": _elementwise(operator.neg),

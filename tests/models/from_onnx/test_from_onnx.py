@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from nacdeploy.base.errors import UsageError
 from nacdeploy.base.precision import Grid
 from nacdeploy.models import from_onnx, ports
+from nacdeploy.models.from_onnx.graph import reading
+from nacdeploy.models.from_onnx.sizes import ON_SIZES, Sizes
 from nacdeploy.network.network import Network
 
 
@@ -152,6 +154,39 @@ def test_windows_of_a_file_for_one_image_are_those_of_any_batch(
         found = module(x).numpy()
     assert np.allclose(found, np.concatenate([answers(path, x[i : i + 1])[0] for i in range(3)]), atol=1e-5)
     assert not from_onnx.parts(from_onnx.parsed(str(path))).is_cut
+
+
+def test_reshape_by_sizes_of_the_batch_at_hand_is_no_reshape_of_the_file_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With three images there are twelve windows: 12 x 1 x 4 numbers would also be as many as one image has."""
+    monkeypatch.setattr(reading, "_simplified", lambda model: model)  # as where its library fails: sizes stay nodes
+    nodes = [
+        helper.make_node("Reshape", ["x", "windows"], ["parts"]),
+        helper.make_node("Shape", ["parts"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["n"]),
+        helper.make_node("Concat", ["n", "rest"], ["wanted"], axis=0),
+        helper.make_node("Reshape", ["parts", "wanted"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["moved"]),
+        helper.make_node("Reshape", ["moved", "images"], ["y"]),
+    ]
+    constants = {
+        "windows": np.array([-1, 3, 4]),
+        "first": np.array([0]),
+        "rest": np.array([1, -1]),
+        "w": np.random.rand(12, 5).astype(np.float32),
+        "images": np.array([1, 4, 5]),
+    }
+    onnx.save(graph(nodes, [1, 12, 4], constants), tmp_path / "net.onnx")
+    module, x = from_onnx.module(tmp_path / "net.onnx"), torch.rand(3, 12, 4)
+    found = module(x).detach().numpy()
+    wanted = np.concatenate([answers(tmp_path / "net.onnx", x[i : i + 1])[0] for i in range(3)])
+    assert np.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("fmod", "rest"), [(0, (2, -2, 1)), (1, (-1, 1, 1))])
+def test_remainders_of_sizes_have_the_sign_that_is_asked_for(fmod: int, rest: tuple[int, ...]) -> None:
+    assert ON_SIZES["Mod"](Sizes([-7, 7, 7]), Sizes([3, -3, 3]), fmod=fmod).values == rest
 
 
 class HeadsInTheBatch(nn.Module):
