@@ -35,30 +35,32 @@ class Spread:
     """The standard deviation of predictions in points, from a prior and the observed residuals."""
 
     def __init__(self) -> None:
-        self._n, self._sum = _PRIOR_WEIGHT, _PRIOR_WEIGHT * _PRIOR_SPREAD_POINTS**2
+        self._n, self._sum = float(_PRIOR_WEIGHT), _PRIOR_WEIGHT * _PRIOR_SPREAD_POINTS**2
 
-    def learn(self, residual: float) -> None:
+    def learn(self, residual: float, weight: float = 1.0) -> None:
         """Add the residual of one more prediction."""
-        self._n, self._sum = self._n + 1, self._sum + min(abs(residual), _MAX_RESIDUAL_POINTS) ** 2
+        self._n += weight
+        self._sum += weight * min(abs(residual), _MAX_RESIDUAL_POINTS) ** 2
 
     def points(self) -> float:
         """The standard deviation."""
         return math.sqrt(self._sum / self._n)
 
 
-_UNSEEN = Spread()
-
-
 class _LetterUse(NamedTuple):
+    """A use of a step, with the points by which it was predicted wrongly; None of the first, which was not."""
+
     n_before: int
     n_fresh: int
     is_trained: bool
     log_factors: Array
     added: float
+    residual: float | None
 
-    def distance(self, n_fresh: int, is_trained: bool) -> float:
-        """How unlike another use of the same letter is, the number of uses before aside."""
-        return 0.5 * abs(self.n_fresh - n_fresh) + _OTHER_SIDE_OF_F * (self.is_trained != is_trained)
+    def distance(self, n_before: int, n_fresh: int, is_trained: bool) -> float:
+        """How unlike another use of the same letter is."""
+        aside = 0.5 * abs(self.n_fresh - n_fresh) + _OTHER_SIDE_OF_F * (self.is_trained != is_trained)
+        return abs(self.n_before - n_before) + aside
 
 
 class Effects:
@@ -70,7 +72,6 @@ class Effects:
     """
 
     def __init__(self, families: Mapping[str, tuple[str, float]], elders: Sequence["Effects"] = ()) -> None:
-        self._spreads: dict[str, Spread] = {}
         self._families, self._elders = families, tuple(elders)
         self._uses: dict[str, list[_LetterUse]] = {}
         self._known: dict[tuple[str, int, int, bool], Effect] = {}
@@ -79,20 +80,22 @@ class Effects:
         self, symbol: str, n_before: int, n_fresh: int, log_factors: Array, added: float, is_trained: bool = False
     ) -> None:
         """Remember one observed step; `added` is in points, `is_trained` says that an F came before."""
-        if symbol in self._uses:
-            self._spreads.setdefault(symbol, Spread()).learn(
-                added - self.expected(symbol, n_before, n_fresh, is_trained)[1]
-            )
-        self._uses.setdefault(symbol, []).append(_LetterUse(n_before, n_fresh, is_trained, log_factors, added))
+        where = (n_before, n_fresh, is_trained)
+        residual = added - self.expected(symbol, *where)[1] if symbol in self._uses else None
+        self._uses.setdefault(symbol, []).append(_LetterUse(*where, log_factors, added, residual))
         self._known.clear()
 
     def knows(self, symbol: str) -> bool:
         """Tell whether the step can be predicted: it was seen, two of its family were, or a prior search knows it."""
         return symbol in self._uses or self._knows_family(symbol) or any(e.knows(symbol) for e in self._elders)
 
-    def spread_points(self, symbol: str) -> float:
-        """Return the standard deviation of the points that a use of the step adds, from its own residuals."""
-        return self._spreads.get(symbol, _UNSEEN).points()
+    def spread_points(self, symbol: str, n_before: int, n_fresh: int, is_trained: bool = False) -> float:
+        """Return the standard deviation of the points that a use of the step adds, from the residuals of like uses."""
+        spread = Spread()
+        for use in self._uses.get(symbol, []):
+            if use.residual is not None:
+                spread.learn(use.residual, math.exp(-use.distance(n_before, n_fresh, is_trained)))
+        return spread.points()
 
     def is_end(self, symbol: str) -> bool:
         """Tell whether the step is the weakest or the strongest choice of its family."""
@@ -114,7 +117,7 @@ class Effects:
             return elders or self._between(symbol, n_before, n_fresh, is_trained)
         nearest = min(abs(use.n_before - n_before) for use in uses)
         factors = medians([u.log_factors for u in uses if abs(u.n_before - n_before) == nearest])
-        weights = [math.exp(nearest - abs(u.n_before - n_before) - u.distance(n_fresh, is_trained)) for u in uses]
+        weights = [math.exp(nearest - use.distance(n_before, n_fresh, is_trained)) for use in uses]
         points, weight = sum(w * u.added for w, u in zip(weights, uses, strict=True)), sum(weights)
         if elders is not None:
             points, weight = points + _ELDER_WEIGHT * elders[1], weight + _ELDER_WEIGHT

@@ -218,12 +218,13 @@ class SurrogateSearcher:
     def _further(self, past: _Outlook, symbol: str) -> _Outlook:
         """Return the outlook after one more letter."""
         at = self._letters.index(self._links[symbol].letter)
-        factors, added = self._effects.expected(symbol, past.counts[at], sum(past.fresh), past.is_trained)
+        where = (past.counts[at], sum(past.fresh), past.is_trained)
+        factors, added = self._effects.expected(symbol, *where)
         return past._replace(
             log_ratios=past.log_ratios + factors,
             settled=past.settled + factors,
             drop=past.drop + added,
-            spread=math.hypot(past.spread, self._effects.spread_points(symbol)),
+            spread=math.hypot(past.spread, self._effects.spread_points(symbol, *where)),
             counts=_one_more(past.counts, at),
             fresh=_one_more(past.fresh, at),
             cost=past.cost + 1.0,
