@@ -32,7 +32,15 @@ def test_every_letter_is_as_sure_as_its_own_uses_were_alike() -> None:
     for n in range(20):
         known.learn("Q", 0, 0, np.zeros(2), 0.3)
         known.learn(STRONGEST, 0, 0, np.zeros(2), 2.0 * (n % 2))
-    assert known.spread_points("Q") < 0.3 < 0.7 < known.spread_points(STRONGEST)
+    assert known.spread_points("Q", 0, 0) < 0.3 < 0.7 < known.spread_points(STRONGEST, 0, 0)
+
+
+def test_step_is_as_sure_as_like_uses_were() -> None:
+    known = effects()
+    for n in range(20):
+        known.learn("Q", 0, 0, np.zeros(2), 3.0 * (n % 2))
+        known.learn("Q", 5, 0, np.zeros(2), 0.1, is_trained=True)
+    assert known.spread_points("Q", 5, 0, is_trained=True) < 0.4 < 1.0 < known.spread_points("Q", 0, 0)
 
 
 def test_effect_is_that_of_the_nearest_uses() -> None:
