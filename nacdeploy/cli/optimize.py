@@ -18,10 +18,8 @@ from nacdeploy.exporters.targets import FOLDERS
     "--min-snr",
     "min_snr_db",
     type=click.FloatRange(0, 120),
-    default=25.0,
-    show_default=True,
     metavar="DB",
-    help="Signal to noise that the answers keep against the float network's.",
+    help="Signal to noise that the answers keep against the float network's (25).",
 )
 @options.shared("data", "input_size", "preprocess", "normalize", "classes", "profile", "seed")
 @options.out

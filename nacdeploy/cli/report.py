@@ -16,7 +16,9 @@ from nacdeploy.cli import options, render
 @click.option("--explained", metavar="FILE", type=click.Path(path_type=Path), help="Its layers, by explain --out.")
 @click.option("--explain", is_flag=True, help="Time its layers now, as explain does.")
 @options.trusted_model
-def command(run: Path, out: Path | None, **named: Any) -> None:
+@options.as_json
+def command(run: Path, out: Path | None, as_json: bool, **named: Any) -> None:
     from nacdeploy import api
 
-    click.echo(f"report: {api.report(run, out, progress=render.RichProgress(), **named)}")
+    page = api.report(run, out, progress=render.RichProgress(), **named)
+    render.print_json({"report": str(page)}) if as_json else click.echo(f"report: {page}")

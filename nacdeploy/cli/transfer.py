@@ -15,7 +15,9 @@ from nacdeploy.cli import options, render
 @options.latency_table
 @options.task_options
 @options.out
-@click.option("--dry-run", is_flag=True, help="Say what every letter would do; train and write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what every letter would do; train nothing but a baseline that is not kept."
+)
 @click.option("--skip-refused", is_flag=True, help="Leave out letters that do not apply, and report them.")
 @click.option("--post-finetune", type=click.IntRange(min=1), metavar="EPOCHS", help="Train longer at the end.")
 @click.option(
@@ -68,7 +70,9 @@ def _print_previews(rows: Any, forecast: str = "") -> None:
         [r.link, r.refused or r.explanation, f"{r.macs:,}", f"{r.bitops:,}", f"{r.memory_bits / 8192:.0f}"]
         for r in rows
     ]
-    trained = "trained but for the forecast, and nothing is written" if forecast else "trained or written"
-    render.print_table(f"dry run: nothing is {trained}", columns, table)
+    trained = " and the forecast" if forecast else ""
+    render.print_table(
+        f"dry run: nothing is trained but for the baseline{trained}, and no result is written", columns, table
+    )
     if forecast:
         click.echo(f"forecast: {forecast}")

@@ -54,7 +54,7 @@ def optimize(
     *,
     target: str = "ort",
     strategy: str | None = None,
-    min_snr_db: float = MIN_SNR_DB,
+    min_snr_db: float | None = None,
     out: Path | str | None = None,
     autotune: bool = False,
     exclude: Sequence[str] = (),
@@ -75,7 +75,8 @@ def optimize(
     Args:
         network: the ONNX file.
         strategy: another chain, such as `P(ratio=0.2)F(distill=1)Q`.
-        min_snr_db: the ratio that the answers keep against the float network's, in decibels.
+        min_snr_db: the ratio that the answers keep against the float network's, in decibels; 25 unless given. A
+            strategy says it itself, `Q(min_snr_db=25)`.
         out: the folder of the artifact.
         autotune: measure the precision of every group of layers, also where integers pay as a whole.
         exclude: patterns of node names (`/head/*`) that stay as they are in the file.
@@ -85,20 +86,23 @@ def optimize(
             name; without it inputs are drawn at random, which says little of real ones.
 
     Raises:
-        UsageError: the file cannot be read, or the data do not fit it.
+        UsageError: the file cannot be read, the data do not fit it, or both a strategy and `min_snr_db` are given.
         NacdeployError: the exported graph does not agree, or the target cannot be built for here.
     """
     progress, name = progress or default(), _named(str(network), exclude, fix)
+    if strategy is not None and min_snr_db is not None:
+        raise UsageError(f"a strategy of your own says itself what its answers keep: Q(min_snr_db={min_snr_db:g})")
     if not from_onnx.is_onnx(name):
         raise UsageError(f"optimize takes an ONNX file, net.onnx, not '{name}'; other networks: nacdeploy transfer")
+    least_db = MIN_SNR_DB if min_snr_db is None else min_snr_db
     options = Options(**{**shared, "model": name, "data": _data(shared.get("data"))})
     ask = _Ask(options, target, out, autotune, progress)
     with heap.frugal():
-        made, manifest, rows = _right(ask, strategy, min_snr_db)
+        made, manifest, rows = _by(ask, strategy) if strategy is not None else _right(ask, least_db)
     kept = {layer: why for step in manifest.steps for layer, why in step.decision.get("left_out", {}).items()}
     in_float = {row.layer: kept.get(row.layer) or row.reason for row in rows if row.held.startswith("float")}
     table = bench([made], progress=progress)
-    notes = (*manifest.notes, *_of_floats(rows, min_snr_db))
+    notes = (*manifest.notes, *_of_floats(rows, strategy, least_db))
     file = made / (manifest.whole_file or manifest.model_file)
     return Optimized(made, file, in_float, manifest.kept, notes, table)
 
@@ -114,15 +118,19 @@ class _Ask:
     progress: Progress
 
 
-def _right(ask: _Ask, strategy: str | None, min_snr_db: float) -> tuple[Path, Manifest, tuple[Lowering, ...]]:
+def _by(ask: _Ask, strategy: str | Strategy) -> tuple[Path, Manifest, tuple[Lowering, ...]]:
+    made = _once(ask, strategy)
+    return made, *artifact.load(made)
+
+
+def _right(ask: _Ask, min_snr_db: float) -> tuple[Path, Manifest, tuple[Lowering, ...]]:
     """Return an artifact whose whole file keeps the ratio of signal to noise too: what stays behind the network may
     amplify its noise. The network is then asked for more."""
     asked = min_snr_db
     for attempt in range(_N_ATTEMPTS):
-        made = _once(ask, strategy or _without_training(asked))
-        manifest, rows = artifact.load(made)
+        made, manifest, rows = _by(ask, _without_training(asked))
         short = 0.0 if manifest.whole_db is None else min_snr_db - manifest.whole_db
-        if strategy is not None or short <= 0 or asked >= _MOST_DB or attempt == _N_ATTEMPTS - 1:
+        if short <= 0 or asked >= _MOST_DB or attempt == _N_ATTEMPTS - 1:
             break
         asked = min(asked + short + 1, _MOST_DB)
         ask.progress.say(
@@ -153,11 +161,12 @@ def _once(ask: _Ask, chain: str | Strategy) -> Path:
     )
 
 
-def _of_floats(rows: Sequence[Lowering], min_snr_db: float) -> tuple[str, ...]:
+def _of_floats(rows: Sequence[Lowering], strategy: str | None, min_snr_db: float) -> tuple[str, ...]:
     """Say that nothing is in integers, if so."""
     if any(not row.held.startswith("float") for row in rows):
         return ()
-    return (f"NOTHING IS IN INTEGERS: no layer pays here and keeps {min_snr_db:g} dB; the artifact is in float",)
+    keeps = f"keeps {min_snr_db:g} dB" if strategy is None else f"is asked for by {strategy}"
+    return (f"NOTHING IS IN INTEGERS: no layer pays here and {keeps}; the artifact is in float",)
 
 
 def _named(network: str, exclude: Sequence[str], fix: Sequence[str]) -> str:

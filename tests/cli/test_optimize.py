@@ -112,6 +112,11 @@ def test_channels_fall_and_answers_are_learned_back_without_a_label(here: Path) 
     succeed("export", "--from", "runs/cut", "--target", "openvino", "--out", "runs/cut-openvino")
 
 
+def test_strategy_of_ones_own_says_itself_what_answers_keep(here: Path) -> None:
+    done = run("optimize", "net.onnx", "--data", "photos", "--strategy", "Q(bits=w4a8)", "--min-snr", "60")
+    assert done.code == 2 and "Q(min_snr_db=60)" in refused_line(done)
+
+
 def test_without_data_inputs_are_random_and_that_is_said(here: Path) -> None:
     done = succeed("transfer", "--model", "net.onnx", "--data", "random", "--strategy", "Q", "--out", "runs/random")
     assert "RANDOM inputs" in done.err

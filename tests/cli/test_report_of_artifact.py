@@ -106,7 +106,8 @@ def test_layers_are_explained_at_once_if_asked(job: Path) -> None:
 def test_artifact_with_exits_in_one_graph_says_that_they_save_nothing(job: Path) -> None:
     change("export", exits="whole")
     succeed("export", "--from", RUN, "--out", "whole")
-    succeed("report", RUN, "--artifact", "whole", "--out", "page.html")
+    found = succeed("report", RUN, "--artifact", "whole", "--out", "page.html", "--json")
+    assert json.loads(found.out) == {"report": "page.html"}
     exits = sections_of(Path("page.html"))["exits"]
     assert "no time is saved" in exits.text
     assert len(exits.first) == 2

@@ -112,13 +112,15 @@ def test_defaults_change_no_record_and_no_key(task: Task, baseline: CompressionS
 
 
 def test_settings_that_say_something_are_written() -> None:
-    table = make_profile(finetune={"distill": 0.5, "distill_temperature": 2.0}).of(FinetuneTable)
-    assert FinetuneTable.model_validate(table.model_dump(mode="json")) == table
+    for said in ({"distill": 0.5, "distill_temperature": 4.0}, {"distill_temperature": 4.0}, {"distill": 0.5}):
+        table = make_profile(finetune=said).of(FinetuneTable)
+        assert FinetuneTable.model_validate(table.model_dump(mode="json")) == table
+        assert "distill_temperature" in table.model_dump()
 
 
 def test_key_depends_on_weight_temperature_and_teacher(task: Task, baseline: CompressionState) -> None:
     profile = make_profile(finetune={"epochs": 0})
-    words = ("F", "F(distill=0.5)", "F(distill=1)", "F(distill=0.5,distill_temperature=2)")
+    words = ("F", "F(distill=0.5)", "F(distill=1)", "F(distill=0.5,distill_temperature=4)")
     found = [keys(baseline, word, task, profile)[0] for word in words]
     other = replace(baseline, origin=plain_network(task, make_profile(seed=7)))
     found += [keys(other, "F(distill=0.5)", task, profile)[0]]

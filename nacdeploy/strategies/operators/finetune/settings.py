@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from nacdeploy.profile.tables.training import TrainTable
 from nacdeploy.strategies.operators.letter import Letter
@@ -18,9 +18,17 @@ class FinetuneTable(TrainTable):
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
     early_stop_patience: int | None = Field(1, ge=0)
     distill: float = Field(0.0, ge=0, le=1)
-    distill_temperature: float = Field(4.0, gt=0, le=1000)
+    distill_temperature: float = Field(2.0, gt=0, le=1000)
 
-    later: ClassVar[Mapping[str, Any]] = {**TrainTable.later, "distill": 0.0, "distill_temperature": 4.0}
+    later: ClassVar[Mapping[str, Any]] = {**TrainTable.later, "distill": 0.0}
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The temperature is written where there is a teacher: its default was 4 once."""
+        said = {key: value for key, value in write(self).items() if self.later.get(key, ...) != value}
+        if not self.distill and self.distill_temperature == type(self).model_fields["distill_temperature"].default:
+            del said["distill_temperature"]
+        return said
 
 
 LETTER = Letter("F", "finetune", FinetuneTable, "nacdeploy.strategies.operators.finetune.operator:Finetune")
