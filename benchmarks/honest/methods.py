@@ -23,7 +23,7 @@ HELPS = 0.002  # of accuracy on validation: a round of the baseline that gains l
 MARGIN = 0.985  # of the time, as `search --target-ms` aims
 OTHER = "another architecture: dense small + our `Q`"
 WITHOUT, WITH = "dense small + our `Q`", "dense small + our `Q`, distilled"
-DISTILLED: tuple[float, ...] = (0, 0.5)
+DISTILLED = (0.0, making.TEACHING.weight)
 HALFWAY = 0.75  # of the logarithm of the speed: where the first of two P's stops, of which Q's part is done by then
 
 
@@ -157,7 +157,7 @@ def _dense(bench: Bench, family: Family, width: float, rate: float, taught: bool
     task, profile = bench.dense(family.model, width, tables)
     teacher = _start(bench) if taught else None
     make = partial(making.dense, bench, task, profile, total(bench), teacher)
-    kind = "distilled" if taught else "dense"
+    kind = f"distilled at {making.TEACHING.temperature:g}" if taught else "dense"
     return bench.cells.get(f"{kind}/{family.model}-{width:g}/rate-{rate:g}", make)
 
 
@@ -191,7 +191,7 @@ def by_time(prune: Mapping[str, str]) -> Callable[[Bench, float], Iterator[Varia
     letter = ",".join(f"{key}={value}" for key, value in prune.items())
 
     def word(bench: Bench, speedup: float, weight: float) -> str:
-        return f"P(time=1/{speedup:g},{letter})QF(epochs={bench.n_epochs},distill={weight})"
+        return f"P(time=1/{speedup:g},{letter})QF(epochs={bench.n_epochs},{_teaching(weight)})"
 
     return partial(_by_weight, word, lambda speedup: (speedup,))
 
@@ -206,11 +206,15 @@ def in_steps() -> Callable[[Bench, float], Iterator[Variation]]:
         halfway, whole = speedups(speedup)
         first = bench.n_epochs // 3
         return "".join(
-            f"P(time=1/{faster:g},importance=fisher){letters}F(epochs={n},distill={weight})"
+            f"P(time=1/{faster:g},importance=fisher){letters}F(epochs={n},{_teaching(weight)})"
             for faster, letters, n in ((halfway, "", first), (whole, "Q", bench.n_epochs - first))
         )
 
     return partial(_by_weight, word, speedups)
+
+
+def _teaching(weight: float) -> str:
+    return f"distill={weight},distill_temperature={making.TEACHING.temperature:g}" if weight else "distill=0"
 
 
 _Word = Callable[[Bench, float, float], str]

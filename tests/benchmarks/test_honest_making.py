@@ -36,7 +36,7 @@ def test_dense_networks_are_made_once_and_have_the_epochs_of_all(place: Path) ->
     bench = opened(PLAN, 0, place, Silent(), make=True)
     (plain,), (taught,) = methods.dense(bench, 1.5), methods.distilled(bench, 1.5)
     assert [each.cells[0].key for each in (plain, taught)] == [
-        f"{kind}/resnet8-2/rate-0.05" for kind in ("dense", "distilled")
+        f"{kind}/resnet8-2/rate-0.05" for kind in ("dense", "distilled at 2")
     ]
     for cell in (*plain.cells, *taught.cells):
         assert not cell.error
