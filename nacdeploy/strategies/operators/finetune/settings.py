@@ -25,7 +25,7 @@ class FinetuneTable(TrainTable):
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write the temperature where there is a teacher: its default was 4 once."""
-        said = {key: value for key, value in write(self).items() if self.later.get(key, ...) != value}
+        said: dict[str, Any] = super()._written(write)
         if not self.distill and self.distill_temperature == type(self).model_fields["distill_temperature"].default:
             del said["distill_temperature"]
         return said

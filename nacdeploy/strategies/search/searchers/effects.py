@@ -75,6 +75,7 @@ class Effects:
         self._families, self._elders = families, tuple(elders)
         self._uses: dict[str, list[_LetterUse]] = {}
         self._known: dict[tuple[str, int, int, bool], Effect] = {}
+        self._spreads: dict[tuple[str, int, int, bool], float] = {}
 
     def learn(
         self, symbol: str, n_before: int, n_fresh: int, log_factors: Array, added: float, is_trained: bool = False
@@ -84,6 +85,7 @@ class Effects:
         residual = added - self.expected(symbol, *where)[1] if symbol in self._uses else None
         self._uses.setdefault(symbol, []).append(_LetterUse(*where, log_factors, added, residual))
         self._known.clear()
+        self._spreads.clear()
 
     def knows(self, symbol: str) -> bool:
         """Tell whether the step can be predicted: it was seen, two of its family were, or a prior search knows it."""
@@ -91,11 +93,14 @@ class Effects:
 
     def spread_points(self, symbol: str, n_before: int, n_fresh: int, is_trained: bool = False) -> float:
         """Return the standard deviation of the points that a use of the step adds, from the residuals of like uses."""
-        spread = Spread()
-        for use in self._uses.get(symbol, []):
-            if use.residual is not None:
-                spread.learn(use.residual, math.exp(-use.distance(n_before, n_fresh, is_trained)))
-        return spread.points()
+        asked = (symbol, n_before, n_fresh, is_trained)
+        if asked not in self._spreads:
+            spread = Spread()
+            for use in self._uses.get(symbol, []):
+                if use.residual is not None:
+                    spread.learn(use.residual, math.exp(-use.distance(n_before, n_fresh, is_trained)))
+            self._spreads[asked] = spread.points()
+        return self._spreads[asked]
 
     def is_end(self, symbol: str) -> bool:
         """Tell whether the step is the weakest or the strongest choice of its family."""
