@@ -6,21 +6,25 @@ validation images. Both follow from the network and the data alone, never from e
 Batch-norm statistics belong to the weights that were trained with them. They stay if nothing in front of them changed
 (Q, E). After a letter that changes the function of the float network (P, D, S, C) there are two candidates: the
 network's present statistics, learned from all its training, and new statistics of its training images. The new ones are
-taken only if they answer more validation images better, by more than chance would have it. The float network decides,
-without quantizers, so that P decides alike before and behind Q. After training the roles are reversed: the running
+taken only if they answer more validation images better, by more than chance would have it, or if neither answers better
+than one who looks at no image: the statistics of a lost network are worth nothing, and ranges found with them would hold
+it where it is in the training to come. The float network decides, without quantizers, so that P decides alike before
+and behind Q. After training the roles are reversed: the running
 averages of the last batches are taken only if they are surely better.
 """
 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nacdeploy.data import Dataset, ImageSet
-from nacdeploy.metrics import drop, is_surely_better
+from nacdeploy.metrics import Metric, drop, is_surely_better
 from nacdeploy.network.attachments.early_exit import take_exits
 from nacdeploy.network.attachments.placement import Plan
 from nacdeploy.network.cost import cost
@@ -32,7 +36,7 @@ from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
 
-SETTLE_VERSION = 2  # part of the keys of a search's memory: raise it when what settles comes out differently
+SETTLE_VERSION = 3  # part of the keys of a search's memory: raise it when what settles comes out differently
 SETTLED_BY = {"settle", "quantize"}  # the tables of a profile that `settle` reads: part of these keys too
 N_JUDGED = 1024
 N_FITTED = 32  # images that channels and weights are fitted to
@@ -52,7 +56,8 @@ def settle(network: Network, task: Task, profile: Profile, known: Ranges | None 
 
 
 def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
-    """Re-estimate batch norms in place if that is surely better on validation; return "re-estimated", "kept", or "".
+    """Re-estimate batch norms in place if that is surely better on validation, or if the network is lost either way;
+    return "re-estimated", "kept", or "".
 
     "" says that the network has no batch norms. The float network decides, masks and shared values included.
     """
@@ -60,7 +65,9 @@ def choose_statistics(network: Network, task: Task, profile: Profile) -> str:
         return ""
     kept = unquantized(network)
     anew = reestimated(kept, task, profile)
-    if not _is_better(anew, kept, task):
+    of_kept, of_anew = (_Answers.of(each, task) for each in (kept, anew))
+    is_lost = of_kept.are_chance(task.metric) and not of_kept.are_better(of_anew, task.metric)
+    if not is_lost and not of_anew.are_better(of_kept, task.metric):
         return KEPT
     take_statistics(network, anew)
     return ANEW
@@ -77,18 +84,31 @@ def settle_trained(network: Network, task: Task, profile: Profile) -> None:
         return
     anew = reestimated(network, task, profile)
     settle(anew, task, profile)
-    if not _is_better(network, anew, task):
+    of_running, of_anew = (_Answers.of(each, task) for each in (network, anew))
+    if not of_running.are_better(of_anew, task.metric):
         network.load_state_dict(anew.state_dict())
 
 
-def _is_better(one: Network, other: Network, task: Task) -> bool:
-    """Tell whether the first network answers validation images surely better than the second."""
-    judged = _judged(task.data)
-    return is_surely_better(task.metric, *(evaluation.values(each, task, judged) for each in (one, other)))
+@dataclass(frozen=True)
+class _Answers:
+    """The outputs (N, K) of a network for the validation images that judge, and their labels."""
 
+    outputs: Tensor
+    labels: Tensor
 
-def _judged(data: Dataset) -> ImageSet:
-    return data.validation.drawn(N_JUDGED, data.split_seed)
+    @classmethod
+    def of(cls, network: Network, task: Task) -> Self:
+        images = task.data.validation.drawn(N_JUDGED, task.data.split_seed)
+        return cls(evaluation.predict(network, task.data, images), images.labels)
+
+    def are_better(self, other: Self, metric: Metric) -> bool:
+        """Tell whether they are surely better than those of another network for the same images."""
+        return is_surely_better(metric, *(metric.values(each.outputs, each.labels) for each in (self, other)))
+
+    def are_chance(self, metric: Metric) -> bool:
+        """Tell whether one who looks at no image may answer as well."""
+        score, chance = metric.score(self.outputs, self.labels), metric.chance(self.labels)
+        return metric.is_near_chance(score, chance, len(self.labels))
 
 
 def unquantized(network: Network) -> Network:

@@ -20,7 +20,7 @@ from nacdeploy.strategies.settle import (
     settle,
     take_statistics,
 )
-from nacdeploy.strategies.state import CompressionState, state_key
+from nacdeploy.strategies.state import CompressionState, measure, state_key
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
 
@@ -82,6 +82,32 @@ def test_statistics_of_other_weights_are_found_anew(baseline: CompressionState, 
     network = scrambled(baseline.network)
     assert choose_statistics(network, task, make_profile()) == "re-estimated"
     assert evaluation.evaluate(network, task, task.data.validation).score > baseline.metrics.score - 0.1
+
+
+def lost(baseline: CompressionState) -> Network:
+    """A network of one answer for all images, under statistics of others in which all values vanish."""
+    network = copy.deepcopy(baseline.network)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.fill_(1e6)  # type: ignore[union-attr]
+    return network
+
+
+def test_statistics_of_a_lost_network_are_found_anew(baseline: CompressionState, task: Task) -> None:
+    """They know nothing that is worth keeping, though new ones answer no better."""
+    network = lost(baseline)
+    assert choose_statistics(network, task, make_profile()) == "re-estimated"
+    assert evaluation.own_score(network, task, task.data.validation) < 0.13
+
+
+def test_lost_network_learns_with_quantizers_too(baseline: CompressionState, task: Task) -> None:
+    network = lost(baseline)
+    choose_statistics(network, task, make_profile())
+    state = CompressionState(network, measure(network, task), baseline.metrics)
+    trained = [follow(state, word, task, make_profile()).metrics.score for word in ("F(epochs=3)", "QF(epochs=3)")]
+    assert trained[1] > trained[0] - 0.1 > 0.4
 
 
 def test_norm_that_no_node_calls_keeps_its_statistics(task: Task) -> None:
