@@ -27,6 +27,7 @@ from nacdeploy.coding.fixed_point import FixedPoint
 _METHODS = {"k-means": "kmeans", "kmeans": "kmeans", "linear": "linear", "fixed_point": "fixed_point"}
 _INITS = {"k-means++": "kmeans++", "kmeans++": "kmeans++", "linear": "linear", "random": "random", "density": "density"}
 _WRAPPER = "module."  # DataParallel's prefix of every name
+_MOST_INT_BITS = 32  # before the point, as `code.int_bits` takes
 _ROUNDING = "ceil"  # the older system rounds the number of zeros up
 _CODES = {"huffman": "huffman", "vanilla": "plain", "plain": "plain", "fixed_point": "fixed_point"}
 
@@ -96,7 +97,7 @@ def parse(text: str, where: str = "rules") -> RuleFile:
             continue
         try:
             lines.append(_line(number, _columns(line)))
-        except (ValueError, re.error) as error:
+        except (ValueError, re.error, OverflowError, RecursionError) as error:
             problems.append(f"{where}, line {number}: {error}: ignored ({line.strip()})")
     return RuleFile(tuple(lines), tuple(problems), where)
 
@@ -194,7 +195,7 @@ def _quantize(method: str, bits: str, last: str) -> str:
     kind = _METHODS[_known(method, _METHODS)]
     n_bits = _bits(bits, 1, 16)
     if kind == "fixed_point":
-        return f"fixed_point:{n_bits}:{int(last)}"
+        return f"fixed_point:{n_bits}:{_fixed_point(bits, last).int_bits}"
     if kind == "linear":
         return f"linear:{n_bits}"
     return f"kmeans:{n_bits}:{_INITS[_known(last, _INITS)]}"
@@ -205,8 +206,12 @@ def _coding(method: str, bits: str, int_bits: str, run_bits: str) -> CodingRule:
     width = _bits(run_bits, 0, 16)
     if width == 1:
         raise ValueError("run lengths of 1 bit cannot say where a value stands: 0 (none) or 2 to 16")
-    fixed = FixedPoint(_bits(bits, 1, 16), int(int_bits)) if codes == "fixed_point" else None
+    fixed = _fixed_point(bits, int_bits) if codes == "fixed_point" else None
     return CodingRule(codes, width, fixed)
+
+
+def _fixed_point(bits: str, int_bits: str) -> FixedPoint:
+    return FixedPoint(_bits(bits, 1, 16), _bits(int_bits, -_MOST_INT_BITS, _MOST_INT_BITS))
 
 
 def _bits(text: str, low: int, high: int) -> int:

@@ -104,7 +104,9 @@ class Custom:
         return found if math.isfinite(found) else 0.0
 
     def is_near_chance(self, score: float, chance: float, n_images: int) -> bool:
-        return not (score > chance if self.higher_is_better else score < chance)
+        if self.higher_is_better:
+            return not score > chance
+        return chance > 0 and not score < chance  # an error of 0 is no chance: it is not known then
 
     def quality(self, score: float, chance: float) -> float:
         """Return the score itself, or of an error the share of chance's that is gone."""

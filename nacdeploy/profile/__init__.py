@@ -63,7 +63,7 @@ class Profile(Table):
     width: float | None = Field(None, gt=0)
     data: str = "digits"
     metric: str = DEFAULT
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**62)
     images: DataTable = DataTable()
     train: TrainTable = TrainTable()
     settle: SettleTable = SettleTable()

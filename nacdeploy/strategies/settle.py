@@ -7,17 +7,17 @@ Batch-norm statistics belong to the weights that were trained with them. They st
 (Q, E). After a letter that changes the function of the float network (P, D, S, C) there are two candidates: the
 network's present statistics, learned from all its training, and new statistics of its training images. The new ones are
 taken only if they answer more validation images better, by more than chance would have it, or if neither answers better
-than one who looks at no image: the statistics of a lost network are worth nothing, and ranges found with them would hold
-it where it is in the training to come. The float network decides, without quantizers, so that P decides alike before
-and behind Q. After training the roles are reversed: the running
-averages of the last batches are taken only if they are surely better.
+than one who looks at no image: what a lost network remembers is worth nothing, and ranges found with it would hold the
+network where it is, whatever the training. The float network decides, without quantizers, so that P decides alike
+before and behind Q. After training the roles are reversed: the running averages of the last batches are taken only if
+they are surely better.
 """
 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class _Answers:
     """The outputs (N, K) of a network for the validation images that judge, and their labels."""
 
     outputs: Tensor
-    labels: Tensor
+    labels: Any
 
     @classmethod
     def of(cls, network: Network, task: Task) -> Self:
@@ -108,7 +108,7 @@ class _Answers:
     def are_chance(self, metric: Metric) -> bool:
         """Tell whether one who looks at no image may answer as well."""
         score, chance = metric.score(self.outputs, self.labels), metric.chance(self.labels)
-        return metric.is_near_chance(score, chance, len(self.labels))
+        return metric.is_near_chance(score, chance, len(self.outputs))
 
 
 def unquantized(network: Network) -> Network:

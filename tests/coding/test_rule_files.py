@@ -125,3 +125,15 @@ def test_file_without_a_rule_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.rule").write_text(text)
     with pytest.raises(UsageError, match="holds no rule"):
         rule_files.read(tmp_path / "x.rule")
+
+
+@pytest.mark.parametrize("line", [
+    "fc fixed_point 6 5000",
+    "fc fixed_point 6 -5000",
+    "fc.weight fixed_point 6 5000 4",
+    "a{99999999999999999999} linear 4 0",
+    f"{'(' * 3000}a{')' * 3000} linear 4 0",
+])  # fmt: skip
+def test_number_or_pattern_beyond_what_can_be_computed_is_an_ignored_line(line: str) -> None:
+    found = rule_files.parse(f"{line}\nfc linear 4 0")
+    assert [each.number for each in found.lines] == [2] and len(found.problems) == 1

@@ -1,6 +1,7 @@
 """The compressors on a trained network: what was asked is there, the result is a checkpoint like any other."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nacdeploy.experiments.procedures.by_sensitivity import tolerances
 from nacdeploy.experiments.procedures.run import Run
 from nacdeploy.network.attachments.sparsity import sparsity_of
 from nacdeploy.profile import Profile, override
+from nacdeploy.strategies.baseline import initial_state, plain_network
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.steps import checkpoint as checkpoints
 from nacdeploy.surgery.channels import channel_groups
@@ -214,6 +216,33 @@ def test_amc_keeps_within_its_budget(baseline: CompressionState) -> None:
     gone = within_budget(dict.fromkeys(model.widths, 0.1), model, 0.5 * model.total({}), 0.8)
     assert model.total(gone) <= 0.5 * model.total({}) * 1.001
     assert max(gone.values()) <= 0.8
+
+
+def test_amc_refuses_bounds_in_the_wrong_order(baseline: CompressionState, task: Task, profile: Profile) -> None:
+    with pytest.raises(UsageError, match=r"lbound 0\.5 is above rbound 0\.3"):
+        made(baseline, task, profile, "amc", [{"op_types": ["Conv2d"]}], lbound=0.5, rbound=0.3)
+
+
+def test_amc_without_a_lower_bound_leaves_a_channel(baseline: CompressionState, task: Task, profile: Profile) -> None:
+    settings = {"lbound": 0.0, "flops_ratio": 0.001, "train_episode": 1}
+    state = made(baseline, task, profile, "amc", [{"op_types": ["Conv2d"]}], **settings)[0]
+    assert min(layer.out_channels for layer in state.network.layers.values() if hasattr(layer, "out_channels")) == 1
+
+
+def test_elements_of_a_convolution_in_groups_are_not_passed_over_in_silence(task: Task, profile: Profile) -> None:
+    mobile = replace(task, spec=replace(task.spec, name="mobilenet_v2", width=0.25))
+    state = initial_state(plain_network(mobile, profile), mobile)
+    depthwise = next(name for name, layer in state.network.layers.items() if getattr(layer, "groups", 1) > 1)
+    with pytest.raises(UsageError, match=f"'{depthwise}' is a convolution in groups"):
+        made(state, mobile, profile, "level", [{"op_names": [depthwise], "sparsity": 0.3}])
+
+
+@pytest.mark.parametrize(("bits", "said"), [(4, "8 bits"), ({"weight": 4, "input": 4}, "4 bits")])
+def test_bits_of_activations_are_said_as_they_are(
+    bits: Any, said: str, baseline: CompressionState, task: Task, profile: Profile
+) -> None:
+    entries = [{"op_types": ["Conv2d"], "quant_types": ["weight"], "quant_bits": bits}]
+    assert any(f"activations get {said}" in line for line in made(baseline, task, profile, "naive", entries)[2])
 
 
 def test_annealing_finds_the_layer_that_matters() -> None:

@@ -30,7 +30,7 @@ def test_old_experiment_is_read_whole() -> None:
     assert (made.compression.compressor, made.proposer, made.target, made.random_seed) == ("l1", "gp", "min", 3)
     assert made.job_failure.job_retries == 2
     assert made.resource_args.early_stop is not None
-    assert read.ignored == ()
+    assert read.ignored == ("the early end by resource_args.early_stop (of metric 'accuracy' and n_parallel 1 alone)",)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,39 @@ def test_range_is_checked_against_its_key() -> None:
 def test_malformed_experiment_is_refused(data: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         grammar.read(data)
+
+
+@pytest.mark.parametrize(("table", "said"), [
+    ({"compressor": "sensitivity", "sparsity_per_iter": 0}, "sparsity_per_iter.*greater than 0"),
+    ({"compressor": "sensitivity", "max_sparsity_per_iter": 0}, "max_sparsity_per_iter.*greater than 0"),
+    ({"compressor": "sensitivity", "ratios": []}, "ratios.*at least 1 item"),
+    ({"compressor": "netadapt", "sparsity_per_iteration": 0}, "sparsity_per_iteration.*greater than 0"),
+    ({"compressor": "naive", "config_list": [{"quant_bits": 1}]}, "quant_bits.*greater than or equal to 2"),
+])  # fmt: skip
+def test_value_that_would_do_nothing_or_another_thing_is_refused(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        grammar.read({"compression": {"config_list": [{"sparsity": 0.3}], **table}})
+
+
+def test_binary_weights_may_be_called_one_bit() -> None:
+    grammar.read({"compression": {"compressor": "binary", "config_list": [{"quant_bits": 1}]}})
+
+
+def test_share_that_amc_does_not_read_is_ignored_with_its_range() -> None:
+    entries = [{"sparsity": {"range": [0.1, 0.5], "type": "float"}, "op_types": ["Conv2d"]}]
+    read = grammar.read({"compression": {"compressor": "amc", "config_list": entries}})
+    assert read.ignored == ("compression.config_list.0.sparsity",) and not read.experiment.spaces
+
+
+@pytest.mark.parametrize("table", [{"metric": "bitops_ratio"}, {"n_parallel": 2}])
+def test_early_end_that_nothing_watches_is_said(table: dict[str, Any]) -> None:
+    stop = {"early_stop": {"aup_policy": "median"}}
+    assert grammar.read(experiment(resource_args=stop, proposer="asha")).ignored == ()
+    ignored = grammar.read(experiment(resource_args=stop, proposer="asha", **table)).ignored
+    assert [line.partition(" (")[0] for line in ignored] == [
+        "the early end by resource_args.early_stop",
+        "the early end by proposer 'asha'",
+    ]
 
 
 def test_settings_of_the_run_may_stand_in_an_entry_or_beside_them() -> None:

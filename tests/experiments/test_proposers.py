@@ -60,6 +60,23 @@ def test_interval_holds_for_every_proposer() -> None:
     assert len(found) > 1
 
 
+@pytest.mark.parametrize("name", ["random", "tpe"])
+@pytest.mark.parametrize("space", [Space("a", "int", (1, 8), n=4), Space("a", "float", (0.1, 0.9), n=8)])
+def test_so_many_values_of_a_range_are_those_of_the_grid(space: Space, name: str) -> None:
+    with proposers.in_memory(name, (space,), "max", 0) as study:
+        found = [study.ask() for _ in range(60)]
+    assert {asked.proposal["a"] for asked in found} == set(space.values() or ())
+
+
+def test_seed_may_be_large() -> None:
+    seeds = (5_000_000_000, 5_000_000_001)
+    made = []
+    for seed in (*seeds, *seeds):
+        with proposers.in_memory("tpe", SPACES, "max", seed) as study:
+            made.append(study.ask().proposal)
+    assert made[:2] == made[2:] and made[0] != made[1]
+
+
 def test_file_of_another_experiment_is_refused(tmp_path: Path) -> None:
     with proposers.opened(tmp_path / "s.jsonl", "random", SPACES, "max", 0, fingerprint="one"):
         pass

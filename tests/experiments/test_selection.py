@@ -41,3 +41,8 @@ def test_every_name_that_matches_nothing_is_told_with_the_nearest() -> None:
 def test_nothing_left_is_refused() -> None:
     with pytest.raises(UsageError, match="no layer is left"):
         select([{"sparsity": 0.1, "op_names": ["0"]}, {"exclude": True, "op_types": ["Conv2d"]}], Plain())
+
+
+def test_nothing_selected_is_refused_without_speaking_of_exclusion() -> None:
+    with pytest.raises(UsageError, match="the entries select none that can be compressed"):
+        select([{"sparsity": 0.1, "op_types": ["BatchNorm2d"]}], Plain())

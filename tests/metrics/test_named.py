@@ -101,3 +101,16 @@ def test_metric_that_does_not_load_is_named_with_its_package(installed: None, na
     with pytest.raises(UsageError, match=f"metric '{name}' of package toy-metrics is left out: .*{why}"):
         metrics.named(name)
     assert metrics.named("rmse").name == "rmse", "the rest works"
+
+
+@pytest.mark.parametrize(("name", "score", "chance", "is_near"), [
+    ("error:lower:", 0.5, 0.4, True),
+    ("error:lower:", 0.3, 0.4, False),
+    ("error:lower:", 0.3, 0.0, False),  # no chance is known: an answer of zeros has no score
+    ("hits:higher:", 0.1, 0.1, True),
+    ("hits:higher:", 0.2, 0.1, False),
+])  # fmt: skip
+def test_score_of_ones_own_is_near_chance_where_that_is_known(
+    name: str, score: float, chance: float, is_near: bool
+) -> None:
+    assert metrics.named(name).is_near_chance(score, chance, 100) == is_near

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from nacdeploy.base.errors import nearest
 from nacdeploy.experiments.config import space
-from nacdeploy.experiments.config.vocabulary import QUANT_BITS, SELECTION, Words
+from nacdeploy.experiments.config.vocabulary import SELECTION, Words
 
 
 def entries_problems(entries: Any, words: Words) -> list[str]:
@@ -37,7 +37,7 @@ def _entry_problems(where: str, entry: Any, words: Words) -> Iterator[str]:
         elif key in words.per_run:
             yield from run_problems(where, key, value, words)
         elif key in ("quant_bits", "bits"):
-            yield from _bits_problems(f"{where}.{key}", value)
+            yield from _bits_problems(f"{where}.{key}", value, words.bits)
         elif key in known:
             yield from _value_problems(f"{where}.{key}", known[key], value, key not in SELECTION)
     if entry.get("exclude") is not True:
@@ -55,16 +55,16 @@ def run_problems(where: str, key: str, value: Any, words: Words) -> Iterator[str
     yield from _value_problems(f"{where}.{key}", words.per_run[key], value, True)
 
 
-def _bits_problems(where: str, value: Any) -> Iterator[str]:
-    """Yield the problems of a number of weight bits, or of one for each quant_type."""
+def _bits_problems(where: str, value: Any, known: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the problems of a number of weight bits, or of one for each of the `known` quant_types."""
     if isinstance(value, dict) and not space.is_space(value):
         for kind, bits in value.items():
-            if kind not in QUANT_BITS:
-                yield f"{where}: unknown quant_type '{kind}'{nearest(kind, QUANT_BITS)}"
+            if kind not in known:
+                yield f"{where}: unknown quant_type '{kind}'{nearest(kind, known)}"
             else:
-                yield from _value_problems(f"{where}.{kind}", QUANT_BITS[kind], bits, True)
+                yield from _value_problems(f"{where}.{kind}", known[kind], bits, True)
     else:
-        yield from _value_problems(where, QUANT_BITS["weight"], value, True)
+        yield from _value_problems(where, known["weight"], value, True)
 
 
 def _value_problems(where: str, kind: Any, value: Any, may_be_space: bool) -> list[str]:

@@ -174,6 +174,11 @@ def _not_honoured(experiment: Experiment) -> Iterator[str]:
     stop = experiment.resource_args.early_stop
     if stop and stop.aup_policy == "curve_fitting":
         yield f"resource_args.early_stop.aup_policy 'curve_fitting' (known: {', '.join(POLICIES)})"
+    is_watched = experiment.metric == "accuracy" and experiment.n_parallel == 1
+    if experiment.script is None and not is_watched:
+        ends = ["resource_args.early_stop"] if stop else []
+        ends += [f"proposer '{experiment.proposer}'"] if experiment.proposer in vocabulary.ENDING else []
+        yield from (f"the early end by {each} (of metric 'accuracy' and n_parallel 1 alone)" for each in ends)
     if experiment.workingdir is not None and experiment.script is None:
         yield "workingdir (there is no script)"
 

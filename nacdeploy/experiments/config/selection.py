@@ -60,7 +60,8 @@ def select(entries: Sequence[Mapping[str, Any]], backbone: nn.Module, *, with_no
                 chosen[name] = {key: value for key, value in entry.items() if key not in SELECTION}
                 excluded.discard(name)
     if not chosen:
-        raise UsageError("config_list: no layer is left to compress: the entries exclude every layer that they select")
+        why = "exclude every layer that they select" if excluded else "select none that can be compressed"
+        raise UsageError(f"config_list: no layer is left to compress: the entries {why}")
     ordered = {name: chosen[name] for name in types if name in chosen}
     return Selection(ordered, frozenset(named), frozenset(excluded), tuple(dict.fromkeys(notes)))
 

@@ -31,6 +31,12 @@ class Space:
     n: int | None = None
 
     @property
+    def is_told_by_place(self) -> bool:
+        """Whether a proposer is told a value by its place among all: choices, and `n` of a range, which no step of
+        whole numbers leads to."""
+        return self.kind == "choice" or self.n is not None
+
+    @property
     def step(self) -> float | None:
         """The distance of two values, None where all in between are allowed."""
         if self.kind == "choice" or (self.interval is None and self.n is None):

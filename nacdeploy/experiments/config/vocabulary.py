@@ -13,9 +13,10 @@ from nacdeploy.base.errors import unknown
 PRUNING, QUANTIZATION = "pruning", "quantization"
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Advance = Annotated[float, Field(gt=0, lt=1)]  # the share of one step: none would never come to an end
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
-WeightBits = Annotated[int, Field(ge=1, le=8)]
+WeightBits = Annotated[int, Field(ge=2, le=8)]
 ActivationBits = Annotated[int, Field(ge=4, le=8)]
 Epoch = Annotated[int, Field(ge=0)]
 Channels = Literal["l1", "l2", "fpgm", "apoz", "mean-activation", "taylor", "slim", "magnitude"]
@@ -35,11 +36,13 @@ BITS: dict[str, Any] = {
     "bits": Any,
 }
 QUANT_BITS: dict[str, Any] = {"weight": WeightBits, "input": ActivationBits, "output": ActivationBits}
+SIGNS: dict[str, Any] = {**QUANT_BITS, "weight": Annotated[int, Field(ge=1, le=8)]}  # binary weights, at any number
 
 
 @dataclass(frozen=True)
 class Words:
-    """A compressor: its type, its keys per layer and per run with what they take, the keys that an entry must have,
+    """A compressor: its type, its keys per layer and per run with what they take, the bits by quant_type, the keys that
+    an entry must have,
     the old system's keys that mean nothing here, whether it cuts channels, and whether it looks at images."""
 
     name: str
@@ -47,6 +50,7 @@ class Words:
     aliases: tuple[str, ...] = ()
     per_layer: dict[str, Any] = field(default_factory=dict)
     per_run: dict[str, Any] = field(default_factory=dict)
+    bits: dict[str, Any] = field(default_factory=lambda: QUANT_BITS)
     required: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     cuts_channels: bool = False
@@ -85,6 +89,8 @@ _ANNEALING = {
 _PROCEDURE: dict[str, Any] = {"is_procedure": True, "cuts_channels": True}
 _OLD_PROCEDURE = ("short_term_fine_tuner", "evaluator", "trainer", "optimize_mode", "experiment_data_dir")
 
+_OLD_AMC = ("model_type", "n_points", "n_calibration_batches", "warmup", "hidden1", "hidden2", "dataset")
+
 COMPRESSORS = (
     _pruner("level"),
     _channels("l1", "l1_filter"),
@@ -109,7 +115,7 @@ COMPRESSORS = (
     _pruner(
         "netadapt",
         "net_adapt",
-        per_run={"sparsity_per_iteration": Share, "short_term_epochs": Epoch, "base_algo": Channels},
+        per_run={"sparsity_per_iteration": Advance, "short_term_epochs": Epoch, "base_algo": Channels},
         ignored=_OLD_PROCEDURE,
         **_PROCEDURE,
     ),
@@ -117,10 +123,10 @@ COMPRESSORS = (
     _pruner(
         "sensitivity",
         per_run={
-            "sparsity_per_iter": Share,
+            "sparsity_per_iter": Advance,
             "acc_drop_threshold": Annotated[float, Field(gt=0)],
-            "max_sparsity_per_iter": Share,
-            "ratios": list[Share],
+            "max_sparsity_per_iter": Advance,
+            "ratios": Annotated[list[Advance], Field(min_length=1)],
             "base_algo": Algorithm,
         },
         ignored=(*_OLD_PROCEDURE, "checkpoint_dir", "finetuner"),
@@ -150,6 +156,7 @@ COMPRESSORS = (
     _pruner(
         "amc",
         "amc-like",
+        per_layer={},
         per_run={
             "flops_ratio": Fraction,
             "lbound": Share,
@@ -159,13 +166,22 @@ COMPRESSORS = (
             "base_algo": Channels,
         },
         required=(),
-        ignored=("model_type", "n_points", "n_calibration_batches", "warmup", "hidden1", "hidden2", "dataset"),
+        ignored=(
+            "sparsity",
+            "model_type",
+            "n_points",
+            "n_calibration_batches",
+            "warmup",
+            "hidden1",
+            "hidden2",
+            "dataset",
+        ),
         **_PROCEDURE,
     ),
     _quantizer("naive"),
     _quantizer("qat"),
     _quantizer("dorefa"),
-    _quantizer("binary", "bnn"),
+    _quantizer("binary", "bnn", bits=SIGNS),
 )
 _BY_NAME = {alias: words for words in COMPRESSORS for alias in (words.name, *words.aliases)}
 
@@ -193,6 +209,9 @@ PROPOSERS = {
     "gp": ("gp", "spearmint"),
     "bohb": ("bohb",),
 }
+
+
+ENDING = ("hyperband", "bohb", "asha")  # that end weak jobs early
 
 
 def proposer(name: str) -> str:

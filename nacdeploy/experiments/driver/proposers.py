@@ -20,11 +20,12 @@ from optuna.trial import TrialState
 from nacdeploy.base import records
 from nacdeploy.base.errors import UsageError
 from nacdeploy.experiments.config.space import Space
+from nacdeploy.experiments.config.vocabulary import ENDING
 
 FILE = "study.jsonl"
 _NAME = "experiment"
-_PRUNING = ("hyperband", "bohb", "asha")
-_CHOICE = "#"  # choices are told to Optuna by their place: they may be anything, lists included
+_PLACE = "#"  # behind the name of what is told to Optuna by its place; choices may be anything, lists included
+_N_SEEDS = 2**32  # numpy takes no larger ones
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Study:
         trial = self._trials[asked.number]
         with _quiet():
             trial.report(value, step)
-            return self._proposer in _PRUNING and trial.should_prune()
+            return self._proposer in ENDING and trial.should_prune()
 
     def intermediates(self, asked: Proposal) -> list[dict[int, float]]:
         """Return the intermediate values by step of all other proposals."""
@@ -98,12 +99,7 @@ class Study:
 
     def _as_told(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
         by_name = {space.name: space for space in self._spaces}
-        return {
-            name + (_CHOICE if by_name[name].kind == "choice" else ""): (
-                by_name[name].range.index(value) if by_name[name].kind == "choice" else value
-            )
-            for name, value in proposal.items()
-        }
+        return dict(_told(by_name[name], value) for name, value in proposal.items())
 
 
 @contextmanager
@@ -176,19 +172,29 @@ def _grid(spaces: Sequence[Space]) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in itertools.product(*(s.values() or () for s in spaces))]
 
 
+def _told(space: Space, value: Any) -> tuple[str, Any]:
+    """Return a parameter of Optuna and its value for a value of a space."""
+    if not space.is_told_by_place:
+        return space.name, value
+    return space.name + _PLACE, (space.values() or ()).index(value)
+
+
 def _suggested(trial: optuna.Trial, space: Space) -> Any:
+    values = space.values()
     if space.kind == "choice":
-        return space.range[trial.suggest_categorical(space.name + _CHOICE, list(range(len(space.range))))]
+        return space.range[trial.suggest_categorical(space.name + _PLACE, list(range(len(space.range))))]
+    if values is not None and space.is_told_by_place:
+        return values[trial.suggest_int(space.name + _PLACE, 0, len(values) - 1)]
     low, high = space.range
     if space.kind == "int":
         return trial.suggest_int(space.name, low, high, step=max(1, round(space.step or 1)))
-    values = space.values()
     if values is not None and len(values) == 1:
         return values[0]
     return space.rounded(trial.suggest_float(space.name, low, high, step=space.step))
 
 
 def _sampler(proposer: str, seed: int) -> optuna.samplers.BaseSampler:
+    seed %= _N_SEEDS
     if proposer in ("tpe", "bohb"):
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
     if proposer == "cmaes":

@@ -37,7 +37,12 @@ def check(name: str, run: Run) -> None:
     Raises:
         UsageError: a layer is named whose outputs cannot be cut, or none of the selected ones has such.
     """
-    algorithm = run.setting("base_algo", run.setting("pruning_algorithm", LEVEL if name == "agp" else ""))
+    own = LEVEL if name in (LEVEL, "agp", "lottery-ticket") else ""
+    algorithm = run.setting("base_algo", run.setting("pruning_algorithm", own))
+    if name == "amc":
+        amc.check(run)
+    if algorithm == LEVEL:
+        units(run, LEVEL, dict.fromkeys(run.selection.layers, 0.0))
     if algorithm in CHANNELS or (compressor(name).cuts_channels and algorithm != LEVEL):
         channel_shares(run, run.start.network, dict.fromkeys(run.selection.layers, 0.0))
 
@@ -92,8 +97,10 @@ def quantize_table(name: str, run: Run) -> dict[str, Any]:
     common = Counter(rungs.values()).most_common(1)[0][0]
     if any("weight" not in values.get("quant_types", ("weight",)) for values in run.selection.layers.values()):
         run.say("quant_types: weights are quantized too, since no target multiplies integers by floats")
-    if any(set(values.get("quant_types", ())) == {"weight"} for values in run.selection.layers.values()):
-        run.say(f"quant_types: activations get {_DEFAULT_BITS} bits, since no target multiplies integers by floats")
+    alone = {n for n, values in run.selection.layers.items() if set(values.get("quant_types", ())) == {"weight"}}
+    if alone:
+        bits = " or ".join(sorted({rungs[name].partition("a")[2] for name in alone}))
+        run.say(f"quant_types: activations get {bits} bits, since no target multiplies integers by floats")
     return {
         "ladder": [common],
         "layer_bits": {layer: rung for layer, rung in rungs.items() if rung != common},

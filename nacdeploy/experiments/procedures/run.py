@@ -127,11 +127,22 @@ def units(run: Run, algorithm: str, wanted: Shares | None = None) -> Units:
     wanted = run.shares() if wanted is None else wanted
     if algorithm == LEVEL:
         shares = {n: s for n, s in wanted.items() if getattr(_layer(network, n), "groups", 1) == 1}
+        _check_all_masked(run, wanted, shares)
         return Units(shares, {name: n_weights[name] for name in shares})
     groups = {g.root: g for g in channel_groups.groups(network)}
     shares = channel_shares(run, network, wanted)
     sizes = {root: sum(n_weights.get(layer, 0) for layer in groups[root].layers) for root in shares}
     return Units(shares, sizes)
+
+
+def _check_all_masked(run: Run, wanted: Mapping[str, float], shares: Mapping[str, float]) -> None:
+    """Refuse convolutions in groups that were named one by one, or where nothing else is left; say so of the others."""
+    dense = [name for name in wanted if name not in shares]
+    named = [name for name in dense if name in run.selection.named]
+    if named or not shares:
+        raise UsageError(f"config_list: '{(named or dense)[0]}' is a convolution in groups, whose weights stay dense")
+    if dense:
+        run.say(f"{', '.join(dense)}: convolutions in groups stay dense")
 
 
 def channel_shares(run: Run, network: Network, wanted: Mapping[str, float]) -> Shares:

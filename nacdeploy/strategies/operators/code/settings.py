@@ -53,10 +53,11 @@ class CodeTable(Table):
         inits = "|".join(map(re.escape, get_args(Init)))
         shape = re.compile(rf"kmeans:\d+(:({inits}))?|linear:\d+|fixed_point:\d+(:-?\d+)?")
         for layer, text in layers.items():
-            if not shape.fullmatch(text) or not 1 <= int(text.split(":")[1]) <= 16:
+            numbers = [int(part) for part in text.split(":")[1:] if part.lstrip("-").isdigit()]
+            if not shape.fullmatch(text) or not 1 <= numbers[0] <= 16 or not all(-32 <= n <= 32 for n in numbers):
                 raise ValueError(
                     f"'{text}' of {layer} is none of kmeans:BITS, kmeans:BITS:INIT, linear:BITS, fixed_point:BITS, "
-                    "fixed_point:BITS:INTEGER_BITS with 1 to 16 bits"
+                    "fixed_point:BITS:INTEGER_BITS with 1 to 16 bits, -32 to 32 of them before the point"
                 )
         return layers
 
