@@ -162,10 +162,11 @@ def _print_front(result: Any) -> None:
     from nacdeploy.metrics import cell, number
 
     metric = result.scores.scored_by
+    is_dense = any(each.is_answer and each.is_dense for each in result.candidates)  # which may have a member's chain
     rows = [
         [
             str(member.number),
-            member.chain + (" *" if member.chain == result.chain else ""),
+            member.chain + (" *" if member.chain == result.chain and not is_dense else ""),
             cell(metric, member.figures.score),
             number(metric, member.drop),
             _speed_cell(member.figures),

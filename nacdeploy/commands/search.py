@@ -87,14 +87,16 @@ def search(
             cache_place = session.profile.search.cache or start.place / resuming.CACHE
             ours = equipped(session, start.place, cache_place, progress.say)
             final = _searched(start.place, session, ours, cluster, progress)
+        is_late = False
         own = dense_of(session, final, ours, start, watch, progress) if pick is None else ()
         if pick is not None:
             final = _picked(final, pick, ours, start.place)
+            is_late = _say_late(final, session.profile, progress)
         elif final.state is None and not own:
             raise NacdeployError(_nothing(final.found, session.profile, start.place))
         _say_latency(final, progress)
         command = Command("search", start.place, start.request.options, progress, watch)
-        rivals = dense.candidates(session, final.state, final.speed, own) if ours.by_clock else ()
+        rivals = dense.candidates(session, final.state, final.speed, own) if ours.by_clock and not is_late else ()
         how: dict[str, Any] = {"found": final.found, "latency": final.latency, "candidates": rivals}
         if (won := dense.wins(own, final.state)) is not None:
             return finish(command, won.session, won.state, speed=won.speed, n_epochs=won.n_more, **how)
@@ -286,6 +288,16 @@ def _picked(final: Final, pick: int, ours: Equipment, place: Path) -> Final:
     state = ours.evaluator.in_full(Chain.parse(best.chain))
     speed_of_it = next(iter(ours.speeds.in_full([state]).values())) if ours.speeds else None
     return replace(final, found=replace(final.found, best=best), state=state, speed=speed_of_it)
+
+
+def _say_late(final: Final, profile: Profile, progress: Progress) -> bool:
+    """Say it if a member takes more than the time that its search asked for; return whether it does."""
+    speed, asked = final.speed, profile.search.speedup
+    if speed is None or asked is None or speed.ratio >= asked:
+        return False
+    asked_ms = speed.baseline_ms / asked
+    progress.say(f"ABOVE THE TIME: this member takes {speed.p50_ms:.4g} ms, and {asked_ms:.4g} ms were asked for")
+    return True
 
 
 def _nothing(found: SearchResult, profile: Profile, place: Path) -> str:

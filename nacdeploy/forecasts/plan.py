@@ -1,5 +1,6 @@
 """The plan of a transfer: its chain, changed where a budget asks for it, and what is told of it before it trains."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,12 @@ class Wish:
             raise UsageError(f"{named[0]} is what --adapt holds by changing parameters: give --adapt too")
         if self.adapt and not named:
             raise UsageError("--adapt holds a budget: give --max-drop, --target-ms or --speedup")
+        if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
+            raise UsageError(f"--max-drop {self.max_drop:g} is no budget: give a number from 0")
+        if self.target_ms is not None and not 0 < self.target_ms < math.inf:
+            raise UsageError(f"--target-ms {self.target_ms:g} is no budget: give a number above 0")
+        if self.speedup is not None and not 1 <= self.speedup < math.inf:
+            raise UsageError(f"--speedup {self.speedup:g} is no budget: give a number from 1")
         if self.adapt and self.forecast is False:
             raise UsageError("--adapt goes by forecasts: leave --no-forecast away")
         if post_finetune and (self.adapt or self.forecast):

@@ -94,7 +94,8 @@ class TableClock:
         count."""
         rows = [each for each in (self.times.table.networks if self.times.table else ()) if each.precision == precision]
         own = [each for each in rows if each.family == family]
-        return tuple((each.p50_ms, each.sum_ms) for each in own or (rows if self.carried else []))
+        call_ms = self.times.call_ms  # which the sum of a table's network has, and the sum of `layers_ms` has not
+        return tuple((each.p50_ms, each.sum_ms - call_ms) for each in own or (rows if self.carried else []))
 
     def _timed(
         self, networks: Mapping[str, Network], first: str, first_ms: float | None, family: str

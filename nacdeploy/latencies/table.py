@@ -175,7 +175,7 @@ class Times:
 
     def _opened(self) -> LatencyTable | None:
         if self.is_carried:
-            return read(self._path)
+            return read_carried(self._path, self._profile)
         for path in (self._path, self._given):
             if path is not None and (path == self._given or path.is_file()):
                 return read_here(path, self._here())
@@ -190,8 +190,28 @@ def read(path: Path) -> LatencyTable:
     """
     table = records.read(LatencyTable, path)
     times = (*(each.p50_ms for each in table.layers), *(each.p50_ms for each in table.networks))
-    if not all(0 < ms < float("inf") for ms in times):
+    sums = (*(each.sum_ms for each in table.networks), table.anchor_ms)
+    if not all(0 < ms < float("inf") for ms in (*times, *sums)) or not 0 <= table.call_ms < float("inf"):
         raise UsageError(f"{path} holds a time that is not above 0 ms: measure again")
+    return table
+
+
+def read_carried(path: Path, profile: Profile) -> LatencyTable:
+    """Read a table of another machine.
+
+    Raises:
+        UsageError: it is of another target, batch or number of threads than the profile asks for.
+    """
+    table, bench = read(path), profile.bench
+    asked = {"target": profile.target.name, "batch_size": bench.batch_sizes[0], "threads": bench.threads}
+    theirs = records.to_data(table.setting)
+    if differs := [
+        f"{key} '{theirs[key]}', and '{asked[key]}' is asked for" for key in asked if theirs[key] != asked[key]
+    ]:
+        raise UsageError(
+            f"{path} holds times of {'; '.join(differs)}: give the target and the bench settings that it was written "
+            "with, or write one with these ('nacdeploy analyze --latency-table' on the target machine)"
+        )
     return table
 
 

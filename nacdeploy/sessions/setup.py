@@ -130,6 +130,8 @@ def to_apply(
     found = resolve(strategy)
     if precision is not None and "Q" not in found.chain.word:
         raise UsageError(f"--precision says which layers Q leaves in float, and '{found.chain}' has no Q")
+    if latency_table is not None and "P" not in found.chain.word:
+        raise UsageError(f"--latency-table is what a P by time goes by, and '{found.chain}' has no P")
     options = filled(options)
     data.name_by_user(options["data"])
     settings = Settings.loaded(options["profile"])

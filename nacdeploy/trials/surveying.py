@@ -12,6 +12,7 @@ from nacdeploy.sessions import measured
 from nacdeploy.sessions.session import Session
 from nacdeploy.strategies.operators.prune import by_time
 from nacdeploy.strategies.operators.prune.operator import rule_to_come
+from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.surgery.channels import channel_groups
 
 
@@ -31,7 +32,9 @@ def write_table(session: Session, path: Path, progress: Progress) -> None:
     with progress.bar("measuring layers") as bar:
         for done, (name, runs) in enumerate(_precisions(session)):
             bar.update(done, 2, name)
-            multiple = measured.unit(session.profile.target, name == by_time.INT8, progress)
+            multiple = session.profile.of(PruneTable).multiple
+            if multiple == "target":
+                multiple = measured.unit(session.profile.target, name == by_time.INT8, progress)
             times, fit = by_time.surveyed(runs, found, multiple, clock)
             before_ms = clock.networks_ms([runs])[0]
             off = fit.whole_ms(times.sum_ms(times.now)) / before_ms - 1

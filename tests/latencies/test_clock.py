@@ -1,6 +1,7 @@
 """The clock of a session reads a table from a file, and says what the table lacks; times here are made up."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from nacdeploy.strategies.state import CompressionState
 from nacdeploy.task import Task
 
 ELSEWHERE = Setting("a phone", "ort", "ONNX Runtime 9", 1, 1)
+CALL_MS = 0.01
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def table(baseline: CompressionState, tmp_path: Path) -> Path:
         LayerTime(layer, layer.weight_shape[0] * layer.weight_shape[1] / 1e6) for layer in dict.fromkeys(layers)
     )
     networks = (NetworkTime("a", "b", "float32", 2.0, 1.0), NetworkTime("c", "b", "int8", 1.0, 0.5))
-    records.write_json(tmp_path / "phone.json", LatencyTable(ELSEWHERE, 1.0, 0.01, times, networks))
+    records.write_json(tmp_path / "phone.json", LatencyTable(ELSEWHERE, 1.0, CALL_MS, times, networks))
     return tmp_path / "phone.json"
 
 
@@ -44,8 +46,8 @@ def test_carried_table_answers_without_a_measurement(carried: TableClock, baseli
 
 
 def test_carried_table_knows_its_networks_by_precision(carried: TableClock) -> None:
-    assert carried.kept("another", "float32") == ((2.0, 1.0),)
-    assert carried.kept("b", "int8") == ((1.0, 0.5),)
+    assert carried.kept("another", "float32") == ((2.0, 1.0 - CALL_MS),), "the sum of layers, without the call"
+    assert carried.kept("b", "int8") == ((1.0, 0.5 - CALL_MS),)
 
 
 def test_carried_table_names_the_layer_it_lacks(carried: TableClock, baseline: CompressionState) -> None:
@@ -73,10 +75,22 @@ def test_target_that_is_not_here_is_refused_in_one_line(task: Task, profile: Pro
         clock.networks_ms([])
 
 
-@pytest.mark.parametrize("ms", [0.0, -1.0])
-def test_table_with_a_time_that_cannot_be_is_refused(ms: float, table: Path) -> None:
+@pytest.mark.parametrize(("key", "value"), [("target", "openvino"), ("threads", 4), ("batch_size", 8)])
+def test_carried_table_of_another_target_or_method_is_refused(
+    key: str, value: Any, table: Path, task: Task, profile: Profile, tmp_path: Path
+) -> None:
     data = records.read_json(table)
-    data["networks"][0]["p50_ms"] = ms
+    data["setting"][key] = value
+    records.write_json(table, data)
+    with pytest.raises(UsageError, match=f"holds times of {key} '{value}', and '.*' is asked for: give"):
+        TableClock(task, profile, tmp_path, table).kept("b", "int8")
+
+
+@pytest.mark.parametrize("ms", [0.0, -1.0])
+@pytest.mark.parametrize("key", ["p50_ms", "sum_ms"])
+def test_table_with_a_time_that_cannot_be_is_refused(key: str, ms: float, table: Path) -> None:
+    data = records.read_json(table)
+    data["networks"][0][key] = ms
     records.write_json(table, data)
     with pytest.raises(UsageError, match="not above 0 ms"):
         read(table)

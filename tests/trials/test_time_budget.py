@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import made_up_times
 import pytest
 from command_line import change, run, succeed
+from conftest import make_profile
 
+from nacdeploy.commands.search import _say_late
 from nacdeploy.strategies.steps import checkpoint
+from nacdeploy.trials.speed import Speed
 
 MORE = ("--latency-table", "phone.json", "--json")
 
@@ -53,6 +57,15 @@ def test_stopped_search_goes_on_with_its_time(phone: dict[str, float]) -> None:
     assert rows("fast")[: len(before)] == before
     assert len(rows("fast")) > len(before)
     assert result["figures"]["speed_ratio"] >= 3.0
+
+
+@pytest.mark.parametrize(("ratio", "is_late"), [(1.9, True), (2.0, False)])
+def test_member_above_the_time_is_picked_with_a_word(ratio: float, is_late: bool) -> None:
+    said: list[str] = []
+    final: Any = SimpleNamespace(speed=Speed(ratio, None, None, 4.0 / ratio, 4.0, 31))
+    progress: Any = SimpleNamespace(say=said.append)
+    assert _say_late(final, make_profile(search={"speedup": 2.0}), progress) == is_late
+    assert said == (["ABOVE THE TIME: this member takes 2.105 ms, and 2 ms were asked for"] if is_late else [])
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from conftest import follow, make_profile
 from nacdeploy.base import records
 from nacdeploy.base.errors import RefusedError, UsageError
 from nacdeploy.network.network import Network
+from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.prune import allocation, by_time, layer_times
 from nacdeploy.strategies.operators.prune.by_time import Budget
 from nacdeploy.strategies.operators.prune.operator import Prune, PruneDecision
 from nacdeploy.strategies.state import CompressionState
+from nacdeploy.strategies.steps import letters
 from nacdeploy.surgery.channels import channel_groups
 from nacdeploy.task import Task
 from nacdeploy.task.clock import Grid, Sizes
@@ -203,6 +205,18 @@ def test_letter_s_own_measure_stands_in_place_of_the_profile_s() -> None:
     assert not Prune.configure(by_budget, {"ratio": 0.5}).is_by_time
     with pytest.raises(UsageError, match="give one of them"):
         Prune.configure(make_profile(), {"time": 0.5, "target_ms": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("letter", "said"),
+    [
+        ("P(ratio=0.2,time=0.5)", "P\\(ratio, time\\): .*give one of them"),
+        ("P(latency_table=lat.json,time=0.9)", "'latency_table' holds for every letter of a chain"),
+    ],
+)
+def test_letter_with_what_it_would_not_follow_is_refused(letter: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        letters.make(Chain.parse(letter).links[0], make_profile())
 
 
 def test_without_a_time_no_record_names_one() -> None:

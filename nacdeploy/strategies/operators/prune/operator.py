@@ -43,6 +43,7 @@ from nacdeploy.task import evaluate as evaluation
 _N_CAUSES = 3
 _JUDGES = 4  # images that fit, for each that judges a fit
 _MEASURES = {"ratio", "time", "target_ms"}
+_RUN_WIDE = ("latency_table",)  # the clock of a session reads it
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class Prune:
             own = own.model_copy(update={"time": None, "target_ms": None})
         if parameters.get("depth"):  # as its own depth does in place of a scope that leaves every block
             own = own.model_copy(update={"scope": "global"})
-        table = with_parameters(cls.letter, own, parameters)
+        if len(both := sorted(_MEASURES & parameters.keys())) > 1 and "ratio" in both:
+            raise UsageError(f"P({both[0]}, {both[1]}): a share of the channels or a time is removed: give one of them")
+        table = with_parameters(cls.letter, own, parameters, _RUN_WIDE)
         if table.multiple == "target":
             table = table.model_copy(update={"multiple": profile.target.multiple()})
         if parameters.get("depth") and not (table.is_by_time and table.may_drop):
