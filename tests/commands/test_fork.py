@@ -97,7 +97,7 @@ def test_changed_code_is_refused_by_its_version(what: str, home: Path, monkeypat
         monkeypatch.setattr(Prune, "version", 99)
     else:
         monkeypatch.setitem(advance.VERSIONS, "settle", settle.SETTLE_VERSION + 1)
-        expected = "code.settle was 2 and is 3"
+        expected = f"code.settle was {settle.SETTLE_VERSION} and is {settle.SETTLE_VERSION + 1}"
     refused = run("search", "--resume", RUN)
     assert refused.code == 2
     assert expected in refused_line(refused)
