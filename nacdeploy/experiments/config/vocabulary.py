@@ -42,8 +42,8 @@ SIGNS: dict[str, Any] = {**QUANT_BITS, "weight": Annotated[int, Field(ge=1, le=8
 @dataclass(frozen=True)
 class Words:
     """A compressor: its type, its keys per layer and per run with what they take, the bits by quant_type, the keys that
-    an entry must have,
-    the old system's keys that mean nothing here, whether it cuts channels, and whether it looks at images."""
+    an entry must have, the old system's keys that mean nothing here, whether it cuts channels, and whether it looks at
+    images."""
 
     name: str
     type: str
@@ -88,7 +88,6 @@ _ANNEALING = {
 }
 _PROCEDURE: dict[str, Any] = {"is_procedure": True, "cuts_channels": True}
 _OLD_PROCEDURE = ("short_term_fine_tuner", "evaluator", "trainer", "optimize_mode", "experiment_data_dir")
-
 _OLD_AMC = ("model_type", "n_points", "n_calibration_batches", "warmup", "hidden1", "hidden2", "dataset")
 
 COMPRESSORS = (
@@ -166,16 +165,7 @@ COMPRESSORS = (
             "base_algo": Channels,
         },
         required=(),
-        ignored=(
-            "sparsity",
-            "model_type",
-            "n_points",
-            "n_calibration_batches",
-            "warmup",
-            "hidden1",
-            "hidden2",
-            "dataset",
-        ),
+        ignored=("sparsity", *_OLD_AMC),
         **_PROCEDURE,
     ),
     _quantizer("naive"),
