@@ -20,7 +20,7 @@ from nacdeploy.strategies.chain import Chain
 from nacdeploy.strategies.operators.finetune.settings import FinetuneTable
 from nacdeploy.strategies.operators.prune import by_time
 from nacdeploy.strategies.operators.prune.operator import rule_to_come
-from nacdeploy.strategies.search.alphabet import parsed
+from nacdeploy.strategies.operators.prune.settings import PruneTable
 from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.steps.follow import follow
 from nacdeploy.task.distillation import Distillation
@@ -177,7 +177,7 @@ def _candidate(name: str, state: CompressionState, speed: Speed, n_epochs: int, 
 
 
 def _is_quantized(session: Session) -> bool:
-    return "Q" in parsed(session.profile.search.alphabet).letters
+    return session.profile.of(PruneTable).runs_as == by_time.INT8  # as the time budget has settled
 
 
 def _within(search: Search) -> Iterator[ModelSpec]:

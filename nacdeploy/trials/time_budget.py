@@ -105,15 +105,31 @@ def settled(session: Session, progress: Progress) -> Session:
     assert isinstance(clock, TableClock)
     base_ms = networks_ms(clock, [session.baseline.network])[0]
     target_ms = table.target_ms or base_ms / (table.speedup or 1.0)
-    _check_reach(session, clock, base_ms, target_ms)
+    precision = _precision(session, clock, base_ms, progress)
+    _check_reach(session, clock, base_ms, target_ms, precision)
     progress.say(
         f"the answer may take {target_ms:.4g} ms, {base_ms / target_ms:.2f} times as fast as the baseline "
         f"({base_ms:.4g} ms), by {clock.where}"
     )
-    return _with(session, _derived(session, base_ms, target_ms))
+    return _with(session, _derived(session, base_ms, target_ms, precision))
 
 
-def _derived(session: Session, base_ms: float, target_ms: float) -> dict[str, Any]:
+def _precision(session: Session, clock: TableClock, base_ms: float, progress: Progress) -> str:
+    """Return the precision in which networks are deployed: integers if the alphabet has a Q and the network is faster
+    in them than in its `base_ms`."""
+    if "Q" not in parsed(session.profile.search.alphabet).letters:
+        return by_time.FLOAT32
+    now_ms = networks_ms(clock, [by_time.deployed(session.baseline.network, rule_to_come(session.profile))])[0]
+    if now_ms < base_ms:
+        return by_time.INT8
+    progress.say(
+        f"integers are no faster here ({now_ms:.4g} ms, {base_ms:.4g} ms in float): P leaves a time in float, and "
+        "dense networks stay in float"
+    )
+    return by_time.FLOAT32
+
+
+def _derived(session: Session, base_ms: float, target_ms: float, precision: str) -> dict[str, Any]:
     """Return the keys that follow from a time; a key that a source names keeps its value."""
     open_keys = {
         "search.max_drop": _EVERYTHING * session.task.metric.point(session.baseline.metrics.chance),
@@ -129,16 +145,15 @@ def _derived(session: Session, base_ms: float, target_ms: float) -> dict[str, An
     )
     if "rules.by_drop" in search:
         search["rules"] = {**session.profile.search.rules.model_dump(), "by_drop": search.pop("rules.by_drop")}
-    if "Q" in parsed(search.get("alphabet", session.profile.search.alphabet)).letters:
-        prune["runs_as"] = by_time.INT8
+    prune["runs_as"] = by_time.INT8 if precision == by_time.INT8 else "now"
     return {
         "search": {**search, "speedup": base_ms / target_ms},
         "prune": {**prune, "target_ms": _MARGIN * target_ms},
     }
 
 
-def _check_reach(session: Session, clock: TableClock, base_ms: float, target_ms: float) -> None:
-    least_ms = _least_ms(session, clock)
+def _check_reach(session: Session, clock: TableClock, base_ms: float, target_ms: float, precision: str) -> None:
+    least_ms = _least_ms(session, clock, precision)
     if not least_ms <= target_ms < base_ms:
         raise UsageError(
             f"{target_ms:.4g} ms ({base_ms / target_ms:.2f}x) is out of reach: the FP32 baseline takes {base_ms:.4g} "
@@ -147,10 +162,10 @@ def _check_reach(session: Session, clock: TableClock, base_ms: float, target_ms:
         )
 
 
-def _least_ms(session: Session, clock: TableClock) -> float:
-    """Return the time of the fastest network that the alphabet's letters make of the baseline."""
+def _least_ms(session: Session, clock: TableClock, precision: str) -> float:
+    """Return the time of the fastest network that the alphabet's letters make of the baseline in a precision."""
     network, letters = session.baseline.network, parsed(session.profile.search.alphabet).letters
-    runs = by_time.deployed(network, rule_to_come(session.profile) if "Q" in letters else None)
+    runs = by_time.deployed(network, rule_to_come(session.profile) if precision == by_time.INT8 else None)
     found = channel_groups.groups(network) if "P" in letters else ()
     if not found:
         return networks_ms(clock, [runs])[0]

@@ -19,7 +19,11 @@ MORE = ("--latency-table", "phone.json", "--json")
 
 @pytest.fixture
 def phone(home: Path) -> dict[str, float]:
-    """The times of the FP32 baseline on the phone, and of the smallest network in integers."""
+    return times_of_a_phone()
+
+
+def times_of_a_phone() -> dict[str, float]:
+    """The times of the FP32 baseline on the phone, and of the smallest network in integers; the table lies here."""
     change("search", alphabet="FPQ", budget=5)
     (folder,) = [path for path in Path("runs/baselines").iterdir() if (path / checkpoint.RECORD).is_file()]
     state, record = checkpoint.load(folder)
@@ -41,6 +45,19 @@ def test_answer_is_within_the_time(phone: dict[str, float]) -> None:
     decided = json.loads(Path("fast/checkpoint/checkpoint.json").read_text())["steps"]
     (timed,) = [step["decision"]["timed"] for step in decided if "timed" in step["decision"]]
     assert (timed["precision"], timed["measured_ms"]) == ("int8", None)
+
+
+def test_time_is_one_in_float_where_integers_are_slower(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = made_up_times.layer_ms
+    slow_integers = lambda layer: fast(layer) * (1 if layer.precision == "float" else 8)  # noqa: E731
+    monkeypatch.setattr(made_up_times, "layer_ms", slow_integers)
+    phone = times_of_a_phone()
+    assert phone["int8"] > phone["baseline"]
+    done = succeed("search", "--speedup", 3.0, "--out", "fast", *MORE)
+    assert "integers are no faster here" in done.err
+    assert "Q" not in done.json["chain"] and done.json["figures"]["speed_ratio"] >= 3.0
+    decided = json.loads(Path("fast/checkpoint/checkpoint.json").read_text())["steps"]
+    assert {step["decision"]["timed"]["precision"] for step in decided if "timed" in step["decision"]} == {"float32"}
 
 
 def test_answer_is_the_best_within_the_time(phone: dict[str, float]) -> None:
