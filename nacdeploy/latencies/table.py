@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _ANCHOR, _NOTHING = "anchor", "nothing"
 _ROUND_MS = 4.0
 _SMALLEST_MS = 1e-4
 _N_AT_ONCE = 96  # models in memory
+_N_NEAR = 8  # numbers of channels on each side of one between which it may lie
 
 
 @dataclass(frozen=True)
@@ -227,19 +229,33 @@ def read_here(path: Path, here: Setting) -> LatencyTable:
 
 
 def between(known: Mapping[tuple[int, int], float], at: tuple[int, int]) -> float | None:
-    """Return the value at a point between the four nearest of a grid of points; None outside of it."""
+    """Return the value at a point between four known points, the corners of a rectangle around it, of the smallest such
+    rectangle; None outside of all.
+
+    A table that was kept for long holds single points between those of its grid.
+    """
     sides = []
     for axis, value in enumerate(at):
         values = sorted({point[axis] for point in known})
-        below, above = [v for v in values if v <= value][-1:], [v for v in values if v >= value][:1]
-        if not below or not above:
-            return None
-        share = (value - below[0]) / (above[0] - below[0]) if above > below else 0.0
-        sides.append(((below[0], 1.0 - share), (above[0], share)))
-    corners = [((x, y), a * b) for x, a in sides[0] for y, b in sides[1]]
-    if not all(point in known for point, _ in corners):
+        below, above = (
+            [v for v in values if v <= value][: -_N_NEAR - 1 : -1],
+            [v for v in values if v >= value][:_N_NEAR],
+        )
+        sides.append([(low, high) for low in below for high in above])
+    around = [
+        (rows, columns)
+        for rows, columns in product(*sides)
+        if all(corner in known for corner in product(rows, columns))
+    ]
+    if not around:
         return None
-    return sum(known[point] * weight for point, weight in corners) / sum(weight for _, weight in corners)
+    rows, columns = min(around, key=lambda each: (1 + each[0][1] - each[0][0]) * (1 + each[1][1] - each[1][0]))
+    weights = [
+        [(low, 1.0 - share), (high, share)]
+        for (low, high), value in zip((rows, columns), at, strict=True)
+        for share in [(value - low) / (high - low) if high > low else 0.0]
+    ]
+    return sum(known[x, y] * a * b for (x, a), (y, b) in product(*weights))
 
 
 def _in_integers(layer: Layer) -> Layer:

@@ -64,6 +64,13 @@ def test_time_lies_between_those_of_the_nearest_channels(at: tuple[int, int], ex
     assert between(known, at) == expected
 
 
+def test_single_point_beside_the_grid_hides_no_rectangle() -> None:
+    """As networks that were cut leave behind in a table that is kept."""
+    known = {(8, 8): 1.0, (16, 8): 3.0, (8, 24): 3.0, (16, 24): 5.0}
+    assert between({**known, (12, 20): 9.0, (13, 8): 7.0}, (12, 16)) == 3.0
+    assert between({**known, (12, 16): 9.0}, (12, 16)) == 9.0
+
+
 def test_carried_table_times_no_network(carried: TableClock, baseline: CompressionState) -> None:
     with pytest.raises(NacdeployError, match="was measured elsewhere"):
         carried.networks_ms([baseline.network])
