@@ -161,7 +161,11 @@ def test_wrong_call_is_one_line_that_says_what_would_work(line: str, expected: s
             {"objective": "nac", "objectives": ["bytes", "macs"]},
             "search.objectives goes with objective = 'pareto', not with 'nac'",
         ),
-        ("search", {"latency_table": "layers.json"}, "search.latency_table goes with latency = 'table'"),
+        (
+            "search",
+            {"latency_table": "layers.json"},
+            "search.latency_table goes with latency = 'table', or with a time",
+        ),
         ("search", {"searcher": "grid"}, "unknown searcher 'grid'"),
         ("search", {"alphabet": ""}, "has no letter that compresses"),
         ("search", {"alphabet": "F"}, "has no letter that compresses"),

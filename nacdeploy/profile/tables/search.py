@@ -135,7 +135,9 @@ class SearchTable(Table):
         if self.objectives and self.objective != "pareto":
             raise ValueError(f"search.objectives goes with objective = 'pareto', not with '{self.objective}'")
         if self.latency_table is not None and self.latency != "table":
-            raise ValueError("search.latency_table goes with latency = 'table'")
+            raise ValueError(
+                "search.latency_table goes with latency = 'table', or with a time (--target-ms, --speedup): give one"
+            )
         return self
 
     @field_validator("objective")
