@@ -36,7 +36,7 @@ from nacdeploy.strategies.operators.quantize.settings import QuantizeTable
 from nacdeploy.task import Task
 from nacdeploy.task import evaluate as evaluation
 
-SETTLE_VERSION = 3  # part of the keys of a search's memory: raise it when what settles comes out differently
+SETTLE_VERSION = 2  # part of the keys of a search's memory: raise it when what settles comes out differently
 SETTLED_BY = {"settle", "quantize"}  # the tables of a profile that `settle` reads: part of these keys too
 N_JUDGED = 1024
 N_FITTED = 32  # images that channels and weights are fitted to
