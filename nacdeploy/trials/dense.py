@@ -25,7 +25,7 @@ from nacdeploy.strategies.state import CompressionState
 from nacdeploy.strategies.steps.follow import follow
 from nacdeploy.task.distillation import Distillation
 from nacdeploy.trials.speed import Speed
-from nacdeploy.trials.time_budget import ClockSpeeds, networks_ms
+from nacdeploy.trials.time_budget import ClockSpeeds, has_q, networks_ms
 
 _WEIGHT = 0.5  # of the teacher, where the profile's F has none
 _N_DEPTHS = 2
@@ -177,7 +177,7 @@ def _candidate(name: str, state: CompressionState, speed: Speed, n_epochs: int, 
 
 
 def _is_quantized(session: Session) -> bool:
-    return session.profile.of(PruneTable).runs_as == by_time.INT8  # as the time budget has settled
+    return has_q(session) and session.profile.of(PruneTable).runs_as == by_time.INT8  # as the time budget has settled
 
 
 def _within(search: Search) -> Iterator[ModelSpec]:

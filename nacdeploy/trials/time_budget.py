@@ -114,10 +114,15 @@ def settled(session: Session, progress: Progress) -> Session:
     return _with(session, _derived(session, base_ms, target_ms, precision))
 
 
+def has_q(session: Session) -> bool:
+    """Tell whether the chains of a session's search may be quantized."""
+    return "Q" in parsed(session.profile.search.alphabet).letters
+
+
 def _precision(session: Session, clock: TableClock, base_ms: float, progress: Progress) -> str:
     """Return the precision in which networks are deployed: integers if the alphabet has a Q and the network is faster
     in them than in its `base_ms`."""
-    if "Q" not in parsed(session.profile.search.alphabet).letters:
+    if not has_q(session):
         return by_time.FLOAT32
     now_ms = networks_ms(clock, [by_time.deployed(session.baseline.network, rule_to_come(session.profile))])[0]
     if now_ms < base_ms:
@@ -145,7 +150,8 @@ def _derived(session: Session, base_ms: float, target_ms: float, precision: str)
     )
     if "rules.by_drop" in search:
         search["rules"] = {**session.profile.search.rules.model_dump(), "by_drop": search.pop("rules.by_drop")}
-    prune["runs_as"] = by_time.INT8 if precision == by_time.INT8 else "now"
+    if has_q(session):  # without one, the precision that a source names stays
+        prune["runs_as"] = by_time.INT8 if precision == by_time.INT8 else "now"
     return {
         "search": {**search, "speedup": base_ms / target_ms},
         "prune": {**prune, "target_ms": _MARGIN * target_ms},

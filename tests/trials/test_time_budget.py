@@ -11,6 +11,7 @@ from command_line import change, run, succeed
 from conftest import make_profile
 
 from nacdeploy.commands.search import _say_late
+from nacdeploy.exporters.targets.ort.probe_models import Layer
 from nacdeploy.strategies.steps import checkpoint
 from nacdeploy.trials.speed import Speed
 
@@ -49,7 +50,10 @@ def test_answer_is_within_the_time(phone: dict[str, float]) -> None:
 
 def test_time_is_one_in_float_where_integers_are_slower(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = made_up_times.layer_ms
-    slow_integers = lambda layer: fast(layer) * (1 if layer.precision == "float" else 8)  # noqa: E731
+
+    def slow_integers(layer: Layer) -> float:
+        return fast(layer) * (1 if layer.precision == "float" else 8)
+
     monkeypatch.setattr(made_up_times, "layer_ms", slow_integers)
     phone = times_of_a_phone()
     assert phone["int8"] > phone["baseline"]
@@ -58,6 +62,13 @@ def test_time_is_one_in_float_where_integers_are_slower(home: Path, monkeypatch:
     assert "Q" not in done.json["chain"] and done.json["figures"]["speed_ratio"] >= 3.0
     decided = json.loads(Path("fast/checkpoint/checkpoint.json").read_text())["steps"]
     assert {step["decision"]["timed"]["precision"] for step in decided if "timed" in step["decision"]} == {"float32"}
+
+
+def test_precision_that_is_named_stays_where_no_q_comes(phone: dict[str, float]) -> None:
+    change("search", alphabet="FP")
+    change("prune", runs_as="int8")
+    succeed("search", "--speedup", 2.0, "--budget", 2, "--out", "fast", *MORE)
+    assert json.loads(Path("fast/run.json").read_text())["profile"]["prune"]["runs_as"] == "int8"
 
 
 def test_answer_is_the_best_within_the_time(phone: dict[str, float]) -> None:
